@@ -1,0 +1,33 @@
+//! What the control plane and the devices must agree on. No I/O.
+//!
+//! - [`id`]: typed names; [`topic`]: the only place with MQTT topic strings.
+//! - [`message`]: what travels on the topics; [`codec`]: CBOR with a size cap before decoding.
+//! - [`manifest`], [`pipeline`]: what a release is; [`trust`]: which keys a device believes.
+//! - [`envelope`], [`signature`], [`digest`]: signatures over exact bytes, content addresses.
+//! - [`enrol`]: claim codes and the answer that makes a box a device of the fleet.
+//! - [`limits`], [`error_code`]: every bound and every stable error code.
+//!
+//! Wire formats are versioned. Decoders ignore unknown fields, so a newer control plane talks to an older
+//! device; golden files under `golden/` prove that old bytes still read.
+
+pub mod codec;
+pub mod digest;
+pub mod enrol;
+pub mod envelope;
+pub mod error_code;
+pub mod id;
+pub mod limits;
+pub mod manifest;
+pub mod message;
+pub mod pipeline;
+pub mod signature;
+pub mod topic;
+pub mod trust;
+
+pub use digest::Digest;
+pub use envelope::{Envelope, EnvelopeKind};
+pub use error_code::ErrorCode;
+pub use id::{ActorId, DatasetName, DeviceId, JobId, ModelName, ProjectId, RolloutId};
+pub use manifest::ReleaseManifest;
+pub use pipeline::Pipeline;
+pub use trust::TrustFile;

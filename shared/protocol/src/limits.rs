@@ -1,0 +1,62 @@
+//! Every bound that both sides rely on, in one place. Sizes are bytes unless the name says otherwise.
+
+/// One KiB.
+pub const KIB: usize = 1024;
+/// One MiB.
+pub const MIB: usize = 1024 * 1024;
+
+/// Largest MQTT payload either side sends or accepts.
+pub const MQTT_PAYLOAD: usize = 288 * KIB;
+/// Data bytes in one `chunk` message, and the size at which files are cut for their chunk digests.
+pub const CHUNK: usize = 128 * KIB;
+/// Chunks that one `fetch` may ask for: the largest window in flight to one device.
+pub const FETCH_WINDOW: usize = 16;
+/// Model bytes in flight to all devices together.
+pub const TRANSFER_IN_FLIGHT: usize = 128 * MIB;
+
+/// Largest signed document (release, desired, trust) as an encoded envelope.
+pub const ENVELOPE: usize = 256 * KIB;
+/// Signatures in one envelope.
+pub const SIGNATURES: usize = 16;
+/// Keys in one key set of a trust file.
+pub const TRUST_KEYS: usize = 16;
+/// Models in one desired document.
+pub const DESIRED_MODELS: usize = 64;
+/// Open commands in one desired document.
+pub const DESIRED_COMMANDS: usize = 64;
+
+/// Largest file of a release.
+pub const RELEASE_FILE: u64 = 512 * MIB as u64;
+/// Files in one release.
+pub const RELEASE_FILES: usize = 64;
+/// Labels of a classifier.
+pub const LABELS: usize = 4096;
+/// Length of one label or file name in a release.
+pub const LABEL: usize = 256;
+
+/// Records in one telemetry publish.
+pub const TELEMETRY_BATCH: usize = 512;
+/// One encoded telemetry or event record.
+pub const TELEMETRY_RECORD: usize = 4 * KIB;
+/// Bytes a device keeps while the cloud is away; beyond it the oldest telemetry is dropped and declared.
+pub const OUTBOX: usize = 16 * MIB;
+/// Events kept within the outbox; they have their own share because telemetry may not push them out.
+pub const OUTBOX_EVENTS: usize = 2 * MIB;
+
+/// Free text in a message (a reason, a detail).
+pub const TEXT: usize = 1024;
+/// Length of an id's text.
+pub const ID: usize = 64;
+/// Largest claim code text.
+pub const CLAIM: usize = 1024;
+/// Largest enrolment request or answer (JSON).
+pub const ENROL_BODY: usize = 64 * KIB;
+/// Largest certificate signing request.
+pub const CSR: usize = 8 * KIB;
+
+/// Largest encoded input of one prediction.
+pub const PREDICT_INPUT: usize = 16 * MIB;
+/// Largest image a pipeline decodes, in pixels.
+pub const IMAGE_PIXELS: u64 = 40_000_000;
+/// One record in the control plane's store; larger things are objects.
+pub const RECORD: usize = 16 * KIB;

@@ -1,0 +1,299 @@
+//! The release manifest: what a release is made of, where it may run, and what was measured on it.
+
+use crate::digest::chunk_digests;
+use crate::envelope::{Envelope, EnvelopeError, EnvelopeKind};
+use crate::trust::TrustFile;
+use crate::{Digest, ErrorCode, ModelName, Pipeline, ProjectId, limits};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The signed description of one release.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseManifest {
+    /// Format version: 1.
+    pub format: u16,
+    /// What the files are.
+    pub kind: ReleaseKind,
+    /// The project it was made for.
+    pub project: ProjectId,
+    /// The model.
+    pub model: ModelName,
+    /// The model version, for people: 1, 2, 3 …
+    pub version: u32,
+    /// Counts up with every release of the model; compared with the trust file's floor.
+    pub counter: u64,
+    /// When it was signed, in milliseconds since 1970.
+    pub created_at_ms: u64,
+    /// After this moment it is not activated any more.
+    #[serde(default)]
+    pub expires_at_ms: Option<u64>,
+    /// The same model for different engines and boards; the first that fits is taken.
+    pub variants: Vec<Variant>,
+    /// Every file of the release.
+    pub files: Vec<FileEntry>,
+    /// Pre- and post-processing.
+    pub pipeline: Pipeline,
+    /// Name of the file with golden vectors ([`Golden`]).
+    pub golden: String,
+    /// What was measured on these very files.
+    pub metrics: Metrics,
+    /// Where the model comes from.
+    pub lineage: Lineage,
+    /// What a device needs.
+    pub constraints: Constraints,
+}
+
+/// What a release holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleaseKind {
+    /// A model for inference.
+    Model,
+    /// A new agent binary.
+    Agent,
+}
+
+/// One form of the model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variant {
+    /// The engine that runs it, such as [`ENGINE_TRACT`].
+    pub engine: String,
+    /// Boards it is for; empty for all.
+    #[serde(default)]
+    pub boards: Vec<String>,
+    /// Name of the model file.
+    pub model: String,
+}
+
+/// The engine name of ONNX files that tract runs.
+pub const ENGINE_TRACT: &str = "tract-onnx";
+
+/// One content-addressed file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Name within the release: one path component.
+    pub name: String,
+    /// SHA-256 of the whole file.
+    pub digest: Digest,
+    /// Size.
+    pub bytes: u64,
+    /// SHA-256 of each piece of `chunk_bytes`; the last may be shorter.
+    pub chunks: Vec<Digest>,
+    /// Size of a piece.
+    pub chunk_bytes: u32,
+}
+
+impl FileEntry {
+    /// Describes a file with this content.
+    pub fn of(name: impl Into<String>, content: &[u8]) -> Self {
+        Self {
+            name: name.into(),
+            digest: Digest::of(content),
+            bytes: content.len() as u64,
+            chunks: chunk_digests(content),
+            chunk_bytes: limits::CHUNK as u32,
+        }
+    }
+}
+
+/// Accuracy on the test split, measured by the runtime on the files that ship.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Samples of the test split.
+    pub samples: u64,
+    /// Of these predicted right.
+    pub correct: u64,
+    /// `correct / samples`, 0 to 1.
+    pub accuracy: f64,
+    /// Other figures by name.
+    #[serde(default)]
+    pub other: BTreeMap<String, f64>,
+}
+
+/// Where a model comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lineage {
+    /// Dataset name.
+    pub dataset: String,
+    /// Dataset version.
+    pub dataset_version: u32,
+    /// The training job.
+    pub training_job: String,
+    /// What compression did, as one line of text.
+    pub recipe: String,
+}
+
+/// What a device must have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Constraints {
+    /// Memory that loading and running may take, in bytes; 0 for unknown.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Longest time of one prediction that is acceptable, in microseconds; 0 for any.
+    #[serde(default)]
+    pub latency_us: u64,
+}
+
+/// Inputs with the outputs that the release gave when it was made. A device compares its own with them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Golden {
+    /// Largest absolute difference of an output value that is acceptable.
+    pub tolerance: f32,
+    /// The vectors.
+    pub vectors: Vec<GoldenVector>,
+}
+
+/// One golden input and its output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GoldenVector {
+    /// Raw input, as an application would send it.
+    #[serde(with = "serde_bytes")]
+    pub input: Vec<u8>,
+    /// The answer's scores.
+    pub scores: Vec<f32>,
+}
+
+/// Why a release was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    /// Not signed by the project's release keys.
+    #[error("the release is not acceptable: {0}")]
+    Envelope(#[from] EnvelopeError),
+    /// Made for another project.
+    #[error("the release is for project {got}, this device belongs to {expected}")]
+    Project {
+        /// The device's project.
+        expected: ProjectId,
+        /// The release's.
+        got: ProjectId,
+    },
+    /// Below the signed floor.
+    #[error("release counter {counter} of model {model} is below the signed floor {floor}")]
+    BelowFloor {
+        /// The model.
+        model: ModelName,
+        /// The release's counter.
+        counter: u64,
+        /// The floor.
+        floor: u64,
+    },
+    /// Past its expiry.
+    #[error("the release expired at {expires_at_ms} ms since 1970; it is {now_ms}")]
+    Expired {
+        /// Its expiry.
+        expires_at_ms: u64,
+        /// The moment of the check.
+        now_ms: u64,
+    },
+    /// The manifest contradicts itself or a bound.
+    #[error("the release manifest is not usable: {0}")]
+    Invalid(String),
+    /// No variant for this board and engine.
+    #[error("the release has no variant for board {board} and engine {engine}")]
+    Board {
+        /// The board.
+        board: String,
+        /// The engine.
+        engine: String,
+    },
+}
+
+impl ReleaseError {
+    /// The stable code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            ReleaseError::Envelope(e) => e.code(),
+            ReleaseError::Project { .. } => ErrorCode::WrongProject,
+            ReleaseError::BelowFloor { .. } => ErrorCode::BelowFloor,
+            ReleaseError::Expired { .. } => ErrorCode::Expired,
+            ReleaseError::Invalid(_) => ErrorCode::Malformed,
+            ReleaseError::Board { .. } => ErrorCode::BoardMismatch,
+        }
+    }
+}
+
+impl ReleaseManifest {
+    /// Opens a signed release: signatures against the trust file's release keys, project, floor, expiry and
+    /// every bound. `now_ms` is the highest moment the caller has proof of, never a bare clock.
+    pub fn open(envelope: &Envelope, trust: &TrustFile, now_ms: u64) -> Result<Self, ReleaseError> {
+        let manifest: Self = envelope.open(EnvelopeKind::Release, &trust.release_keys)?;
+        if manifest.project != trust.project {
+            return Err(ReleaseError::Project { expected: trust.project.clone(), got: manifest.project });
+        }
+        manifest.check()?;
+        let floor = trust.floor(&manifest.model);
+        if manifest.counter < floor {
+            return Err(ReleaseError::BelowFloor { model: manifest.model, counter: manifest.counter, floor });
+        }
+        match manifest.expires_at_ms {
+            Some(expires_at_ms) if expires_at_ms <= now_ms => {
+                Err(ReleaseError::Expired { expires_at_ms, now_ms })
+            }
+            _ => Ok(manifest),
+        }
+    }
+
+    /// Checks the manifest against itself and the limits.
+    pub fn check(&self) -> Result<(), ReleaseError> {
+        let invalid = |text: String| Err(ReleaseError::Invalid(text));
+        if self.format != 1 {
+            return invalid(format!("format {} is not known here, only 1", self.format));
+        }
+        if self.files.is_empty() || self.files.len() > limits::RELEASE_FILES {
+            return invalid(format!(
+                "{} files; 1 to {} are possible",
+                self.files.len(),
+                limits::RELEASE_FILES
+            ));
+        }
+        for (index, file) in self.files.iter().enumerate() {
+            check_file(file)?;
+            if self.files[..index].iter().any(|other| other.name == file.name) {
+                return invalid(format!("file {} is named twice", file.name));
+            }
+        }
+        for name in self.variants.iter().map(|v| &v.model).chain([&self.golden]) {
+            if self.file(name).is_none() {
+                return invalid(format!("file {name} is referred to but not listed"));
+            }
+        }
+        self.pipeline.check().map_err(|e| ReleaseError::Invalid(e.to_string()))
+    }
+
+    /// The entry of the file with this name.
+    pub fn file(&self, name: &str) -> Option<&FileEntry> {
+        self.files.iter().find(|file| file.name == name)
+    }
+
+    /// The first variant for this board and engine.
+    pub fn variant_for(&self, board: &str, engine: &str) -> Result<&Variant, ReleaseError> {
+        self.variants
+            .iter()
+            .find(|v| v.engine == engine && (v.boards.is_empty() || v.boards.iter().any(|b| b == board)))
+            .ok_or_else(|| ReleaseError::Board { board: board.to_owned(), engine: engine.to_owned() })
+    }
+
+    /// Bytes of all files.
+    pub fn total_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+}
+
+fn check_file(file: &FileEntry) -> Result<(), ReleaseError> {
+    let invalid = |text: String| Err(ReleaseError::Invalid(format!("file {:?} {text}", file.name)));
+    let plain = !file.name.is_empty()
+        && file.name.len() <= limits::LABEL
+        && !file.name.starts_with('.')
+        && file.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    if !plain {
+        return invalid("has a name other than one plain path component".to_owned());
+    }
+    if file.bytes > limits::RELEASE_FILE {
+        return invalid(format!("has {} bytes, over the bound of {}", file.bytes, limits::RELEASE_FILE));
+    }
+    let chunk = u64::from(file.chunk_bytes);
+    if chunk == 0 || chunk > limits::CHUNK as u64 || file.chunks.len() as u64 != file.bytes.div_ceil(chunk) {
+        return invalid("has chunk digests that do not fit its size".to_owned());
+    }
+    Ok(())
+}

@@ -1,0 +1,20 @@
+//! The messages of the device protocol, one type a topic. All travel as CBOR through [`crate::codec`].
+//!
+//! `desired` is an [`crate::Envelope`] of kind `desired` around [`Desired`]; everything else is plain, because
+//! the connection's client certificate already says who speaks.
+
+mod desired;
+mod report;
+mod telemetry;
+mod transfer;
+
+pub use desired::{Command, CommandKind, Desired, DesiredModel, Settings};
+pub use report::{
+    BoardFacts, CommandReport, CommandState, Failure, Hello, ModelReport, Phase, ProbeReport, Reported,
+    SlotName,
+};
+pub use telemetry::{
+    Ack, Epoch, EventKind, EventRecord, Histogram, ModelTelemetry, Record, RecordBody, SeqRange, Stream,
+    TelemetryBatch, TelemetrySample,
+};
+pub use transfer::{Chunk, Fetch, Reply, ReplyBody, Request, RequestBody, Upload};

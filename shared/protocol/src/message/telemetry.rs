@@ -1,0 +1,232 @@
+//! Records that a device keeps until the cloud has them durably.
+//!
+//! A record is `(device, epoch, stream, seq)`: the epoch is random an outbox, each stream is ordered and its
+//! numbers have no holes except declared ones. `ack` is sent after the cloud's own fsync.
+
+use crate::{Digest, ErrorCode, ModelName, limits};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Names one life of an outbox: 64 random bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// The three streams of an outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// State changes; never dropped before telemetry.
+    Event,
+    /// Telemetry of this connection.
+    Live,
+    /// Telemetry from before this connection.
+    Backlog,
+}
+
+impl Stream {
+    /// Every stream.
+    pub const ALL: [Stream; 3] = [Stream::Event, Stream::Live, Stream::Backlog];
+
+    /// The stable text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stream::Event => "event",
+            Stream::Live => "live",
+            Stream::Backlog => "backlog",
+        }
+    }
+}
+
+/// Consecutive records of one stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TelemetryBatch {
+    /// The outbox's epoch.
+    pub epoch: Epoch,
+    /// The stream.
+    pub stream: Stream,
+    /// Records in rising order of `seq`.
+    pub records: Vec<Record>,
+    /// Numbers that will never come, because the outbox was full.
+    #[serde(default)]
+    pub dropped: Vec<SeqRange>,
+}
+
+impl TelemetryBatch {
+    /// Checks the bounds and the order.
+    pub fn check(&self) -> Result<(), ErrorCode> {
+        if self.records.len() > limits::TELEMETRY_BATCH || self.dropped.len() > limits::TELEMETRY_BATCH {
+            return Err(ErrorCode::TooLarge);
+        }
+        let ordered = self.records.windows(2).all(|w| w[0].seq < w[1].seq)
+            && self.dropped.iter().all(|range| range.first <= range.last);
+        if ordered { Ok(()) } else { Err(ErrorCode::Malformed) }
+    }
+}
+
+/// An inclusive range of sequence numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeqRange {
+    /// First number.
+    pub first: u64,
+    /// Last number.
+    pub last: u64,
+}
+
+/// One record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Position in the stream, from 1.
+    pub seq: u64,
+    /// The device's clock, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// What happened.
+    pub body: RecordBody,
+}
+
+/// What a record holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordBody {
+    /// A telemetry sample.
+    Sample(TelemetrySample),
+    /// An event.
+    Event(EventRecord),
+}
+
+/// The state of a device at one moment. Counters are cumulative since the agent's start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TelemetrySample {
+    /// Seconds since the agent's start.
+    pub uptime_s: u64,
+    /// CPU use of the whole device, 0 to 100.
+    pub cpu_percent: f32,
+    /// Used memory of the device.
+    pub memory_used_bytes: u64,
+    /// Memory of the agent process.
+    pub rss_bytes: u64,
+    /// Free bytes on the disk of the agent's folder.
+    pub disk_free_bytes: u64,
+    /// A model.
+    #[serde(default)]
+    pub models: BTreeMap<ModelName, ModelTelemetry>,
+}
+
+/// Counters of one model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModelTelemetry {
+    /// The release that serves.
+    pub release: Option<Digest>,
+    /// Predictions answered.
+    pub predictions: u64,
+    /// Predictions that failed.
+    pub failures: u64,
+    /// Latency of answered predictions.
+    pub latency: Histogram,
+    /// Answers a label index.
+    #[serde(default)]
+    pub classes: BTreeMap<u32, u64>,
+}
+
+/// Counts in buckets with doubling bounds: bucket `i` counts values up to `2^i` microseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// Counts; trailing zero buckets are left out.
+    pub buckets: Vec<u64>,
+    /// Sum of the values in microseconds.
+    pub sum_us: u64,
+}
+
+impl Histogram {
+    /// Buckets at most: the last is open-ended (over half an hour).
+    pub const BUCKETS: usize = 32;
+
+    /// Counts one value.
+    pub fn record(&mut self, us: u64) {
+        let bucket = (64 - us.saturating_sub(1).leading_zeros() as usize).min(Self::BUCKETS - 1);
+        if self.buckets.len() <= bucket {
+            self.buckets.resize(bucket + 1, 0);
+        }
+        self.buckets[bucket] += 1;
+        self.sum_us = self.sum_us.saturating_add(us);
+    }
+
+    /// All values counted.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().fold(0, |sum, n| sum.saturating_add(*n))
+    }
+
+    /// Upper bound in microseconds of the bucket that holds the `q` quantile; `None` when empty.
+    pub fn quantile_us(&self, q: f64) -> Option<u64> {
+        let count = self.count();
+        let rank = ((count as f64 * q).ceil() as u64).clamp(1, count.max(1));
+        let mut seen = 0u64;
+        for (index, n) in self.buckets.iter().enumerate().take(Self::BUCKETS) {
+            seen = seen.saturating_add(*n);
+            if *n > 0 && seen >= rank {
+                return Some(1 << index);
+            }
+        }
+        None
+    }
+}
+
+/// Something that happened once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventRecord {
+    /// What.
+    pub kind: EventKind,
+    /// The model it is about.
+    #[serde(default)]
+    pub model: Option<ModelName>,
+    /// The release it is about.
+    #[serde(default)]
+    pub release: Option<Digest>,
+    /// Why, for failures.
+    #[serde(default)]
+    pub code: Option<ErrorCode>,
+    /// For people.
+    #[serde(default)]
+    pub detail: String,
+}
+
+/// Kinds of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// The agent started.
+    Started,
+    /// A release passed its probe.
+    Probed,
+    /// A release serves, on probation.
+    Switched,
+    /// A release is confirmed.
+    Confirmed,
+    /// The device went back to its confirmed release.
+    Reverted,
+    /// A release was refused or failed.
+    Failed,
+    /// Stored state was damaged and has been repaired or dropped.
+    Repaired,
+    /// A kind of a newer agent.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Says that all records of a stream up to a number are durable in the cloud.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// The outbox's epoch.
+    pub epoch: Epoch,
+    /// The stream.
+    pub stream: Stream,
+    /// Last durable number.
+    pub up_to: u64,
+}

@@ -1,0 +1,108 @@
+//! Bytes by digest, and questions with answers.
+
+use crate::{Digest, ErrorCode, limits};
+use serde::{Deserialize, Serialize};
+
+/// Asks for a range of content-addressed bytes. The cloud answers with [`Chunk`]s, or with a [`Reply`] that
+/// says why not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// Correlates refusals; unique a connection.
+    pub id: u64,
+    /// The file.
+    pub digest: Digest,
+    /// First byte; a multiple of [`limits::CHUNK`].
+    pub offset: u64,
+    /// Chunks wanted from there: the window, 1 to [`limits::FETCH_WINDOW`].
+    pub chunks: u32,
+}
+
+impl Fetch {
+    /// Checks the bounds.
+    pub fn check(&self) -> Result<(), ErrorCode> {
+        let aligned = self.offset.is_multiple_of(limits::CHUNK as u64) && self.offset <= limits::RELEASE_FILE;
+        let window = (1..=limits::FETCH_WINDOW as u32).contains(&self.chunks);
+        if aligned && window { Ok(()) } else { Err(ErrorCode::InvalidInput) }
+    }
+}
+
+/// One piece of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    /// The file.
+    pub digest: Digest,
+    /// Where the piece begins.
+    pub offset: u64,
+    /// Size of the whole file.
+    pub total: u64,
+    /// At most [`limits::CHUNK`] bytes.
+    #[serde(with = "serde_bytes")]
+    pub data: Vec<u8>,
+}
+
+/// A question to the cloud.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Correlates the reply; unique a connection.
+    pub id: u64,
+    /// What is asked.
+    pub body: RequestBody,
+}
+
+/// What a device can ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestBody {
+    /// The desired document again.
+    Desired,
+    /// The trust file, if newer than this version.
+    Trust {
+        /// The accepted version.
+        have: u64,
+    },
+    /// A request of a newer device, answered as unsupported.
+    #[serde(other)]
+    Unknown,
+}
+
+/// The cloud's answer to a [`Request`], or its refusal of a [`Fetch`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The id of the question.
+    pub id: u64,
+    /// The answer.
+    pub body: ReplyBody,
+}
+
+/// What the cloud answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplyBody {
+    /// Done; anything to say travels on its own topic.
+    Ok,
+    /// An encoded trust envelope.
+    Trust(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// Refused.
+    Error {
+        /// The stable code.
+        code: ErrorCode,
+        /// For people.
+        detail: String,
+    },
+}
+
+/// A piece of bytes for the cloud.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upload {
+    /// Correlates the reply; unique a connection.
+    pub id: u64,
+    /// Digest of the whole.
+    pub digest: Digest,
+    /// Where the piece begins.
+    pub offset: u64,
+    /// Size of the whole.
+    pub total: u64,
+    /// At most [`limits::CHUNK`] bytes.
+    #[serde(with = "serde_bytes")]
+    pub data: Vec<u8>,
+}

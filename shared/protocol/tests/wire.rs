@@ -1,0 +1,357 @@
+//! The wire formats: golden files of version 1, round trips, the exit to another CBOR library, and
+//! arbitrary bytes.
+//!
+//! A golden file is append-only: old bytes must read for ever. `FLOTILLA_BLESS=1` writes files that are
+//! missing, and never changes one that exists.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use flotilla_protocol::envelope::EnvelopeKind;
+use flotilla_protocol::manifest::{
+    Constraints, ENGINE_TRACT, FileEntry, Golden, GoldenVector, Lineage, Metrics, ReleaseKind,
+    ReleaseManifest, Variant,
+};
+use flotilla_protocol::message::*;
+use flotilla_protocol::pipeline::{
+    Activation, Classification, Colour, ImageInput, Input, Layout, Output, Resize,
+};
+use flotilla_protocol::signature::SigningKey;
+use flotilla_protocol::trust::KeySet;
+use flotilla_protocol::{Digest, Envelope, ErrorCode, Pipeline, TrustFile, codec, limits};
+use proptest::prelude::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::Path;
+
+fn pipeline() -> Pipeline {
+    Pipeline {
+        format: 1,
+        input: Input::Image(ImageInput {
+            width: 8,
+            height: 8,
+            colour: Colour::Grey,
+            resize: Resize::Stretch,
+            layout: Layout::Nchw,
+            mean: vec![0.5],
+            std: vec![0.5],
+        }),
+        output: Output::Classification(Classification {
+            labels: vec!["zero".into(), "one".into()],
+            activation: Activation::None,
+        }),
+    }
+}
+
+fn manifest() -> ReleaseManifest {
+    ReleaseManifest {
+        format: 1,
+        kind: ReleaseKind::Model,
+        project: "default".parse().unwrap(),
+        model: "digits".parse().unwrap(),
+        version: 2,
+        counter: 7,
+        created_at_ms: 1_790_000_000_000,
+        expires_at_ms: Some(1_890_000_000_000),
+        variants: vec![Variant { engine: ENGINE_TRACT.into(), boards: vec![], model: "model.onnx".into() }],
+        files: vec![FileEntry::of("model.onnx", &[7; 300_000]), FileEntry::of("golden.cbor", b"vectors")],
+        pipeline: pipeline(),
+        golden: "golden.cbor".into(),
+        metrics: Metrics { samples: 360, correct: 356, accuracy: 356.0 / 360.0, other: BTreeMap::new() },
+        lineage: Lineage {
+            dataset: "digits".into(),
+            dataset_version: 1,
+            training_job: "job-1".into(),
+            recipe: "int8".into(),
+        },
+        constraints: Constraints { memory_bytes: 1 << 24, latency_us: 50_000 },
+    }
+}
+
+fn trust() -> TrustFile {
+    TrustFile {
+        version: 3,
+        project: "default".parse().unwrap(),
+        ca: Digest::of(b"ca"),
+        release_keys: KeySet {
+            threshold: 2,
+            keys: (1..4).map(|i| SigningKey::from_seed(&[i; 32]).public()).collect(),
+        },
+        control_keys: KeySet::single(SigningKey::from_seed(&[9; 32]).public()),
+        min_release: BTreeMap::from([("digits".parse().unwrap(), 5)]),
+        issued_at_ms: 1_790_000_000_000,
+    }
+}
+
+fn desired() -> Desired {
+    Desired {
+        project: "default".parse().unwrap(),
+        device: "gate-7".parse().unwrap(),
+        version: 12,
+        issued_at_ms: 1_790_000_000_000,
+        models: BTreeMap::from([(
+            "digits".parse().unwrap(),
+            DesiredModel { release: Digest::of(b"release"), envelope_bytes: 900, attempt: 1 },
+        )]),
+        settings: Settings::default(),
+        commands: vec![
+            Command { id: 1, kind: CommandKind::Ping },
+            Command { id: 2, kind: CommandKind::RestartModel { model: "digits".parse().unwrap() } },
+        ],
+    }
+}
+
+fn hello() -> Hello {
+    Hello {
+        protocol: 1,
+        agent: "0.1.0".into(),
+        counter: 41,
+        epoch: Epoch(0x1234_5678_9abc_def0),
+        desired_version: 11,
+        trust_version: 3,
+        board: BoardFacts {
+            board: "generic-x86-64".into(),
+            engines: vec![ENGINE_TRACT.into()],
+            arch: "x86_64".into(),
+            cpus: 2,
+            memory_bytes: 1 << 33,
+            os: "Linux 6.1".into(),
+        },
+    }
+}
+
+fn reported() -> Reported {
+    Reported {
+        version: 4,
+        desired_version: 12,
+        models: BTreeMap::from([(
+            "digits".parse().unwrap(),
+            ModelReport {
+                phase: Phase::Probation,
+                confirmed: Some(Digest::of(b"old")),
+                candidate: Some(Digest::of(b"release")),
+                attempt: 1,
+                slot: Some(SlotName::B),
+                bytes_done: 300_007,
+                bytes_total: 300_007,
+                probe: Some(ProbeReport {
+                    vectors: 8,
+                    max_abs_error: 1e-6,
+                    p50_ms: 0.1,
+                    p95_ms: 0.2,
+                    peak_rss_bytes: 1 << 24,
+                }),
+                failure: Some(Failure {
+                    release: Digest::of(b"bad"),
+                    code: ErrorCode::ProbeMismatch,
+                    detail: "0.2 off".into(),
+                }),
+            },
+        )]),
+        commands: vec![CommandReport {
+            id: 2,
+            state: CommandState::Failed { code: ErrorCode::NotFound, detail: "no such model".into() },
+        }],
+    }
+}
+
+fn telemetry() -> TelemetryBatch {
+    let mut latency = Histogram::default();
+    [1, 90, 900, 5_000].into_iter().for_each(|us| latency.record(us));
+    let model = ModelTelemetry {
+        release: Some(Digest::of(b"release")),
+        predictions: 4,
+        failures: 1,
+        latency,
+        classes: BTreeMap::from([(0, 3), (1, 1)]),
+    };
+    let sample = TelemetrySample {
+        uptime_s: 60,
+        cpu_percent: 12.5,
+        memory_used_bytes: 1 << 30,
+        rss_bytes: 1 << 24,
+        disk_free_bytes: 1 << 35,
+        models: BTreeMap::from([("digits".parse().unwrap(), model)]),
+    };
+    let event = EventRecord {
+        kind: EventKind::Failed,
+        model: Some("digits".parse().unwrap()),
+        release: Some(Digest::of(b"bad")),
+        code: Some(ErrorCode::ProbeMismatch),
+        detail: "0.2 off".into(),
+    };
+    TelemetryBatch {
+        epoch: Epoch(7),
+        stream: Stream::Backlog,
+        records: vec![
+            Record { seq: 5, at_ms: 1_790_000_000_000, body: RecordBody::Sample(sample) },
+            Record { seq: 6, at_ms: 1_790_000_000_001, body: RecordBody::Event(event) },
+        ],
+        dropped: vec![SeqRange { first: 1, last: 4 }],
+    }
+}
+
+/// Old bytes read to the same value, and today's encoder still writes them.
+fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, value: &T) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1").join(format!("{name}.cbor"));
+    let now = codec::encode(value);
+    if !path.exists() && std::env::var_os("FLOTILLA_BLESS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &now).unwrap();
+    }
+    let old = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    assert_eq!(&codec::decode::<T>(&old, limits::ENVELOPE).unwrap(), value, "{name} reads differently");
+    assert_eq!(old, now, "{name} is written differently");
+
+    let mut other = Vec::new();
+    ciborium::into_writer(value, &mut other).unwrap();
+    assert_eq!(other, now, "ciborium writes {name} differently");
+    assert_eq!(&ciborium::from_reader::<T, _>(&old[..]).unwrap(), value, "ciborium reads {name} differently");
+}
+
+#[test]
+fn every_format_of_version_1_still_reads() {
+    let key = SigningKey::from_seed(&[1; 32]);
+    golden("hello", &hello());
+    golden("desired", &desired());
+    golden("reported", &reported());
+    golden("telemetry", &telemetry());
+    golden("ack", &Ack { epoch: Epoch(7), stream: Stream::Live, up_to: 6 });
+    golden("fetch", &Fetch { id: 3, digest: Digest::of(b"x"), offset: limits::CHUNK as u64, chunks: 8 });
+    golden("chunk", &Chunk { digest: Digest::of(b"x"), offset: 0, total: 5, data: b"hello".to_vec() });
+    golden("request", &Request { id: 4, body: RequestBody::Trust { have: 2 } });
+    golden(
+        "reply",
+        &Reply { id: 4, body: ReplyBody::Error { code: ErrorCode::FetchDenied, detail: "no".into() } },
+    );
+    golden("reply-trust", &Reply { id: 5, body: ReplyBody::Trust(vec![1, 2]) });
+    golden("upload", &Upload { id: 6, digest: Digest::of(b"u"), offset: 0, total: 3, data: b"abc".to_vec() });
+    golden("manifest", &manifest());
+    golden("trust", &trust());
+    golden("release-envelope", &Envelope::seal(EnvelopeKind::Release, &manifest(), &[&key]));
+    golden(
+        "golden-vectors",
+        &Golden {
+            tolerance: 1e-4,
+            vectors: vec![GoldenVector { input: vec![1, 2], scores: vec![0.25, 0.75] }],
+        },
+    );
+}
+
+#[test]
+fn a_newer_cloud_can_add_fields_and_kinds() {
+    #[derive(Serialize)]
+    struct NewerAck {
+        epoch: Epoch,
+        stream: Stream,
+        up_to: u64,
+        added_later: Vec<u8>,
+    }
+    let bytes =
+        codec::encode(&NewerAck { epoch: Epoch(1), stream: Stream::Live, up_to: 2, added_later: vec![0] });
+    let ack: Ack = codec::decode(&bytes, 1024).unwrap();
+    assert_eq!(ack, Ack { epoch: Epoch(1), stream: Stream::Live, up_to: 2 });
+
+    let code: ErrorCode = codec::decode(&codec::encode(&"invented_later"), 64).unwrap();
+    assert_eq!(code, ErrorCode::Unknown);
+    let kind: CommandKind = codec::decode(&codec::encode(&"invented_later"), 64).unwrap();
+    assert_eq!(kind, CommandKind::Unknown);
+}
+
+#[test]
+fn bytes_over_the_bound_or_after_the_end_are_refused() {
+    let mut bytes = codec::encode(&hello());
+    assert_eq!(codec::decode::<Hello>(&bytes, bytes.len() - 1).unwrap_err().code(), ErrorCode::TooLarge);
+    bytes.push(0);
+    assert_eq!(codec::decode::<Hello>(&bytes, 4096).unwrap_err().code(), ErrorCode::Malformed);
+    let nested = vec![0x81; 200_000];
+    assert_eq!(codec::decode::<Hello>(&nested, 1 << 20).unwrap_err().code(), ErrorCode::Malformed);
+}
+
+#[test]
+fn error_codes_are_distinct_and_read_back() {
+    let texts: std::collections::BTreeSet<_> = ErrorCode::ALL.iter().map(|c| c.as_str()).collect();
+    assert_eq!(texts.len(), ErrorCode::ALL.len());
+    for code in ErrorCode::ALL {
+        assert_eq!(ErrorCode::from_text(code.as_str()), *code);
+    }
+}
+
+fn reads_without_panic<T: DeserializeOwned>(bytes: &[u8]) {
+    drop(codec::decode::<T>(bytes, limits::ENVELOPE));
+}
+
+fn try_every_decoder(bytes: &[u8]) {
+    reads_without_panic::<Hello>(bytes);
+    reads_without_panic::<Desired>(bytes);
+    reads_without_panic::<Reported>(bytes);
+    reads_without_panic::<Fetch>(bytes);
+    reads_without_panic::<Chunk>(bytes);
+    reads_without_panic::<Request>(bytes);
+    reads_without_panic::<Reply>(bytes);
+    reads_without_panic::<Upload>(bytes);
+    reads_without_panic::<Ack>(bytes);
+    reads_without_panic::<Golden>(bytes);
+    if let Ok(batch) = codec::decode::<TelemetryBatch>(bytes, limits::ENVELOPE) {
+        _ = batch.check();
+        for record in batch.records {
+            if let RecordBody::Sample(sample) = record.body {
+                sample.models.values().for_each(|m| _ = m.latency.quantile_us(0.95));
+            }
+        }
+    }
+    if let Ok(envelope) = Envelope::from_bytes(bytes) {
+        drop(TrustFile::accept_first(&envelope));
+        drop(ReleaseManifest::open(&envelope, &trust(), 0));
+    }
+    if let Ok(manifest) = codec::decode::<ReleaseManifest>(bytes, limits::ENVELOPE) {
+        drop(manifest.check());
+    }
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+        try_every_decoder(&bytes);
+    }
+
+    #[test]
+    fn damaged_messages_never_panic(which in 0usize..6, at in any::<prop::sample::Index>(), to in any::<u8>(), cut in any::<prop::sample::Index>()) {
+        let key = SigningKey::from_seed(&[1; 32]);
+        let mut bytes = match which {
+            0 => codec::encode(&hello()),
+            1 => codec::encode(&reported()),
+            2 => codec::encode(&telemetry()),
+            3 => codec::encode(&manifest()),
+            4 => Envelope::seal(EnvelopeKind::Trust, &trust(), &[&key]).to_bytes(),
+            _ => Envelope::seal(EnvelopeKind::Release, &manifest(), &[&key]).to_bytes(),
+        };
+        let index = at.index(bytes.len());
+        bytes[index] = to;
+        try_every_decoder(&bytes);
+        bytes.truncate(cut.index(bytes.len()));
+        try_every_decoder(&bytes);
+    }
+
+    #[test]
+    fn digests_round_trip(bytes in any::<[u8; 32]>()) {
+        let digest = Digest::from_bytes(bytes);
+        prop_assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
+        prop_assert_eq!(codec::decode::<Digest>(&codec::encode(&digest), 64).unwrap(), digest);
+        let json = serde_json::to_string(&digest).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Digest>(&json).unwrap(), digest);
+    }
+
+    #[test]
+    fn histogram_quantiles_bound_the_values(mut values in prop::collection::vec(1u64..1_000_000_000, 1..200), q in 0.0f64..1.0) {
+        let mut histogram = Histogram::default();
+        values.iter().for_each(|v| histogram.record(*v));
+        values.sort_unstable();
+        let rank = ((values.len() as f64 * q).ceil() as usize).clamp(1, values.len());
+        let exact = values[rank - 1];
+        let bound = histogram.quantile_us(q).unwrap();
+        prop_assert!(bound >= exact && bound < exact * 2 + 1, "{} for {}", bound, exact);
+        prop_assert_eq!(histogram.count(), values.len() as u64);
+    }
+}
