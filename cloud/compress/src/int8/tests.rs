@@ -1,0 +1,93 @@
+//! What rounding to 8 bits may lose.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use proptest::prelude::*;
+
+use super::{Channels, quantise};
+
+const GRID: &[u8] = &[100, 95, 90, 85, 80, 75, 70];
+
+fn dequantise(values: &[i8], scales: &[f32], channels: Channels) -> Vec<f32> {
+    let scale_of = |place: usize| scales[place / channels.inner % channels.count];
+    values.iter().enumerate().map(|(place, &v)| f32::from(v) * scale_of(place)).collect()
+}
+
+#[test]
+fn channels_are_told_apart_along_any_axis() {
+    // Along axis 1 of [2, 2, 2], channel 0 holds the small elements and channel 1 the large ones.
+    let data = [0.1, -0.127, 100.0, 127.0, 0.05, 0.0, -127.0, 64.0];
+    let channels = Channels::along(&[2, 2, 2], 1).unwrap();
+    let quantised = quantise(&data, channels, &[100]).unwrap();
+    assert_eq!(quantised.scales, [0.127 / 127.0, 1.0]);
+    assert_eq!(quantised.values, [100, -127, 100, 127, 50, 0, -127, 64]);
+    assert_eq!(Channels::along(&[2, 2], 2), None);
+}
+
+#[test]
+fn a_channel_of_zeros_stays_zero() {
+    let channels = Channels::along(&[2, 3], 0).unwrap();
+    let quantised = quantise(&[0.0, -0.0, 0.0, 1.0, 2.0, 3.0], channels, GRID).unwrap();
+    assert_eq!(quantised.values[..3], [0, 0, 0]);
+    assert_eq!(quantised.scales[0], 1.0);
+    let nothing = quantise(&[0.0; 4], Channels::along(&[1, 4], 0).unwrap(), GRID).unwrap();
+    assert_eq!(nothing.sqnr_db(), None);
+}
+
+#[test]
+fn an_element_that_is_no_number_is_named() {
+    let channels = Channels::along(&[1, 4], 0).unwrap();
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        assert_eq!(quantise(&[1.0, 2.0, bad, 3.0], channels, GRID), Err(2));
+    }
+}
+
+#[test]
+fn one_outlier_is_clipped_when_that_loses_less() {
+    // Many elements in a range that one element is outside of: giving that one up is cheaper.
+    let mut data: Vec<f32> = (0..40_960).map(|i| (i % 200) as f32 / 200.0 + 0.003).collect();
+    data[7] = 1.1;
+    let channels = Channels::along(&[1, data.len()], 0).unwrap();
+    let whole = quantise(&data, channels, &[100]).unwrap();
+    let chosen = quantise(&data, channels, GRID).unwrap();
+    assert!(chosen.noise < whole.noise, "{} is not below {}", chosen.noise, whole.noise);
+    assert!(chosen.scales[0] < whole.scales[0]);
+    assert_eq!(chosen.values[7], 127);
+}
+
+#[test]
+fn the_extremes_of_the_number_format_survive() {
+    let tiny = f32::from_bits(1);
+    let channels = Channels::along(&[2, 2], 0).unwrap();
+    let quantised = quantise(&[f32::MAX, f32::MIN, tiny, -tiny], channels, GRID).unwrap();
+    let back = dequantise(&quantised.values, &quantised.scales, channels);
+    assert!(back.iter().all(|v| v.is_finite()), "{back:?}");
+    assert!((back[0] / f32::MAX - 1.0).abs() < 1e-6);
+    assert_eq!(back[2..], [0.0, 0.0]);
+}
+
+proptest! {
+    #[test]
+    fn no_element_is_further_off_than_half_a_step_or_what_was_clipped(
+        (dims, axis, data) in (1_usize..5, 1_usize..6, 1_usize..5, 0_usize..3).prop_flat_map(|(a, b, c, axis)| {
+            let element = prop_oneof![-1.0_f32..1.0, -1e30_f32..1e30, -1e-30_f32..1e-30];
+            (Just([a, b, c]), Just(axis), prop::collection::vec(element, a * b * c))
+        })
+    ) {
+        let channels = Channels::along(&dims, axis).unwrap();
+        let quantised = quantise(&data, channels, GRID).unwrap();
+        let back = dequantise(&quantised.values, &quantised.scales, channels);
+        for (place, (value, got)) in data.iter().zip(&back).enumerate() {
+            let scale = quantised.scales[place / channels.inner % channels.count];
+            let step = f64::from(scale) / 2.0 * 1.0001;
+            let clipped = f64::from(value.abs()) - 127.0 * f64::from(scale) * 0.9999;
+            let error = (f64::from(*value) - f64::from(*got)).abs();
+            prop_assert!(error <= step.max(clipped), "{value} became {got} with scale {scale}");
+        }
+        // More ratios to choose from never lose more.
+        let whole = quantise(&data, channels, &[100]).unwrap();
+        prop_assert!(quantised.noise <= whole.noise);
+        // What has been rounded once is not rounded again.
+        let again = quantise(&back, channels, &[100]).unwrap();
+        prop_assert_eq!(again.values, quantised.values);
+    }
+}
