@@ -1,0 +1,27 @@
+// The loop at a glance: collect, train, shrink, ship, watch.
+import { html } from '/console/vendor/htm/standalone.module.js';
+import { bytes, count, percent } from '/console/format.js';
+
+export function Loop({ overview }) {
+  const dataset = overview.datasets.at(-1);
+  const training = overview.jobs.filter((job) => job.kind === 'train').at(-1);
+  const compression = overview.compression.at(-1);
+  const rollout = overview.rollouts.at(-1);
+  const confirmed = overview.devices.filter((device) => device.state === 'confirmed').length;
+  const online = overview.devices.filter((device) => device.connected).length;
+  return html`<ol class="loop" aria-label="The loop">
+    <${Step} verb="Collect" value=${dataset ? `${count(dataset.samples)} samples` : 'no dataset yet'}
+      note=${dataset ? `${dataset.name} v${dataset.version}, ${dataset.classes} classes` : ''} />
+    <${Step} verb="Train" value=${training?.result ? percent(training.result.test_accuracy) : (training?.state ?? 'nothing trained yet')}
+      note=${training?.result ? `test accuracy, ${count(training.result.parameters)} parameters` : ''} />
+    <${Step} verb="Shrink" value=${compression ? bytes(compression.bytes_after) : 'nothing compressed yet'}
+      note=${compression ? `${percent(compression.bytes_after / compression.bytes_before, 0)} of ${bytes(compression.bytes_before)}, accuracy ${percent(compression.accuracy_after)}` : ''} />
+    <${Step} verb="Ship" value=${rollout ? rollout.state.replaceAll('_', ' ') : 'no rollout yet'}
+      note=${rollout ? `${rollout.model}, ${rollout.waves.length} waves` : ''} />
+    <${Step} verb="Watch" value=${`${confirmed} of ${overview.devices.length} confirmed`} note=${`${online} online`} />
+  </ol>`;
+}
+
+function Step({ verb, value, note }) {
+  return html`<li><b>${verb}</b><strong>${value}</strong><small>${note}</small></li>`;
+}
