@@ -1,0 +1,253 @@
+//! Everything that can go wrong between raw input and prediction.
+
+use flotilla_protocol::manifest::ReleaseError;
+use flotilla_protocol::pipeline::InvalidPipeline;
+use flotilla_protocol::{Digest, ErrorCode, limits};
+use std::error::Error as StdError;
+
+/// What libraries below say; they do not share one error type.
+pub(crate) type Source = Box<dyn StdError + Send + Sync>;
+
+/// The result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why there is no prediction. [`Error::code`] is the stable form.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The pipeline breaks a bound.
+    #[error("the model's pipeline cannot be executed")]
+    Pipeline(#[from] InvalidPipeline),
+    /// The manifest is not usable, or has no variant for this board and engine.
+    #[error("the release cannot be loaded")]
+    Release(#[from] ReleaseError),
+    /// The variant is for an engine that this build does not have.
+    #[error("this build has no engine {engine:?}; it runs {}", crate::engine::NAME)]
+    UnknownEngine {
+        /// The engine that was asked for.
+        engine: String,
+    },
+
+    /// A file of the bundle could not be read.
+    #[error("file {name} of the release cannot be read")]
+    File {
+        /// Its name.
+        name: String,
+        /// What the file system says.
+        source: std::io::Error,
+    },
+    /// A file of the bundle is not the one that was signed.
+    #[error("file {name} of the release is damaged: {problem}; fetch it again")]
+    Damaged {
+        /// Its name.
+        name: String,
+        /// What does not fit.
+        problem: String,
+    },
+
+    /// The model file is not valid ONNX.
+    #[error("the model file is not valid (step: {step})")]
+    ModelInvalid {
+        /// What was being done.
+        step: &'static str,
+        /// What the engine says.
+        source: Source,
+    },
+    /// The engine cannot run an operator of the model, or not with these shapes.
+    #[error("the engine cannot run this model (step: {step})")]
+    ModelUnsupported {
+        /// What was being done.
+        step: &'static str,
+        /// What the engine says.
+        source: Source,
+    },
+    /// The model's inputs or outputs are not of a kind that this runtime serves.
+    #[error("the model's interface is not supported: {0}")]
+    Interface(String),
+    /// The model's input is not what the pipeline makes.
+    #[error("the model takes {model}, but the pipeline makes {pipeline:?}")]
+    InputShape {
+        /// As the model file says.
+        model: String,
+        /// As the caller wants it.
+        pipeline: Vec<usize>,
+    },
+    /// The model has not one output a label.
+    #[error("the model gives {outputs} scores, but the pipeline names {labels} labels")]
+    Labels {
+        /// Values of the model's output.
+        outputs: usize,
+        /// Labels of the pipeline.
+        labels: usize,
+    },
+
+    /// The bytes are no picture in a known format.
+    #[error(
+        "the input is neither PNG nor JPEG; raw pixels must have exactly the model's size and be sent as such"
+    )]
+    ImageFormat,
+    /// The picture is broken.
+    #[error("the {format} picture cannot be decoded")]
+    ImageDecode {
+        /// Its format.
+        format: &'static str,
+        /// What the decoder says.
+        source: Source,
+    },
+    /// The picture is over the bounds, as its header says; it has not been decoded.
+    #[error(
+        "the picture has {width} x {height} pixels, over the bound of {} pixels or {} a side",
+        limits::IMAGE_PIXELS,
+        crate::IMAGE_SIDE
+    )]
+    ImageTooLarge {
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+    },
+    /// The picture has another size, and the pipeline does not resize.
+    #[error("the picture has {} x {} pixels; this model takes exactly {} x {}", got.0, got.1, need.0, need.1)]
+    ImageSize {
+        /// Columns and rows of the picture.
+        got: (u32, u32),
+        /// Columns and rows that are needed.
+        need: (u32, u32),
+    },
+    /// Raw pixels of the wrong length.
+    #[error(
+        "raw input has {got} bytes; this model takes exactly {need} (rows x columns x channels, a byte each)"
+    )]
+    RawLength {
+        /// Bytes received.
+        got: usize,
+        /// Bytes needed.
+        need: usize,
+    },
+
+    /// A tensor of the wrong length was passed to the engine.
+    #[error("the tensor has {got} values; the model takes {need}")]
+    TensorLength {
+        /// Values passed.
+        got: usize,
+        /// Values needed.
+        need: usize,
+    },
+    /// The engine failed while it ran the model.
+    #[error("the engine failed to run the model")]
+    Run(#[source] Source),
+    /// The model's answer is not a number.
+    #[error("score {index} of the model's answer is not a finite number")]
+    NotFinite {
+        /// Which score.
+        index: usize,
+    },
+
+    /// The golden vectors are unusable.
+    #[error("the golden vectors are not usable: {0}")]
+    Golden(String),
+    /// The model does not give the golden outputs here.
+    #[error("golden vector {vector} differs by {error} from its recorded scores; {tolerance} is acceptable")]
+    GoldenMismatch {
+        /// Index of the vector.
+        vector: usize,
+        /// Largest absolute difference of a score.
+        error: f32,
+        /// The bound.
+        tolerance: f32,
+    },
+    /// One sample of an evaluation failed.
+    #[error("sample {index} of the evaluation failed")]
+    Sample {
+        /// Its position.
+        index: usize,
+        /// Why.
+        source: Box<Error>,
+    },
+    /// A sample's true label is not one of the model's.
+    #[error("sample {index} has label index {label}, but the model has {labels} labels")]
+    SampleLabel {
+        /// Its position.
+        index: usize,
+        /// Its label.
+        label: usize,
+        /// Labels of the model.
+        labels: usize,
+    },
+}
+
+impl Error {
+    /// The stable code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Error::Pipeline(_)
+            | Error::ImageSize { .. }
+            | Error::RawLength { .. }
+            | Error::TensorLength { .. }
+            | Error::SampleLabel { .. } => ErrorCode::InvalidInput,
+            Error::Release(e) => e.code(),
+            Error::UnknownEngine { .. } => ErrorCode::Unsupported,
+            Error::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                ErrorCode::NotFound
+            }
+            Error::File { .. } => ErrorCode::StorageIo,
+            Error::Damaged { .. } => ErrorCode::DigestMismatch,
+            Error::ModelInvalid { .. } | Error::InputShape { .. } | Error::Labels { .. } => {
+                ErrorCode::ModelInvalid
+            }
+            Error::ModelUnsupported { .. } | Error::Interface(_) => ErrorCode::ModelUnsupported,
+            Error::ImageFormat | Error::ImageDecode { .. } => ErrorCode::SampleInvalid,
+            Error::ImageTooLarge { .. } => ErrorCode::TooLarge,
+            Error::Run(_) | Error::NotFinite { .. } => ErrorCode::InferenceFailed,
+            Error::Golden(_) => ErrorCode::Malformed,
+            Error::GoldenMismatch { .. } => ErrorCode::ProbeMismatch,
+            Error::Sample { source, .. } => source.code(),
+        }
+    }
+
+    /// Whether the input is broken in itself: no release of any model could answer it, so it says nothing
+    /// about the health of the one that serves.
+    pub fn is_bad_picture(&self) -> bool {
+        matches!(self, Error::ImageFormat | Error::ImageDecode { .. } | Error::ImageTooLarge { .. })
+    }
+
+    /// The whole chain of causes as one line, cut to the bound of texts in messages.
+    pub fn detail(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = self.source();
+        while let Some(cause) = next {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            next = cause.source();
+        }
+        text.replace(['\n', '\r'], " ")
+            .chars()
+            .scan(0, |bytes, c| {
+                *bytes += c.len_utf8();
+                (*bytes <= limits::TEXT).then_some(c)
+            })
+            .collect()
+    }
+
+    pub(crate) fn digest(name: &str, expected: Digest, got: Digest) -> Self {
+        let problem = format!("its digest is {}, not {}", got.short(), expected.short());
+        Error::Damaged { name: name.to_owned(), problem }
+    }
+}
+
+/// A panic inside a library, turned into an error.
+#[derive(Debug, thiserror::Error)]
+#[error("the library panicked: {0}")]
+pub(crate) struct Panicked(String);
+
+/// Runs `work`; a panic in it becomes an error. Builds that abort on panic end the process instead, which is
+/// why a device tries every candidate in a child process first.
+pub(crate) fn no_panic<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|payload| {
+        let text = payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned());
+        Panicked(text.unwrap_or_else(|| "without a message".to_owned()))
+    })
+}

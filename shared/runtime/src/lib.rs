@@ -1,0 +1,43 @@
+//! A model bundle in, predictions out: pre-processing, the engine, post-processing.
+//!
+//! - [`Bundle`]: a release's manifest and files, digests checked whenever a file is read.
+//! - [`Model`]: a pipeline and an ONNX model, loaded; [`Model::predict`] turns an [`Input`] into a [`Prediction`].
+//! - [`Preprocessor`]: raw input to tensor. Training feeds its own networks through it, so that what a model
+//!   learns from and what it later sees on a device cannot differ.
+//! - [`evaluate()`]: accuracy and latency over samples; [`golden`]: vectors by which a device proves a candidate.
+//! - [`engine`]: the only module that knows which inference engine this is.
+//!
+//! The same code runs on the device, in training, in compression and in the cloud: the number a gate sees is
+//! measured by what ships.
+
+mod bundle;
+pub mod engine;
+mod error;
+mod evaluate;
+pub mod golden;
+mod input;
+mod latency;
+mod model;
+mod picture;
+mod preprocess;
+mod resize;
+
+pub use bundle::Bundle;
+pub use error::{Error, Result};
+pub use evaluate::{Evaluation, Outcome, evaluate};
+pub use golden::{GoldenReport, check_golden, make_golden};
+pub use input::{AsInput, Input};
+pub use latency::Latency;
+pub use model::{Model, Prediction};
+pub use preprocess::{Preprocessor, preprocess};
+
+/// Columns or rows of a picture at most, before and after resizing: what the JPEG format can express.
+pub const IMAGE_SIDE: u32 = 65_535;
+/// Memory that decoding one picture may take, in bytes: the largest picture with four bytes a pixel.
+pub const DECODE_BYTES: u64 = 4 * flotilla_protocol::limits::IMAGE_PIXELS;
+/// Values in one input or output tensor at most.
+pub const TENSOR_VALUES: usize = 1 << 28;
+/// Largest file with golden vectors, in bytes.
+pub const GOLDEN_BYTES: usize = 32 * flotilla_protocol::limits::MIB;
+/// Golden vectors in one file at most.
+pub const GOLDEN_VECTORS: usize = 1024;

@@ -1,0 +1,110 @@
+//! Pictures: decoding within bounds, and bringing the pixels to the colour channels of the model.
+
+use crate::error::{Source, no_panic};
+use crate::{DECODE_BYTES, Error, IMAGE_SIDE, Result};
+use flotilla_protocol::limits;
+use flotilla_protocol::pipeline::Colour;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, ImageResult, Limits};
+use std::borrow::Cow;
+use std::io::Cursor;
+
+/// Pixels row by row, the channels of a pixel beside each other, a byte each.
+pub(crate) struct Picture<'a> {
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    pub(crate) channels: usize,
+    pub(crate) bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> Picture<'a> {
+    /// Pixels as they are, of this size.
+    pub(crate) fn raw(bytes: &'a [u8], width: u32, height: u32, colour: Colour) -> Result<Self> {
+        let channels = colour.channels();
+        let need = width as usize * height as usize * channels;
+        if bytes.len() != need {
+            return Err(Error::RawLength { got: bytes.len(), need });
+        }
+        Ok(Self { width, height, channels, bytes: Cow::Borrowed(bytes) })
+    }
+
+    /// Decodes a PNG or JPEG. The size in its header is checked before memory for its pixels is taken.
+    ///
+    /// Colour to grey is BT.601 luma in integers, rounded: `(19595 R + 38470 G + 7471 B + 32768) >> 16`.
+    /// Transparency is dropped, 16-bit values are scaled to 8 bits, and the orientation in a camera's metadata
+    /// is not applied.
+    pub(crate) fn decode(bytes: &[u8], colour: Colour) -> Result<Self> {
+        let (format, name) = match image::guess_format(bytes) {
+            Ok(format @ ImageFormat::Png) => (format, "PNG"),
+            Ok(format @ ImageFormat::Jpeg) => (format, "JPEG"),
+            _ => return Err(Error::ImageFormat),
+        };
+        let fail = |source: Source| Error::ImageDecode { format: name, source };
+        if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
+            return Err(fail("it ends in the middle of its data".into()));
+        }
+        let mut size = (0, 0);
+        let result =
+            no_panic(|| decode_within_bounds(bytes, format, &mut size)).map_err(|p| fail(p.into()))?;
+        let (width, height) = size;
+        match result {
+            Ok(Some(image)) => Ok(Self::of(image, colour)),
+            Ok(None) | Err(ImageError::Limits(_)) => Err(Error::ImageTooLarge { width, height }),
+            Err(error) => Err(fail(error.into())),
+        }
+    }
+
+    fn of(image: DynamicImage, colour: Colour) -> Picture<'static> {
+        let (width, height) = (image.width(), image.height());
+        let bytes = match colour {
+            Colour::Rgb => image.into_rgb8().into_raw(),
+            Colour::Grey if image.color().has_color() => luma(&image.into_rgb8().into_raw()),
+            Colour::Grey => image.into_luma8().into_raw(),
+        };
+        Picture { width, height, channels: colour.channels(), bytes: Cow::Owned(bytes) }
+    }
+}
+
+/// The picture, or none where its size is over the bounds; `size` is set as soon as it is known.
+fn decode_within_bounds(
+    bytes: &[u8],
+    format: ImageFormat,
+    size: &mut (u32, u32),
+) -> ImageResult<Option<DynamicImage>> {
+    let mut bounds = Limits::no_limits();
+    bounds.max_alloc = Some(DECODE_BYTES);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(bounds);
+    let decoder = reader.into_decoder()?;
+    *size = decoder.dimensions();
+    let (width, height) = *size;
+    let fits = width <= IMAGE_SIDE
+        && height <= IMAGE_SIDE
+        && u64::from(width) * u64::from(height) <= limits::IMAGE_PIXELS
+        && decoder.total_bytes() <= DECODE_BYTES;
+    if fits { DynamicImage::from_decoder(decoder).map(Some) } else { Ok(None) }
+}
+
+fn luma(rgb: &[u8]) -> Vec<u8> {
+    let grey = |[r, g, b]: &[u8; 3]| {
+        let sum = 19_595 * u32::from(*r) + 38_470 * u32::from(*g) + 7_471 * u32::from(*b);
+        ((sum + 32_768) >> 16) as u8
+    };
+    rgb.as_chunks::<3>().0.iter().map(grey).collect()
+}
+
+/// Whether the end marker follows the first scan. The decoder fills what is missing with grey, which would
+/// make a prediction out of half a picture.
+fn jpeg_is_complete(bytes: &[u8]) -> bool {
+    const SCAN: u8 = 0xda;
+    const END: [u8; 2] = [0xff, 0xd9];
+    let mut at = 2;
+    while let Some(&[0xff, marker, high, low]) = bytes.get(at..at + 4) {
+        if marker == SCAN {
+            // Inside a scan 0xff is always followed by zero or a restart marker, so this is the real end.
+            return bytes[at..].windows(2).any(|pair| pair == END);
+        }
+        // A marker may be preceded by fill bytes.
+        at += if marker == 0xff { 1 } else { 2 + usize::from(u16::from_be_bytes([high, low])) };
+    }
+    false
+}

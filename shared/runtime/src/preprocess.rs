@@ -1,0 +1,72 @@
+//! The declarative pre-processing of a pipeline, executed.
+
+use crate::picture::Picture;
+use crate::resize::stretch;
+use crate::{Error, IMAGE_SIDE, Input, Result};
+use flotilla_protocol::Pipeline;
+use flotilla_protocol::pipeline::{self, ImageInput, InvalidPipeline, Layout, Resize};
+
+/// Turns raw inputs into tensors. Made from a pipeline whose bounds are checked once.
+#[derive(Clone, Debug)]
+pub struct Preprocessor {
+    image: ImageInput,
+}
+
+impl Preprocessor {
+    /// The pre-processing of `pipeline`.
+    pub fn new(pipeline: &Pipeline) -> Result<Self> {
+        pipeline.check()?;
+        let pipeline::Input::Image(image) = &pipeline.input;
+        if image.width.max(image.height) > IMAGE_SIDE {
+            let problem =
+                format!("{} x {} pixels; {IMAGE_SIDE} a side are possible", image.width, image.height);
+            return Err(InvalidPipeline { field: "size", problem }.into());
+        }
+        Ok(Self { image: image.clone() })
+    }
+
+    /// Shape of the tensors, with a batch of one.
+    pub fn shape(&self) -> [usize; 4] {
+        let (width, height) = (self.image.width as usize, self.image.height as usize);
+        let channels = self.image.colour.channels();
+        match self.image.layout {
+            Layout::Nchw => [1, channels, height, width],
+            Layout::Nhwc => [1, height, width, channels],
+        }
+    }
+
+    /// Decodes, converts, resizes and normalises one input.
+    pub fn tensor(&self, input: Input<'_>) -> Result<Vec<f32>> {
+        let ImageInput { width, height, colour, resize, .. } = self.image;
+        let picture = match input {
+            Input::Encoded(bytes) => Picture::decode(bytes, colour)?,
+            Input::Raw(bytes) => Picture::raw(bytes, width, height, colour)?,
+        };
+        let size = (picture.width, picture.height);
+        if resize == Resize::Exact && size != (width, height) {
+            return Err(Error::ImageSize { got: size, need: (width, height) });
+        }
+        Ok(self.normalise(&stretch(&picture, width, height)))
+    }
+
+    /// `(value / 255 - mean) / std`, in the order of the layout.
+    fn normalise(&self, values: &[f32]) -> Vec<f32> {
+        let channels = self.image.colour.channels();
+        let normal =
+            |channel: usize, value: f32| (value / 255.0 - self.image.mean[channel]) / self.image.std[channel];
+        match self.image.layout {
+            Layout::Nhwc => {
+                values.iter().enumerate().map(|(i, value)| normal(i % channels, *value)).collect()
+            }
+            Layout::Nchw => (0..channels)
+                .flat_map(|channel| values.iter().skip(channel).step_by(channels).map(move |v| (channel, *v)))
+                .map(|(channel, value)| normal(channel, value))
+                .collect(),
+        }
+    }
+}
+
+/// The tensor of one input without a model. For many inputs, make a [`Preprocessor`] once.
+pub fn preprocess(pipeline: &Pipeline, input: Input<'_>) -> Result<Vec<f32>> {
+    Preprocessor::new(pipeline)?.tensor(input)
+}

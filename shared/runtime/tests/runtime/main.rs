@@ -1,0 +1,11 @@
+//! The runtime as its users see it: bundles and bytes in, predictions or typed errors out.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod bundle;
+mod engine;
+mod golden;
+mod hostile;
+mod model;
+mod pictures;
+mod real_models;
+mod support;

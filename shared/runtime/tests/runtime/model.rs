@@ -1,0 +1,82 @@
+//! Predictions and evaluation.
+
+use crate::support::{grey, halves, halves_pipeline, png};
+use flotilla_onnx::{Dim, GraphBuilder, Node, Value};
+use flotilla_protocol::ErrorCode;
+use flotilla_protocol::pipeline::{Activation, Output, Resize};
+use flotilla_runtime::{Error, Input, Model, Outcome, evaluate};
+
+#[test]
+fn the_lighter_half_wins_with_its_softmax_score() {
+    let mut model = Model::load(&halves_pipeline(), &halves("N")).unwrap();
+    let prediction = model.predict(Input::Raw(&[255, 0, 0, 0])).unwrap();
+    assert_eq!((prediction.label_index, prediction.label.as_str()), (0, "left"));
+    let expected = std::f32::consts::E / (1.0 + std::f32::consts::E);
+    assert!((prediction.score - expected).abs() < 1e-6, "{prediction:?}");
+    assert!((prediction.scores.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+
+    let picture = png(image::GrayImage::from_raw(4, 2, vec![0, 0, 0, 255, 0, 0, 0, 255]).unwrap());
+    assert_eq!(model.predict(Input::Encoded(&picture)).unwrap().label, "right");
+    assert_eq!(model.predict(Input::Raw(&[9; 4])).unwrap().label, "left", "the first of equals");
+}
+
+#[test]
+fn scores_of_models_with_probabilities_are_left_alone() {
+    let mut pipeline = halves_pipeline();
+    let Output::Classification(classification) = &mut pipeline.output;
+    classification.activation = Activation::None;
+    let mut model = Model::load(&pipeline, &halves(1)).unwrap();
+    assert_eq!(model.predict(Input::Raw(&[0, 51, 0, 51])).unwrap().scores, [0.0, 0.4]);
+}
+
+#[test]
+fn a_model_must_have_one_score_a_label() {
+    let error = Model::load(&grey(2, 2, Resize::Exact, &["a", "b", "c"]), &halves(1)).unwrap_err();
+    assert!(matches!(error, Error::Labels { outputs: 2, labels: 3 }));
+    assert_eq!(error.code(), ErrorCode::ModelInvalid);
+}
+
+#[test]
+fn scores_that_are_no_numbers_are_an_error() {
+    let logarithm = GraphBuilder::new("log")
+        .input(Value::f32("x", [Dim::from("N"), 1.into(), 1.into(), 2.into()]))
+        .output(Value::f32("y", [Dim::from("N"), Dim::from(2)]))
+        .node(Node::new("Flatten", ["x"], ["flat"]).int("axis", 1))
+        .node(Node::new("Log", ["flat"], ["y"]))
+        .build()
+        .unwrap()
+        .write();
+    let mut pipeline = grey(2, 1, Resize::Exact, &["a", "b"]);
+    let Output::Classification(classification) = &mut pipeline.output;
+    classification.activation = Activation::None;
+    let mut model = Model::load(&pipeline, &logarithm).unwrap();
+    let error = model.predict(Input::Raw(&[255, 0])).unwrap_err();
+    assert!(matches!(error, Error::NotFinite { index: 1 }), "{error}");
+    assert_eq!(error.code(), ErrorCode::InferenceFailed);
+    assert_eq!(model.predict(Input::Raw(&[255, 128])).unwrap().label, "a", "the model still works");
+}
+
+#[test]
+fn an_evaluation_counts_every_sample() {
+    let mut model = Model::load(&halves_pipeline(), &halves("N")).unwrap();
+    let samples = [([255, 0, 255, 0], 0), ([0, 255, 0, 255], 1), ([0, 9, 0, 0], 0), ([200, 0, 0, 0], 0)];
+    let samples = samples.map(|(pixels, label)| (pixels.to_vec(), label));
+    let evaluation = evaluate(&mut model, samples).unwrap();
+    assert_eq!((evaluation.total, evaluation.correct, evaluation.accuracy), (4, 3, 0.75));
+    assert_eq!(evaluation.confusion, [[2, 1], [0, 1]]);
+    assert!(matches!(evaluation.outcomes[2], Outcome { truth: 0, predicted: 1, score } if score > 0.5));
+    assert!(evaluation.latency.p95_ms >= evaluation.latency.p50_ms && evaluation.latency.p50_ms > 0.0);
+
+    let nothing = evaluate(&mut model, Vec::<(Vec<u8>, usize)>::new()).unwrap();
+    assert_eq!((nothing.total, nothing.accuracy), (0, 0.0));
+}
+
+#[test]
+fn an_evaluation_names_the_sample_that_fails() {
+    let mut model = Model::load(&halves_pipeline(), &halves("N")).unwrap();
+    let error = evaluate(&mut model, [(vec![0; 4], 0), (vec![0; 5], 0)]).unwrap_err();
+    assert!(matches!(error, Error::Sample { index: 1, .. }));
+    assert!(error.detail().contains("5 bytes"), "{}", error.detail());
+    let error = evaluate(&mut model, [(Input::Raw(&[0; 4]), 2)]).unwrap_err();
+    assert!(matches!(error, Error::SampleLabel { index: 0, label: 2, labels: 2 }));
+}

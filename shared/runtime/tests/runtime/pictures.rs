@@ -1,0 +1,163 @@
+//! Pre-processing with pixel values worked out by hand.
+
+use crate::support::{grey, jpeg, png, rgb};
+use flotilla_protocol::pipeline::{Input as PipelineInput, Layout, Resize};
+use flotilla_protocol::{ErrorCode, Pipeline, limits};
+use flotilla_runtime::{Error, Input, Preprocessor, preprocess};
+use image::{GrayAlphaImage, GrayImage, RgbImage, RgbaImage};
+
+fn with_normalisation(mut pipeline: Pipeline, mean: &[f32], std: &[f32]) -> Pipeline {
+    let PipelineInput::Image(image) = &mut pipeline.input;
+    (image.mean, image.std) = (mean.to_vec(), std.to_vec());
+    pipeline
+}
+
+#[test]
+fn raw_grey_pixels_become_values_from_0_to_1() {
+    let pipeline = grey(2, 2, Resize::Exact, &["a"]);
+    assert_eq!(preprocess(&pipeline, Input::Raw(&[0, 51, 102, 255])).unwrap(), [0.0, 0.2, 0.4, 1.0]);
+    let pipeline = with_normalisation(pipeline, &[0.5], &[0.5]);
+    assert_eq!(preprocess(&pipeline, Input::Raw(&[0, 255, 255, 0])).unwrap(), [-1.0, 1.0, 1.0, -1.0]);
+}
+
+#[test]
+fn colour_pixels_follow_the_layout_and_each_channel_its_own_normalisation() {
+    let raw = Input::Raw(&[255, 0, 51, 0, 255, 102]);
+    let planes = rgb(2, 1, Resize::Exact, Layout::Nchw, &["a"]);
+    assert_eq!(preprocess(&planes, raw).unwrap(), [1.0, 0.0, 0.0, 1.0, 0.2, 0.4]);
+    let pixels = rgb(2, 1, Resize::Exact, Layout::Nhwc, &["a"]);
+    assert_eq!(preprocess(&pixels, raw).unwrap(), [1.0, 0.0, 0.2, 0.0, 1.0, 0.4]);
+    assert_eq!(Preprocessor::new(&planes).unwrap().shape(), [1, 3, 1, 2]);
+    assert_eq!(Preprocessor::new(&pixels).unwrap().shape(), [1, 1, 2, 3]);
+    let shifted = with_normalisation(pixels, &[0.0, 1.0, 0.0], &[1.0, 1.0, 0.5]);
+    assert_eq!(preprocess(&shifted, raw).unwrap(), [1.0, -1.0, 0.4, 0.0, 0.0, 0.8]);
+}
+
+#[test]
+fn colour_becomes_bt601_luma() {
+    let picture = RgbImage::from_raw(4, 1, vec![255, 0, 0, 0, 255, 0, 0, 0, 255, 100, 100, 100]).unwrap();
+    let tensor = preprocess(&grey(4, 1, Resize::Exact, &["a"]), Input::Encoded(&png(picture))).unwrap();
+    let bytes: Vec<f32> = tensor.iter().map(|value| (value * 255.0).round()).collect();
+    assert_eq!(bytes, [76.0, 150.0, 29.0, 100.0]);
+}
+
+#[test]
+fn grey_pictures_fill_all_three_channels_and_transparency_is_dropped() {
+    let three = rgb(1, 1, Resize::Exact, Layout::Nhwc, &["a"]);
+    let one = grey(1, 1, Resize::Exact, &["a"]);
+    let of = |pipeline: &Pipeline, bytes: Vec<u8>| preprocess(pipeline, Input::Encoded(&bytes)).unwrap();
+    assert_eq!(of(&three, png(GrayImage::from_raw(1, 1, vec![51]).unwrap())), [0.2; 3]);
+    assert_eq!(of(&one, png(GrayAlphaImage::from_raw(1, 1, vec![51, 7]).unwrap())), [0.2]);
+    assert_eq!(of(&three, png(RgbaImage::from_raw(1, 1, vec![0, 51, 255, 0]).unwrap())), [0.0, 0.2, 1.0]);
+    let sixteen = image::ImageBuffer::<image::Luma<u16>, _>::from_raw(1, 1, vec![51 * 257]).unwrap();
+    assert_eq!(of(&one, png(image::DynamicImage::ImageLuma16(sixteen))), [0.2]);
+}
+
+#[test]
+fn jpeg_pictures_come_out_close_to_what_went_in() {
+    let picture = RgbImage::from_fn(32, 32, |x, _| if x < 16 { [200, 30, 30] } else { [30, 30, 200] }.into());
+    let pipeline = rgb(2, 1, Resize::Stretch, Layout::Nhwc, &["a"]);
+    let tensor = preprocess(&pipeline, Input::Encoded(&jpeg(picture))).unwrap();
+    let expected = [200.0, 30.0, 30.0, 30.0, 30.0, 200.0].map(|value| value / 255.0);
+    // The widened triangle of each half reaches a little into the other.
+    assert!(tensor.iter().zip(expected).all(|(a, b)| (a - b).abs() < 0.12), "{tensor:?}");
+}
+
+#[test]
+fn pictures_of_another_size_are_stretched_or_refused_as_the_pipeline_says() {
+    let bytes = png(GrayImage::from_raw(2, 1, vec![0, 255]).unwrap());
+    let tensor = preprocess(&grey(4, 1, Resize::Stretch, &["a"]), Input::Encoded(&bytes)).unwrap();
+    assert_eq!(tensor, [0.0, 0.25, 0.75, 1.0]);
+    let error = preprocess(&grey(4, 1, Resize::Exact, &["a"]), Input::Encoded(&bytes)).unwrap_err();
+    assert!(matches!(error, Error::ImageSize { got: (2, 1), need: (4, 1) }));
+    assert_eq!(error.code(), ErrorCode::InvalidInput);
+    assert!(!error.is_bad_picture(), "another release might take it");
+}
+
+#[test]
+fn raw_pixels_must_have_exactly_the_right_length() {
+    let pipeline = rgb(2, 2, Resize::Stretch, Layout::Nchw, &["a"]);
+    for got in [0, 4, 11, 13] {
+        let error = preprocess(&pipeline, Input::Raw(&vec![0; got])).unwrap_err();
+        assert!(matches!(error, Error::RawLength { got: g, need: 12 } if g == got), "{error}");
+    }
+}
+
+#[test]
+fn half_a_picture_is_an_error_and_not_a_guess() {
+    let picture = RgbImage::from_fn(64, 64, |x, y| [x as u8 * 4, y as u8 * 4, (x * y) as u8].into());
+    let pipeline = grey(8, 8, Resize::Stretch, &["a"]);
+    for whole in [png(picture.clone()), jpeg(picture)] {
+        assert!(preprocess(&pipeline, Input::Encoded(&whole)).is_ok());
+        for length in [12, whole.len() / 2, whole.len() - 20] {
+            let error = preprocess(&pipeline, Input::Encoded(&whole[..length])).unwrap_err();
+            assert!(matches!(error, Error::ImageDecode { .. }), "{length}: {error}");
+            assert_eq!(error.code(), ErrorCode::SampleInvalid);
+            assert!(error.is_bad_picture());
+        }
+    }
+    for nothing in [&b""[..], b"GIF89a", b"hello"] {
+        let error = preprocess(&pipeline, Input::Encoded(nothing)).unwrap_err();
+        assert!(matches!(error, Error::ImageFormat), "{error}");
+    }
+}
+
+/// A PNG header that announces this size, with next to no data behind it.
+fn png_bomb(width: u32, height: u32) -> Vec<u8> {
+    let mut bytes = png(GrayImage::from_raw(1, 1, vec![0]).unwrap());
+    bytes[16..20].copy_from_slice(&width.to_be_bytes());
+    bytes[20..24].copy_from_slice(&height.to_be_bytes());
+    let mut crc = flate2::Crc::new();
+    crc.update(&bytes[12..29]);
+    bytes[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+    bytes
+}
+
+#[test]
+fn a_picture_that_announces_too_many_pixels_is_refused_by_its_header() {
+    let pipeline = grey(8, 8, Resize::Stretch, &["a"]);
+    for (width, height) in [(10_000, 10_000), (70_000, 1), (1, 70_000), (i32::MAX as u32, i32::MAX as u32)] {
+        let error = preprocess(&pipeline, Input::Encoded(&png_bomb(width, height))).unwrap_err();
+        assert!(error.is_bad_picture(), "{width} x {height}: {}", error.detail());
+        if width < 1_000_000 {
+            assert!(
+                matches!(error, Error::ImageTooLarge { width: w, height: h } if (w, h) == (width, height)),
+                "{width} x {height}: {}",
+                error.detail()
+            );
+        }
+    }
+    let mut jpeg = jpeg(GrayImage::new(8, 8));
+    let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+    jpeg[frame + 5..frame + 9].copy_from_slice(&[0xff, 0xff, 0xff, 0xff]);
+    let error = preprocess(&pipeline, Input::Encoded(&jpeg)).unwrap_err();
+    assert!(matches!(error, Error::ImageTooLarge { width: 65_535, height: 65_535 }), "{}", error.detail());
+    assert_eq!(error.code(), ErrorCode::TooLarge);
+}
+
+#[test]
+fn pipelines_beyond_the_bounds_are_refused() {
+    let good = grey(8, 8, Resize::Stretch, &["a"]);
+    let mut pipelines = vec![
+        grey(0, 8, Resize::Stretch, &["a"]),
+        grey(8, 8, Resize::Stretch, &[]),
+        grey(100_000, 1, Resize::Stretch, &["a"]),
+        grey(limits::IMAGE_PIXELS as u32, 2, Resize::Stretch, &["a"]),
+        with_normalisation(good.clone(), &[0.0], &[0.0]),
+        with_normalisation(good.clone(), &[f32::NAN], &[1.0]),
+        with_normalisation(good.clone(), &[0.0; 3], &[1.0; 3]),
+    ];
+    pipelines.push(Pipeline { format: 2, ..good });
+    for pipeline in pipelines {
+        assert!(matches!(Preprocessor::new(&pipeline), Err(Error::Pipeline(_))), "{pipeline:?}");
+    }
+}
+
+#[test]
+fn the_form_of_an_input_is_told_by_its_signature() {
+    let picture = png(GrayImage::new(1, 1));
+    assert_eq!(Input::of(&picture), Input::Encoded(&picture));
+    assert!(matches!(Input::of(&jpeg(GrayImage::new(8, 8))), Input::Encoded(_)));
+    assert_eq!(Input::of(&[0xff; 12]), Input::Raw(&[0xff; 12]));
+    assert_eq!(Input::of(&[]), Input::Raw(&[]));
+}

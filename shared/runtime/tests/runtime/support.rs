@@ -1,0 +1,102 @@
+//! Small models, pictures and readers that several tests need.
+
+use flotilla_onnx::{Dim, GraphBuilder, Node, Value};
+use flotilla_protocol::Pipeline;
+use flotilla_protocol::pipeline::{
+    Activation, Classification, Colour, ImageInput, Input, Layout, Output, Resize,
+};
+use std::io::{Cursor, Read};
+use std::path::PathBuf;
+
+/// A pipeline for grey pictures of this size, values 0 to 1.
+pub(crate) fn grey(width: u32, height: u32, resize: Resize, labels: &[&str]) -> Pipeline {
+    Pipeline {
+        format: 1,
+        input: Input::Image(ImageInput {
+            width,
+            height,
+            colour: Colour::Grey,
+            resize,
+            layout: Layout::Nchw,
+            mean: vec![0.0],
+            std: vec![1.0],
+        }),
+        output: Output::Classification(Classification {
+            labels: labels.iter().map(|&label| label.to_owned()).collect(),
+            activation: Activation::Softmax,
+        }),
+    }
+}
+
+/// The same with red, green and blue.
+pub(crate) fn rgb(width: u32, height: u32, resize: Resize, layout: Layout, labels: &[&str]) -> Pipeline {
+    let mut pipeline = grey(width, height, resize, labels);
+    let Input::Image(image) = &mut pipeline.input;
+    (image.colour, image.layout) = (Colour::Rgb, layout);
+    (image.mean, image.std) = (vec![0.0; 3], vec![1.0; 3]);
+    pipeline
+}
+
+/// Which half of a 2x2 picture is lighter: logits are the sums of its left and of its right column.
+pub(crate) fn halves(batch: impl Into<Dim>) -> Vec<u8> {
+    GraphBuilder::new("halves")
+        .input(Value::f32("x", [batch.into(), 1.into(), 2.into(), 2.into()]))
+        .output(Value::f32("y", [Dim::from("N"), Dim::from(2)]))
+        .initializer_f32("w", &[4, 2], vec![1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0])
+        .node(Node::new("Flatten", ["x"], ["flat"]).int("axis", 1))
+        .node(Node::new("MatMul", ["flat", "w"], ["y"]))
+        .build()
+        .unwrap()
+        .write()
+}
+
+/// The pipeline of [`halves`].
+pub(crate) fn halves_pipeline() -> Pipeline {
+    grey(2, 2, Resize::Stretch, &["left", "right"])
+}
+
+pub(crate) fn png(image: impl Into<image::DynamicImage>) -> Vec<u8> {
+    let mut out = Cursor::new(Vec::new());
+    image.into().write_to(&mut out, image::ImageFormat::Png).unwrap();
+    out.into_inner()
+}
+
+pub(crate) fn jpeg(image: impl Into<image::DynamicImage>) -> Vec<u8> {
+    let mut out = Cursor::new(Vec::new());
+    image.into().write_to(&mut out, image::ImageFormat::Jpeg).unwrap();
+    out.into_inner()
+}
+
+/// A file of the big test data; none where there is none, which CI does not accept.
+pub(crate) fn data(path: &str) -> Option<PathBuf> {
+    if let Some(folder) = std::env::var_os("FLOTILLA_TEST_DATA") {
+        return Some(PathBuf::from(folder).join(path));
+    }
+    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI must set FLOTILLA_TEST_DATA");
+    println!("skipped: FLOTILLA_TEST_DATA is not set, so {path} is not there");
+    None
+}
+
+pub(crate) fn gunzip(path: PathBuf) -> Vec<u8> {
+    let mut out = Vec::new();
+    flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut out).unwrap();
+    out
+}
+
+/// One array of an .npz file: its elements as bytes, and the length of its first axis.
+pub(crate) fn npz(path: PathBuf, name: &str) -> (Vec<u8>, usize) {
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(path).unwrap()).unwrap();
+    let mut bytes = Vec::new();
+    archive.by_name(&format!("{name}.npy")).unwrap().read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes[..8], *b"\x93NUMPY\x01\x00");
+    let end = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let header = std::str::from_utf8(&bytes[10..end]).unwrap();
+    assert!(header.contains("'fortran_order': False"), "{header}");
+    let shape = header.split("'shape': (").nth(1).unwrap();
+    (bytes[end..].to_vec(), shape.split(',').next().unwrap().parse().unwrap())
+}
+
+pub(crate) fn floats((bytes, rows): (Vec<u8>, usize)) -> Vec<Vec<f32>> {
+    let values: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    values.chunks(values.len() / rows).map(<[f32]>::to_vec).collect()
+}
