@@ -1,0 +1,25 @@
+//! The device's decisions as pure machines: clock, network, disk and randomness are passed in.
+//!
+//! - [`update`]: one model from release to release; an update cannot brick a device.
+//! - [`release`]: whether a release may come onto this device at all.
+//! - [`download`]: which bytes to ask for next, and whether a chunk is believed.
+//! - [`session`]: the connection: hello, reported, and when to try again.
+//! - [`desired`]: whether a desired document is accepted.
+//! - [`outbox`]: in which order records are sent, what is dropped, what an `ack` frees.
+//! - [`clock`], [`backoff`], [`frame`], [`fault`]: time that cannot be turned back, waiting, checked files,
+//!   reasons.
+//!
+//! The agent runs these machines on a real disk and link; simulators run them on virtual ones.
+
+pub mod backoff;
+pub mod clock;
+pub mod desired;
+pub mod download;
+pub mod fault;
+pub mod frame;
+pub mod outbox;
+pub mod release;
+pub mod session;
+pub mod update;
+
+pub use fault::Fault;

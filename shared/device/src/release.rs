@@ -1,0 +1,92 @@
+//! Whether a release may come onto this device: asked of the signed manifest alone, before any file is fetched.
+
+use crate::fault::Fault;
+use flotilla_protocol::manifest::{ENGINE_TRACT, ReleaseKind};
+use flotilla_protocol::{Digest, Envelope, ErrorCode, ModelName, ReleaseManifest, TrustFile, limits};
+
+/// What this device has to offer a release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Board {
+    /// Name of the board profile.
+    pub name: String,
+    /// Largest release that may be stored, in bytes.
+    pub model_bytes: u64,
+    /// Free bytes on the disk of the agent's folder.
+    pub disk_free_bytes: u64,
+    /// Bytes on that disk that stay free.
+    pub disk_reserve_bytes: u64,
+    /// Memory of the device; 0 for unknown.
+    pub memory_bytes: u64,
+}
+
+/// Examines an encoded release envelope. The numbered steps are those of the order in which an attacker would
+/// have to get past them:
+///
+/// 1. the bytes are those that the desired document names;
+/// 2. signature, project, floor and expiry, and the manifest's own consistency ([`ReleaseManifest::open`]);
+/// 3. it is a model, and the one that is wanted under this name;
+/// 4. a variant for this board and engine exists;
+/// 5. its files fit the chunk size of the transfer, the bound on models, the disk and the memory.
+///
+/// `present_bytes` says how much of its files lies in the slot already and needs no further room.
+pub fn examine(
+    bytes: &[u8],
+    expected: Digest,
+    model: &ModelName,
+    trust: &TrustFile,
+    trusted_now_ms: u64,
+    board: &Board,
+    present_bytes: impl FnOnce(&ReleaseManifest) -> u64,
+) -> Result<ReleaseManifest, Fault> {
+    let got = Digest::of(bytes);
+    if got != expected {
+        let detail = format!("the release document has digest {}, wanted {}", got.short(), expected.short());
+        return Err(Fault::transient(ErrorCode::DigestMismatch, detail));
+    }
+    let envelope = Envelope::from_bytes(bytes).map_err(|e| Fault::lasting(e.code(), e.to_string()))?;
+    let manifest = ReleaseManifest::open(&envelope, trust, trusted_now_ms)
+        .map_err(|e| Fault::lasting(e.code(), e.to_string()))?;
+    if manifest.kind != ReleaseKind::Model {
+        return Err(Fault::lasting(ErrorCode::Unsupported, "the release holds an agent, not a model"));
+    }
+    if manifest.model != *model {
+        let detail = format!("the release is of model {}, wanted for {model}", manifest.model);
+        return Err(Fault::lasting(ErrorCode::InvalidInput, detail));
+    }
+    manifest.variant_for(&board.name, ENGINE_TRACT).map_err(|e| Fault::lasting(e.code(), e.to_string()))?;
+    check_room(&manifest, board, present_bytes(&manifest))?;
+    Ok(manifest)
+}
+
+fn check_room(manifest: &ReleaseManifest, board: &Board, present_bytes: u64) -> Result<(), Fault> {
+    let transfer = limits::CHUNK as u32;
+    if let Some(file) = manifest.files.iter().find(|f| f.chunk_bytes != transfer && f.chunks.len() > 1) {
+        let detail =
+            format!("file {} is cut at {} bytes, the transfer at {transfer}", file.name, file.chunk_bytes);
+        return Err(Fault::lasting(ErrorCode::Unsupported, detail));
+    }
+    let total = manifest.total_bytes();
+    if total > board.model_bytes {
+        let detail = format!("the release has {total} bytes, this device takes {}", board.model_bytes);
+        return Err(Fault::lasting(ErrorCode::TooLarge, detail));
+    }
+    let needed = total.saturating_sub(present_bytes).saturating_add(board.disk_reserve_bytes);
+    if needed > board.disk_free_bytes {
+        let detail = format!(
+            "{needed} bytes must be free on the disk ({} of them stay free), {} are",
+            board.disk_reserve_bytes, board.disk_free_bytes
+        );
+        return Err(Fault::lasting(ErrorCode::NoRoom, detail));
+    }
+    let memory = manifest.constraints.memory_bytes;
+    if board.memory_bytes > 0 && memory > board.memory_bytes {
+        let detail =
+            format!("the release needs {memory} bytes of memory, the device has {}", board.memory_bytes);
+        return Err(Fault::lasting(ErrorCode::NoRoom, detail));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "release_tests.rs"]
+mod tests;

@@ -1,0 +1,142 @@
+//! Releases that must not come onto a device, and one that may.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use super::*;
+use flotilla_protocol::EnvelopeKind;
+use flotilla_protocol::manifest::{Constraints, FileEntry, Lineage, Metrics, Variant};
+use flotilla_protocol::pipeline::{
+    Activation, Classification, Colour, ImageInput, Input, Layout, Output, Resize,
+};
+use flotilla_protocol::signature::SigningKey;
+use flotilla_protocol::trust::KeySet;
+use flotilla_protocol::{Pipeline, codec};
+use std::collections::BTreeMap;
+
+fn key() -> SigningKey {
+    SigningKey::from_seed(&[7; 32])
+}
+
+fn trust() -> TrustFile {
+    TrustFile {
+        version: 1,
+        project: "default".parse().unwrap(),
+        ca: Digest::of(b"ca"),
+        release_keys: KeySet::single(key().public()),
+        control_keys: KeySet::single(SigningKey::from_seed(&[8; 32]).public()),
+        min_release: BTreeMap::from([("digits".parse().unwrap(), 5)]),
+        issued_at_ms: 1,
+    }
+}
+
+fn board() -> Board {
+    Board {
+        name: "generic".into(),
+        model_bytes: 1_000_000,
+        disk_free_bytes: 1_000_000,
+        disk_reserve_bytes: 1_000,
+        memory_bytes: 1_000_000,
+    }
+}
+
+fn manifest() -> ReleaseManifest {
+    let image = ImageInput {
+        width: 8,
+        height: 8,
+        colour: Colour::Grey,
+        resize: Resize::Exact,
+        layout: Layout::Nchw,
+        mean: vec![0.0],
+        std: vec![1.0],
+    };
+    let output = Classification { labels: vec!["0".into(), "1".into()], activation: Activation::None };
+    ReleaseManifest {
+        format: 1,
+        kind: ReleaseKind::Model,
+        project: "default".parse().unwrap(),
+        model: "digits".parse().unwrap(),
+        version: 3,
+        counter: 9,
+        created_at_ms: 1,
+        expires_at_ms: Some(10_000),
+        variants: vec![Variant {
+            engine: ENGINE_TRACT.into(),
+            boards: vec!["generic".into()],
+            model: "m".into(),
+        }],
+        files: vec![FileEntry::of("m", &[1; 5_000]), FileEntry::of("golden", &[2; 100])],
+        pipeline: Pipeline { format: 1, input: Input::Image(image), output: Output::Classification(output) },
+        golden: "golden".into(),
+        metrics: Metrics::default(),
+        lineage: Lineage::default(),
+        constraints: Constraints::default(),
+    }
+}
+
+fn offer_signed(
+    manifest: &ReleaseManifest,
+    key: &SigningKey,
+    board: &Board,
+) -> Result<u64, (ErrorCode, bool)> {
+    let bytes = Envelope::seal(EnvelopeKind::Release, manifest, &[key]).to_bytes();
+    let model = "digits".parse().unwrap();
+    examine(&bytes, Digest::of(&bytes), &model, &trust(), 5_000, board, |_| 0)
+        .map(|m| m.counter)
+        .map_err(|fault| (fault.code, fault.transient))
+}
+
+fn offer(change: impl FnOnce(&mut ReleaseManifest)) -> Result<u64, (ErrorCode, bool)> {
+    let mut manifest = manifest();
+    change(&mut manifest);
+    offer_signed(&manifest, &key(), &board())
+}
+
+#[test]
+fn a_proper_release_is_let_in() {
+    assert_eq!(offer(|_| ()), Ok(9));
+}
+
+#[test]
+fn releases_that_must_not_run_here_are_final_failures_with_their_codes() {
+    let other_board = |m: &mut ReleaseManifest| m.variants[0].boards = vec!["pi-5".into()];
+    assert_eq!(offer(|m| m.counter = 4), Err((ErrorCode::BelowFloor, false)));
+    assert_eq!(offer(|m| m.expires_at_ms = Some(5_000)), Err((ErrorCode::Expired, false)));
+    assert_eq!(offer(|m| m.project = "elsewhere".parse().unwrap()), Err((ErrorCode::WrongProject, false)));
+    assert_eq!(offer(other_board), Err((ErrorCode::BoardMismatch, false)));
+    assert_eq!(offer(|m| m.kind = ReleaseKind::Agent), Err((ErrorCode::Unsupported, false)));
+    assert_eq!(offer(|m| m.model = "faces".parse().unwrap()), Err((ErrorCode::InvalidInput, false)));
+    assert_eq!(offer(|m| m.files[0].name = "../m".into()), Err((ErrorCode::Malformed, false)));
+    assert_eq!(offer(|m| m.constraints.memory_bytes = 2_000_000), Err((ErrorCode::NoRoom, false)));
+    let stranger = SigningKey::from_seed(&[9; 32]);
+    assert_eq!(offer_signed(&manifest(), &stranger, &board()), Err((ErrorCode::SignatureInvalid, false)));
+}
+
+#[test]
+fn a_release_that_does_not_fit_is_refused_before_any_file_is_fetched() {
+    let small = Board { model_bytes: 5_000, ..board() };
+    assert_eq!(offer_signed(&manifest(), &key(), &small), Err((ErrorCode::TooLarge, false)));
+    let full = Board { disk_free_bytes: 6_000, ..board() };
+    assert_eq!(offer_signed(&manifest(), &key(), &full), Err((ErrorCode::NoRoom, false)));
+    let just = Board { disk_free_bytes: 6_100, ..board() };
+    assert_eq!(offer_signed(&manifest(), &key(), &just), Ok(9));
+    let bytes = Envelope::seal(EnvelopeKind::Release, &manifest(), &[&key()]).to_bytes();
+    let model = "digits".parse().unwrap();
+    let resumed = examine(&bytes, Digest::of(&bytes), &model, &trust(), 5_000, &full, |_| 100);
+    assert!(resumed.is_ok(), "what is there already needs no room: {resumed:?}");
+}
+
+#[test]
+fn other_bytes_than_the_wanted_ones_are_fetched_again_and_no_failure() {
+    let bytes = Envelope::seal(EnvelopeKind::Release, &manifest(), &[&key()]).to_bytes();
+    let wanted = Digest::of(b"something else");
+    let model = "digits".parse().unwrap();
+    let fault = examine(&bytes, wanted, &model, &trust(), 5_000, &board(), |_| 0).unwrap_err();
+    assert_eq!((fault.code, fault.transient), (ErrorCode::DigestMismatch, true));
+}
+
+#[test]
+fn an_envelope_that_is_not_cbor_is_a_final_failure() {
+    let model = "digits".parse().unwrap();
+    let bytes = codec::encode(&"no envelope");
+    let fault = examine(&bytes, Digest::of(&bytes), &model, &trust(), 5_000, &board(), |_| 0).unwrap_err();
+    assert_eq!((fault.code, fault.transient), (ErrorCode::Malformed, false));
+}

@@ -1,0 +1,180 @@
+//! What the update machine is told, and what it asks for.
+
+use super::UpdateJournal;
+use crate::fault::Fault;
+use flotilla_protocol::Digest;
+use flotilla_protocol::message::{DesiredModel, EventRecord, ProbeReport, SlotName};
+
+/// What the machine may look at besides its own state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// A clock that only runs forward; its zero means nothing.
+    pub now_ms: u64,
+    /// The moment to check expiry against: [`crate::clock::TrustedClock::now_ms`].
+    pub trusted_now_ms: u64,
+    /// The trust file's floor of this model.
+    pub floor: u64,
+    /// How long a candidate must stay healthy.
+    pub probation_ms: u64,
+    /// Share of failed predictions above which a candidate is reverted.
+    pub probation_error_per_mille: u32,
+    /// A fresh random value.
+    pub random: u64,
+}
+
+/// What a verified release envelope says that the machine needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReleaseFacts {
+    /// The release counter.
+    pub counter: u64,
+    /// After this moment it is not activated any more.
+    pub expires_at_ms: Option<u64>,
+    /// Bytes of its files.
+    pub total_bytes: u64,
+}
+
+/// How the release that serves has done since it was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Predictions answered.
+    pub predictions: u64,
+    /// Predictions that failed.
+    pub failures: u64,
+}
+
+/// What happened. Results carry the ticket of the effect they answer; those of an older ticket are ignored.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The process started; the first event.
+    Started,
+    /// The accepted desired document: this release, or none.
+    Desired(Option<DesiredModel>),
+    /// Answer to [`Effect::FetchRelease`].
+    EnvelopeFetched {
+        /// The effect's ticket.
+        ticket: u64,
+        /// The examined envelope.
+        result: Result<ReleaseFacts, Fault>,
+    },
+    /// Verified bytes of the candidate's files so far.
+    FileProgress {
+        /// The effect's ticket.
+        ticket: u64,
+        /// The bytes.
+        bytes_done: u64,
+    },
+    /// Answer to [`Effect::FetchFiles`]: every chunk is there.
+    FilesComplete {
+        /// The effect's ticket.
+        ticket: u64,
+        /// Done, or why not.
+        result: Result<(), Fault>,
+    },
+    /// Answer to [`Effect::VerifyFiles`]: every file has its digest and is on stable storage.
+    FilesVerified {
+        /// The effect's ticket.
+        ticket: u64,
+        /// Done, or why not.
+        result: Result<(), Fault>,
+    },
+    /// Answer to [`Effect::Probe`].
+    ProbeDone {
+        /// The effect's ticket.
+        ticket: u64,
+        /// What was measured, or why the candidate is refused.
+        result: Result<ProbeReport, Fault>,
+    },
+    /// Answer to [`Effect::Activate`]: the release serves.
+    SwitchDone {
+        /// The effect's ticket.
+        ticket: u64,
+    },
+    /// Answer to [`Effect::Activate`]: it could not be loaded. What served before still does.
+    LoadFailed {
+        /// The effect's ticket.
+        ticket: u64,
+        /// Why.
+        fault: Fault,
+    },
+    /// Load what serves anew.
+    Reload,
+    /// The time asked for with [`Effect::ScheduleTick`] has come.
+    Tick {
+        /// How the release that serves is doing.
+        health: Health,
+    },
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Store the journal durably. Always first; if it fails, the old state stands, none of the other effects
+    /// is performed, and the event is given again later.
+    PersistJournal(UpdateJournal),
+    /// Stop work on fetches and probes of earlier tickets.
+    Cancel,
+    /// Free the slot of everything that is not of this release; fetch the release's envelope unless it is there;
+    /// examine it.
+    FetchRelease {
+        /// For the answer.
+        ticket: u64,
+        /// The slot.
+        slot: SlotName,
+        /// The envelope's digest.
+        release: Digest,
+        /// The envelope's size.
+        bytes: u32,
+    },
+    /// Fetch what is missing of the release's files.
+    FetchFiles {
+        /// For the answer.
+        ticket: u64,
+        /// The slot.
+        slot: SlotName,
+        /// The release.
+        release: Digest,
+    },
+    /// Check whole files and bring them to stable storage under their names.
+    VerifyFiles {
+        /// For the answer.
+        ticket: u64,
+        /// The slot.
+        slot: SlotName,
+        /// The release.
+        release: Digest,
+    },
+    /// Run the golden vectors in a child process.
+    Probe {
+        /// For the answer.
+        ticket: u64,
+        /// The slot.
+        slot: SlotName,
+        /// The release.
+        release: Digest,
+    },
+    /// Load the release and let it serve in place of what served before, without a gap.
+    Activate {
+        /// For the answer.
+        ticket: u64,
+        /// The slot.
+        slot: SlotName,
+        /// The release.
+        release: Digest,
+    },
+    /// Stop serving.
+    Deactivate,
+    /// Remove everything in the slot.
+    ClearSlot {
+        /// The slot.
+        slot: SlotName,
+    },
+    /// What `report` says has changed.
+    Report,
+    /// Put an event into the outbox.
+    EmitEvent(EventRecord),
+    /// Send [`Event::Tick`] at this moment of [`Context::now_ms`]; replaces an earlier one.
+    ScheduleTick {
+        /// The moment.
+        at_ms: u64,
+    },
+}

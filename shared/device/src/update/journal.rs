@@ -1,0 +1,145 @@
+//! What of an update survives a kill.
+
+use crate::frame::{self, FrameError, Kind};
+use flotilla_protocol::codec::{self, DecodeError};
+use flotilla_protocol::message::{ProbeReport, SlotName};
+use flotilla_protocol::{Digest, ErrorCode, limits};
+use serde::{Deserialize, Serialize};
+
+const KIND: Kind = Kind { name: *b"FUJ", version: 1 };
+const BOUND: usize = 16 * limits::KIB;
+
+/// The persistent part of a model's update machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UpdateJournal {
+    /// The release that works.
+    pub confirmed: Option<Confirmed>,
+    /// The release on its way in, in the other slot.
+    pub candidate: Option<Candidate>,
+    /// The release that is not tried again until another one is wanted or the attempt rises.
+    pub failed: Option<FailedRelease>,
+}
+
+/// A release that stood its probation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Confirmed {
+    /// Where it lies.
+    pub slot: SlotName,
+    /// Digest of its envelope.
+    pub release: Digest,
+    /// Its release counter.
+    pub counter: u64,
+    /// Its probe on this device.
+    #[serde(default)]
+    pub probe: Option<ProbeReport>,
+}
+
+/// A release on its way in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Where it lies, or is being put.
+    pub slot: SlotName,
+    /// Digest of its envelope.
+    pub release: Digest,
+    /// The desired document's attempt.
+    pub attempt: u32,
+    /// Its release counter; 0 until its envelope is verified.
+    pub counter: u64,
+    /// How far it has come.
+    pub step: Step,
+    /// How often the present step was started.
+    pub starts: u32,
+    /// Its probe on this device, once passed.
+    #[serde(default)]
+    pub probe: Option<ProbeReport>,
+}
+
+/// The steps of a candidate that make a difference after a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// The slot is being filled.
+    Filling,
+    /// The slot is complete, verified and on stable storage; the probe comes next.
+    Staged,
+    /// The probe passed and the slot was switched to: it serves, on probation.
+    Trial,
+}
+
+/// A release that did not make it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedRelease {
+    /// Digest of its envelope.
+    pub release: Digest,
+    /// The attempt that failed.
+    pub attempt: u32,
+    /// The stable code.
+    pub code: ErrorCode,
+    /// For people.
+    pub detail: String,
+}
+
+/// Why a journal was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The file is damaged or newer.
+    #[error("the update journal cannot be used: {0}")]
+    Frame(#[from] FrameError),
+    /// The checksum is right, the content is not.
+    #[error("the update journal cannot be used: {0}")]
+    Content(#[from] DecodeError),
+    /// Candidate and confirmed release share a slot.
+    #[error("the update journal contradicts itself: the candidate lies in the slot of the confirmed release")]
+    SharedSlot,
+}
+
+impl JournalError {
+    /// The stable code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            JournalError::Frame(e) => e.code(),
+            JournalError::Content(_) | JournalError::SharedSlot => ErrorCode::StorageCorrupt,
+        }
+    }
+}
+
+impl UpdateJournal {
+    /// A journal with nothing confirmed, for a slot whose content was found complete and signed after its
+    /// journal was lost: it goes through probe and probation like any other.
+    pub fn recovered(slot: SlotName, release: Digest, counter: u64) -> Self {
+        let candidate =
+            Candidate { slot, release, attempt: 0, counter, step: Step::Staged, starts: 0, probe: None };
+        Self { candidate: Some(candidate), ..Self::default() }
+    }
+
+    /// The bytes to store.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        frame::seal(KIND, &codec::encode(self))
+    }
+
+    /// Reads stored bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, JournalError> {
+        let (_, payload) = frame::open(KIND, bytes)?;
+        let journal: Self = codec::decode(payload, BOUND)?;
+        match (&journal.confirmed, &journal.candidate) {
+            (Some(confirmed), Some(candidate)) if confirmed.slot == candidate.slot => {
+                Err(JournalError::SharedSlot)
+            }
+            _ => Ok(journal),
+        }
+    }
+
+    /// Whether there is nothing to remember.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The slot that may be written to.
+    pub fn idle_slot(&self) -> SlotName {
+        match (&self.confirmed, &self.candidate) {
+            (Some(confirmed), _) => confirmed.slot.other(),
+            (None, Some(candidate)) => candidate.slot.other(),
+            (None, None) => SlotName::A,
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Journals of older versions, and damaged ones.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use super::*;
+use flotilla_protocol::message::{ProbeReport, SlotName};
+use flotilla_protocol::{Digest, ErrorCode};
+
+fn release(name: &str) -> Digest {
+    Digest::of(name.as_bytes())
+}
+
+fn probe_report() -> ProbeReport {
+    ProbeReport { vectors: 8, max_abs_error: 0.0, p50_ms: 1.0, p95_ms: 2.0, peak_rss_bytes: 3 }
+}
+
+fn golden_journal() -> UpdateJournal {
+    UpdateJournal {
+        confirmed: Some(Confirmed {
+            slot: SlotName::B,
+            release: release("confirmed"),
+            counter: 41,
+            probe: Some(probe_report()),
+        }),
+        candidate: Some(Candidate {
+            slot: SlotName::A,
+            release: release("candidate"),
+            attempt: 2,
+            counter: 42,
+            step: Step::Trial,
+            starts: 1,
+            probe: None,
+        }),
+        failed: Some(FailedRelease {
+            release: release("failed"),
+            attempt: 1,
+            code: ErrorCode::ProbeMismatch,
+            detail: "largest difference 0.5".into(),
+        }),
+    }
+}
+
+/// The bytes that version 1 writes must be read for ever. After a deliberate new version, add a file; never change
+/// this one.
+#[test]
+fn a_journal_of_version_1_still_reads() {
+    let golden = include_bytes!("../../golden/journal-v1.bin");
+    assert_eq!(UpdateJournal::from_bytes(golden).unwrap(), golden_journal());
+    assert_eq!(golden_journal().to_bytes(), golden);
+}
+
+#[test]
+fn a_damaged_journal_is_recognised() {
+    let bytes = golden_journal().to_bytes();
+    for at in [0, 3, 5, 9, 40, bytes.len() - 1] {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x10;
+        let code = UpdateJournal::from_bytes(&damaged).unwrap_err().code();
+        assert!(matches!(code, ErrorCode::StorageCorrupt | ErrorCode::StorageVersion), "byte {at}: {code}");
+    }
+    let mut shared = golden_journal();
+    shared.candidate.as_mut().unwrap().slot = SlotName::B;
+    assert_eq!(UpdateJournal::from_bytes(&shared.to_bytes()).unwrap_err().code(), ErrorCode::StorageCorrupt);
+}

@@ -1,0 +1,36 @@
+//! One model from release to release, so that an update cannot brick a device.
+//!
+//! ```text
+//!            desired                 verified             probe passed            healthy
+//!   Idle ───────────▶ Downloading ─▶ Verifying ─▶ Staged ─▶ Probing ─▶ Switching ─▶ Probation ─▶ Confirmed
+//!                          │             │           │         │            │           │
+//!                          └─ newer ─────┴───────────┴─ fault ─┴──▶ Failed  └─ fault ───┴──▶ Reverting
+//! ```
+//!
+//! What must hold, whatever is killed whenever:
+//! - The journal is written before the effect that it announces; a step writes it at most once, as its first
+//!   effect. If that write fails, the step did not happen.
+//! - The slot of the confirmed release is never written to while the journal names it.
+//! - Switching is that one journal write; the loaded model follows it, not the other way round.
+//! - Every start of a candidate, as a probe or for real, is counted in the journal first. A candidate that takes
+//!   the device down with it is given up after [`PROBE_STARTS`] or [`TRIAL_STARTS`] times, without any network.
+//! - Faults of the link or the moment are tried again; faults of the release are final until the wanted release
+//!   or its attempt changes.
+
+mod candidate;
+mod event;
+mod journal;
+mod machine;
+mod report;
+mod serving;
+
+#[cfg(test)]
+mod journal_tests;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+pub use event::{Context, Effect, Event, Health, ReleaseFacts};
+pub use journal::{Candidate, Confirmed, FailedRelease, JournalError, Step, UpdateJournal};
+pub use machine::{MIN_PREDICTIONS, PROBE_STARTS, TRIAL_STARTS, Update};
