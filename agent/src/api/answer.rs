@@ -1,0 +1,72 @@
+//! Requests to answers.
+
+use super::problem::Problem;
+use super::{BODIES, Status, guard, predict};
+use crate::host::ModelHost;
+use flotilla_protocol::{ErrorCode, limits};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// A complete answer.
+pub(super) type Answered = Response<Full<Bytes>>;
+
+/// What answers are made of.
+pub(super) struct Api {
+    pub(super) host: Arc<ModelHost>,
+    status: Status,
+    /// Room for request bodies, in KiB.
+    pub(super) bodies: Arc<Semaphore>,
+}
+
+impl Api {
+    pub(super) fn new(host: Arc<ModelHost>, status: Status) -> Self {
+        Self { host, status, bodies: Arc::new(Semaphore::new(BODIES / limits::KIB)) }
+    }
+
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Answered {
+        self.route(request).await.unwrap_or_else(Problem::into_response)
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Result<Answered, Problem> {
+        let (parts, body) = request.into_parts();
+        guard::check(&parts)?;
+        let read = matches!(parts.method, Method::GET | Method::HEAD);
+        match parts.uri.path() {
+            "/healthz" if read => Ok(json(r#"{"status":"ok"}"#.to_owned())),
+            "/status" if read => Ok(json((self.status)().to_string())),
+            "/healthz" | "/status" => Err(Problem::method("GET, HEAD")),
+            path => match path.strip_prefix("/predict/") {
+                Some(model) if parts.method == Method::POST => {
+                    predict::answer(self, model, &parts.headers, body).await
+                }
+                Some(_) => Err(Problem::method("POST")),
+                None => Err(Problem::new(
+                    StatusCode::NOT_FOUND,
+                    ErrorCode::NotFound,
+                    "there is POST /predict/{model}, GET /healthz and GET /status",
+                )),
+            },
+        }
+    }
+}
+
+pub(super) fn json(body: String) -> Answered {
+    respond(StatusCode::OK, "application/json", body)
+}
+
+pub(super) fn respond(status: StatusCode, content_type: &'static str, body: String) -> Answered {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    let fixed = [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    for (name, value) in fixed {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

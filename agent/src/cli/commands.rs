@@ -1,0 +1,121 @@
+//! The commands that end: enrol, status, predict.
+
+use super::{Output, client};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::disk::{self, DiskError};
+use crate::enrol::{enrol as enrol_folder, read_claim};
+use crate::folder::Folder;
+use crate::sensors::Sensors;
+use crate::{Error, identity};
+use flotilla_protocol::{DeviceId, ErrorCode, ModelName, limits};
+use http::Method;
+use serde_json::{Value, json};
+use std::path::Path;
+
+pub(super) async fn enrol(
+    claim: &Path,
+    dir: &Path,
+    name: Option<DeviceId>,
+    output: Output,
+) -> Result<(), Error> {
+    let claim = read_claim(claim)?;
+    let folder = Folder::open(dir)?;
+    let config = Config::read(&folder)?;
+    let board = Sensors::new().board(&config.board);
+    let names = enrol_folder(&folder, &claim, name, board, &Clock::new(0)).await?;
+    match output {
+        Output::Json => println!("{}", json!(names)),
+        Output::Text => {
+            println!("enrolled as device {} of project {}", names.device, names.project);
+            println!("next: run --dir {}", dir.display());
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn status(dir: &Path, output: Output) -> Result<(), Error> {
+    let status = match client::request(dir, Method::GET, "/status", "application/json", Vec::new()).await {
+        Err(Error::NotRunning { .. }) => return not_running(dir, output),
+        other => other?,
+    };
+    match output {
+        Output::Json => println!("{status}"),
+        Output::Text => print_status(&status),
+    }
+    Ok(())
+}
+
+/// What can be said without an agent.
+fn not_running(dir: &Path, output: Output) -> Result<(), Error> {
+    let names = if dir.is_dir() { identity::names(&Folder::open(dir)?)? } else { None };
+    match (output, &names) {
+        (Output::Json, _) => println!("{}", json!({ "running": false, "identity": names })),
+        (Output::Text, Some(names)) => println!("device    {} of project {}", names.device, names.project),
+        (Output::Text, None) => return Err(Error::NotEnrolled { folder: dir.to_owned() }),
+    }
+    Err(Error::NotRunning { folder: dir.to_owned() })
+}
+
+fn print_status(status: &Value) {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    let short =
+        |value: &Value| value.as_str().map_or("-".to_owned(), |digest| digest.chars().take(12).collect());
+    println!("device    {} of project {}", text(&status["device"]), text(&status["project"]));
+    println!("endpoint  http://{}", text(&status["endpoint"]));
+    println!("broker    {}", text(&status["broker"]));
+    if status["connected"].as_bool().unwrap_or(false) {
+        println!("link      connected");
+    } else {
+        println!("link      not connected: {}", text(&status["connection_problem"]["detail"]));
+    }
+    println!("records   {} waiting for the cloud", text(&status["records_waiting"]));
+    for (name, model) in status["models"].as_object().into_iter().flatten() {
+        println!(
+            "model     {name}: {}, release {}, slot {}",
+            text(&model["phase"]),
+            short(&model["confirmed"]),
+            text(&model["slot"])
+        );
+        if !model["candidate"].is_null() {
+            let (done, total) = (text(&model["bytes_done"]), text(&model["bytes_total"]));
+            println!("          candidate {}, {done} of {total} bytes", short(&model["candidate"]));
+        }
+        if !model["failure"].is_null() {
+            let failure = &model["failure"];
+            println!(
+                "          {} failed: {} [{}]",
+                short(&failure["release"]),
+                text(&failure["detail"]),
+                text(&failure["code"])
+            );
+        }
+    }
+}
+
+pub(super) async fn predict(model: &ModelName, file: &Path, dir: &Path) -> Result<(), Error> {
+    let missing = || DiskError::Io { path: file.to_owned(), source: std::io::ErrorKind::NotFound.into() };
+    let input = match disk::read(file, limits::PREDICT_INPUT) {
+        Err(DiskError::TooLarge { path, max }) => {
+            return Err(Error::Refused {
+                server: "the agent".to_owned(),
+                code: ErrorCode::TooLarge,
+                detail: format!("{} is larger than the {max} bytes of an input", path.display()),
+            });
+        }
+        read => read?.ok_or_else(missing)?,
+    };
+    let content_type = match input.as_slice() {
+        [0x89, b'P', b'N', b'G', ..] => "image/png",
+        [0xFF, 0xD8, 0xFF, ..] => "image/jpeg",
+        _ => "application/octet-stream",
+    };
+    let path = format!("/predict/{model}");
+    let answer = client::request(dir, Method::POST, &path, content_type, input).await?;
+    println!("{answer}");
+    Ok(())
+}

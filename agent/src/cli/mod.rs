@@ -1,0 +1,233 @@
+//! The command line, as a library: `flotilla-agent …` and `flotilla agent …` are the same code.
+
+mod client;
+mod commands;
+
+use crate::config::Config;
+use crate::folder::Folder;
+use crate::probe::{ChildArgs, child_main};
+use crate::{Error, daemon};
+use clap::{Subcommand, ValueEnum};
+use flotilla_protocol::{DeviceId, ModelName};
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// The exit codes, for the help text.
+pub const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  failed for another reason
+  2  the command line is wrong
+  3  the folder or its configuration is not in a state for this (not enrolled, enrolled already, bad agent.toml)
+  4  refused: claim code, certificate authority, or the server's answer
+  5  not reachable: server, or no agent runs on the folder
+  6  storage: in use, full, read-only or damaged
+
+Errors are one line: what failed, where, what to do, and a stable code in brackets.";
+
+/// Arguments with which this program becomes the agent: none for `flotilla-agent`, `agent` for `flotilla agent`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExePrefix(pub Vec<String>);
+
+/// What the agent is to do.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
+    /// Make this folder a device of a fleet.
+    Enrol {
+        /// File with the claim code; - for standard input.
+        #[arg(long, value_name = "FILE")]
+        claim: PathBuf,
+        /// The agent's folder; created if need be.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// The device id to ask for; the control plane decides.
+        #[arg(long, value_name = "ID")]
+        name: Option<DeviceId>,
+        /// How to print the result.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Run the agent until it is told to stop.
+    Run {
+        /// The agent's folder.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Address of the local endpoint, in place of the configured one; loopback only, port 0 for any.
+        #[arg(long, value_name = "ADDRESS")]
+        listen: Option<SocketAddr>,
+        /// Also stop when standard input ends: with the program that started this one.
+        #[arg(long)]
+        until_stdin_closes: bool,
+    },
+    /// Show what the agent on this folder does.
+    Status {
+        /// The agent's folder.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Predict one input with a model that serves here; the answer is JSON.
+    Predict {
+        /// The model.
+        model: ModelName,
+        /// A PNG or JPEG picture, or raw pixels.
+        file: PathBuf,
+        /// The agent's folder.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Print the default configuration with comments, for DIR/agent.toml.
+    Config,
+    /// Try the release in a slot; what the agent runs as a child.
+    #[command(hide = true)]
+    Probe(ChildArgs),
+}
+
+/// How a command prints its result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// Runs a command to its end.
+pub fn main(args: Args, prefix: ExePrefix) -> ExitCode {
+    let command = match args.command {
+        // The child does nothing else, and its memory is bounded: no runtime, no log.
+        Command::Probe(args) => return child_main(&args),
+        other => other,
+    };
+    match start(command, prefix) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {} [{}]", error.to_string().replace('\n', " "), error.code());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn start(command: Command, prefix: ExePrefix) -> Result<(), Error> {
+    // Two workers: one may write to the disk while the other serves.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(8)
+        .enable_all()
+        .build()
+        .map_err(|e| Error::System { what: "starting the runtime", problem: e.to_string() })?;
+    runtime.block_on(async {
+        match command {
+            Command::Enrol { claim, dir, name, output } => commands::enrol(&claim, &dir, name, output).await,
+            Command::Run { dir, listen, until_stdin_closes } => {
+                run(dir, listen, until_stdin_closes, prefix).await
+            }
+            Command::Status { dir, output } => commands::status(&dir, output).await,
+            Command::Predict { model, file, dir } => commands::predict(&model, &file, &dir).await,
+            Command::Config | Command::Probe(_) => {
+                print!("{}", crate::config::DEFAULT);
+                Ok(())
+            }
+        }
+    })
+}
+
+async fn run(
+    dir: PathBuf,
+    listen: Option<SocketAddr>,
+    until_stdin_closes: bool,
+    prefix: ExePrefix,
+) -> Result<(), Error> {
+    let folder = Folder::open(&dir)?;
+    let mut config = Config::read(&folder)?;
+    if let Some(listen) = listen {
+        config.listen = listen;
+    }
+    log(&config)?;
+    let exe = std::env::current_exe()
+        .map_err(|e| Error::System { what: "finding this program's own file", problem: e.to_string() })?;
+    let shutdown = CancellationToken::new();
+    on_signal(shutdown.clone())?;
+    if until_stdin_closes {
+        on_stdin_end(shutdown.clone());
+    }
+    daemon::run(daemon::Options { folder, config, exe, prefix: prefix.0 }, shutdown).await
+}
+
+fn log(config: &Config) -> Result<(), Error> {
+    let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| config.log.clone());
+    let filter = EnvFilter::try_new(&wanted).map_err(|e| Error::Config {
+        path: crate::folder::CONFIG.into(),
+        problem: format!("log filter {wanted:?}: {e}"),
+    })?;
+    let logger = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .finish();
+    // A program that embeds the agent may log in its own way.
+    let _ = tracing::subscriber::set_global_default(logger);
+    Ok(())
+}
+
+/// A thread of its own: reading standard input cannot be given up, and the runtime would wait for it.
+fn on_stdin_end(shutdown: CancellationToken) {
+    std::thread::spawn(move || {
+        // An error ends it as well as the end does.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        shutdown.cancel();
+    });
+}
+
+fn on_signal(shutdown: CancellationToken) -> Result<(), Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| {
+        signal(kind).map_err(|e| Error::System { what: "listening for signals", problem: e.to_string() })
+    };
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        shutdown.cancel();
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[derive(clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        _args: Args,
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Program::command().debug_assert();
+    }
+
+    #[test]
+    fn a_claim_code_cannot_be_given_on_the_command_line() {
+        let mut command = Program::command();
+        let enrol = command.find_subcommand_mut("enrol").map(|enrol| enrol.render_long_help().to_string());
+        let help = enrol.unwrap_or_default();
+        assert!(help.contains("--claim <FILE>") && !help.contains("<CODE>"), "{help}");
+    }
+}

@@ -1,0 +1,78 @@
+//! The device's clocks, and the trusted time that expiry is checked against.
+
+use flotilla_device::clock::TrustedClock;
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// When this program was built, in milliseconds since 1970.
+pub fn build_ms() -> u64 {
+    env!("FLOTILLA_BUILD_SECONDS").parse::<u64>().map_or(0, |seconds| seconds.saturating_mul(1_000))
+}
+
+/// What the system's clock says, in milliseconds since 1970. Never to be relied on alone.
+pub fn wall_ms() -> u64 {
+    let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The clocks of one run of the agent, shared by all its parts.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    started: Instant,
+    trusted: Arc<Mutex<TrustedClock>>,
+}
+
+impl Clock {
+    /// A clock that has the proof of time stored before, if any.
+    pub fn new(stored_proof_ms: u64) -> Self {
+        let trusted = TrustedClock::new(build_ms(), stored_proof_ms);
+        Self { started: Instant::now(), trusted: Arc::new(Mutex::new(trusted)) }
+    }
+
+    /// Milliseconds since the start; only runs forward.
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The instant of a moment of [`Self::now_ms`], a day ahead at most: nobody sleeps longer than that.
+    pub fn instant(&self, at_ms: u64) -> tokio::time::Instant {
+        let latest = self.now_ms().saturating_add(24 * 3_600 * 1_000);
+        (self.started + Duration::from_millis(at_ms.min(latest))).into()
+    }
+
+    /// The moment to check expiry against.
+    pub fn trusted_ms(&self) -> u64 {
+        self.trusted.lock().unwrap_or_else(PoisonError::into_inner).now_ms(wall_ms())
+    }
+
+    /// Takes the time of a document whose signature was verified. True if the proof moved.
+    pub fn observe_signed(&self, issued_at_ms: u64) -> bool {
+        self.trusted.lock().unwrap_or_else(PoisonError::into_inner).observe_signed(issued_at_ms)
+    }
+
+    /// The proof to store.
+    pub fn proof_ms(&self) -> u64 {
+        self.trusted.lock().unwrap_or_else(PoisonError::into_inner).proof_ms()
+    }
+}
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(self.trusted_ms())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_knows_that_it_is_not_earlier_than_its_own_build() {
+        assert!(build_ms() > 1_700_000_000_000);
+        let clock = Clock::new(u64::MAX);
+        assert_eq!(clock.trusted_ms(), u64::MAX);
+        assert!(!clock.observe_signed(5));
+    }
+}

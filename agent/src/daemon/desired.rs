@@ -1,0 +1,197 @@
+//! The desired document and the trust file: taken when they are believed and newer, stored, then acted on.
+
+use super::{Daemon, state};
+use crate::folder::DESIRED;
+use crate::identity::store_trust;
+use flotilla_device::desired::{Accepted, accept};
+use flotilla_device::session;
+use flotilla_device::update::{Event, UpdateJournal};
+use flotilla_protocol::message::{
+    Command, CommandKind, CommandReport, CommandState, Desired, DesiredModel, EventKind, ReplyBody,
+    RequestBody, Settings,
+};
+use flotilla_protocol::{Envelope, ErrorCode, ModelName, limits};
+use std::collections::BTreeSet;
+
+impl Daemon {
+    /// The desired document that was accepted last goes on being the wanted state.
+    pub(super) fn load_desired(&mut self) {
+        let stored = self.options.folder.disk().read(DESIRED.as_ref(), limits::ENVELOPE);
+        let bytes = match stored {
+            Ok(None) => return,
+            Ok(Some(bytes)) => bytes,
+            Err(error) => {
+                tracing::warn!(%error, "the stored desired document cannot be read");
+                return;
+            }
+        };
+        // A document that was stored but not noted down as accepted yet is as good as accepted.
+        match self.believe(&bytes) {
+            Ok(accepted) => {
+                self.accepted_version = accepted.desired.version;
+                self.desired = Some(accepted.desired);
+                self.apply();
+            }
+            Err((code, problem)) => {
+                // The cloud sends it again.
+                self.event(EventKind::Repaired, Some(code), format!("{DESIRED}: {problem}"));
+            }
+        }
+    }
+
+    fn believe(&self, bytes: &[u8]) -> Result<Accepted, (ErrorCode, String)> {
+        let envelope = Envelope::from_bytes(bytes).map_err(|e| (e.code(), e.to_string()))?;
+        let accepted = accept(&envelope, &self.trust, &self.identity.names.device, self.accepted_version)
+            .map_err(|e| (e.code(), e.to_string()))?;
+        self.clock.observe_signed(accepted.desired.issued_at_ms);
+        Ok(accepted)
+    }
+
+    /// A desired document came.
+    pub(super) fn on_desired(&mut self, bytes: &[u8]) {
+        let accepted = match self.believe(bytes) {
+            Ok(accepted) => accepted,
+            Err((code, problem)) => return self.refuse_desired(code, problem),
+        };
+        self.desired_refusal = None;
+        if accepted.newer || self.desired.is_none() {
+            let version = accepted.desired.version;
+            let noted = state::Accepted { desired_version: version, proof_ms: self.clock.proof_ms() };
+            let folder = &self.options.folder;
+            let stored = folder.disk().replace(DESIRED.as_ref(), bytes).and_then(|()| noted.store(folder));
+            if let Err(error) = stored {
+                tracing::error!(%error, version, "a desired document cannot be stored, so it is not acted on");
+                return self.lose_link();
+            }
+            tracing::info!(version, models = accepted.desired.models.len(), "desired");
+            self.accepted_version = version;
+            self.desired = Some(accepted.desired);
+            self.apply();
+        }
+        self.session(session::Event::DesiredSeen);
+    }
+
+    /// A refused document changes nothing. The same reason is recorded once until a good document comes.
+    fn refuse_desired(&mut self, code: ErrorCode, problem: String) {
+        tracing::warn!(%code, %problem, "a desired document was refused");
+        if self.desired_refusal.replace(code) == Some(code) {
+            return;
+        }
+        self.event(EventKind::Failed, Some(code), problem);
+        if code == ErrorCode::SignatureInvalid {
+            // The control key may have been replaced.
+            self.ask_for_trust();
+        }
+    }
+
+    pub(super) fn settings(&self) -> Settings {
+        self.desired.as_ref().map(|desired| desired.settings.clone()).unwrap_or_default()
+    }
+
+    /// The release that the accepted document names for a model.
+    pub(super) fn wanted(&self, name: &ModelName) -> Option<DesiredModel> {
+        self.desired.as_ref()?.models.get(name).cloned()
+    }
+
+    fn apply(&mut self) {
+        let wanted: BTreeSet<ModelName> =
+            self.desired.iter().flat_map(|desired| desired.models.keys().cloned()).collect();
+        for name in &wanted {
+            if !self.models.contains_key(name) {
+                self.add(name, UpdateJournal::default());
+            }
+        }
+        let all: Vec<ModelName> = self.models.keys().cloned().collect();
+        for name in all {
+            let wanted = self.wanted(&name);
+            self.give(&name, Event::Desired(wanted));
+        }
+        self.do_commands();
+        self.status_stale = true;
+        self.session(session::Event::ReportChanged);
+    }
+
+    /// Does each open command once, and forgets those that the cloud has taken back.
+    fn do_commands(&mut self) {
+        let open: Vec<Command> =
+            self.desired.as_ref().map(|d: &Desired| d.commands.clone()).unwrap_or_default();
+        let before = self.commands.len();
+        self.commands.retain(|done| open.iter().any(|command| command.id == done.id));
+        let new: Vec<Command> =
+            open.into_iter().filter(|c| self.commands.iter().all(|done| done.id != c.id)).collect();
+        if new.is_empty() && self.commands.len() == before {
+            return;
+        }
+        let done: Vec<CommandReport> =
+            new.iter().map(|c| CommandReport { id: c.id, state: self.outcome(&c.kind) }).collect();
+        self.commands.extend(done);
+        // Noted down first: a command that brings the agent down must not be done for ever.
+        if let Err(error) = state::store_commands(&self.options.folder, &self.commands) {
+            tracing::error!(%error, "commands cannot be noted down");
+        }
+        for command in new {
+            if let CommandKind::RestartModel { model } = command.kind {
+                self.give(&model, Event::Reload);
+            }
+        }
+    }
+
+    fn outcome(&self, kind: &CommandKind) -> CommandState {
+        let failed = |code, detail: String| CommandState::Failed { code, detail };
+        match kind {
+            CommandKind::Ping => CommandState::Done,
+            CommandKind::RestartModel { model } if self.models.contains_key(model) => CommandState::Done,
+            CommandKind::RestartModel { model } => {
+                failed(ErrorCode::NotFound, format!("there is no model {model} on this device"))
+            }
+            CommandKind::Unknown => failed(
+                ErrorCode::Unsupported,
+                format!("agent {} does not know it", env!("CARGO_PKG_VERSION")),
+            ),
+        }
+    }
+
+    pub(super) fn ask_for_trust(&mut self) {
+        let id = self.ask(RequestBody::Trust { have: self.trust.version });
+        self.trust_questions.extend(id);
+    }
+
+    /// The answer to a question for the trust file. After a newer one the next is asked for: each is signed by the
+    /// keys of the one before.
+    pub(super) fn on_trust(&mut self, body: ReplyBody) {
+        let bytes = match body {
+            ReplyBody::Trust(bytes) => bytes,
+            ReplyBody::Ok => return,
+            ReplyBody::Error { code, detail } => {
+                tracing::debug!(%code, %detail, "no newer trust file");
+                return;
+            }
+        };
+        let next = Envelope::from_bytes(&bytes).map_err(|e| (e.code(), e.to_string())).and_then(|envelope| {
+            let next = self.trust.accept_next(&envelope).map_err(|e| (e.code(), e.to_string()))?;
+            if next.ca != self.trust.ca {
+                // The certificate of this device is of the present CA; a new one takes a new enrolment.
+                return Err((ErrorCode::CaMismatch, "the trust file names another CA".to_owned()));
+            }
+            Ok((envelope, next))
+        });
+        let (envelope, next) = match next {
+            Ok(next) => next,
+            Err((code, problem)) => {
+                tracing::warn!(%code, %problem, "a trust file was refused");
+                return self.event(EventKind::Failed, Some(code), problem);
+            }
+        };
+        if let Err(error) = store_trust(&self.options.folder, &envelope) {
+            tracing::error!(%error, "a newer trust file cannot be stored, so it is not used");
+            return;
+        }
+        tracing::info!(version = next.version, "trust");
+        self.clock.observe_signed(next.issued_at_ms);
+        self.trust = next;
+        self.ask_for_trust();
+        if self.desired_refusal.take() == Some(ErrorCode::SignatureInvalid) {
+            self.ask(RequestBody::Desired);
+        }
+    }
+}

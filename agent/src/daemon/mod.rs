@@ -1,0 +1,247 @@
+//! The running agent: one task that owns every decision machine and performs what they say. Slow work (downloads,
+//! hashing, probes, loading) runs in tasks of its own and comes back as news.
+//!
+//! A confirmed release serves as soon as it is loaded, with or without a network.
+
+mod desired;
+mod jobs;
+mod link;
+mod models;
+mod records;
+mod state;
+mod work;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::fetch::Fetcher;
+use crate::folder::{ENDPOINT, Folder};
+use crate::host::ModelHost;
+use crate::identity::{self, Identity};
+use crate::link::{Link, LinkEvent, QUEUE};
+use crate::outbox::Store;
+use crate::sensors::Sensors;
+use crate::{Error, api};
+use flotilla_device::session::{self, Session};
+use flotilla_device::update;
+use flotilla_protocol::message::{CommandReport, Desired, EventKind, EventRecord};
+use flotilla_protocol::{ErrorCode, ModelName, TrustFile};
+use jobs::Jobs;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+/// What an agent runs on.
+pub struct Options {
+    /// Its folder.
+    pub folder: Folder,
+    /// Its configuration.
+    pub config: Config,
+    /// The program that probes candidates: this one.
+    pub exe: PathBuf,
+    /// Arguments before `probe` that make it the agent.
+    pub prefix: Vec<String>,
+}
+
+/// News of slow work.
+enum News {
+    /// A step for a model's update machine.
+    Update(ModelName, update::Event),
+    /// A model's folder may be empty now.
+    Cleared(ModelName),
+}
+
+struct Managed {
+    update: update::Update,
+    tick_ms: Option<u64>,
+    jobs: Jobs,
+}
+
+struct Daemon {
+    options: Options,
+    clock: Clock,
+    identity: Identity,
+    trust: TrustFile,
+    host: Arc<ModelHost>,
+    fetcher: Fetcher,
+    sensors: Sensors,
+    probes: Arc<Semaphore>,
+    news: mpsc::Sender<News>,
+
+    session: Session,
+    session_tick_ms: Option<u64>,
+    link: Option<Link>,
+    link_number: u64,
+    link_events: mpsc::Sender<(u64, LinkEvent)>,
+    link_problem: Option<(ErrorCode, String)>,
+    trust_questions: BTreeSet<u64>,
+
+    accepted_version: u64,
+    desired: Option<Desired>,
+    desired_refusal: Option<ErrorCode>,
+    commands: Vec<CommandReport>,
+    models: BTreeMap<ModelName, Managed>,
+
+    outbox: Option<Store>,
+    records_lost: u64,
+    sample_due_ms: u64,
+    status: Arc<Mutex<Value>>,
+    status_stale: bool,
+    endpoint: SocketAddr,
+}
+
+/// Runs the agent until `shutdown`.
+pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+    let _lock = options.folder.lock()?;
+    let mut damage = state::Damage::new();
+    let stored = state::Accepted::read(&options.folder, &mut damage);
+    let clock = Clock::new(stored.proof_ms);
+    let identity = identity::read(&options.folder, &clock)?;
+    let trust = identity::trust(&options.folder, &identity.names.project)?;
+    clock.observe_signed(trust.issued_at_ms);
+
+    let host = Arc::new(ModelHost::new());
+    let status = Arc::new(Mutex::new(Value::Null));
+    let listener = api::bind(options.config.listen).await?;
+    let endpoint = listener.local_addr().map_err(|e| Error::System {
+        what: "reading the local endpoint's address",
+        problem: e.to_string(),
+    })?;
+    let shown = Arc::clone(&status);
+    let show: api::Status = Arc::new(move || shown.lock().unwrap_or_else(PoisonError::into_inner).clone());
+    let serving = api::serve(listener, Arc::clone(&host), show, shutdown.child_token());
+    options.folder.disk().replace(ENDPOINT.as_ref(), format!("{endpoint}\n").as_bytes())?;
+    tracing::info!(device = %identity.names.device, project = %identity.names.project, %endpoint, "the agent runs");
+
+    let (news, mut news_in) = mpsc::channel(64);
+    let (link_events, mut link_in) = mpsc::channel(QUEUE);
+    let fetcher = Fetcher::new(clock.clone());
+    let mut daemon = Daemon {
+        session: Session::new(state::counter(&options.folder, &clock, &mut damage)),
+        accepted_version: stored.desired_version,
+        commands: state::commands(&options.folder, &mut damage),
+        options,
+        clock,
+        identity,
+        trust,
+        host,
+        fetcher,
+        sensors: Sensors::new(),
+        probes: Arc::new(Semaphore::new(1)),
+        news,
+        session_tick_ms: Some(0),
+        link: None,
+        link_number: 0,
+        link_events,
+        link_problem: None,
+        trust_questions: BTreeSet::new(),
+        desired: None,
+        desired_refusal: None,
+        models: BTreeMap::new(),
+        outbox: None,
+        records_lost: 0,
+        sample_due_ms: 0,
+        status,
+        status_stale: true,
+        endpoint,
+    };
+    daemon.boot(damage);
+    loop {
+        daemon.on_time();
+        daemon.send_records();
+        daemon.show_status();
+        let due = daemon.clock.instant(daemon.due_ms());
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some((number, event)) = link_in.recv() => daemon.on_link(number, event),
+            Some(news) = news_in.recv() => daemon.on_news(news),
+            () = tokio::time::sleep_until(due) => {}
+        }
+    }
+    tracing::info!("the agent stops");
+    daemon.close().await;
+    if let Err(error) = serving.await {
+        tracing::error!(%error, "the local endpoint ended badly");
+    }
+    Ok(())
+}
+
+impl Daemon {
+    /// Everything that needs no network: records, models, the stored desired document.
+    fn boot(&mut self, damage: state::Damage) {
+        match Store::open(&self.options.folder) {
+            Ok((store, repaired)) => {
+                self.outbox = Some(store);
+                if let Some(why) = repaired {
+                    tracing::warn!(%why, "the outbox was unreadable and is new");
+                    self.event(
+                        EventKind::Repaired,
+                        Some(ErrorCode::StorageCorrupt),
+                        format!("outbox: {why}"),
+                    );
+                }
+            }
+            Err(error) => tracing::error!(%error, "records are not kept"),
+        }
+        let detail = format!("agent {}", env!("CARGO_PKG_VERSION"));
+        self.event(EventKind::Started, None, detail);
+        for what in damage {
+            self.event(EventKind::Repaired, Some(ErrorCode::StorageCorrupt), what);
+        }
+        self.load_models();
+        self.load_desired();
+    }
+
+    fn on_news(&mut self, news: News) {
+        match news {
+            News::Update(model, event) => self.give(&model, event),
+            News::Cleared(model) => self.forget_if_gone(&model),
+        }
+    }
+
+    fn on_time(&mut self) {
+        let now_ms = self.clock.now_ms();
+        if self.session_tick_ms.is_some_and(|at| now_ms >= at) {
+            self.session_tick_ms = None;
+            self.session(session::Event::Tick);
+        }
+        let due = |(name, model): (&ModelName, &Managed)| {
+            model.tick_ms.is_some_and(|at| now_ms >= at).then(|| name.clone())
+        };
+        let names: Vec<ModelName> = self.models.iter().filter_map(due).collect();
+        for name in names {
+            self.tick(&name);
+        }
+        self.sample_if_due(now_ms);
+    }
+
+    fn due_ms(&self) -> u64 {
+        let ticks = self.models.values().filter_map(|model| model.tick_ms);
+        let outbox = self.outbox.as_ref().filter(|_| self.session.is_up()).and_then(Store::due_ms);
+        let others = [self.session_tick_ms, outbox, Some(self.sample_due_ms)];
+        ticks.chain(others.into_iter().flatten()).min().unwrap_or(u64::MAX / 2)
+    }
+
+    fn event(&mut self, kind: EventKind, code: Option<ErrorCode>, detail: String) {
+        let detail = flotilla_device::fault::cut(detail);
+        self.record_event(EventRecord { kind, model: None, release: None, code, detail });
+    }
+
+    async fn close(mut self) {
+        if let Err(error) = self.options.folder.disk().remove(ENDPOINT.as_ref()) {
+            tracing::warn!(%error, "the endpoint file stays behind");
+        }
+        for managed in self.models.values_mut() {
+            managed.jobs.cancel();
+        }
+        if let Some(link) = self.link.take() {
+            link.close().await;
+        }
+        if let Some(Err(error)) = self.outbox.as_ref().map(Store::close) {
+            tracing::warn!(%error, "records may be lost");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Telemetry, events, and the document of the local endpoint's `/status`.
+
+use super::Daemon;
+use crate::clock::wall_ms;
+use crate::outbox::Unusable;
+use crate::sensors::rss_bytes;
+use flotilla_protocol::message::{EventKind, EventRecord, RecordBody};
+use serde_json::json;
+use std::sync::PoisonError;
+
+impl Daemon {
+    /// Keeps an event for the cloud.
+    pub(super) fn record_event(&mut self, event: EventRecord) {
+        match event.kind {
+            EventKind::Failed | EventKind::Reverted | EventKind::Repaired => tracing::warn!(
+                kind = ?event.kind,
+                model = event.model.as_ref().map(tracing::field::display),
+                code = event.code.map(tracing::field::display),
+                detail = event.detail,
+                "event"
+            ),
+            _ => tracing::info!(
+                kind = ?event.kind,
+                model = event.model.as_ref().map(tracing::field::display),
+                detail = event.detail,
+                "event"
+            ),
+        }
+        if matches!(event.kind, EventKind::Switched | EventKind::Confirmed) {
+            // People look now.
+            self.sample_due_ms = self.clock.now_ms();
+        }
+        self.keep(RecordBody::Event(event));
+    }
+
+    fn keep(&mut self, body: RecordBody) {
+        self.status_stale = true;
+        match &mut self.outbox {
+            Some(outbox) => {
+                if let Err(error) = outbox.append(wall_ms(), body) {
+                    self.outbox_failed(&error);
+                }
+            }
+            None => self.records_lost += 1,
+        }
+    }
+
+    pub(super) fn outbox_failed(&mut self, error: &Unusable) {
+        self.records_lost += 1;
+        tracing::error!(%error, lost = self.records_lost, "a record is lost");
+    }
+
+    /// Takes a sample at the cadence that the cloud wants, a faster one on probation.
+    pub(super) fn sample_if_due(&mut self, now_ms: u64) {
+        let settings = self.settings();
+        let probation = self.models.values().any(|model| model.update.in_probation());
+        let seconds =
+            if probation { settings.probation_telemetry_interval_s } else { settings.telemetry_interval_s };
+        let interval_ms = u64::from(seconds.max(1)) * 1_000;
+        self.sample_due_ms = self.sample_due_ms.min(now_ms + interval_ms);
+        if now_ms < self.sample_due_ms {
+            return;
+        }
+        self.sample_due_ms = now_ms + interval_ms;
+        let mut sample = self.sensors.sample(&self.options.folder, now_ms / 1_000);
+        sample.models = self.host.telemetry();
+        self.keep(RecordBody::Sample(sample));
+    }
+
+    /// Hands records to the link as far as their order allows.
+    pub(super) fn send_records(&mut self) {
+        let now_ms = self.clock.now_ms();
+        while let Some(outbox) = &mut self.outbox {
+            match outbox.next(now_ms) {
+                Ok(Some((up, payload))) => self.publish_records(up, payload),
+                Ok(None) => return,
+                Err(error) => {
+                    // What cannot be read now is found out, and thrown away, at the next start.
+                    self.outbox_failed(&error);
+                    self.outbox = None;
+                }
+            }
+        }
+    }
+
+    /// Renews what `/status` shows.
+    pub(super) fn show_status(&mut self) {
+        if !std::mem::take(&mut self.status_stale) {
+            return;
+        }
+        let models: serde_json::Map<_, _> = self
+            .models
+            .iter()
+            .map(|(name, model)| (name.to_string(), json!(model.update.report())))
+            .collect();
+        let serving: serde_json::Map<_, _> = self
+            .host
+            .all_served()
+            .into_iter()
+            .map(|(name, served)| {
+                (name.to_string(), json!({ "release": served.release, "slot": served.slot }))
+            })
+            .collect();
+        let problem =
+            self.link_problem.as_ref().map(|(code, detail)| json!({ "code": code, "detail": detail }));
+        let document = json!({
+            "agent": env!("CARGO_PKG_VERSION"),
+            "project": self.identity.names.project,
+            "device": self.identity.names.device,
+            "endpoint": self.endpoint.to_string(),
+            "broker": self.identity.names.mqtt,
+            "connected": self.session.is_up(),
+            "connection_problem": problem,
+            "desired_version": self.accepted_version,
+            "trust_version": self.trust.version,
+            "models": models,
+            "serving": serving,
+            "records_waiting": self.outbox.as_ref().map(|outbox| outbox.waiting()),
+            "records_lost": self.records_lost,
+            "rss_bytes": rss_bytes(),
+            "pid": std::process::id(),
+        });
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = document;
+    }
+}

@@ -1,0 +1,137 @@
+//! The agent's folder: where everything lies, and that only one agent uses it.
+
+use crate::Error;
+use crate::disk::{Disk, DiskError, FolderDisk};
+use crate::slot::Slot;
+use flotilla_protocol::ModelName;
+use flotilla_protocol::message::SlotName;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Folder with the identity.
+pub const IDENTITY: &str = "identity";
+/// The accepted trust file.
+pub const TRUST: &str = "trust.cbor";
+/// The accepted desired document.
+pub const DESIRED: &str = "desired.cbor";
+/// Version of the accepted desired document and the latest proof of time.
+pub const ACCEPTED: &str = "accepted";
+/// How often a hello was said.
+pub const COUNTER: &str = "counter";
+/// Commands that were done.
+pub const COMMANDS: &str = "commands";
+/// Folder with the models.
+pub const MODELS: &str = "models";
+/// Folder with the outbox.
+pub const OUTBOX: &str = "outbox";
+/// Where the local endpoint listens.
+pub const ENDPOINT: &str = "run/endpoint";
+/// Configuration.
+pub const CONFIG: &str = "agent.toml";
+const LOCK: &str = "lock";
+
+/// The agent's folder, without a claim on it.
+#[derive(Clone)]
+pub struct Folder {
+    root: PathBuf,
+    disk: Arc<dyn Disk>,
+}
+
+/// Proof that no other agent uses the folder; given back when dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Folder {
+    /// The folder at `root`, created if need be.
+    pub fn open(root: &Path) -> Result<Self, DiskError> {
+        let disk = FolderDisk::new(root)?;
+        Ok(Self { root: root.to_owned(), disk: Arc::new(disk) })
+    }
+
+    /// A folder whose small files go through `disk`.
+    pub fn with_disk(root: &Path, disk: Arc<dyn Disk>) -> Self {
+        Self { root: root.to_owned(), disk }
+    }
+
+    /// Claims the folder for this process.
+    pub fn lock(&self) -> Result<Lock, Error> {
+        let path = self.root.join(LOCK);
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| DiskError::of(&path, e))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(Error::InUse { folder: self.root.clone() }),
+            Err(TryLockError::Error(e)) => Err(DiskError::of(&path, e).into()),
+        }
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Its small files.
+    pub fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    /// An absolute path.
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.root.join(relative)
+    }
+
+    /// Relative path of a model's journal.
+    pub fn journal(model: &ModelName) -> PathBuf {
+        Self::model(model).join("journal")
+    }
+
+    /// Relative path of a model's folder.
+    pub fn model(model: &ModelName) -> PathBuf {
+        Path::new(MODELS).join(model.as_str())
+    }
+
+    /// A slot of a model.
+    pub fn slot(&self, model: &ModelName, slot: SlotName) -> Slot {
+        Slot::new(self.root.join(Self::model(model)).join(format!("slot-{}", slot.as_str())))
+    }
+
+    /// Free bytes on its disk for the agent's user.
+    pub fn free_bytes(&self) -> Result<u64, DiskError> {
+        let fail = |e: rustix::io::Errno| DiskError::of(&self.root, e.into());
+        let stat = rustix::fs::statvfs(&self.root).map_err(fail)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+    use flotilla_protocol::ErrorCode;
+
+    #[test]
+    fn a_second_agent_on_the_same_folder_is_told_so() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(root.path()).unwrap();
+        let lock = folder.lock().unwrap();
+        let error = Folder::open(root.path()).unwrap().lock().unwrap_err();
+        assert_eq!(error.code(), ErrorCode::StorageInUse);
+        drop(lock);
+        folder.lock().unwrap();
+    }
+
+    #[test]
+    fn the_disk_has_some_room() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(Folder::open(root.path()).unwrap().free_bytes().unwrap() > 0);
+    }
+}

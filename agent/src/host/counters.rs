@@ -1,0 +1,77 @@
+//! What is counted: for telemetry over the life of a model's name, for probation over the life of a release.
+
+use flotilla_protocol::Digest;
+use flotilla_protocol::message::{Histogram, ModelTelemetry};
+use std::collections::BTreeMap;
+
+/// Labels whose counts are reported a model, the most frequent ones: telemetry records are small.
+pub(super) const REPORTED_CLASSES: usize = 32;
+
+/// How a release did since it was installed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// The release.
+    pub release: Digest,
+    /// Predictions answered.
+    pub predictions: u64,
+    /// Predictions that failed, other than for pictures that no release could read.
+    pub failures: u64,
+    /// Upper bound of the 95th percentile of latency in microseconds; none before the first answer.
+    pub p95_us: Option<u64>,
+}
+
+/// Counters since the installation of one release.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    failures: u64,
+    latency: Histogram,
+}
+
+impl Window {
+    pub(super) fn answered(&mut self, latency_us: u64) {
+        self.latency.record(latency_us);
+    }
+
+    pub(super) fn failed(&mut self) {
+        self.failures += 1;
+    }
+
+    pub(super) fn health(&self, release: Digest) -> Health {
+        let (predictions, p95_us) = (self.latency.count(), self.latency.quantile_us(0.95));
+        Health { release, predictions, failures: self.failures, p95_us }
+    }
+}
+
+/// Cumulative counters of a model's name.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    failures: u64,
+    latency: Histogram,
+    /// Bounded by the number of labels that a pipeline may have.
+    classes: BTreeMap<u32, u64>,
+}
+
+impl Totals {
+    pub(super) fn answered(&mut self, label_index: usize, latency_us: u64) {
+        self.latency.record(latency_us);
+        *self.classes.entry(u32::try_from(label_index).unwrap_or(u32::MAX)).or_default() += 1;
+    }
+
+    pub(super) fn failed(&mut self) {
+        self.failures += 1;
+    }
+
+    pub(super) fn telemetry(&self, release: Digest) -> ModelTelemetry {
+        let mut classes: Vec<(u32, u64)> =
+            self.classes.iter().map(|(label, count)| (*label, *count)).collect();
+        classes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        classes.truncate(REPORTED_CLASSES);
+        ModelTelemetry {
+            release: Some(release),
+            predictions: self.latency.count(),
+            failures: self.failures,
+            latency: self.latency.clone(),
+            classes: classes.into_iter().collect(),
+        }
+    }
+}

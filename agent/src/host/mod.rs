@@ -1,0 +1,199 @@
+//! The models that serve on this device.
+//!
+//! A release is put in place of another in one step: requests that were admitted before it end on the old
+//! one, later ones start on the new one, and none fails because of it. Each model runs one prediction at a
+//! time; a bounded number of others wait, and beyond that callers are told at once that it is busy.
+
+mod counters;
+mod error;
+
+pub use counters::Health;
+pub use error::HostError;
+
+use counters::{Totals, Window};
+use flotilla_protocol::message::{ModelTelemetry, SlotName};
+use flotilla_protocol::{Digest, ModelName, limits};
+use flotilla_runtime::{Input, Model, Prediction};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
+
+/// Predictions of one model that run or wait at most.
+pub const QUEUE: usize = 32;
+
+/// A prediction and what made it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The prediction.
+    pub prediction: Prediction,
+    /// The release that made it.
+    pub release: Digest,
+    /// The slot of that release.
+    pub slot: SlotName,
+    /// Time of pre-processing and inference in microseconds, waiting not included.
+    pub latency_us: u64,
+}
+
+/// What serves in place of a model's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// The release.
+    pub release: Digest,
+    /// Its slot.
+    pub slot: SlotName,
+}
+
+/// The serving models by name. Shared between threads by `Arc`.
+#[derive(Debug, Default)]
+pub struct ModelHost {
+    serving: RwLock<BTreeMap<ModelName, Arc<Serving>>>,
+}
+
+/// One installed release.
+#[derive(Debug)]
+struct Serving {
+    name: ModelName,
+    served: Served,
+    model: Mutex<Model>,
+    window: Mutex<Window>,
+    lifetime: Arc<Lifetime>,
+}
+
+/// What outlives a swap.
+#[derive(Debug, Default)]
+struct Lifetime {
+    totals: Mutex<Totals>,
+    admitted: AtomicUsize,
+}
+
+impl ModelHost {
+    /// A host without models.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets `model` serve under `name`, in place of what served there before. The health window starts anew;
+    /// the counters of the name go on.
+    pub fn install(
+        &self,
+        name: ModelName,
+        release: Digest,
+        slot: SlotName,
+        model: Model,
+    ) -> Result<(), HostError> {
+        let mut all = self.serving.write().unwrap_or_else(PoisonError::into_inner);
+        let lifetime = match all.get(&name) {
+            Some(before) => Arc::clone(&before.lifetime),
+            None if all.len() >= limits::DESIRED_MODELS => return Err(HostError::TooManyModels),
+            None => Arc::default(),
+        };
+        let served = Served { release, slot };
+        let (model, window) = (Mutex::new(model), Mutex::default());
+        let serving = Arc::new(Serving { name: name.clone(), served, model, window, lifetime });
+        let before = all.insert(name, serving);
+        // The old model frees its memory after the lock is free again.
+        drop(all);
+        drop(before);
+        Ok(())
+    }
+
+    /// Stops serving `name`; requests that are admitted already still end well. Its counters start from zero
+    /// when it comes back.
+    pub fn remove(&self, name: &ModelName) -> bool {
+        let removed = self.serving.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        removed.is_some()
+    }
+
+    /// What serves under `name`.
+    pub fn served(&self, name: &ModelName) -> Option<Served> {
+        self.find(name).map(|serving| serving.served)
+    }
+
+    /// Everything that serves.
+    pub fn all_served(&self) -> BTreeMap<ModelName, Served> {
+        self.read().iter().map(|(name, serving)| (name.clone(), serving.served)).collect()
+    }
+
+    /// Takes a place in the queue of the release that serves now. It is given back when the ticket is used or
+    /// dropped.
+    pub fn admit(&self, name: &ModelName) -> Result<Ticket, HostError> {
+        let serving = self.find(name).ok_or_else(|| HostError::NotServing { model: name.clone() })?;
+        let place = |admitted| (admitted < QUEUE).then_some(admitted + 1);
+        match serving.lifetime.admitted.fetch_update(Ordering::AcqRel, Ordering::Acquire, place) {
+            Ok(_) => Ok(Ticket(serving)),
+            Err(_) => Err(HostError::Busy { model: name.clone() }),
+        }
+    }
+
+    /// Predicts one input, waiting for its turn. This blocks: asynchronous callers take a ticket and use it
+    /// on a thread that may block.
+    pub fn predict(&self, name: &ModelName, input: Input<'_>) -> Result<Answer, HostError> {
+        self.admit(name)?.predict(input)
+    }
+
+    /// The counters of every serving model, cumulative over its releases.
+    pub fn telemetry(&self) -> BTreeMap<ModelName, ModelTelemetry> {
+        let of = |serving: &Serving| lock(&serving.lifetime.totals).telemetry(serving.served.release);
+        self.read().iter().map(|(name, serving)| (name.clone(), of(serving))).collect()
+    }
+
+    /// How the release that serves under `name` did since it was installed.
+    pub fn health(&self, name: &ModelName) -> Option<Health> {
+        let serving = self.find(name)?;
+        let window = lock(&serving.window);
+        Some(window.health(serving.served.release))
+    }
+
+    fn find(&self, name: &ModelName) -> Option<Arc<Serving>> {
+        self.read().get(name).cloned()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<ModelName, Arc<Serving>>> {
+        self.serving.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place in a model's queue, bound to the release that served when it was taken.
+#[derive(Debug)]
+pub struct Ticket(Arc<Serving>);
+
+impl Ticket {
+    /// Predicts one input, waiting for its turn.
+    pub fn predict(self, input: Input<'_>) -> Result<Answer, HostError> {
+        let serving = &*self.0;
+        let (result, latency_us) = {
+            let mut model = lock(&serving.model);
+            let started = Instant::now();
+            let result = model.predict(input);
+            (result, u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX))
+        };
+        match result {
+            Ok(prediction) => {
+                lock(&serving.window).answered(latency_us);
+                lock(&serving.lifetime.totals).answered(prediction.label_index, latency_us);
+                let Served { release, slot } = serving.served;
+                Ok(Answer { prediction, release, slot, latency_us })
+            }
+            Err(source) => {
+                // A picture that nothing could read says nothing about the release.
+                if !source.is_bad_picture() {
+                    lock(&serving.window).failed();
+                    lock(&serving.lifetime.totals).failed();
+                }
+                Err(HostError::Predict { model: serving.name.clone(), source })
+            }
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.lifetime.admitted.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The runtime turns panics into errors and its state stays usable, so a poisoned lock is no reason to stop.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

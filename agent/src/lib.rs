@@ -1,0 +1,45 @@
+//! The device daemon: enrols, connects, converges, predicts and reports.
+//!
+//! - [`enrol`]: a claim code turns this folder into a device of a fleet.
+//! - [`daemon`]: the running agent. It performs what the machines of `flotilla-device` decide.
+//! - [`link`]: the one MQTT connection; [`fetch`]: bytes by digest over it; [`outbox`]: records until the cloud
+//!   has them.
+//! - [`folder`], [`disk`], [`slot`], [`identity`]: what is on the disk, and how it gets there.
+//! - [`host`], [`api`], [`probe`]: models that serve, the local endpoint, and the child that tries a candidate.
+//! - [`cli`]: the command line, also used by `flotilla agent …`.
+//!
+//! ```text
+//! DIR/agent.toml                     optional configuration
+//! DIR/identity/{key,cert,ca}.pem     who this device is; device.json says it in words
+//! DIR/trust.cbor                     the accepted trust file
+//! DIR/desired.cbor, accepted         the accepted desired document; its version and the latest proof of time
+//! DIR/counter, commands              hellos said; commands done
+//! DIR/models/MODEL/journal           the update journal
+//! DIR/models/MODEL/slot-{a,b}/       release.cbor, files/NAME, partial/NAME
+//! DIR/outbox/                        sled
+//! DIR/run/endpoint                   address of the local endpoint while the agent runs
+//! DIR/outbox.opening                 there while the outbox is being opened
+//! DIR/lock                           held while the agent runs
+//! ```
+
+pub mod api;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod daemon;
+pub mod disk;
+pub mod enrol;
+mod error;
+pub mod fetch;
+pub mod folder;
+pub mod host;
+pub mod http_client;
+pub mod identity;
+pub mod link;
+pub mod outbox;
+pub mod probe;
+pub mod sensors;
+pub mod slot;
+mod tls;
+
+pub use error::Error;

@@ -1,0 +1,188 @@
+//! The one connection of a device: MQTT 3.1.1 over TLS with its certificate.
+//!
+//! Each connection is a new client, so nothing of an old one is sent again behind the back of the machines that
+//! decide what is due.
+
+use crate::identity::{Identity, split_address};
+use bytes::Bytes;
+use flotilla_protocol::topic::{Channel, Down, Topic, Up};
+use flotilla_protocol::{ErrorCode, limits};
+use rumqttc::{
+    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet, QoS,
+    SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
+};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// Messages in, that may wait to be looked at; beyond it the connection is not read.
+pub const QUEUE: usize = 16;
+/// Publishes that may wait to be sent.
+const REQUESTS: usize = 64;
+/// Publishes without an answer of the broker.
+const IN_FLIGHT: u16 = 64;
+/// Room for topic and header beside the largest payload.
+const PACKET: usize = limits::MQTT_PAYLOAD + 4 * limits::KIB;
+const CONNECT_SECONDS: u64 = 15;
+
+/// What a connection says.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// The broker accepted it.
+    Connected,
+    /// The broker accepted the subscriptions.
+    Subscribed,
+    /// A message on one of the device's own topics.
+    Message {
+        /// The channel.
+        down: Down,
+        /// The payload.
+        payload: Bytes,
+    },
+    /// It failed or is lost; the last event.
+    Lost {
+        /// The stable code.
+        code: ErrorCode,
+        /// For people.
+        detail: String,
+    },
+}
+
+/// Sends on a connection.
+#[derive(Clone)]
+pub struct Sender {
+    client: AsyncClient,
+    names: crate::identity::Names,
+}
+
+impl Sender {
+    /// Hands a message over to the connection. False if it has no room: it is then as lost as one on the way.
+    pub fn publish(&self, up: Up, payload: Vec<u8>) -> bool {
+        if payload.len() > limits::MQTT_PAYLOAD {
+            tracing::error!(
+                channel = up.as_str(),
+                bytes = payload.len(),
+                "a message is over its bound and not sent"
+            );
+            return false;
+        }
+        let topic = Topic::up(&self.names.project, &self.names.device, up).to_string();
+        self.client.try_publish(topic, QoS::AtLeastOnce, false, payload).is_ok()
+    }
+}
+
+/// A connection, open or being opened; closed when dropped.
+pub struct Link {
+    sender: Sender,
+    task: JoinHandle<()>,
+}
+
+impl Link {
+    /// Opens a connection. Its events come on `events`, tagged with `number`.
+    pub fn open(
+        identity: &Identity,
+        keepalive_s: u16,
+        number: u64,
+        events: mpsc::Sender<(u64, LinkEvent)>,
+    ) -> Self {
+        let names = identity.names.clone();
+        // The address was checked when the identity was read.
+        let (host, port) = split_address(&names.mqtt).unwrap_or((&names.mqtt, 8883));
+        let mut options = MqttOptions::new(names.device.as_str(), host, port);
+        options
+            .set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(identity.tls.clone())))
+            .set_clean_session(true)
+            .set_keep_alive(Duration::from_secs(u64::from(keepalive_s.max(5))))
+            .set_max_packet_size(PACKET, PACKET)
+            .set_inflight(IN_FLIGHT);
+        let (client, mut events_of) = AsyncClient::new(options, REQUESTS);
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
+        network.set_connection_timeout(CONNECT_SECONDS);
+        events_of.set_network_options(network);
+        let task = tokio::spawn(listen(events_of, names.clone(), number, events));
+        Self { sender: Sender { client, names }, task }
+    }
+
+    /// Sends on this connection.
+    pub fn sender(&self) -> &Sender {
+        &self.sender
+    }
+
+    /// Subscribes to the device's own topics, and nothing else. False if the connection has no room.
+    pub fn subscribe(&self) -> bool {
+        let names = &self.sender.names;
+        let filter = |down: &Down| {
+            let topic = Topic::down(&names.project, &names.device, *down).to_string();
+            SubscribeFilter::new(topic, QoS::AtLeastOnce)
+        };
+        self.sender.client.try_subscribe_many(Down::ALL.iter().map(filter)).is_ok()
+    }
+
+    /// Says good-bye to the broker and waits a little for what is on its way out.
+    pub async fn close(mut self) {
+        if self.sender.client.try_disconnect().is_ok() {
+            let _ = tokio::time::timeout(Duration::from_secs(2), &mut self.task).await;
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn listen(
+    mut events_of: EventLoop,
+    names: crate::identity::Names,
+    number: u64,
+    events: mpsc::Sender<(u64, LinkEvent)>,
+) {
+    loop {
+        let event = match events_of.poll().await {
+            Ok(Event::Incoming(packet)) => read(packet, &names),
+            Ok(Event::Outgoing(_)) => None,
+            Err(error) => Some(lost(&error)),
+        };
+        let Some(event) = event else { continue };
+        let last = matches!(event, LinkEvent::Lost { .. });
+        if events.send((number, event)).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+fn read(packet: Packet, names: &crate::identity::Names) -> Option<LinkEvent> {
+    match packet {
+        Packet::ConnAck(_) => Some(LinkEvent::Connected),
+        Packet::SubAck(ack) => {
+            let refused = ack.return_codes.iter().any(|code| matches!(code, SubscribeReasonCode::Failure));
+            Some(if refused {
+                let detail = "the broker refused the device's own topics".to_owned();
+                LinkEvent::Lost { code: ErrorCode::PermissionDenied, detail }
+            } else {
+                LinkEvent::Subscribed
+            })
+        }
+        Packet::Publish(publish) => {
+            let topic: Topic = publish.topic.parse().ok()?;
+            let own = topic.project == names.project && topic.device == names.device;
+            match topic.channel {
+                Channel::Down(down) if own => Some(LinkEvent::Message { down, payload: publish.payload }),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+fn lost(error: &ConnectionError) -> LinkEvent {
+    let code = match error {
+        ConnectionError::Tls(_) => ErrorCode::Tls,
+        ConnectionError::ConnectionRefused(_) => ErrorCode::PermissionDenied,
+        ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => ErrorCode::Timeout,
+        _ => ErrorCode::Network,
+    };
+    LinkEvent::Lost { code, detail: error.to_string() }
+}

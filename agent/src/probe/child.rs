@@ -1,0 +1,84 @@
+//! The child's side: load, run, measure, say so in one line.
+
+use super::{FILES_FOLDER, ProbeFailure, RELEASE_FILE, memory};
+use flotilla_protocol::manifest::ENGINE_TRACT;
+use flotilla_protocol::message::ProbeReport;
+use flotilla_protocol::{Envelope, EnvelopeKind, ErrorCode, ReleaseManifest, codec, limits};
+use flotilla_runtime::{Bundle, Model, check_golden};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// What the parent tells its child.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ChildArgs {
+    /// The slot with the candidate.
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// Name of this device's board profile.
+    #[arg(long, default_value = "")]
+    pub board: String,
+    /// Private memory that this process may take, in bytes; 0 for no bound.
+    #[arg(long, default_value_t = 0)]
+    pub memory_bytes: u64,
+}
+
+/// Probes the candidate in a slot. To be called first in a process that does nothing else.
+pub fn child_main(args: &ChildArgs) -> ExitCode {
+    let (line, code) = match probe(args) {
+        Ok(report) => (serde_json::to_string(&report), ExitCode::SUCCESS),
+        Err(failure) => (serde_json::to_string(&failure), ExitCode::FAILURE),
+    };
+    let written = line.map_err(io::Error::from).and_then(|line| {
+        let mut out = io::stdout().lock();
+        writeln!(out, "{line}")?;
+        out.flush()
+    });
+    // A parent that does not listen any more has given up on this child.
+    if written.is_ok() { code } else { ExitCode::FAILURE }
+}
+
+fn probe(args: &ChildArgs) -> Result<ProbeReport, ProbeFailure> {
+    if args.memory_bytes > 0 {
+        memory::limit(args.memory_bytes)
+            .map_err(|e| failure(ErrorCode::Internal, format!("the memory bound cannot be set: {e}")))?;
+    }
+    let manifest = manifest(&args.dir)?;
+    let bundle = Bundle::open(args.dir.join(FILES_FOLDER), manifest).map_err(refused)?;
+    let mut model = Model::from_bundle(&bundle, &args.board, ENGINE_TRACT).map_err(refused)?;
+    let golden = bundle.golden().map_err(refused)?;
+    let report = check_golden(&mut model, &golden).map_err(refused)?;
+    Ok(ProbeReport {
+        vectors: u32::try_from(report.vectors).unwrap_or(u32::MAX),
+        max_abs_error: report.max_abs_error,
+        p50_ms: report.p50_ms,
+        p95_ms: report.p95_ms,
+        peak_rss_bytes: memory::peak_rss_bytes().unwrap_or(0),
+    })
+}
+
+/// The manifest in the slot. Its signature is not checked again: the parent, which has the trust file, did
+/// that on the same bytes, and a child that could be fed others would already run in the parent's folder.
+fn manifest(slot: &Path) -> Result<ReleaseManifest, ProbeFailure> {
+    let path = slot.join(RELEASE_FILE);
+    let mut bytes = Vec::new();
+    std::fs::File::open(&path)
+        .and_then(|file| file.take(limits::ENVELOPE as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|e| failure(ErrorCode::StorageIo, format!("{} cannot be read: {e}", path.display())))?;
+    let envelope = Envelope::from_bytes(&bytes).map_err(|e| failure(e.code(), e.to_string()))?;
+    if envelope.kind != EnvelopeKind::Release {
+        return Err(failure(ErrorCode::Malformed, format!("{} is not a release", path.display())));
+    }
+    codec::decode(&envelope.payload, limits::ENVELOPE).map_err(|e| failure(e.code(), e.to_string()))
+}
+
+fn refused(error: flotilla_runtime::Error) -> ProbeFailure {
+    let detail = error.detail();
+    // The engine panics where it gets no memory, and the runtime reports that as a fault of the model.
+    let code = if super::parent::tells_of_memory(&detail) { ErrorCode::ProbeMemory } else { error.code() };
+    failure(code, detail)
+}
+
+fn failure(code: ErrorCode, detail: String) -> ProbeFailure {
+    ProbeFailure { code, detail }
+}

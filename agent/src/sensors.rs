@@ -1,0 +1,97 @@
+//! What the device measures of itself.
+
+use crate::folder::Folder;
+use flotilla_protocol::limits;
+use flotilla_protocol::manifest::ENGINE_TRACT;
+use flotilla_protocol::message::{BoardFacts, TelemetrySample};
+use std::fs;
+use sysinfo::System;
+
+/// Reads the system's counters.
+pub struct Sensors {
+    system: Option<System>,
+}
+
+impl Default for Sensors {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sensors {
+    /// Sensors whose first CPU figure covers the time from now on.
+    pub fn new() -> Self {
+        let mut system = System::new().ok();
+        if let Some(system) = &mut system {
+            system.refresh_memory();
+            system.refresh_cpu_usage();
+        }
+        Self { system }
+    }
+
+    /// What the device is.
+    pub fn board(&self, board: &str) -> BoardFacts {
+        BoardFacts {
+            board: board.to_owned(),
+            engines: vec![ENGINE_TRACT.to_owned()],
+            arch: std::env::consts::ARCH.to_owned(),
+            cpus: std::thread::available_parallelism()
+                .map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+            memory_bytes: self.memory_bytes(),
+            os: System::long_os_version()
+                .unwrap_or_else(|_| std::env::consts::OS.to_owned())
+                .chars()
+                .take(limits::ID)
+                .collect(),
+        }
+    }
+
+    /// Memory of the device; 0 for unknown.
+    pub fn memory_bytes(&self) -> u64 {
+        self.system.as_ref().map_or(0, System::total_memory)
+    }
+
+    /// The present state, without models.
+    pub fn sample(&mut self, folder: &Folder, uptime_s: u64) -> TelemetrySample {
+        let (cpu_percent, memory_used_bytes) = self.system.as_mut().map_or((0.0, 0), |system| {
+            system.refresh_memory();
+            system.refresh_cpu_usage();
+            (system.global_cpu_usage(), system.used_memory())
+        });
+        TelemetrySample {
+            uptime_s,
+            cpu_percent,
+            memory_used_bytes,
+            rss_bytes: rss_bytes().unwrap_or(0),
+            disk_free_bytes: folder.free_bytes().unwrap_or(0),
+            models: Default::default(),
+        }
+    }
+}
+
+/// Resident memory of this process; none where the system does not say.
+pub fn rss_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_knows_its_own_figures() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(root.path()).unwrap();
+        let mut sensors = Sensors::new();
+        let sample = sensors.sample(&folder, 3);
+        assert_eq!(sample.uptime_s, 3);
+        assert!(sample.rss_bytes > 0 && sample.disk_free_bytes > 0);
+        assert!(sample.memory_used_bytes > 0 && sample.memory_used_bytes <= sensors.memory_bytes());
+        assert!((0.0..=100.0).contains(&sample.cpu_percent));
+        let board = sensors.board("generic");
+        assert!(board.cpus > 0 && !board.os.is_empty());
+    }
+}

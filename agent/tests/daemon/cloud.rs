@@ -1,0 +1,390 @@
+//! A control plane small enough for a test: one TLS listener, one device at a time, MQTT packets by hand.
+
+use bytes::BytesMut;
+use flotilla_protocol::message::{
+    Ack, Chunk, Command, Desired, DesiredModel, EventKind, EventRecord, Fetch, Hello, Record, RecordBody,
+    Reply, ReplyBody, Reported, Request, RequestBody, Settings, TelemetryBatch,
+};
+use flotilla_protocol::signature::SigningKey;
+use flotilla_protocol::topic::{Channel, Down, Topic, Up};
+use flotilla_protocol::trust::KeySet;
+use flotilla_protocol::{Digest, Envelope, EnvelopeKind, ModelName, TrustFile, codec, limits};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SanType,
+};
+use rumqttc::{ConnAck, ConnectReturnCode, Packet, PubAck, Publish, QoS, SubAck, SubscribeReasonCode};
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ServerConfig, WebPkiClientVerifier};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+const PACKET: usize = limits::MQTT_PAYLOAD + 4 * limits::KIB;
+/// How long a test waits for what must happen. It bounds a broken run and measures nothing.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) fn release_key() -> SigningKey {
+    SigningKey::from_seed(&[21; 32])
+}
+
+pub(crate) fn control_key() -> SigningKey {
+    SigningKey::from_seed(&[22; 32])
+}
+
+/// What the cloud knows and heard, and how it behaves.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) objects: BTreeMap<Digest, Vec<u8>>,
+    pub(crate) desired: Option<Vec<u8>>,
+    pub(crate) trust: Option<Vec<u8>>,
+    pub(crate) hellos: Vec<Hello>,
+    pub(crate) reported: Option<Reported>,
+    pub(crate) records: Vec<Record>,
+    /// Chunks that were asked for, by file.
+    pub(crate) asked: BTreeMap<Digest, Vec<u64>>,
+    /// Chunks that go out changed before right ones do.
+    pub(crate) spoil: u32,
+    /// Chunks that still go out; then fetches are not answered.
+    pub(crate) budget: Option<u32>,
+    /// Whether records are acknowledged.
+    pub(crate) deaf: bool,
+    outgoing: Option<mpsc::UnboundedSender<(Down, Vec<u8>)>>,
+}
+
+/// The control plane of one device.
+pub(crate) struct Cloud {
+    root: Issuer<'static, KeyPair>,
+    root_der: CertificateDer<'static>,
+    root_pem: String,
+    address: String,
+    state: Arc<Mutex<State>>,
+    changed: watch::Sender<u64>,
+    task: Option<JoinHandle<()>>,
+    version: u64,
+    pub(crate) settings: Settings,
+    pub(crate) models: BTreeMap<ModelName, DesiredModel>,
+    pub(crate) commands: Vec<Command>,
+}
+
+impl Cloud {
+    pub(crate) async fn start() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.distinguished_name.push(DnType::CommonName, "test root");
+        let certificate = params.self_signed(&key).unwrap();
+        let mut cloud = Self {
+            root_der: certificate.der().clone(),
+            root_pem: certificate.pem(),
+            root: Issuer::new(params, key),
+            address: String::new(),
+            state: Arc::default(),
+            changed: watch::Sender::new(0),
+            task: None,
+            version: 0,
+            settings: Settings { probation_s: 0, ..Settings::default() },
+            models: BTreeMap::new(),
+            commands: Vec::new(),
+        };
+        cloud.listen("127.0.0.1:0").await;
+        cloud
+    }
+
+    async fn listen(&mut self, address: &str) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let certificate = params.signed_by(&key, &self.root).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(self.root_der.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(clients.build().unwrap())
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind(address).await.unwrap();
+        self.address = listener.local_addr().unwrap().to_string();
+        let (state, changed) = (Arc::clone(&self.state), self.changed.clone());
+        self.task = Some(tokio::spawn(async move {
+            loop {
+                let Ok((tcp, _)) = listener.accept().await else { return };
+                let Ok(stream) = acceptor.accept(tcp).await else { continue };
+                let _ = session(stream, &state, &changed).await;
+                lock(&state).outgoing = None;
+            }
+        }));
+    }
+
+    /// Goes away, connection and listener.
+    pub(crate) async fn stop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+            let _ = task.await;
+        }
+        self.state().outgoing = None;
+    }
+
+    /// Comes back at the same address.
+    pub(crate) async fn resume(&mut self) {
+        let address = self.address.clone();
+        self.listen(&address).await;
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    fn ca_hash(&self) -> Digest {
+        Digest::of(&self.root.key().subject_public_key_info())
+    }
+
+    pub(crate) fn trust(&self, version: u64, floors: BTreeMap<ModelName, u64>) -> Envelope {
+        self.trust_of(self.ca_hash(), version, floors)
+    }
+
+    pub(crate) fn trust_of(&self, ca: Digest, version: u64, floors: BTreeMap<ModelName, u64>) -> Envelope {
+        let file = TrustFile {
+            version,
+            project: "default".parse().unwrap(),
+            ca,
+            release_keys: KeySet::single(release_key().public()),
+            control_keys: KeySet::single(control_key().public()),
+            min_release: floors,
+            issued_at_ms: 1,
+        };
+        Envelope::seal(EnvelopeKind::Trust, &file, &[&release_key()])
+    }
+
+    /// Puts an identity into a folder as enrolment does.
+    pub(crate) fn admit(&self, folder: &Path) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI("flotilla:default/gate-7".try_into().unwrap())];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &self.root).unwrap();
+        let identity = folder.join("identity");
+        std::fs::create_dir_all(&identity).unwrap();
+        std::fs::write(identity.join("key.pem"), key.serialize_pem()).unwrap();
+        std::fs::write(identity.join("cert.pem"), certificate.pem()).unwrap();
+        std::fs::write(identity.join("ca.pem"), &self.root_pem).unwrap();
+        let names = serde_json::json!({ "project": "default", "device": "gate-7", "mqtt": self.address });
+        std::fs::write(identity.join("device.json"), names.to_string()).unwrap();
+        let folder = flotilla_agent::folder::Folder::open(folder).unwrap();
+        flotilla_agent::identity::store_trust(&folder, &self.trust(1, BTreeMap::new())).unwrap();
+    }
+
+    /// Signs the wanted state as a new version and sends it if the device is there.
+    pub(crate) fn want(&mut self) -> Vec<u8> {
+        self.version += 1;
+        let bytes = self.document(self.version, &control_key());
+        self.send_desired(bytes.clone());
+        bytes
+    }
+
+    /// The wanted state as any version, by any key.
+    pub(crate) fn document(&self, version: u64, key: &SigningKey) -> Vec<u8> {
+        let desired = Desired {
+            project: "default".parse().unwrap(),
+            device: "gate-7".parse().unwrap(),
+            version,
+            issued_at_ms: 1,
+            models: self.models.clone(),
+            settings: self.settings.clone(),
+            commands: self.commands.clone(),
+        };
+        Envelope::seal(EnvelopeKind::Desired, &desired, &[key]).to_bytes()
+    }
+
+    pub(crate) fn send_desired(&self, bytes: Vec<u8>) {
+        let mut state = self.state();
+        if let Some(out) = &state.outgoing {
+            out.send((Down::Desired, bytes.clone())).unwrap();
+        }
+        state.desired = Some(bytes);
+    }
+
+    pub(crate) fn put(&self, bytes: Vec<u8>) -> Digest {
+        let digest = Digest::of(&bytes);
+        self.state().objects.insert(digest, bytes);
+        digest
+    }
+
+    /// Waits until the state is as it should be, and returns what the check gives.
+    pub(crate) async fn until<T>(&self, what: &str, check: impl Fn(&State) -> Option<T>) -> T {
+        let mut changed = self.changed.subscribe();
+        let wait = async {
+            loop {
+                if let Some(found) = check(&self.state()) {
+                    return found;
+                }
+                changed.changed().await.unwrap();
+            }
+        };
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(found) => found,
+            Err(_) => panic!("{what} did not happen; last report: {:?}", self.state().reported),
+        }
+    }
+
+    pub(crate) async fn until_event(&self, kind: EventKind) -> EventRecord {
+        self.until(&format!("event {kind:?}"), |state| state.events().find(|e| e.kind == kind).cloned()).await
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+impl State {
+    pub(crate) fn events(&self) -> impl Iterator<Item = &EventRecord> {
+        self.records.iter().filter_map(|record| match &record.body {
+            RecordBody::Event(event) => Some(event),
+            RecordBody::Sample(_) => None,
+        })
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap()
+}
+
+async fn session(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    state: &Mutex<State>,
+    changed: &watch::Sender<u64>,
+) -> std::io::Result<()> {
+    let (outgoing, mut sends) = mpsc::unbounded_channel();
+    lock(state).outgoing = Some(outgoing);
+    let (mut incoming, mut number) = (BytesMut::new(), 0u16);
+    loop {
+        let mut answers = BytesMut::new();
+        while let Ok(packet) = Packet::read(&mut incoming, PACKET) {
+            match packet {
+                Packet::Connect(connect) => {
+                    assert_eq!(connect.client_id, "gate-7");
+                    ConnAck::new(ConnectReturnCode::Success, false).write(&mut answers).unwrap();
+                }
+                Packet::Subscribe(subscribe) => {
+                    let codes = vec![SubscribeReasonCode::Success(QoS::AtLeastOnce); subscribe.filters.len()];
+                    SubAck::new(subscribe.pkid, codes).write(&mut answers).unwrap();
+                }
+                Packet::Publish(publish) => {
+                    PubAck::new(publish.pkid).write(&mut answers).unwrap();
+                    take(&publish, state);
+                }
+                Packet::PingReq => {
+                    Packet::PingResp.write(&mut answers, PACKET).unwrap();
+                }
+                Packet::Disconnect => return Ok(()),
+                _ => {}
+            }
+        }
+        stream.write_all(&answers).await?;
+        stream.flush().await?;
+        changed.send_modify(|count| *count += 1);
+        tokio::select! {
+            read = stream.read_buf(&mut incoming) => {
+                if read? == 0 {
+                    return Ok(());
+                }
+            }
+            Some((down, payload)) = sends.recv() => {
+                number = number.checked_add(1).unwrap_or(1);
+                let topic = Topic::down(&"default".parse().unwrap(), &"gate-7".parse().unwrap(), down);
+                let mut publish = Publish::new(topic.to_string(), QoS::AtLeastOnce, payload);
+                publish.pkid = number;
+                let mut bytes = BytesMut::new();
+                publish.write(&mut bytes).unwrap();
+                stream.write_all(&bytes).await?;
+            }
+        }
+    }
+}
+
+fn take(publish: &Publish, state: &Mutex<State>) {
+    let topic: Topic = publish.topic.parse().unwrap();
+    let Channel::Up(up) = topic.channel else { panic!("a device published to {topic}") };
+    let payload = &publish.payload;
+    let mut state = lock(state);
+    let mut answers: Vec<(Down, Vec<u8>)> = Vec::new();
+    match up {
+        Up::Hello => {
+            state.hellos.push(codec::decode(payload, PACKET).unwrap());
+            answers.extend(state.desired.clone().map(|desired| (Down::Desired, desired)));
+        }
+        Up::Reported => state.reported = Some(codec::decode(payload, PACKET).unwrap()),
+        Up::Telemetry | Up::Event => {
+            let batch: TelemetryBatch = codec::decode(payload, PACKET).unwrap();
+            batch.check().unwrap();
+            let up_to = batch.records.last().map_or(0, |record| record.seq);
+            state.records.extend(batch.records);
+            if !state.deaf {
+                let ack = Ack { epoch: batch.epoch, stream: batch.stream, up_to };
+                answers.push((Down::Ack, codec::encode(&ack)));
+            }
+        }
+        Up::Request => {
+            let request: Request = codec::decode(payload, PACKET).unwrap();
+            match request.body {
+                RequestBody::Desired => answers.extend(state.desired.clone().map(|d| (Down::Desired, d))),
+                RequestBody::Trust { .. } => {
+                    let body = state.trust.take().map_or(ReplyBody::Ok, ReplyBody::Trust);
+                    answers.push((Down::Reply, codec::encode(&Reply { id: request.id, body })));
+                }
+                RequestBody::Unknown => {}
+            }
+        }
+        Up::Fetch => {
+            let fetch: Fetch = codec::decode(payload, PACKET).unwrap();
+            assert_eq!(fetch.check(), Ok(()));
+            answers.extend(chunks(&mut state, &fetch));
+        }
+        Up::Upload => panic!("this device uploads nothing"),
+    }
+    if let Some(out) = &state.outgoing {
+        for answer in answers {
+            out.send(answer).unwrap();
+        }
+    }
+}
+
+fn chunks(state: &mut State, fetch: &Fetch) -> Vec<(Down, Vec<u8>)> {
+    let content = state.objects.get(&fetch.digest).expect("only known objects are asked for").clone();
+    let mut out = Vec::new();
+    for index in 0..u64::from(fetch.chunks) {
+        let offset = fetch.offset + index * limits::CHUNK as u64;
+        state.asked.entry(fetch.digest).or_default().push(offset);
+        if state.budget == Some(0) {
+            continue;
+        }
+        state.budget = state.budget.map(|left| left - 1);
+        let end = (offset as usize + limits::CHUNK).min(content.len());
+        let mut data = content[offset as usize..end].to_vec();
+        if state.spoil > 0 {
+            state.spoil -= 1;
+            data[0] ^= 1;
+        }
+        let chunk = Chunk { digest: fetch.digest, offset, total: content.len() as u64, data };
+        out.push((Down::Chunk, codec::encode(&chunk)));
+    }
+    out
+}

@@ -1,0 +1,160 @@
+//! What must not come to run, and what a folder is not for. The confirmed release goes on serving.
+
+use crate::cloud::{Cloud, control_key};
+use crate::releases::{Plan, letters};
+use crate::updates::{confirmed, phase, report, settled, want};
+use flotilla_protocol::ErrorCode;
+use flotilla_protocol::message::{EventKind, Phase};
+use flotilla_protocol::signature::SigningKey;
+use std::collections::BTreeMap;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn releases_that_must_not_run_are_refused_with_their_reason_while_the_confirmed_one_serves() {
+    let (mut cloud, device, _) = settled().await;
+    let floors = BTreeMap::from([(letters(), 10)]);
+    cloud.state().trust = Some(cloud.trust(2, floors).to_bytes());
+    // A new connection asks for newer trust.
+    cloud.stop().await;
+    cloud.resume().await;
+    cloud.until("newer trust", |s| s.trust.is_none().then_some(())).await;
+
+    let stranger = SigningKey::from_seed(&[99; 32]);
+    let cases = [
+        (ErrorCode::SignatureInvalid, Plan { key: stranger, ..Plan::good(1) }),
+        (ErrorCode::BelowFloor, Plan::changed(1, |m| m.counter = 9)),
+        (ErrorCode::Expired, Plan::changed(1, |m| m.expires_at_ms = Some(1_600_000_000_000))),
+        (ErrorCode::WrongProject, Plan::changed(1, |m| m.project = "elsewhere".parse().unwrap())),
+        (ErrorCode::BoardMismatch, Plan::changed(1, |m| m.variants[0].boards = vec!["pi-5".into()])),
+        (ErrorCode::BoardMismatch, Plan::changed(1, |m| m.variants[0].engine = "ascend".into())),
+        (ErrorCode::NoRoom, Plan::changed(1, |m| m.constraints.memory_bytes = u64::MAX)),
+        (ErrorCode::ProbeMismatch, Plan { golden_label: 2, ..Plan::good(1) }),
+    ];
+    for (code, plan) in cases {
+        let bad = plan.publish(&cloud);
+        want(&mut cloud, &bad);
+        let failure =
+            cloud.until(code.as_str(), |s| report(s)?.failure.filter(|f| f.release == bad.release)).await;
+        assert_eq!(failure.code, code, "{}", failure.detail);
+        assert_eq!(device.label().await, "a", "after {code}");
+    }
+    let counts = cloud.state().events().filter(|event| event.kind == EventKind::Switched).count();
+    assert_eq!(counts, 1, "only the first release ever served");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trust_file_that_would_lock_the_device_out_is_refused() {
+    let (mut cloud, mut device, _) = settled().await;
+    let other = cloud.trust_of(flotilla_protocol::Digest::of(b"another CA"), 2, BTreeMap::new());
+    cloud.state().trust = Some(other.to_bytes());
+    cloud.stop().await;
+    cloud.resume().await;
+    let said =
+        |s: &crate::cloud::State| s.events().any(|e| e.code == Some(ErrorCode::CaMismatch)).then_some(());
+    cloud.until("an event about it", said).await;
+    assert!(device.terminate().await.success());
+    device.start().await;
+    device.until("an answer", async |device| device.predict(&[1, 2, 3, 4]).await.ok()).await;
+    cloud.until("the old trust", |s| s.hellos.last().filter(|h| h.trust_version == 1).map(drop)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_or_forged_desired_document_is_ignored_and_said() {
+    let (mut cloud, device, first) = settled().await;
+    let old = cloud.state().desired.clone().unwrap();
+    let second = Plan::good(1).publish(&cloud);
+    want(&mut cloud, &second);
+    confirmed(&cloud, second.release).await;
+
+    cloud.send_desired(old);
+    let event =
+        cloud.until("a replay event", |s| s.events().find(|e| e.code == Some(ErrorCode::Replayed)).cloned());
+    assert_eq!(event.await.kind, EventKind::Failed);
+    cloud.models.insert(letters(), first.clone());
+    let forged = cloud.document(1_000, &SigningKey::from_seed(&[99; 32]));
+    cloud.send_desired(forged);
+    let said = |code| move |s: &crate::cloud::State| s.events().any(|e| e.code == Some(code)).then_some(());
+    cloud.until("a forgery event", said(ErrorCode::SignatureInvalid)).await;
+    assert_eq!(device.label().await, "b");
+
+    // The right way back is a newer document.
+    let newer = cloud.document(2_000, &control_key());
+    cloud.send_desired(newer);
+    confirmed(&cloud, first.release).await;
+    assert_eq!(device.label().await, "a");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_release_is_tried_again_only_with_a_new_attempt() {
+    let (mut cloud, device, _) = settled().await;
+    let mut bad = Plan { golden_label: 2, ..Plan::good(1) }.publish(&cloud);
+    want(&mut cloud, &bad);
+    phase(&cloud, Phase::Failed).await;
+    let failures =
+        |cloud: &Cloud| cloud.state().events().filter(|e| e.code == Some(ErrorCode::ProbeMismatch)).count();
+    cloud.until_event(EventKind::Failed).await;
+    cloud.want();
+    let version = cloud.until("the newer version", |s| {
+        s.reported.as_ref().filter(|r| r.desired_version == 3).map(|r| r.desired_version)
+    });
+    version.await;
+    assert_eq!(failures(&cloud), 1);
+    bad.attempt = 1;
+    want(&mut cloud, &bad);
+    cloud
+        .until("a second failure", |s| {
+            (s.events().filter(|e| e.code == Some(ErrorCode::ProbeMismatch)).count() == 2).then_some(())
+        })
+        .await;
+    cloud.until("the attempt", |s| report(s).filter(|r| r.phase == Phase::Failed && r.attempt == 1)).await;
+    assert_eq!(device.label().await, "a");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_candidate_that_fails_under_load_is_reverted() {
+    let (mut cloud, device, first) = settled().await;
+    cloud.settings.probation_s = 3_600;
+    let second = Plan::good(1).publish(&cloud);
+    want(&mut cloud, &second);
+    phase(&cloud, Phase::Probation).await;
+    assert_eq!(device.label().await, "b");
+    // Raw pixels of the wrong number are failures that this release is blamed for.
+    for _ in 0..30 {
+        device.predict(&[1, 2, 3]).await.unwrap_err();
+    }
+    let failed = phase(&cloud, Phase::Failed).await;
+    assert_eq!(
+        failed.failure.map(|f| (f.release, f.code)),
+        Some((second.release, ErrorCode::ProbationFailed))
+    );
+    assert_eq!((failed.confirmed, device.label().await.as_str()), (Some(first.release), "a"));
+    cloud.until_event(EventKind::Reverted).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mistakes_at_the_command_line_are_answered_with_what_to_do_and_a_code() {
+    let (_cloud, device, _) = settled().await;
+    let error = |output: std::process::Output| {
+        (output.status.code(), String::from_utf8(output.stderr).unwrap().trim().to_owned())
+    };
+    let (code, text) = error(device.command(&["run"]).await);
+    assert!(code == Some(6) && text.contains("[storage_in_use]") && !text.contains('\n'), "{code:?} {text}");
+    let missing = device.path("none");
+    let (code, text) = error(device.command(&["enrol", "--claim", missing.to_str().unwrap()]).await);
+    assert!(code == Some(4) && text.contains("[claim_invalid]"), "{code:?} {text}");
+    let empty = tempfile::tempdir().unwrap();
+    let agent = |args: &'static [&'static str]| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_flotilla-agent"))
+            .args(args)
+            .arg("--dir")
+            .arg(empty.path())
+            .output()
+            .unwrap()
+    };
+    let (code, text) = error(agent(&["run"]));
+    assert!(code == Some(3) && text.contains("[wrong_state]") && text.contains("enrol"), "{code:?} {text}");
+    let (code, text) = error(agent(&["status"]));
+    assert!(code == Some(3) && text.contains("[wrong_state]"), "{code:?} {text}");
+    std::fs::write(empty.path().join("agent.toml"), "lissten = 1").unwrap();
+    let (code, text) = error(agent(&["run"]));
+    assert!(code == Some(3) && text.contains("lissten"), "{code:?} {text}");
+}

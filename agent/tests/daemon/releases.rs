@@ -1,0 +1,126 @@
+//! Releases whose answers are known, good ones and bad ones.
+
+use crate::cloud::{Cloud, release_key};
+use flotilla_onnx::{Dim, GraphBuilder, Node, Value};
+use flotilla_protocol::manifest::{
+    Constraints, ENGINE_TRACT, FileEntry, Lineage, Metrics, ReleaseKind, Variant,
+};
+use flotilla_protocol::message::DesiredModel;
+use flotilla_protocol::pipeline::{
+    Activation, Classification, Colour, ImageInput, Input, Layout, Output, Resize,
+};
+use flotilla_protocol::signature::SigningKey;
+use flotilla_protocol::{
+    Digest, Envelope, EnvelopeKind, ModelName, Pipeline, ReleaseManifest, codec, limits,
+};
+use flotilla_runtime::{Model, make_golden};
+
+const LABELS: [&str; 3] = ["a", "b", "c"];
+
+pub(crate) fn letters() -> ModelName {
+    "letters".parse().unwrap()
+}
+
+/// A release to be made: a model that always answers one label, and what is wrong with it, if anything.
+pub(crate) struct Plan {
+    pub(crate) label: usize,
+    pub(crate) golden_label: usize,
+    pub(crate) ballast_chunks: usize,
+    pub(crate) key: SigningKey,
+    pub(crate) manifest: Box<dyn Fn(&mut ReleaseManifest)>,
+}
+
+impl Plan {
+    pub(crate) fn good(label: usize) -> Self {
+        Self { label, golden_label: label, ballast_chunks: 0, key: release_key(), manifest: Box::new(|_| ()) }
+    }
+
+    pub(crate) fn changed(label: usize, change: impl Fn(&mut ReleaseManifest) + 'static) -> Self {
+        Self { manifest: Box::new(change), ..Self::good(label) }
+    }
+
+    /// Puts the release's bytes into the cloud; returns what a desired document says of it.
+    pub(crate) fn publish(self, cloud: &Cloud) -> DesiredModel {
+        let golden = make_golden(
+            &mut Model::load(&pipeline(), &onnx(self.golden_label)).unwrap(),
+            [[1, 2, 3, 4], [200, 0, 7, 9]],
+            1e-4,
+        );
+        let ballast: Vec<u8> = (0..self.ballast_chunks * limits::CHUNK)
+            .map(|i| (i / limits::CHUNK * 31 + i % 251) as u8 ^ self.label as u8)
+            .collect();
+        let files = [
+            ("model.onnx", onnx(self.label)),
+            ("golden.cbor", codec::encode(&golden.unwrap())),
+            ("ballast.bin", ballast),
+        ];
+        let mut manifest = ReleaseManifest {
+            format: 1,
+            kind: ReleaseKind::Model,
+            project: "default".parse().unwrap(),
+            model: letters(),
+            version: self.label as u32,
+            counter: 10 + self.label as u64,
+            created_at_ms: 0,
+            expires_at_ms: None,
+            variants: vec![Variant {
+                engine: ENGINE_TRACT.into(),
+                boards: vec![],
+                model: "model.onnx".into(),
+            }],
+            files: files.iter().map(|(name, content)| FileEntry::of(*name, content)).collect(),
+            pipeline: pipeline(),
+            golden: "golden.cbor".into(),
+            metrics: Metrics::default(),
+            lineage: Lineage::default(),
+            constraints: Constraints::default(),
+        };
+        (self.manifest)(&mut manifest);
+        for (_, content) in files {
+            cloud.put(content);
+        }
+        let envelope = Envelope::seal(EnvelopeKind::Release, &manifest, &[&self.key]).to_bytes();
+        let envelope_bytes = envelope.len() as u32;
+        DesiredModel { release: cloud.put(envelope), envelope_bytes, attempt: 0 }
+    }
+}
+
+/// The ballast's digest of a plan.
+pub(crate) fn largest_object(cloud: &Cloud) -> Digest {
+    let state = cloud.state();
+    state.objects.iter().max_by_key(|(_, bytes)| bytes.len()).map(|(digest, _)| *digest).unwrap()
+}
+
+fn pipeline() -> Pipeline {
+    Pipeline {
+        format: 1,
+        input: Input::Image(ImageInput {
+            width: 2,
+            height: 2,
+            colour: Colour::Grey,
+            resize: Resize::Exact,
+            layout: Layout::Nchw,
+            mean: vec![0.0],
+            std: vec![1.0],
+        }),
+        output: Output::Classification(Classification {
+            labels: LABELS.map(ToOwned::to_owned).to_vec(),
+            activation: Activation::Softmax,
+        }),
+    }
+}
+
+fn onnx(label: usize) -> Vec<u8> {
+    let mut bias = vec![0.0; LABELS.len()];
+    bias[label] = 10.0;
+    GraphBuilder::new("always")
+        .input(Value::f32("x", [Dim::from("N"), 1.into(), 2.into(), 2.into()]))
+        .output(Value::f32("y", [Dim::from("N"), Dim::from(LABELS.len())]))
+        .initializer_f32("w", &[4, LABELS.len()], vec![0.01; 4 * LABELS.len()])
+        .initializer_f32("b", &[LABELS.len()], bias)
+        .node(Node::new("Flatten", ["x"], ["flat"]).int("axis", 1))
+        .node(Node::new("Gemm", ["flat", "w", "b"], ["y"]))
+        .build()
+        .unwrap()
+        .write()
+}

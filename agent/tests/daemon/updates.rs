@@ -1,0 +1,198 @@
+//! Updates that go well, whatever the link and disk do in between.
+
+use crate::cloud::{Cloud, State};
+use crate::device::Device;
+use crate::releases::{Plan, largest_object, letters};
+use flotilla_protocol::message::{
+    Command, CommandKind, CommandState, DesiredModel, EventKind, ModelReport, Phase, RecordBody, SlotName,
+};
+use flotilla_protocol::{Digest, ErrorCode};
+
+pub(crate) fn report(state: &State) -> Option<ModelReport> {
+    state.reported.as_ref()?.models.get(&letters()).cloned()
+}
+
+/// Waits until the device reports this release as confirmed.
+pub(crate) async fn confirmed(cloud: &Cloud, release: Digest) -> ModelReport {
+    cloud
+        .until("confirmation", |state| {
+            report(state).filter(|r| r.phase == Phase::Confirmed && r.confirmed == Some(release))
+        })
+        .await
+}
+
+/// Waits until the device reports this phase.
+pub(crate) async fn phase(cloud: &Cloud, phase: Phase) -> ModelReport {
+    cloud.until(phase.as_str(), |state| report(state).filter(|r| r.phase == phase)).await
+}
+
+pub(crate) fn want(cloud: &mut Cloud, model: &DesiredModel) {
+    cloud.models.insert(letters(), model.clone());
+    cloud.want();
+}
+
+/// A device that has confirmed a release which answers `a`.
+pub(crate) async fn settled() -> (Cloud, Device, DesiredModel) {
+    let mut cloud = Cloud::start().await;
+    let first = Plan::good(0).publish(&cloud);
+    want(&mut cloud, &first);
+    let device = Device::started(&cloud).await;
+    confirmed(&cloud, first.release).await;
+    (cloud, device, first)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_is_fetched_probed_confirmed_and_serves_and_the_next_one_takes_the_other_slot() {
+    let (mut cloud, device, first) = settled().await;
+    assert_eq!(device.label().await, "a");
+    let report = confirmed(&cloud, first.release).await;
+    assert_eq!(report.slot, Some(SlotName::A));
+    assert_eq!(report.probe.map(|probe| probe.vectors), Some(2));
+    let second = Plan::good(1).publish(&cloud);
+    want(&mut cloud, &second);
+    let report = confirmed(&cloud, second.release).await;
+    assert_eq!((report.slot, device.label().await.as_str()), (Some(SlotName::B), "b"));
+    let answer = device.predict(&[9, 9, 9, 9]).await.unwrap();
+    assert_eq!(answer["release"], second.release.to_string());
+
+    // Going back needs nothing of the network: the files are still in the other slot.
+    cloud.state().asked.clear();
+    want(&mut cloud, &first);
+    let report = confirmed(&cloud, first.release).await;
+    assert_eq!((report.slot, device.label().await.as_str()), (Some(SlotName::A), "a"));
+    assert!(cloud.state().asked.is_empty());
+    let kinds: Vec<EventKind> = cloud.state().events().map(|event| event.kind).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == EventKind::Confirmed).count(), 3, "{kinds:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_chunks_are_thrown_away_and_asked_for_again() {
+    let mut cloud = Cloud::start().await;
+    let plan = Plan { ballast_chunks: 5, ..Plan::good(0) };
+    let release = plan.publish(&cloud);
+    cloud.state().spoil = 4;
+    want(&mut cloud, &release);
+    let device = Device::started(&cloud).await;
+    confirmed(&cloud, release.release).await;
+    assert_eq!(device.label().await, "a");
+    assert_eq!(cloud.state().events().filter(|event| event.kind == EventKind::Failed).count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn telemetry_and_events_reach_the_cloud_and_are_kept_until_it_has_them() {
+    let mut cloud = Cloud::start().await;
+    cloud.state().deaf = true;
+    let release = Plan::good(0).publish(&cloud);
+    want(&mut cloud, &release);
+    let mut device = Device::started(&cloud).await;
+    confirmed(&cloud, release.release).await;
+    assert!(device.status().await["records_waiting"].as_u64().unwrap() > 0);
+    assert!(device.terminate().await.success());
+    assert!(!device.path("run/endpoint").exists(), "a stopped agent leaves no endpoint file");
+    {
+        let mut state = cloud.state();
+        state.deaf = false;
+        state.records.clear();
+    }
+    device.start().await;
+    cloud.until_event(EventKind::Confirmed).await;
+    let sample = cloud
+        .until("a sample with the model", |state| {
+            state.records.iter().find_map(|record| match &record.body {
+                RecordBody::Sample(sample) if sample.models.contains_key(&letters()) => Some(sample.clone()),
+                _ => None,
+            })
+        })
+        .await;
+    assert!(sample.rss_bytes > 0 && sample.disk_free_bytes > 0);
+    device.until("an empty outbox", async |d| (d.status().await["records_waiting"] == 0).then_some(())).await;
+    println!("resident memory of the agent with a tiny model: {} bytes", sample.rss_bytes);
+    let counters: Vec<u64> = cloud.state().hellos.iter().map(|hello| hello.counter).collect();
+    assert!(counters.windows(2).all(|pair| pair[0] < pair[1]), "{counters:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_without_a_network_serves_its_confirmed_release_at_once() {
+    let (mut cloud, mut device, _) = settled().await;
+    device.kill().await;
+    cloud.stop().await;
+    device.start().await;
+    device.until("an answer", async |device| device.predict(&[1, 2, 3, 4]).await.ok()).await;
+    assert_eq!(device.label().await, "a");
+    let status = device.status().await;
+    assert_eq!(
+        (&status["connected"], &status["models"]["letters"]["phase"]),
+        (&false.into(), &"confirmed".into())
+    );
+    // The cloud comes back with something new.
+    cloud.resume().await;
+    let second = Plan::good(1).publish(&cloud);
+    want(&mut cloud, &second);
+    confirmed(&cloud, second.release).await;
+    assert_eq!(device.label().await, "b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_in_the_middle_of_a_download_costs_nothing_that_was_received() {
+    let (mut cloud, device, _) = settled().await;
+    let second = Plan { ballast_chunks: 24, ..Plan::good(1) }.publish(&cloud);
+    let ballast = largest_object(&cloud);
+    cloud.state().budget = Some(12);
+    want(&mut cloud, &second);
+    cloud.until("half of the download", |state| (state.budget == Some(0)).then_some(())).await;
+    let chunk = flotilla_protocol::limits::CHUNK as u64;
+    cloud.until("progress", |s| report(s).filter(|r| r.bytes_done >= 9 * chunk)).await;
+    cloud.stop().await;
+    {
+        let mut state = cloud.state();
+        state.budget = None;
+        state.asked.clear();
+    }
+    cloud.resume().await;
+    confirmed(&cloud, second.release).await;
+    let again = cloud.state().asked[&ballast].len();
+    assert!(again <= 16, "{again} of 24 chunks were asked for a second time");
+    assert_eq!(device.label().await, "b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_are_done_once_and_reported() {
+    let (mut cloud, device, _) = settled().await;
+    cloud.commands = vec![
+        Command { id: 1, kind: CommandKind::Ping },
+        Command { id: 2, kind: CommandKind::RestartModel { model: letters() } },
+        Command { id: 3, kind: CommandKind::RestartModel { model: "faces".parse().unwrap() } },
+        Command { id: 4, kind: CommandKind::Unknown },
+    ];
+    cloud.want();
+    let done = cloud
+        .until("command reports", |state| {
+            state.reported.as_ref().filter(|r| r.commands.len() == 4).map(|r| r.commands.clone())
+        })
+        .await;
+    let codes: Vec<Option<ErrorCode>> = done
+        .iter()
+        .map(|report| match &report.state {
+            CommandState::Done => None,
+            CommandState::Failed { code, .. } => Some(*code),
+        })
+        .collect();
+    assert_eq!(codes, [None, None, Some(ErrorCode::NotFound), Some(ErrorCode::Unsupported)]);
+    assert_eq!(device.label().await, "a");
+    cloud.commands.clear();
+    cloud.want();
+    cloud
+        .until("forgotten commands", |s| s.reported.as_ref().filter(|r| r.commands.is_empty()).map(drop))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_is_not_wanted_any_more_leaves_nothing_behind() {
+    let (mut cloud, device, _) = settled().await;
+    cloud.models.clear();
+    cloud.want();
+    cloud.until("an empty report", |s| s.reported.as_ref().filter(|r| r.models.is_empty()).map(drop)).await;
+    assert!(!device.path("models/letters").exists());
+    let error = device.predict(&[1, 2, 3, 4]).await.unwrap_err();
+    assert!(error.contains("[not_found]"), "{error}");
+}

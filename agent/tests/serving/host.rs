@@ -1,0 +1,134 @@
+//! The model host: swaps without a gap, bounds, counters.
+
+use crate::support::{model, name, release};
+use flotilla_agent::host::{HostError, ModelHost, QUEUE, Served};
+use flotilla_protocol::message::SlotName;
+use flotilla_protocol::{ErrorCode, limits};
+use flotilla_runtime::Input;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+const RAW: Input<'static> = Input::Raw(&[1, 2, 3, 4]);
+
+fn host() -> ModelHost {
+    let host = ModelHost::new();
+    host.install(name("letters"), release("r0"), SlotName::A, model(0)).unwrap();
+    host
+}
+
+#[test]
+fn an_answer_names_the_release_and_slot_that_made_it() {
+    let host = host();
+    let answer = host.predict(&name("letters"), RAW).unwrap();
+    assert_eq!(
+        (answer.prediction.label.as_str(), answer.release, answer.slot),
+        ("a", release("r0"), SlotName::A)
+    );
+    let error = host.predict(&name("numbers"), RAW).unwrap_err();
+    assert!(matches!(error, HostError::NotServing { .. }));
+    assert_eq!(error.code(), ErrorCode::NotFound);
+}
+
+#[test]
+fn a_request_that_was_admitted_before_a_swap_ends_on_the_old_release() {
+    let host = host();
+    let before = host.admit(&name("letters")).unwrap();
+    host.install(name("letters"), release("r1"), SlotName::B, model(1)).unwrap();
+    assert_eq!(host.served(&name("letters")), Some(Served { release: release("r1"), slot: SlotName::B }));
+    assert_eq!(host.predict(&name("letters"), RAW).unwrap().prediction.label, "b");
+    let answer = before.predict(RAW).unwrap();
+    assert_eq!((answer.prediction.label.as_str(), answer.release), ("a", release("r0")));
+
+    let before = host.admit(&name("letters")).unwrap();
+    assert!(host.remove(&name("letters")));
+    assert!(!host.remove(&name("letters")));
+    assert!(host.predict(&name("letters"), RAW).is_err());
+    assert_eq!(before.predict(RAW).unwrap().prediction.label, "b");
+}
+
+#[test]
+fn swaps_under_load_fail_no_request() {
+    let host = host();
+    let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = host.predict(&name("letters"), RAW).unwrap();
+                    let made_by = release(&format!("r{}", answer.prediction.label_index));
+                    assert_eq!(answer.release, made_by, "an answer never names another release");
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for round in 1..=100 {
+            let label = round % 3;
+            let (release, slot) = (release(&format!("r{label}")), [SlotName::A, SlotName::B][round % 2]);
+            host.install(name("letters"), release, slot, model(label)).unwrap();
+        }
+        while answered.load(Ordering::Relaxed) < 100 {
+            std::thread::yield_now();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn callers_beyond_the_queue_are_told_at_once_and_places_come_back() {
+    let host = host();
+    let mut tickets: Vec<_> = (0..QUEUE).map(|_| host.admit(&name("letters")).unwrap()).collect();
+    let error = host.admit(&name("letters")).unwrap_err();
+    assert!(matches!(error, HostError::Busy { .. }));
+    assert_eq!(error.code(), ErrorCode::Busy);
+    host.install(name("letters"), release("r1"), SlotName::B, model(1)).unwrap();
+    assert!(host.admit(&name("letters")).is_err(), "a swap does not double the queue");
+    tickets.pop().unwrap().predict(RAW).unwrap();
+    drop(tickets.pop());
+    assert_eq!(host.predict(&name("letters"), RAW).unwrap().prediction.label, "b");
+}
+
+#[test]
+fn counters_go_on_over_a_swap_and_the_health_window_starts_anew() {
+    let host = host();
+    let letters = name("letters");
+    for _ in 0..3 {
+        host.predict(&letters, RAW).unwrap();
+    }
+    host.predict(&letters, Input::Raw(&[0; 3])).unwrap_err();
+    let health = host.health(&letters).unwrap();
+    assert_eq!((health.release, health.predictions, health.failures), (release("r0"), 3, 1));
+    assert!(health.p95_us.is_some());
+
+    host.install(letters.clone(), release("r2"), SlotName::B, model(2)).unwrap();
+    let health = host.health(&letters).unwrap();
+    assert_eq!((health.release, health.predictions, health.failures), (release("r2"), 0, 0));
+    assert_eq!(health.p95_us, None);
+    host.predict(&letters, RAW).unwrap();
+
+    let telemetry = &host.telemetry()[&letters];
+    assert_eq!(telemetry.release, Some(release("r2")));
+    assert_eq!((telemetry.predictions, telemetry.failures, telemetry.latency.count()), (4, 1, 4));
+    assert_eq!(telemetry.classes, [(0, 3), (2, 1)].into());
+}
+
+#[test]
+fn broken_pictures_do_not_count_against_the_release() {
+    let host = host();
+    let letters = name("letters");
+    for broken in [&b"no picture"[..], b"\x89PNG\r\n\x1a\nbroken"] {
+        assert!(host.predict(&letters, Input::Encoded(broken)).is_err());
+    }
+    assert_eq!(host.health(&letters).unwrap().failures, 0);
+    assert_eq!(host.telemetry()[&letters].failures, 0);
+}
+
+#[test]
+fn the_number_of_models_is_bounded_but_a_swap_is_always_possible() {
+    let host = ModelHost::new();
+    for index in 0..limits::DESIRED_MODELS {
+        host.install(name(&format!("m{index}")), release("r0"), SlotName::A, model(0)).unwrap();
+    }
+    let error = host.install(name("more"), release("r0"), SlotName::A, model(0)).unwrap_err();
+    assert!(matches!(error, HostError::TooManyModels));
+    host.install(name("m0"), release("r1"), SlotName::B, model(1)).unwrap();
+    assert_eq!(host.all_served().len(), limits::DESIRED_MODELS);
+}

@@ -1,0 +1,7 @@
+//! Models on the device: the host, the local endpoint and the probe, with real models, sockets and processes.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod api;
+mod host;
+mod probe;
+mod support;
