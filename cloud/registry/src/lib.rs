@@ -1,0 +1,30 @@
+//! Models, their versions and lineage, and the signed releases made of them.
+//!
+//! - [`Model`], [`ModelVersion`]: an ONNX file with its pre- and post-processing, what was measured on it, and
+//!   where it comes from (dataset version, training job, recipe).
+//! - [`Release`]: a version signed for devices: a manifest with content-addressed files and golden vectors,
+//!   which the registry computes by running the very bytes that ship.
+//! - [`Keys`], [`Trust`]: the project's release key and control key (two private files, neither of them the
+//!   CA's), and the signed trust file that tells devices which keys and floors to believe.
+//! - [`Bundle`]: a release as one zip file, to carry it elsewhere or back.
+//!
+//! [`Registry`] keeps these in records and objects. Objects are written first and a commit of small records
+//! makes them visible, together with the audit record of who did it.
+
+mod bundle;
+mod error;
+mod files;
+mod keys;
+mod model;
+mod registry;
+mod release;
+mod transport;
+mod trust;
+
+pub use bundle::Bundle;
+pub use error::{Error, Result};
+pub use keys::Keys;
+pub use model::{Model, ModelVersion, NewVersion, Source};
+pub use registry::Registry;
+pub use release::{Release, ReleaseFile, ReleaseRequest};
+pub use trust::{CurrentTrust, Trust};

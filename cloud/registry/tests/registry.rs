@@ -1,0 +1,405 @@
+//! What a model engineer gets from the registry: versions with lineage, signed releases, bundles that can be
+//! carried and are refused when anything about them is wrong.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use bytes::Bytes;
+use flotilla_identity::{Actor, audit};
+use flotilla_onnx::{Dim, GraphBuilder, Node, Value};
+use flotilla_protocol::manifest::{Lineage, Metrics};
+use flotilla_protocol::pipeline::{
+    Activation, Classification, Colour, ImageInput, Input, Layout, Output, Resize,
+};
+use flotilla_protocol::{
+    Digest, Envelope, ErrorCode, JobId, ModelName, Pipeline, ProjectId, ReleaseManifest, TrustFile,
+};
+use flotilla_registry::{Bundle, Keys, NewVersion, Registry, ReleaseRequest, Source};
+use flotilla_storage::{Objects, Records, SledRecords};
+use std::path::Path;
+use std::sync::Arc;
+
+const NOW: u64 = 1_800_000_000_000;
+
+struct Installation {
+    registry: Registry,
+    records: Arc<dyn Records>,
+    objects: Objects,
+}
+
+fn ca() -> Digest {
+    Digest::of(b"the CA's public key")
+}
+
+async fn try_open(dir: &Path, ca: Digest) -> Result<Installation, flotilla_registry::Error> {
+    let records: Arc<dyn Records> = Arc::new(SledRecords::open(&dir.join("records")).unwrap());
+    let objects = Objects::open(&dir.join("objects")).unwrap();
+    let keys = Keys::open_or_create(&dir.join("keys"))?;
+    let project = ProjectId::new("default").unwrap();
+    let registry = Registry::open(project, records.clone(), objects.clone(), keys, ca, NOW).await;
+    match registry {
+        Ok(registry) => Ok(Installation { registry, records, objects }),
+        Err(error) => {
+            records.close().await.unwrap();
+            Err(error)
+        }
+    }
+}
+
+async fn open(dir: &Path) -> Installation {
+    try_open(dir, ca()).await.unwrap()
+}
+
+fn pipeline() -> Pipeline {
+    Pipeline {
+        format: 1,
+        input: Input::Image(ImageInput {
+            width: 2,
+            height: 2,
+            colour: Colour::Grey,
+            resize: Resize::Exact,
+            layout: Layout::Nchw,
+            mean: vec![0.0],
+            std: vec![1.0],
+        }),
+        output: Output::Classification(Classification {
+            labels: vec!["dark".into(), "bright".into()],
+            activation: Activation::Softmax,
+        }),
+    }
+}
+
+/// Scores a picture of four pixels as dark or bright.
+fn onnx(gain: f32) -> Bytes {
+    let shape = [Dim::from("N"), Dim::from(1), Dim::from(2), Dim::from(2)];
+    let model = GraphBuilder::new("brightness")
+        .input(Value::f32("x", shape))
+        .output(Value::f32("y", [Dim::from("N"), Dim::from(2)]))
+        .initializer_f32("w", &[2, 4], vec![-gain, -gain, -gain, -gain, gain, gain, gain, gain])
+        .initializer_f32("b", &[2], vec![1.0, -1.0])
+        .node(Node::new("Flatten", ["x"], ["flat"]).int("axis", 1))
+        .node(Node::new("Gemm", ["flat", "w", "b"], ["y"]).int("transB", 1));
+    model.build().unwrap().write().into()
+}
+
+fn model() -> ModelName {
+    ModelName::new("brightness").unwrap()
+}
+
+fn new_version(gain: f32) -> NewVersion {
+    NewVersion {
+        model: model(),
+        onnx: onnx(gain),
+        pipeline: pipeline(),
+        source: Source::Trained { job: JobId::new("job-1").unwrap() },
+        metrics: Metrics { samples: 10, correct: 9, accuracy: 0.9, other: Default::default() },
+        lineage: Lineage { dataset: "pixels".into(), dataset_version: 3, ..Default::default() },
+        report: Some(serde_json::json!({ "curve": [0.5, 0.9] })),
+    }
+}
+
+fn request() -> ReleaseRequest {
+    let inputs = [[0_u8, 10, 20, 30], [255, 200, 250, 240]];
+    ReleaseRequest::newest(model(), inputs.iter().map(|pixels| Bytes::copy_from_slice(pixels)).collect())
+}
+
+async fn released(installation: &Installation) -> flotilla_registry::Release {
+    let admin = Actor::administrator();
+    installation.registry.add_version(&admin, new_version(1.0), NOW).await.unwrap();
+    installation.registry.release(&admin, request(), NOW).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_release_is_believed_by_a_device_and_names_the_bytes_that_ship() {
+    let dir = tempfile::tempdir().unwrap();
+    let installation = open(dir.path()).await;
+    let release = released(&installation).await;
+
+    // What a device does: trust file first, then the envelope, then every file.
+    let trust = installation.registry.trust();
+    let device = TrustFile::accept_first(&Envelope::from_bytes(&trust.envelope).unwrap()).unwrap();
+    assert_eq!(device.ca, ca());
+    let encoded = installation.objects.get(&release.digest).await.unwrap();
+    assert_eq!(encoded.len(), release.envelope_bytes as usize);
+    let manifest = ReleaseManifest::open(&Envelope::from_bytes(&encoded).unwrap(), &device, NOW).unwrap();
+    assert_eq!((manifest.version, manifest.counter), (1, 1));
+    assert_eq!(manifest.file("model.onnx").unwrap().digest, Digest::of(&onnx(1.0)));
+    assert_eq!(manifest.lineage.dataset_version, 3);
+    assert_eq!(manifest.total_bytes(), release.total_bytes);
+
+    let mut files = std::collections::BTreeMap::new();
+    for file in &manifest.files {
+        files.insert(file.name.clone(), installation.objects.get(&file.digest).await.unwrap().to_vec());
+    }
+    let bundle = flotilla_runtime::Bundle::from_files(manifest, files).unwrap();
+    let mut runner = flotilla_runtime::Model::from_bundle(&bundle, "any", "tract-onnx").unwrap();
+    let report = flotilla_runtime::check_golden(&mut runner, &bundle.golden().unwrap()).unwrap();
+    assert_eq!((report.vectors, report.max_abs_error), (2, 0.0));
+    assert_eq!(runner.predict(flotilla_runtime::Input::Raw(&[255; 4])).unwrap().label, "bright");
+}
+
+#[tokio::test]
+async fn versions_and_releases_count_up_and_stay_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let admin = Actor::administrator();
+    let first = {
+        let installation = open(dir.path()).await;
+        let first = released(&installation).await;
+        let second = installation.registry.add_version(&admin, new_version(2.0), NOW + 1).await.unwrap();
+        assert_eq!(second.version, 2);
+        installation.records.close().await.unwrap();
+        first
+    };
+    let installation = open(dir.path()).await;
+    let registry = &installation.registry;
+    assert_eq!(registry.trust().file.version, 1, "the trust file is made once");
+    let again = registry.release(&admin, request(), NOW + 2).await.unwrap();
+    assert_eq!((again.version, again.counter), (2, 2));
+    let old =
+        registry.release(&admin, ReleaseRequest { version: Some(1), ..request() }, NOW + 3).await.unwrap();
+    assert_eq!((old.version, old.counter), (1, 3), "releasing an old version again is a new release");
+    let listed = registry.releases(&model(), None, 10).await.unwrap();
+    assert_eq!(listed.iter().map(|r| r.counter).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(registry.find_release(&first.digest).await.unwrap(), first);
+    assert_eq!(registry.latest_release(&model()).await.unwrap().unwrap(), old);
+    let versions = registry.versions(&model(), Some(1), 10).await.unwrap();
+    assert_eq!(versions.iter().map(|v| v.version).collect::<Vec<_>>(), [2]);
+    assert_eq!(registry.pipeline(&versions[0]).await.unwrap(), pipeline());
+    assert_eq!(registry.report(&versions[0]).await.unwrap().unwrap()["curve"][1], 0.9);
+    let trail = audit::list(&*installation.records, audit::Order::OldestFirst, None, 100).await.unwrap();
+    let actions: Vec<_> = trail.iter().map(|entry| entry.action.as_str()).collect();
+    let (version, release) = ("model:add-version", "release:create");
+    assert_eq!(actions, ["trust:create", version, release, version, release, release]);
+}
+
+#[tokio::test]
+async fn concurrent_versions_get_numbers_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let installation = open(dir.path()).await;
+    let admin = Actor::administrator();
+    let adding = (0..6).map(|_| installation.registry.add_version(&admin, new_version(1.0), NOW));
+    let mut numbers: Vec<u32> =
+        futures_join(adding).await.into_iter().map(|version| version.unwrap().version).collect();
+    numbers.sort();
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
+}
+
+async fn futures_join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut pending: Vec<_> = futures.map(|f| (Box::pin(f), None)).collect();
+    std::future::poll_fn(|context| {
+        for (future, done) in &mut pending {
+            if done.is_none()
+                && let std::task::Poll::Ready(output) = future.as_mut().poll(context)
+            {
+                *done = Some(output);
+            }
+        }
+        let all = pending.iter().all(|(_, done)| done.is_some());
+        if all { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    pending.into_iter().filter_map(|(_, done)| done).collect()
+}
+
+#[tokio::test]
+async fn only_digests_of_the_release_are_reachable_from_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let installation = open(dir.path()).await;
+    let release = released(&installation).await;
+    let reachable = installation.registry.reachable(&release.digest).await.unwrap();
+    let golden = release.files.iter().find(|file| file.name == "golden.cbor").unwrap();
+    assert_eq!(reachable, [release.digest, Digest::of(&onnx(1.0)), golden.digest].into());
+    let unknown = installation.registry.reachable(&Digest::of(b"x")).await.unwrap_err();
+    assert_eq!(unknown.code(), ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn what_cannot_run_is_no_version_and_what_proves_nothing_is_no_release() {
+    let dir = tempfile::tempdir().unwrap();
+    let installation = open(dir.path()).await;
+    let admin = Actor::administrator();
+    let registry = &installation.registry;
+    let garbage = NewVersion { onnx: Bytes::from_static(b"not a model"), ..new_version(1.0) };
+    assert_eq!(registry.add_version(&admin, garbage, NOW).await.unwrap_err().code(), ErrorCode::ModelInvalid);
+    let mut nonsense = new_version(1.0);
+    nonsense.metrics.accuracy = f64::NAN;
+    assert_eq!(
+        registry.add_version(&admin, nonsense, NOW).await.unwrap_err().code(),
+        ErrorCode::InvalidInput
+    );
+    assert_eq!(registry.release(&admin, request(), NOW).await.unwrap_err().code(), ErrorCode::NotFound);
+
+    released(&installation).await;
+    let refused = async |request| registry.release(&admin, request, NOW).await.unwrap_err().code();
+    assert_eq!(refused(ReleaseRequest { golden_inputs: vec![], ..request() }).await, ErrorCode::InvalidInput);
+    assert_eq!(refused(ReleaseRequest { version: Some(9), ..request() }).await, ErrorCode::NotFound);
+    assert_eq!(
+        refused(ReleaseRequest { expires_at_ms: Some(NOW), ..request() }).await,
+        ErrorCode::InvalidInput
+    );
+    let short = ReleaseRequest { golden_inputs: vec![Bytes::from_static(&[1, 2, 3])], ..request() };
+    let code = registry.release(&admin, short, NOW).await.unwrap_err().code();
+    assert_eq!(code, ErrorCode::InvalidInput, "a golden input that the pipeline cannot read");
+    assert_eq!(registry.model(&model()).await.unwrap().latest_release, 1, "refusals use up no counter");
+}
+
+#[tokio::test]
+async fn floors_rise_and_are_signed_for_devices() {
+    let dir = tempfile::tempdir().unwrap();
+    let installation = open(dir.path()).await;
+    released(&installation).await;
+    let admin = Actor::administrator();
+    let registry = &installation.registry;
+    let second = registry.release(&admin, request(), NOW).await.unwrap();
+    let before = registry.trust();
+    let after = registry.set_floor(&admin, &model(), 2, NOW + 5).await.unwrap();
+    let accepted = before.file.accept_next(&Envelope::from_bytes(&after.envelope).unwrap()).unwrap();
+    assert_eq!((accepted.version, accepted.floor(&model())), (2, 2));
+    assert_eq!(registry.set_floor(&admin, &model(), 2, NOW).await.unwrap().file.version, 2, "idempotent");
+    for wrong in [1, 3] {
+        let error = registry.set_floor(&admin, &model(), wrong, NOW).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidInput);
+    }
+    let first = registry.releases(&model(), None, 1).await.unwrap().remove(0);
+    let open_on_device = async |digest: &Digest| {
+        let envelope = installation.objects.get(digest).await.unwrap();
+        ReleaseManifest::open(&Envelope::from_bytes(&envelope).unwrap(), &accepted, NOW)
+    };
+    assert_eq!(open_on_device(&first.digest).await.unwrap_err().code(), ErrorCode::BelowFloor);
+    open_on_device(&second.digest).await.unwrap();
+    installation.records.close().await.unwrap();
+    drop(installation);
+    assert_eq!(open(dir.path()).await.registry.trust(), after, "the floor is durable");
+}
+
+#[tokio::test]
+async fn keys_and_records_of_different_installations_do_not_mix() {
+    let dir = tempfile::tempdir().unwrap();
+    let installation = open(dir.path()).await;
+    installation.records.close().await.unwrap();
+    drop(installation);
+    let other_ca = try_open(dir.path(), Digest::of(b"another CA")).await.err().unwrap();
+    assert_eq!(other_ca.code(), ErrorCode::CaMismatch);
+    std::fs::remove_dir_all(dir.path().join("keys")).unwrap();
+    assert_eq!(try_open(dir.path(), ca()).await.err().unwrap().code(), ErrorCode::SignatureInvalid);
+}
+
+#[tokio::test]
+async fn a_bundle_brings_a_release_back_after_the_records_are_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let installation = open(dir.path()).await;
+    let release = released(&installation).await;
+    let zip = installation.registry.export(&release.digest).await.unwrap();
+    assert_eq!(
+        zip,
+        installation.registry.export(&release.digest).await.unwrap(),
+        "the same bytes every time"
+    );
+    let admin = Actor::administrator();
+    let same = installation.registry.import_bundle(&admin, zip.clone(), NOW).await.unwrap();
+    assert_eq!(same, release, "importing what is there changes nothing");
+    installation.records.close().await.unwrap();
+    drop(installation);
+
+    std::fs::remove_dir_all(dir.path().join("records")).unwrap();
+    std::fs::remove_dir_all(dir.path().join("objects")).unwrap();
+    let installation = open(dir.path()).await;
+    let imported = installation.registry.import_bundle(&admin, zip, NOW + 9).await.unwrap();
+    assert_eq!((imported.digest, imported.counter), (release.digest, release.counter));
+    let version = installation.registry.version(&model(), release.version).await.unwrap();
+    assert_eq!(version.onnx, Digest::of(&onnx(1.0)));
+    assert_eq!(version.metrics.accuracy, 0.9);
+    let next = installation.registry.release(&admin, request(), NOW + 10).await.unwrap();
+    assert_eq!(next.counter, release.counter + 1, "counters go on behind the imported release");
+}
+
+#[tokio::test]
+async fn a_bundle_signed_by_another_key_is_refused() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (ours, theirs) = (open(ours.path()).await, open(theirs.path()).await);
+    let release = released(&theirs).await;
+    let zip = theirs.registry.export(&release.digest).await.unwrap();
+    let refused = ours.registry.import_bundle(&Actor::administrator(), zip, NOW).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::SignatureInvalid);
+    assert!(ours.registry.models(None, 10).await.unwrap().is_empty(), "nothing of it stays");
+    assert_eq!(ours.objects.list(None, 10).await.unwrap().len(), 1, "only the trust file is stored");
+}
+
+#[tokio::test]
+async fn a_bundle_that_was_changed_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let installation = open(dir.path()).await;
+    let release = released(&installation).await;
+    let zip = installation.registry.export(&release.digest).await.unwrap();
+    let good = Bundle::from_zip(&zip).unwrap();
+    let import = async |bundle: &Bundle| {
+        let zip = bundle.to_zip().unwrap();
+        installation.registry.import_bundle(&Actor::administrator(), zip.into(), NOW).await
+    };
+    import(&good).await.unwrap();
+
+    let mut flipped = good.clone();
+    let mut model = flipped.files["model.onnx"].to_vec();
+    let middle = model.len() / 2;
+    model[middle] ^= 1;
+    flipped.files.insert("model.onnx".into(), model.into());
+    assert_eq!(import(&flipped).await.unwrap_err().code(), ErrorCode::DigestMismatch);
+
+    let mut missing = good.clone();
+    missing.files.remove("golden.cbor");
+    assert_eq!(import(&missing).await.unwrap_err().code(), ErrorCode::Malformed);
+
+    let mut more = good.clone();
+    more.files.insert("extra.bin".into(), Bytes::from_static(b"x"));
+    assert_eq!(import(&more).await.unwrap_err().code(), ErrorCode::Malformed);
+
+    let mut signed = good.envelope.to_vec();
+    let middle = signed.len() / 2;
+    signed[middle] ^= 1;
+    let changed = Bundle { envelope: signed.into(), ..good.clone() };
+    let code = import(&changed).await.unwrap_err().code();
+    assert!([ErrorCode::SignatureInvalid, ErrorCode::Malformed].contains(&code), "{code}");
+}
+
+#[test]
+fn paths_that_leave_a_bundle_are_refused() {
+    use std::io::{Cursor, Write};
+    for path in [
+        "../x",
+        "files/../../x",
+        "/etc/passwd",
+        "files/.hidden",
+        "files/a/b",
+        "files/",
+        "other",
+        "files/a\\b",
+    ] {
+        let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        zip.start_file(path, zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(b"x").unwrap();
+        let bytes = zip.finish().unwrap().into_inner();
+        assert_eq!(Bundle::from_zip(&bytes).unwrap_err().code(), ErrorCode::ArchivePath, "{path}");
+    }
+}
+
+#[test]
+fn a_bundle_that_unpacks_to_too_much_is_refused() {
+    let bomb = Bundle { envelope: vec![0; 10 << 20].into(), files: Default::default() };
+    let zip = bomb.to_zip().unwrap();
+    assert!(zip.len() < 100_000);
+    assert_eq!(Bundle::from_zip(&zip).unwrap_err().code(), ErrorCode::TooLarge);
+}
+
+proptest::proptest! {
+    #[test]
+    fn arbitrary_and_damaged_zip_files_never_panic(
+        noise in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+        at in 0_usize..400,
+        value: u8,
+    ) {
+        let _ = Bundle::from_zip(&noise);
+        let files = [("a.bin".to_owned(), Bytes::from_static(b"0123456789"))].into();
+        let mut zip = Bundle { envelope: Bytes::from_static(b"envelope"), files }.to_zip().unwrap();
+        let at = at % zip.len();
+        zip[at] = value;
+        let _ = Bundle::from_zip(&zip);
+    }
+}
