@@ -1,0 +1,233 @@
+//! A device: what it is, which certificates it may show, and what it got wrong.
+
+use crate::ca::{DeviceCertificate, Serial};
+use crate::text::{bounded, millis};
+use flotilla_protocol::message::{BoardFacts, Epoch, Hello};
+use flotilla_protocol::{ActorId, DeviceId, Digest, ErrorCode, ProjectId, limits};
+use flotilla_storage::{Entity, Table};
+use serde::{Deserialize, Serialize};
+
+/// Certificates that one device may hold: the current one, and those it replaces.
+const CERTIFICATES: usize = 4;
+/// Engines that a device may name.
+const ENGINES: usize = 16;
+/// Longest text of a board fact that is kept.
+const FACT: usize = 128;
+
+/// A device of the fleet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its id.
+    pub id: DeviceId,
+    /// Its project.
+    pub project: ProjectId,
+    /// What it is made of, as it says.
+    pub board: BoardFacts,
+    /// Whether it may connect.
+    pub state: DeviceState,
+    /// The certificates it may show.
+    pub certificates: Vec<Certificate>,
+    /// When it enrolled, in milliseconds since 1970.
+    pub enrolled_at_ms: u64,
+    /// With which claim.
+    pub claim: String,
+    /// Its last message that was recorded; the connection table knows newer ones.
+    #[serde(default)]
+    pub last_seen_ms: Option<u64>,
+    /// The highest hello counter seen.
+    #[serde(default)]
+    pub hello_counter: u64,
+    /// The epoch of its outbox.
+    #[serde(default)]
+    pub epoch: Option<Epoch>,
+    /// Version of its agent.
+    #[serde(default)]
+    pub agent: String,
+    /// Version of its trust file.
+    #[serde(default)]
+    pub trust_version: u64,
+    /// What it got wrong.
+    #[serde(default)]
+    pub health: Health,
+    /// Bytes of payload to and from it, as far as they are written down.
+    #[serde(default)]
+    pub traffic: Traffic,
+}
+
+/// Whether a device may connect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum DeviceState {
+    /// It may.
+    Active,
+    /// It may not, for good.
+    Revoked {
+        /// When, in milliseconds since 1970.
+        at_ms: u64,
+        /// Who said so.
+        by: ActorId,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A certificate of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Its serial number in hex.
+    pub serial: String,
+    /// Digest of the public key.
+    pub key: Digest,
+    /// When it ends, in milliseconds since 1970.
+    pub not_after_ms: u64,
+}
+
+impl From<&DeviceCertificate> for Certificate {
+    fn from(issued: &DeviceCertificate) -> Self {
+        Self {
+            serial: issued.serial.to_string(),
+            key: issued.key_digest,
+            not_after_ms: millis(issued.not_after),
+        }
+    }
+}
+
+/// Bytes of MQTT payload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// To the device.
+    pub sent: u64,
+    /// From the device.
+    pub received: u64,
+}
+
+impl Traffic {
+    /// What has come since an earlier count.
+    pub fn minus(self, earlier: Self) -> Self {
+        Self {
+            sent: self.sent.saturating_sub(earlier.sent),
+            received: self.received.saturating_sub(earlier.received),
+        }
+    }
+
+    /// Both together with another's.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            sent: self.sent.saturating_add(other.sent),
+            received: self.received.saturating_add(other.received),
+        }
+    }
+}
+
+/// What a device got wrong. A healthy device has none of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Health {
+    /// Messages that could not be used.
+    pub refused_messages: u64,
+    /// Hellos whose counter did not rise: somebody may have copied the device's folder.
+    pub repeated_hellos: u64,
+    /// The last of these.
+    pub last_problem: Option<Problem>,
+}
+
+/// Something a device got wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// The stable code.
+    pub code: ErrorCode,
+    /// For people.
+    pub detail: String,
+}
+
+impl Health {
+    /// Counts in what another record of health holds, which is newer.
+    pub fn absorb(&mut self, newer: &Health) {
+        self.refused_messages = self.refused_messages.saturating_add(newer.refused_messages);
+        self.repeated_hellos = self.repeated_hellos.saturating_add(newer.repeated_hellos);
+        if newer.last_problem.is_some() {
+            self.last_problem.clone_from(&newer.last_problem);
+        }
+    }
+}
+
+impl Entity for Device {
+    const TABLE: Table = Table::new("devices");
+
+    fn id(&self) -> Vec<u8> {
+        self.id.as_str().into()
+    }
+}
+
+impl Device {
+    /// A device that has just enrolled.
+    pub(crate) fn enrolled(
+        project: ProjectId,
+        id: DeviceId,
+        board: &BoardFacts,
+        certificate: Certificate,
+        claim: String,
+        now_ms: u64,
+    ) -> Self {
+        Self {
+            id,
+            project,
+            board: bounded_board(board),
+            state: DeviceState::Active,
+            certificates: vec![certificate],
+            enrolled_at_ms: now_ms,
+            claim,
+            last_seen_ms: None,
+            hello_counter: 0,
+            epoch: None,
+            agent: String::new(),
+            trust_version: 0,
+            health: Health::default(),
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// Whether the device may connect at all.
+    pub fn is_active(&self) -> bool {
+        self.state == DeviceState::Active
+    }
+
+    /// Whether the device may connect with this certificate.
+    pub fn accepts(&self, serial: &Serial) -> bool {
+        let serial = serial.to_string();
+        self.is_active() && self.certificates.iter().take(CERTIFICATES).any(|known| known.serial == serial)
+    }
+
+    /// Takes in a hello. A counter that did not rise is counted: of two devices with the same folder at least one
+    /// shows it.
+    pub(crate) fn hello(&mut self, hello: &Hello, now_ms: u64) {
+        if hello.counter <= self.hello_counter {
+            let detail = format!(
+                "hello counter {} after {}: the device's folder may have been copied or restored",
+                hello.counter, self.hello_counter
+            );
+            self.health.repeated_hellos = self.health.repeated_hellos.saturating_add(1);
+            self.health.last_problem = Some(Problem { at_ms: now_ms, code: ErrorCode::Replayed, detail });
+        }
+        self.hello_counter = self.hello_counter.max(hello.counter);
+        self.epoch = Some(hello.epoch);
+        self.agent = bounded(&hello.agent, FACT);
+        self.trust_version = hello.trust_version;
+        self.board = bounded_board(&hello.board);
+        self.last_seen_ms = Some(now_ms);
+    }
+}
+
+/// What a device says of itself is kept within bounds.
+fn bounded_board(board: &BoardFacts) -> BoardFacts {
+    BoardFacts {
+        board: bounded(&board.board, limits::ID),
+        engines: board.engines.iter().take(ENGINES).map(|engine| bounded(engine, limits::ID)).collect(),
+        arch: bounded(&board.arch, FACT),
+        cpus: board.cpus,
+        memory_bytes: board.memory_bytes,
+        os: bounded(&board.os, FACT),
+    }
+}

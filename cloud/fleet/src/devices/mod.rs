@@ -1,0 +1,13 @@
+//! Devices, their twins, and what people see of them.
+
+mod device;
+mod service;
+mod twin;
+mod view;
+
+pub use device::{Certificate, Device, DeviceState, Health, Problem, Traffic};
+pub(crate) use service::{command, configure, revoke};
+pub(crate) use twin::sanitise;
+pub use twin::{ModelState, ReportHead, Twin};
+pub use view::{DeviceView, ModelView, ReleaseView};
+pub(crate) use view::{Views, history};

@@ -1,0 +1,86 @@
+//! What an operator does to devices: each change in one commit with its audit record.
+
+use super::device::DeviceState;
+use super::twin::COMMANDS;
+use crate::error::{Error, Result};
+use crate::store::Store;
+use crate::text::bounded;
+use flotilla_identity::{Actor, audit};
+use flotilla_protocol::message::{CommandKind, Settings};
+use flotilla_protocol::{DeviceId, ErrorCode, limits};
+use serde_json::json;
+
+/// Takes a device's right to connect away, for good. The caller ends its connection.
+pub(crate) async fn revoke(
+    store: &Store,
+    actor: &Actor,
+    id: &DeviceId,
+    reason: &str,
+    now_ms: u64,
+) -> Result<()> {
+    let reason = bounded(reason, limits::TEXT);
+    let revoked = store
+        .modify(&store.devices, id.as_str().as_bytes(), |device, batch| {
+            if !device.is_active() {
+                return Ok(false);
+            }
+            device.state =
+                DeviceState::Revoked { at_ms: now_ms, by: actor.id.clone(), reason: reason.clone() };
+            let serials: Vec<_> = device.certificates.iter().map(|known| &known.serial).collect();
+            let detail = json!({ "reason": reason, "serials": serials });
+            audit::record(batch, actor, "device:revoke", &subject(id), detail, now_ms)?;
+            Ok(true)
+        })
+        .await?;
+    revoked.map(drop).ok_or_else(|| Error::DeviceMissing(id.clone()))
+}
+
+/// Changes how a device behaves. Says whether that is a change.
+pub(crate) async fn configure(
+    store: &Store,
+    actor: &Actor,
+    id: &DeviceId,
+    settings: &Settings,
+    now_ms: u64,
+) -> Result<bool> {
+    if settings.telemetry_interval_s == 0 || settings.probation_telemetry_interval_s == 0 {
+        return Err(Error::Invalid("telemetry intervals are at least one second".into()));
+    }
+    let mut changed = false;
+    let twin = store
+        .modify(&store.twins, id.as_str().as_bytes(), |twin, batch| {
+            changed = twin.configure(settings.clone(), now_ms);
+            if changed {
+                let detail = json!({ "settings": settings, "desired_version": twin.version });
+                audit::record(batch, actor, "device:control", &subject(id), detail, now_ms)?;
+            }
+            Ok(changed)
+        })
+        .await?;
+    twin.map(|_| changed).ok_or_else(|| Error::DeviceMissing(id.clone()))
+}
+
+/// Gives a device a command and returns its id. It stays in the desired document until the device reports it done.
+pub(crate) async fn command(
+    store: &Store,
+    actor: &Actor,
+    id: &DeviceId,
+    kind: &CommandKind,
+    now_ms: u64,
+) -> Result<u64> {
+    let mut command = 0;
+    let twin = store
+        .modify(&store.twins, id.as_str().as_bytes(), |twin, batch| {
+            let busy = |_: ErrorCode| Error::Busy { what: "open commands", bound: COMMANDS };
+            command = twin.command(kind.clone(), now_ms).map_err(busy)?;
+            let detail = json!({ "command": command, "kind": kind });
+            audit::record(batch, actor, "device:control", &subject(id), detail, now_ms)?;
+            Ok(true)
+        })
+        .await?;
+    twin.map(|_| command).ok_or_else(|| Error::DeviceMissing(id.clone()))
+}
+
+fn subject(id: &DeviceId) -> String {
+    format!("device/{id}")
+}

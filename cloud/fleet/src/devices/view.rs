@@ -1,0 +1,257 @@
+//! What people see of a device: records, connection and telemetry in one.
+
+use super::device::{Device, DeviceState, Health, Traffic};
+use super::twin::ModelState;
+use crate::connections::{Connection, Connections};
+use crate::error::{Error, Result};
+use crate::ingest::{HistoryPoint, LatestSample};
+use crate::store::{self, Store};
+use flotilla_protocol::message::{
+    BoardFacts, Failure, ModelTelemetry, Phase, ProbeReport, Settings, SlotName, TelemetrySample,
+};
+use flotilla_protocol::{DeviceId, Digest, ModelName};
+use flotilla_registry::{Registry, Release};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// A device as people see it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DeviceView {
+    /// Its id.
+    pub id: DeviceId,
+    /// Whether it may connect.
+    #[serde(flatten)]
+    pub state: DeviceState,
+    /// Whether it is connected now.
+    pub connected: bool,
+    /// Since when, in milliseconds since 1970.
+    pub connected_since_ms: Option<u64>,
+    /// When it was last heard of.
+    pub last_seen_ms: Option<u64>,
+    /// When it enrolled.
+    pub enrolled_at_ms: u64,
+    /// Version of its agent.
+    pub agent: String,
+    /// What it is made of.
+    pub board: BoardFacts,
+    /// Version of its desired document.
+    pub desired_version: u64,
+    /// The desired version that its last report answers.
+    pub reported_version: u64,
+    /// When that report came.
+    pub reported_at_ms: Option<u64>,
+    /// How it is to behave.
+    pub settings: Settings,
+    /// Its models, wanted or running.
+    pub models: Vec<ModelView>,
+    /// When its latest telemetry was taken, by its own clock.
+    pub sampled_at_ms: Option<u64>,
+    /// CPU use of the whole device, 0 to 100.
+    pub cpu_percent: Option<f32>,
+    /// Memory of the agent process.
+    pub rss_bytes: Option<u64>,
+    /// Free bytes on its disk.
+    pub disk_free_bytes: Option<u64>,
+    /// Seconds since the agent's start.
+    pub uptime_s: Option<u64>,
+    /// What it got wrong.
+    pub health: Health,
+    /// Payload to and from it.
+    pub traffic: Traffic,
+}
+
+/// A model on a device as people see it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModelView {
+    /// The model.
+    pub model: ModelName,
+    /// The release it should run.
+    pub wanted: Option<ReleaseView>,
+    /// The release that serves and is confirmed.
+    pub release: Option<ReleaseView>,
+    /// The release on its way in.
+    pub candidate: Option<ReleaseView>,
+    /// What the update machine does.
+    pub phase: Phase,
+    /// The attempt that `candidate` or `failure` belongs to.
+    pub attempt: u32,
+    /// The slot that serves.
+    pub slot: Option<SlotName>,
+    /// Verified bytes of the candidate.
+    pub bytes_done: u64,
+    /// All bytes of the candidate.
+    pub bytes_total: u64,
+    /// The last probe.
+    pub probe: Option<ProbeReport>,
+    /// Why a release did not make it.
+    pub failure: Option<Failure>,
+    /// Accuracy of the confirmed release on the test split, as measured when it was made.
+    pub accuracy: Option<f64>,
+    /// Predictions answered since the agent's start.
+    pub predictions: u64,
+    /// Predictions failed since the agent's start.
+    pub failures: u64,
+    /// Median latency in microseconds.
+    pub p50_us: Option<u64>,
+    /// 95th percentile in microseconds.
+    pub p95_us: Option<u64>,
+}
+
+/// A release as people name it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ReleaseView {
+    /// Digest of the encoded envelope.
+    pub digest: Digest,
+    /// The model version; `None` for a release that this registry does not know.
+    pub version: Option<u32>,
+    /// The release counter.
+    pub counter: Option<u64>,
+}
+
+/// Reads what people see. Releases that were looked up once are remembered for as long as this lives.
+pub(crate) struct Views<'a> {
+    store: &'a Store,
+    registry: &'a Registry,
+    connections: &'a Connections,
+    releases: HashMap<Digest, Option<Release>>,
+}
+
+impl<'a> Views<'a> {
+    pub(crate) fn new(store: &'a Store, registry: &'a Registry, connections: &'a Connections) -> Self {
+        Self { store, registry, connections, releases: HashMap::new() }
+    }
+
+    /// A page of the devices behind `after`, by id.
+    pub(crate) async fn devices(
+        &mut self,
+        after: Option<&DeviceId>,
+        limit: usize,
+    ) -> Result<Vec<DeviceView>> {
+        let after = after.map(|id| id.as_str().as_bytes());
+        let mut views = Vec::new();
+        for device in self.store.devices.list(after, limit).await?.items {
+            views.push(self.device(&device.value.id).await?);
+        }
+        Ok(views)
+    }
+
+    /// One device. Its connection is looked up before its records: a connection is forgotten only after what it leaves
+    /// behind is written, so a device that shows as gone shows all of it.
+    pub(crate) async fn device(&mut self, id: &DeviceId) -> Result<DeviceView> {
+        let connection = self.connections.get(id);
+        match self.store.devices.get(id.as_str()).await? {
+            Some(device) => self.view(device.value, connection).await,
+            None => Err(Error::DeviceMissing(id.clone())),
+        }
+    }
+
+    async fn view(&mut self, device: Device, connection: Option<Arc<Connection>>) -> Result<DeviceView> {
+        let id = device.id.as_str();
+        let twin = self.store.twins.get(id).await?.map(|found| found.value);
+        let head = self.store.reports.get(id).await?.map(|found| found.value);
+        let latest = self.store.samples.get(id).await?.map(|found| found.value);
+        let reported = store::all(&self.store.models, &ModelState::prefix(&device.id)).await?;
+        let mut reported: BTreeMap<ModelName, ModelState> =
+            reported.into_iter().map(|state| (state.value.model.clone(), state.value)).collect();
+        let sample = latest.as_ref().map(|latest: &LatestSample| &latest.sample);
+        let wanted = twin.as_ref().map(|twin| twin.models.clone()).unwrap_or_default();
+        let names: BTreeSet<ModelName> = wanted.keys().chain(reported.keys()).cloned().collect();
+        let mut models = Vec::new();
+        for name in names {
+            let wanted = wanted.get(&name).map(|wanted| wanted.release);
+            let state = reported.remove(&name);
+            models.push(self.model(name, wanted, state, sample).await?);
+        }
+        let live = connection.as_ref().map(|connection| connection.last_seen_ms());
+        let traffic = connection.as_ref().map(|connection| connection.uncounted()).unwrap_or_default();
+        Ok(DeviceView {
+            connected: connection.is_some(),
+            connected_since_ms: connection.map(|connection| connection.since_ms()),
+            last_seen_ms: live.max(device.last_seen_ms),
+            desired_version: twin.as_ref().map_or(0, |twin| twin.version),
+            reported_version: head.as_ref().map_or(0, |head| head.desired_version),
+            reported_at_ms: head.map(|head| head.at_ms),
+            settings: twin.map(|twin| twin.settings).unwrap_or_default(),
+            models,
+            sampled_at_ms: latest.as_ref().map(|latest| latest.at_ms),
+            cpu_percent: sample.map(|sample| sample.cpu_percent),
+            rss_bytes: sample.map(|sample| sample.rss_bytes),
+            disk_free_bytes: sample.map(|sample| sample.disk_free_bytes),
+            uptime_s: sample.map(|sample| sample.uptime_s),
+            traffic: device.traffic.plus(traffic),
+            id: device.id,
+            state: device.state,
+            enrolled_at_ms: device.enrolled_at_ms,
+            agent: device.agent,
+            board: device.board,
+            health: device.health,
+        })
+    }
+
+    async fn model(
+        &mut self,
+        model: ModelName,
+        wanted: Option<Digest>,
+        state: Option<ModelState>,
+        sample: Option<&TelemetrySample>,
+    ) -> Result<ModelView> {
+        let report = state.map(|state| state.report).unwrap_or_default();
+        let telemetry = sample.and_then(|sample| sample.models.get(&model));
+        let count = |count: fn(&ModelTelemetry) -> u64| telemetry.map_or(0, count);
+        let quantile = |q| telemetry.and_then(|telemetry| telemetry.latency.quantile_us(q));
+        let accuracy = match &report.confirmed {
+            Some(release) => self.release(release).await?.map(|release| release.metrics.accuracy),
+            None => None,
+        };
+        Ok(ModelView {
+            wanted: self.name(wanted).await?,
+            release: self.name(report.confirmed).await?,
+            candidate: self.name(report.candidate).await?,
+            phase: report.phase,
+            attempt: report.attempt,
+            slot: report.slot,
+            bytes_done: report.bytes_done,
+            bytes_total: report.bytes_total,
+            probe: report.probe,
+            failure: report.failure,
+            accuracy,
+            predictions: count(|telemetry| telemetry.predictions),
+            failures: count(|telemetry| telemetry.failures),
+            p50_us: quantile(0.5),
+            p95_us: quantile(0.95),
+            model,
+        })
+    }
+
+    async fn name(&mut self, digest: Option<Digest>) -> Result<Option<ReleaseView>> {
+        let Some(digest) = digest else { return Ok(None) };
+        let release = self.release(&digest).await?;
+        let (version, counter) =
+            (release.as_ref().map(|release| release.version), release.map(|release| release.counter));
+        Ok(Some(ReleaseView { digest, version, counter }))
+    }
+
+    /// A release that a device names; it may be of another registry or a lie.
+    async fn release(&mut self, digest: &Digest) -> Result<Option<Release>> {
+        if let Some(known) = self.releases.get(digest) {
+            return Ok(known.clone());
+        }
+        let found = match self.registry.find_release(digest).await {
+            Ok(release) => Some(release),
+            Err(flotilla_registry::Error::ReleaseMissing(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        self.releases.insert(*digest, found.clone());
+        Ok(found)
+    }
+}
+
+/// The history of a device, oldest first.
+pub(crate) async fn history(store: &Store, id: &DeviceId) -> Result<Vec<HistoryPoint>> {
+    if store.devices.get(id.as_str()).await?.is_none() {
+        return Err(Error::DeviceMissing(id.clone()));
+    }
+    let rollup = store.rollups.get(id.as_str()).await?;
+    Ok(rollup.map(|rollup| rollup.value.history.into()).unwrap_or_default())
+}

@@ -1,0 +1,83 @@
+//! Enrolment: a claim and a signing request become a device.
+
+use crate::ca::CertificateAuthority;
+use crate::claims;
+use crate::devices::{Certificate, Device, Twin};
+use crate::error::{Error, Result};
+use crate::store::{ATTEMPTS, Store};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use flotilla_identity::{Actor, audit};
+use flotilla_protocol::DeviceId;
+use flotilla_protocol::enrol::{EnrolAnswer, EnrolRequest};
+use flotilla_protocol::message::Settings;
+use flotilla_registry::Registry;
+use flotilla_storage::Batch;
+use serde_json::json;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// What every device gets beside its certificate.
+pub(crate) struct Enrolment<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) authority: &'a CertificateAuthority,
+    pub(crate) registry: &'a Registry,
+    pub(crate) settings: &'a Settings,
+    /// `host:port` of the broker, as devices reach it.
+    pub(crate) mqtt: &'a str,
+}
+
+impl Enrolment<'_> {
+    /// Uses the claim once and makes the device, its twin and the audit record, all in one commit. Whoever has no
+    /// valid claim learns nothing about the devices that exist.
+    pub(crate) async fn enrol(&self, request: EnrolRequest, now_ms: u64) -> Result<EnrolAnswer> {
+        let store = self.store;
+        for _ in 0..ATTEMPTS {
+            let found = claims::find(store, &request.secret).await?;
+            let id = request.device.clone().unwrap_or_else(DeviceId::random);
+            let mut claim = found.value.clone();
+            claim.redeem(&id, now_ms)?;
+            if store.devices.get(id.as_str()).await?.is_some() {
+                return Err(Error::DeviceExists(id));
+            }
+            let now = UNIX_EPOCH + Duration::from_millis(now_ms);
+            let issued = self.authority.sign_device_csr(request.csr_pem.as_bytes(), &id, now)?;
+            let project = self.authority.project().clone();
+            let certificate = Certificate::from(&issued);
+            let detail = json!({
+                "claim": claim.id.short(), "serial": certificate.serial,
+                "key": certificate.key, "board": request.board.board,
+            });
+            let device = Device::enrolled(
+                project.clone(),
+                id.clone(),
+                &request.board,
+                certificate,
+                claim.id.short(),
+                now_ms,
+            );
+            let mut batch = Batch::new();
+            store.claims.update(&mut batch, &found, &claim)?;
+            store.devices.insert(&mut batch, &device)?;
+            store.twins.insert(&mut batch, &Twin::new(id.clone(), self.settings.clone(), now_ms))?;
+            let subject = format!("device/{id}");
+            audit::record(&mut batch, &Actor::device(&id), "device:enrol", &subject, detail, now_ms)?;
+            if store.try_commit(batch).await? {
+                tracing::info!(device = %id, "a device has enrolled");
+                return Ok(EnrolAnswer {
+                    project,
+                    device: id,
+                    certificate_pem: issued.chain_pem,
+                    ca_pem: self.authority.root_pem(),
+                    trust: STANDARD.encode(&self.registry.trust().envelope),
+                    mqtt: self.mqtt.to_owned(),
+                });
+            }
+            // Another device used the claim, or took the id, at the same moment: look again.
+        }
+        Err(Error::Contended("the claim".into()))
+    }
+}
+
+#[cfg(test)]
+#[path = "enrol_tests.rs"]
+mod tests;

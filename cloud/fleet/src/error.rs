@@ -1,0 +1,106 @@
+//! What can go wrong with the fleet, and what to do about it.
+
+use crate::{broker, ca};
+use flotilla_protocol::{DeviceId, ErrorCode, ModelName, RolloutId};
+
+/// The result of a fleet operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failed fleet operation.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No claim has this secret.
+    #[error("this claim code is unknown: make a new one and copy it whole")]
+    ClaimInvalid,
+    /// The claim's uses are gone.
+    #[error("this claim code is used up: make a new one")]
+    ClaimUsed,
+    /// The claim's time is over.
+    #[error("this claim code has expired: make a new one")]
+    ClaimExpired,
+    /// Another device has the id.
+    #[error("there is a device {0} already: choose another id, or none to be given one")]
+    DeviceExists(DeviceId),
+    /// There is no such device.
+    #[error("there is no device {0}")]
+    DeviceMissing(DeviceId),
+    /// The device may not connect any more.
+    #[error("device {0} is revoked: enrol it anew under another id")]
+    DeviceRevoked(DeviceId),
+    /// There is no such rollout.
+    #[error("there is no rollout {0}")]
+    RolloutMissing(RolloutId),
+    /// The model is being rolled out already.
+    #[error("another rollout of model {0} is under way: wait for its end, or abort it")]
+    RolloutUnderWay(ModelName),
+    /// The rollout is not in a state that allows the action.
+    #[error("rollout {rollout} is {state}: it cannot be {action} now")]
+    RolloutState {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Where it stands.
+        state: &'static str,
+        /// What was asked.
+        action: &'static str,
+    },
+    /// The model has no release.
+    #[error("model {0} has no release yet: make one first")]
+    NoRelease(ModelName),
+    /// A bound on open things of one kind is reached.
+    #[error("{what} is at its bound of {bound}: finish some first")]
+    Busy {
+        /// What.
+        what: &'static str,
+        /// The bound.
+        bound: usize,
+    },
+    /// The request is not usable.
+    #[error("{0}")]
+    Invalid(String),
+    /// Others kept changing the same records.
+    #[error("{0} is being changed by others all the time: try again")]
+    Contended(String),
+    /// The broker.
+    #[error(transparent)]
+    Broker(#[from] broker::Error),
+    /// The certificate authority.
+    #[error(transparent)]
+    Authority(#[from] ca::Error),
+    /// The registry.
+    #[error(transparent)]
+    Registry(#[from] flotilla_registry::Error),
+    /// The audit record could not be made.
+    #[error(transparent)]
+    Identity(#[from] flotilla_identity::Error),
+    /// The records, objects or segments.
+    #[error(transparent)]
+    Storage(#[from] flotilla_storage::Error),
+}
+
+impl Error {
+    /// The stable code of this failure.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::ClaimInvalid => ErrorCode::ClaimInvalid,
+            Self::ClaimUsed => ErrorCode::ClaimUsed,
+            Self::ClaimExpired => ErrorCode::ClaimExpired,
+            Self::DeviceExists(_) => ErrorCode::AlreadyExists,
+            Self::DeviceMissing(_) | Self::RolloutMissing(_) | Self::NoRelease(_) => ErrorCode::NotFound,
+            Self::DeviceRevoked(_) => ErrorCode::Revoked,
+            Self::RolloutUnderWay(_) | Self::RolloutState { .. } => ErrorCode::WrongState,
+            Self::Busy { .. } | Self::Contended(_) => ErrorCode::Busy,
+            Self::Invalid(_) => ErrorCode::InvalidInput,
+            Self::Broker(error) => error.code(),
+            Self::Authority(error) => error.code(),
+            Self::Registry(error) => error.code(),
+            Self::Identity(error) => error.code(),
+            Self::Storage(error) => error.code(),
+        }
+    }
+
+    /// Whether somebody else changed a record first, so that trying again may succeed.
+    pub(crate) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Storage(flotilla_storage::Error::PreconditionFailed { .. }))
+    }
+}

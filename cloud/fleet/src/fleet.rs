@@ -1,0 +1,361 @@
+//! The fleet as a whole: broker, conversations, rollouts and telemetry, started and stopped together.
+
+use crate::authority::DeviceAuthority;
+use crate::broker::{Bounds, Broker, BrokerConfig, Downlink};
+use crate::ca::CertificateAuthority;
+use crate::changes::{Change, Changes};
+use crate::claims::{self, Claim, ClaimRequest};
+use crate::connections::Connections;
+use crate::devices::{self, DeviceView, Traffic, Views};
+use crate::enrol::Enrolment;
+use crate::error::{Error, Result};
+use crate::inbound::{Core, Dispatcher};
+use crate::ingest::{DeviceEvent, HistoryPoint, Ingest};
+use crate::rollout::{Rollout, RolloutControl, RolloutDevice, RolloutRequest, Rollouts};
+use crate::store::Store;
+use crate::transfer::Transfers;
+use flotilla_identity::{Actor, now_ms};
+use flotilla_protocol::enrol::{ClaimCode, EnrolAnswer, EnrolRequest};
+use flotilla_protocol::message::{CommandKind, Settings};
+use flotilla_protocol::{DeviceId, ModelName, RolloutId};
+use flotilla_registry::{CurrentTrust, Registry};
+use flotilla_storage::{Objects, Records, Segments};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Events of the broker that may wait for the dispatcher, which never waits itself.
+const INBOUND: usize = 64;
+/// How often ended claims are swept.
+const SWEEP: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Where the fleet keeps its telemetry and where devices reach it.
+#[derive(Clone, Debug)]
+pub struct FleetConfig {
+    /// Folder of the telemetry segments.
+    pub telemetry: PathBuf,
+    /// Where the broker listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// `host:port` of the broker as devices reach it; the address it listens on where none is given.
+    pub advertise: Option<String>,
+    /// Names and addresses that the broker's certificate is for, beside those of this machine's loopback.
+    pub server_names: Vec<String>,
+    /// What devices may use of the broker.
+    pub bounds: Bounds,
+    /// How a device behaves that has just enrolled.
+    pub settings: Settings,
+}
+
+impl FleetConfig {
+    /// A fleet on loopback with the default bounds.
+    pub fn local(telemetry: PathBuf) -> Self {
+        Self {
+            telemetry,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            advertise: None,
+            server_names: Vec::new(),
+            bounds: Bounds::default(),
+            settings: Settings::default(),
+        }
+    }
+}
+
+/// What the fleet is built on.
+#[derive(Clone)]
+pub struct FleetParts {
+    /// Records of everything.
+    pub records: Arc<dyn Records>,
+    /// Files of releases.
+    pub objects: Objects,
+    /// Releases, keys and trust.
+    pub registry: Arc<Registry>,
+    /// Certificates.
+    pub authority: Arc<CertificateAuthority>,
+}
+
+/// The fleet. Clones share it.
+#[derive(Clone)]
+pub struct Fleet {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: FleetParts,
+    settings: Settings,
+    mqtt: String,
+    address: SocketAddr,
+    store: Arc<Store>,
+    connections: Arc<Connections>,
+    rollouts: Arc<Rollouts>,
+    changes: Changes,
+    downlink: Mutex<Option<Arc<Broker>>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Fleet {
+    /// Opens the devices' port and takes up what was under way when the control plane last stopped.
+    pub async fn start(config: FleetConfig, parts: FleetParts) -> Result<Self> {
+        let project = parts.authority.project().clone();
+        if *parts.registry.project() != project {
+            return Err(Error::Invalid(
+                "the registry and the certificate authority are of two projects".into(),
+            ));
+        }
+        let store = Arc::new(Store::new(parts.records.clone()));
+        let connections = Arc::new(Connections::default());
+        let changes = Changes::new();
+        let segments = open_segments(config.telemetry).await?;
+        let ingest = Arc::new(Ingest::open(store.clone(), segments, changes.clone()).await?);
+        let rollouts = Arc::new(Rollouts {
+            store: store.clone(),
+            registry: parts.registry.clone(),
+            connections: connections.clone(),
+            changes: changes.clone(),
+            wake: Default::default(),
+        });
+
+        let (events, inbound) = mpsc::channel(INBOUND);
+        let broker = BrokerConfig {
+            listen: config.listen,
+            server: parts.authority.issue_server(&config.server_names, SystemTime::now())?,
+            client_roots: vec![parts.authority.root().clone()],
+            bounds: config.bounds,
+        };
+        let authority = DeviceAuthority { project: project.clone(), store: store.clone() };
+        let broker = Arc::new(Broker::start(broker, Arc::new(authority), events).await?);
+        let address = broker.local_addr();
+
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let transfers =
+            Transfers::new(project.clone(), store.clone(), parts.registry.clone(), parts.objects.clone());
+        let core = Core {
+            project,
+            store: store.clone(),
+            registry: parts.registry.clone(),
+            connections: connections.clone(),
+            ingest: ingest.clone(),
+            transfers: Arc::new(transfers),
+            rollouts: rollouts.clone(),
+            changes: changes.clone(),
+            downlink: broker.clone(),
+        };
+        tasks.spawn(Dispatcher::new(Arc::new(core)).run(inbound, stop.clone()));
+        tasks.spawn({
+            let stop = stop.clone();
+            async move { ingest.fold(stop).await }
+        });
+        tasks.spawn({
+            let (rollouts, stop) = (rollouts.clone(), stop.clone());
+            async move { rollouts.run(stop).await }
+        });
+        tasks.spawn(sweep(store.clone(), stop.clone()));
+        let inner = Inner {
+            mqtt: config.advertise.unwrap_or_else(|| address.to_string()),
+            settings: config.settings,
+            address,
+            parts,
+            store,
+            connections,
+            rollouts,
+            changes,
+            downlink: Mutex::new(Some(broker)),
+            tasks,
+            stop,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Where devices connect: the real port when 0 was asked for.
+    pub fn mqtt_addr(&self) -> SocketAddr {
+        self.inner.address
+    }
+
+    /// Ends all conversations and connections. What is durable stays; what devices have not seen acknowledged they send
+    /// again after the next start.
+    pub async fn shutdown(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+        let broker = self.inner.downlink.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(broker) = broker.and_then(Arc::into_inner) {
+            broker.shutdown().await;
+        }
+    }
+
+    /// News of devices and rollouts from now on. A watcher that falls behind is told so and reads everything again.
+    pub fn watch(&self) -> broadcast::Receiver<Change> {
+        self.inner.changes.watch()
+    }
+
+    /// MQTT payload of all devices since the start.
+    pub fn traffic(&self) -> Traffic {
+        self.inner.connections.traffic()
+    }
+
+    /// Devices that are connected now.
+    pub fn connected(&self) -> usize {
+        self.inner.connections.len()
+    }
+
+    // === enrolment ===
+
+    /// Makes a claim code. It holds a secret: hand it out and forget it.
+    pub async fn create_claim(&self, actor: &Actor, request: ClaimRequest) -> Result<(Claim, ClaimCode)> {
+        let ca = self.inner.parts.authority.ca_hash();
+        claims::create(&self.inner.store, ca, actor, request, now_ms()).await
+    }
+
+    /// Every claim, without its secret.
+    pub async fn claims(&self) -> Result<Vec<Claim>> {
+        claims::list(&self.inner.store).await
+    }
+
+    /// Makes a device of whoever holds a valid claim.
+    pub async fn enrol(&self, request: EnrolRequest) -> Result<EnrolAnswer> {
+        let inner = &*self.inner;
+        let enrolment = Enrolment {
+            store: &inner.store,
+            authority: &inner.parts.authority,
+            registry: &inner.parts.registry,
+            settings: &inner.settings,
+            mqtt: &inner.mqtt,
+        };
+        let answer = enrolment.enrol(request, now_ms()).await?;
+        inner.changes.device(&answer.device);
+        Ok(answer)
+    }
+
+    // === devices ===
+
+    fn views(&self) -> Views<'_> {
+        Views::new(&self.inner.store, &self.inner.parts.registry, &self.inner.connections)
+    }
+
+    /// A page of the devices behind `after`, by id.
+    pub async fn devices(&self, after: Option<&DeviceId>, limit: usize) -> Result<Vec<DeviceView>> {
+        self.views().devices(after, limit).await
+    }
+
+    /// One device.
+    pub async fn device(&self, id: &DeviceId) -> Result<DeviceView> {
+        self.views().device(id).await
+    }
+
+    /// The recent history of a device, oldest first.
+    pub async fn history(&self, id: &DeviceId) -> Result<Vec<HistoryPoint>> {
+        devices::history(&self.inner.store, id).await
+    }
+
+    /// The last events of a device, oldest first.
+    pub async fn events(&self, id: &DeviceId) -> Result<Vec<DeviceEvent>> {
+        if self.inner.store.devices.get(id.as_str()).await?.is_none() {
+            return Err(Error::DeviceMissing(id.clone()));
+        }
+        let events = self.inner.store.events.get(id.as_str()).await?;
+        Ok(events.map(|events| events.value.events.into()).unwrap_or_default())
+    }
+
+    /// Takes a device's right to connect away, for good, and ends its connection.
+    pub async fn revoke(&self, actor: &Actor, id: &DeviceId, reason: &str) -> Result<()> {
+        devices::revoke(&self.inner.store, actor, id, reason, now_ms()).await?;
+        self.disconnect(id);
+        self.inner.changes.device(id);
+        self.inner.rollouts.wake.notify_one();
+        Ok(())
+    }
+
+    /// Changes how a device behaves.
+    pub async fn configure(&self, actor: &Actor, id: &DeviceId, settings: &Settings) -> Result<()> {
+        if devices::configure(&self.inner.store, actor, id, settings, now_ms()).await? {
+            self.inner.connections.desired_changed(id);
+            self.inner.changes.device(id);
+        }
+        Ok(())
+    }
+
+    /// Gives a device a command and returns its id. An offline device gets it when it is back.
+    pub async fn command(&self, actor: &Actor, id: &DeviceId, kind: &CommandKind) -> Result<u64> {
+        let command = devices::command(&self.inner.store, actor, id, kind, now_ms()).await?;
+        self.inner.connections.desired_changed(id);
+        Ok(command)
+    }
+
+    // === rollouts ===
+
+    /// Starts a rollout.
+    pub async fn start_rollout(&self, actor: &Actor, request: RolloutRequest) -> Result<Rollout> {
+        self.inner.rollouts.start(actor, request, now_ms()).await
+    }
+
+    /// Pauses, resumes, aborts or rolls back a rollout.
+    pub async fn control_rollout(
+        &self,
+        actor: &Actor,
+        id: &RolloutId,
+        control: RolloutControl,
+    ) -> Result<Rollout> {
+        self.inner.rollouts.control(actor, id, control, now_ms()).await
+    }
+
+    /// A page of the rollouts before `after`, newest first.
+    pub async fn rollouts(&self, after: Option<&RolloutId>, limit: usize) -> Result<Vec<Rollout>> {
+        self.inner.rollouts.list(after, limit).await
+    }
+
+    /// A rollout and its devices, in their order.
+    pub async fn rollout(&self, id: &RolloutId) -> Result<(Rollout, Vec<RolloutDevice>)> {
+        self.inner.rollouts.get(id).await
+    }
+
+    // === trust ===
+
+    /// Forbids every release of `model` below `counter`, on every device, for good.
+    ///
+    /// Devices ask for the trust file when they connect, so those that are connected are sent away: their own spread
+    /// of reconnections keeps a large fleet from coming back at once.
+    pub async fn set_floor(
+        &self,
+        actor: &Actor,
+        model: &ModelName,
+        counter: u64,
+    ) -> Result<Arc<CurrentTrust>> {
+        let before = self.inner.parts.registry.trust();
+        let trust = self.inner.parts.registry.set_floor(actor, model, counter, now_ms()).await?;
+        if trust.file.version != before.file.version {
+            self.inner.connections.devices().iter().for_each(|device| self.disconnect(device));
+        }
+        Ok(trust)
+    }
+
+    fn disconnect(&self, device: &DeviceId) {
+        if let Some(broker) = &*self.inner.downlink.lock().unwrap_or_else(PoisonError::into_inner) {
+            broker.disconnect(self.inner.parts.authority.project(), device);
+        }
+    }
+}
+
+async fn open_segments(folder: PathBuf) -> Result<Segments> {
+    let opening = tokio::task::spawn_blocking({
+        let folder = folder.clone();
+        move || Segments::open(&folder)
+    });
+    Ok(opening.await.map_err(|_| flotilla_storage::Error::Closed { path: folder })??)
+}
+
+async fn sweep(store: Arc<Store>, stop: CancellationToken) {
+    let mut rounds = tokio::time::interval(SWEEP);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = rounds.tick() => {}
+        }
+        if let Err(error) = claims::sweep(&store, now_ms()).await {
+            tracing::error!(%error, "ended claims cannot be swept now");
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! What devices say: one task a connection, so that a slow or hostile device holds up nobody but itself.
+//!
+//! - `dispatch`: takes events from the broker and never waits; a device whose messages pile up is cut off and starts
+//!   over, which loses nothing because everything it sends is repeated until it is acknowledged.
+//! - `worker`: the conversation with one device.
+//! - `fetches`: the model bytes of one device, beside its conversation.
+
+mod dispatch;
+mod fetches;
+mod worker;
+
+pub(crate) use dispatch::Dispatcher;
+
+use crate::broker::Downlink;
+use crate::changes::Changes;
+use crate::connections::Connections;
+use crate::ingest::Ingest;
+use crate::rollout::Rollouts;
+use crate::store::Store;
+use crate::transfer::Transfers;
+use flotilla_protocol::ProjectId;
+use flotilla_registry::Registry;
+use std::sync::Arc;
+
+/// What every conversation needs.
+pub(crate) struct Core {
+    pub(crate) project: ProjectId,
+    pub(crate) store: Arc<Store>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) ingest: Arc<Ingest>,
+    pub(crate) transfers: Arc<Transfers>,
+    pub(crate) rollouts: Arc<Rollouts>,
+    pub(crate) changes: Changes,
+    pub(crate) downlink: Arc<dyn Downlink>,
+}

@@ -1,0 +1,455 @@
+//! The conversation with one device over one connection.
+//!
+//! Whatever a device sends, the conversation goes on: what cannot be used is counted, kept as the device's last problem,
+//! and logged once a connection.
+
+use super::Core;
+use super::fetches::Fetches;
+use crate::broker;
+use crate::connections::Connection;
+use crate::devices::{Health, ModelState, Problem, ReportHead, Traffic, sanitise};
+use crate::error::{Error, Result};
+use crate::ingest::Head;
+use crate::store;
+use crate::text::bounded;
+use crate::transfer::Refused;
+use bytes::Bytes;
+use flotilla_identity::now_ms;
+use flotilla_protocol::message::{
+    Fetch, Hello, Reply, ReplyBody, Reported, Request, RequestBody, Stream, TelemetryBatch, Upload,
+};
+use flotilla_protocol::topic::{Down, Up};
+use flotilla_protocol::{DeviceId, ErrorCode, codec, limits};
+use flotilla_storage::Batch;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// The protocol version that is spoken here.
+const PROTOCOL: u16 = 1;
+/// How often what a device got wrong, and when it was seen, is written down.
+const FLUSH: Duration = Duration::from_secs(15);
+/// A desired document that the device has not answered is sent again after this time, then after twice as long …
+const RESEND: Duration = Duration::from_secs(30);
+/// … and at least this often.
+const RESEND_MAX: Duration = Duration::from_secs(15 * 60);
+/// A desired document that could not be sent is tried again after this time.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A message of a device.
+pub(super) struct Mail {
+    pub(super) channel: Up,
+    pub(super) payload: Bytes,
+    /// Its share of the room for waiting messages.
+    pub(super) _room: OwnedSemaphorePermit,
+}
+
+/// A message that cannot be used.
+struct Unusable {
+    code: ErrorCode,
+    detail: String,
+}
+
+impl Unusable {
+    fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into() }
+    }
+}
+
+/// The state of one conversation.
+pub(super) struct Worker {
+    core: Arc<Core>,
+    device: DeviceId,
+    connection: Arc<Connection>,
+    stop: CancellationToken,
+    /// The hello of this connection.
+    hello: Option<Hello>,
+    /// Streams of which this connection has seen a batch.
+    streams: BTreeSet<Stream>,
+    /// Version of the last report of this connection.
+    report_version: Option<u64>,
+    /// The desired version that the device has answered.
+    answered: u64,
+    /// When the desired document is sent again, and how long after the last time.
+    resend: Option<(Instant, Duration)>,
+    fetches: Option<Fetches>,
+    /// What the device got wrong and is not written down yet.
+    health: Health,
+    warned: bool,
+}
+
+impl Worker {
+    pub(super) fn new(
+        core: Arc<Core>,
+        device: DeviceId,
+        connection: Arc<Connection>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            core,
+            device,
+            connection,
+            stop,
+            hello: None,
+            streams: BTreeSet::new(),
+            report_version: None,
+            answered: 0,
+            resend: None,
+            fetches: None,
+            health: Health::default(),
+            warned: false,
+        }
+    }
+
+    /// Talks until the connection ends. A step that has begun is finished: storing is never cut off half-way.
+    pub(super) async fn run(mut self, mut mail: mpsc::Receiver<Mail>) {
+        let _ended = Ended {
+            core: Arc::clone(&self.core),
+            device: self.device.clone(),
+            connection: Arc::clone(&self.connection),
+        };
+        let connection = Arc::clone(&self.connection);
+        self.core.changes.device(&self.device);
+        let mut flush = tokio::time::interval_at(Instant::now() + FLUSH, FLUSH);
+        while !self.stop.is_cancelled() {
+            let resend_at = self.resend.map(|(at, _)| at);
+            let resend = async {
+                match resend_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                received = mail.recv() => match received {
+                    Some(mail) => self.receive(mail).await,
+                    None => break,
+                },
+                () = connection.desired.notified(), if self.hello.is_some() => self.send_desired().await,
+                () = resend => self.send_desired().await,
+                _ = flush.tick() => self.write_down().await,
+            }
+        }
+        if let Some(fetches) = self.fetches.take() {
+            fetches.stop().await;
+        }
+        self.write_down().await;
+    }
+
+    async fn receive(&mut self, mail: Mail) {
+        self.connection.received(mail.payload.len(), now_ms());
+        let handled = match mail.channel {
+            Up::Hello => self.on_hello(&mail.payload).await,
+            _ if self.hello.is_none() => {
+                Err(Unusable::new(ErrorCode::WrongState, "the first message of a connection is a hello"))
+            }
+            Up::Reported => self.on_reported(&mail.payload).await,
+            Up::Telemetry | Up::Event => self.on_telemetry(mail.channel, &mail.payload).await,
+            Up::Fetch => self.on_fetch(&mail.payload).await,
+            Up::Request => self.on_request(&mail.payload).await,
+            Up::Upload => self.on_upload(&mail.payload).await,
+        };
+        if let Err(problem) = handled {
+            self.unusable(mail.channel, problem);
+        }
+    }
+
+    fn unusable(&mut self, channel: Up, problem: Unusable) {
+        let Unusable { code, detail } = problem;
+        let detail = bounded(&format!("{}: {detail}", channel.as_str()), 256);
+        if !std::mem::replace(&mut self.warned, true) {
+            tracing::warn!(device = %self.device, %code, detail, "a message cannot be used; further ones are counted");
+        }
+        self.health.refused_messages = self.health.refused_messages.saturating_add(1);
+        self.health.last_problem = Some(Problem { at_ms: now_ms(), code, detail });
+    }
+
+    // === messages ===
+
+    async fn on_hello(&mut self, payload: &[u8]) -> Result<(), Unusable> {
+        let hello: Hello = decode(payload)?;
+        if hello.protocol != PROTOCOL {
+            let detail = format!("protocol {} is not spoken here, only {PROTOCOL}", hello.protocol);
+            return Err(Unusable::new(ErrorCode::Unsupported, detail));
+        }
+        let repeated = self.hello.as_ref() == Some(&hello);
+        self.report_version = None;
+        self.answered = hello.desired_version;
+        if !repeated && let Err(error) = self.store_hello(&hello).await {
+            self.failed("its hello", &error);
+        }
+        self.hello = Some(hello);
+        self.core.changes.device(&self.device);
+        self.send_desired().await;
+        Ok(())
+    }
+
+    async fn store_hello(&mut self, hello: &Hello) -> Result<()> {
+        let (store, id, now_ms) = (&self.core.store, self.device.as_str().as_bytes(), now_ms());
+        let mut before = 0;
+        store
+            .modify(&store.devices, id, |device, _| {
+                before = device.hello_counter;
+                device.hello(hello, now_ms);
+                Ok(true)
+            })
+            .await?;
+        if hello.counter <= before {
+            tracing::warn!(device = %self.device, before, counter = hello.counter,
+                "a hello counter did not rise: the device's folder may have been copied or restored");
+        }
+        let mut overtaken = false;
+        store
+            .modify(&store.twins, id, |twin, _| {
+                overtaken = twin.overtake(hello.desired_version, now_ms);
+                Ok(overtaken)
+            })
+            .await?;
+        if overtaken {
+            tracing::warn!(device = %self.device, version = hello.desired_version,
+                "the device knows a newer desired document than these records: they seem to come from a backup");
+        }
+        Ok(())
+    }
+
+    async fn on_reported(&mut self, payload: &[u8]) -> Result<(), Unusable> {
+        let reported = sanitise(decode::<Reported>(payload)?)
+            .map_err(|code| Unusable::new(code, "the report names too many models or commands"))?;
+        if self.report_version.is_some_and(|last| reported.version <= last) {
+            return Ok(());
+        }
+        match self.store_report(&reported).await {
+            Ok(()) => {
+                self.report_version = Some(reported.version);
+                self.answered = self.answered.max(reported.desired_version);
+                self.core.rollouts.wake.notify_one();
+                self.core.changes.device(&self.device);
+            }
+            // The device repeats its report from time to time.
+            Err(error) => self.failed("its report", &error),
+        }
+        Ok(())
+    }
+
+    async fn store_report(&self, reported: &Reported) -> Result<()> {
+        let (store, now_ms) = (&self.core.store, now_ms());
+        let head = store.reports.get(self.device.as_str()).await?;
+        let mut known = store::all(&store.models, &ModelState::prefix(&self.device)).await?;
+        let mut batch = Batch::new();
+        let new = ReportHead {
+            device: Some(self.device.clone()),
+            counter: self.hello.as_ref().map_or(0, |hello| hello.counter),
+            version: reported.version,
+            desired_version: reported.desired_version,
+            at_ms: now_ms,
+        };
+        store::put(&store.reports, &mut batch, head.as_ref(), &new)?;
+        for (model, report) in &reported.models {
+            let state =
+                ModelState { device: self.device.clone(), model: model.clone(), report: report.clone() };
+            let at = known.iter().position(|known| known.value.model == *model);
+            let found = at.map(|at| known.swap_remove(at));
+            if found.as_ref().is_none_or(|found| found.value != state) {
+                store::put(&store.models, &mut batch, found.as_ref(), &state)?;
+            }
+        }
+        for gone in &known {
+            store.models.delete(&mut batch, gone)?;
+        }
+        store.commit(batch).await?;
+        if reported.commands.is_empty() {
+            return Ok(());
+        }
+        let mut finished = false;
+        store
+            .modify(&store.twins, self.device.as_str().as_bytes(), |twin, _| {
+                finished = twin.finish(&reported.commands, now_ms);
+                Ok(finished)
+            })
+            .await?;
+        if finished {
+            self.core.connections.desired_changed(&self.device);
+        }
+        Ok(())
+    }
+
+    async fn on_telemetry(&mut self, channel: Up, payload: &[u8]) -> Result<(), Unusable> {
+        let batch: TelemetryBatch = decode(payload)?;
+        batch.check().map_err(|code| Unusable::new(code, "a batch is out of order or over its bound"))?;
+        if (batch.stream == Stream::Event) != (channel == Up::Event) {
+            return Err(Unusable::new(ErrorCode::Malformed, "a batch came on the topic of another stream"));
+        }
+        if self.hello.as_ref().is_none_or(|hello| hello.epoch != batch.epoch) {
+            return Err(Unusable::new(ErrorCode::Malformed, "a batch is of another epoch than the hello"));
+        }
+        let stream = batch.stream;
+        let head = if self.streams.contains(&stream) { Head::Follows } else { Head::Oldest };
+        match self.core.ingest.store(&self.device, batch, head, now_ms()).await {
+            Ok(stored) => {
+                self.streams.insert(stream);
+                let _ = self.publish(Down::Ack, &stored.ack).await;
+                if stored.missing > 0 {
+                    let detail = format!("{} records are missing without a word", stored.missing);
+                    return Err(Unusable::new(ErrorCode::Malformed, detail));
+                }
+                if stored.refused > 0 {
+                    let detail =
+                        format!("{} records are over {} bytes", stored.refused, limits::TELEMETRY_RECORD);
+                    return Err(Unusable::new(ErrorCode::TooLarge, detail));
+                }
+            }
+            // Not acknowledged: the device keeps the records and sends them again.
+            Err(error) => self.failed("its records", &error),
+        }
+        Ok(())
+    }
+
+    async fn on_fetch(&mut self, payload: &[u8]) -> Result<(), Unusable> {
+        let fetch: Fetch = decode(payload)?;
+        let fetches = match self.fetches.take() {
+            Some(fetches) => fetches,
+            None => {
+                let (core, device) = (Arc::clone(&self.core), self.device.clone());
+                Fetches::start(core, device, Arc::clone(&self.connection), self.stop.clone())
+            }
+        };
+        let pushed = fetches.push(fetch);
+        self.fetches = Some(fetches);
+        if let Err(fetch) = pushed {
+            let refused = Refused { code: ErrorCode::Busy, detail: "too many fetches at once".into() };
+            let _ = self.publish(Down::Reply, &refused.reply(fetch.id)).await;
+        }
+        Ok(())
+    }
+
+    async fn on_request(&mut self, payload: &[u8]) -> Result<(), Unusable> {
+        let request: Request = decode(payload)?;
+        let trust = self.core.registry.trust();
+        let body = match request.body {
+            RequestBody::Desired => {
+                self.send_desired().await;
+                ReplyBody::Ok
+            }
+            RequestBody::Trust { have } if have < trust.file.version => {
+                ReplyBody::Trust(trust.envelope.to_vec())
+            }
+            RequestBody::Trust { .. } => ReplyBody::Ok,
+            RequestBody::Unknown => unsupported("this request is not known here"),
+        };
+        let _ = self.publish(Down::Reply, &Reply { id: request.id, body }).await;
+        Ok(())
+    }
+
+    async fn on_upload(&mut self, payload: &[u8]) -> Result<(), Unusable> {
+        let upload: Upload = decode(payload)?;
+        let reply = Reply { id: upload.id, body: unsupported("uploads are not taken here") };
+        let _ = self.publish(Down::Reply, &reply).await;
+        Ok(())
+    }
+
+    // === answers ===
+
+    /// Signs the desired document as of now and sends it; again and again while the device does not answer.
+    async fn send_desired(&mut self) {
+        let sent = self.try_send_desired().await;
+        self.resend = match sent {
+            Ok(version) if self.answered >= version => None,
+            Ok(_) => {
+                let pause = self.resend.map_or(RESEND, |(_, pause)| (pause * 2).clamp(RESEND, RESEND_MAX));
+                Some((Instant::now() + pause, pause))
+            }
+            // The connection is over; the next one begins with a hello.
+            Err(Error::Broker(broker::Error::NotConnected { .. })) => None,
+            Err(error) => {
+                self.failed("its desired document", &error);
+                let pause = self.resend.map_or(RETRY, |(_, pause)| (pause * 2).min(RESEND_MAX));
+                Some((Instant::now() + pause, pause))
+            }
+        };
+    }
+
+    async fn try_send_desired(&self) -> Result<u64> {
+        let found = self.core.store.twins.get(self.device.as_str()).await?;
+        let twin = found.ok_or_else(|| Error::DeviceMissing(self.device.clone()))?.value;
+        let sealed = self.core.registry.seal_desired(&twin.document(&self.core.project, now_ms()))?;
+        self.publish_bytes(Down::Desired, sealed).await?;
+        Ok(twin.version)
+    }
+
+    async fn publish(&self, channel: Down, message: &impl Serialize) -> Result<(), broker::Error> {
+        self.publish_bytes(channel, codec::encode(message).into()).await
+    }
+
+    async fn publish_bytes(&self, channel: Down, payload: Bytes) -> Result<(), broker::Error> {
+        let size = payload.len();
+        tokio::select! {
+            // Only a shutdown or a newer connection stops a conversation: this one is over.
+            () = self.stop.cancelled() => {
+                let (project, device) = (self.core.project.clone(), self.device.clone());
+                Err(broker::Error::NotConnected { project, device })
+            }
+            published = self.core.downlink.publish(&self.core.project, &self.device, channel, payload) => {
+                published.inspect(|()| self.connection.sent(size))
+            }
+        }
+    }
+
+    // === bookkeeping ===
+
+    fn failed(&self, what: &'static str, error: &Error) {
+        tracing::error!(device = %self.device, what, code = %error.code(), %error, "a device cannot be served now");
+    }
+
+    /// Writes down when the device was last seen, what it got wrong and how much it talked.
+    async fn write_down(&mut self) {
+        let (store, seen_ms) = (&self.core.store, self.connection.last_seen_ms());
+        let (health, traffic) = (self.health.clone(), self.connection.traffic());
+        let new = self.connection.uncounted();
+        if new == Traffic::default() && health == Health::default() {
+            return;
+        }
+        let written = store
+            .modify(&store.devices, self.device.as_str().as_bytes(), |device, _| {
+                device.last_seen_ms = device.last_seen_ms.max(Some(seen_ms));
+                device.health.absorb(&health);
+                device.traffic = device.traffic.plus(new);
+                Ok(true)
+            })
+            .await;
+        match written {
+            Ok(_) => {
+                self.health = Health::default();
+                self.connection.counted(traffic);
+            }
+            Err(error) => self.failed("its health", &error),
+        }
+    }
+}
+
+/// Forgets the connection when its conversation ends, however it ends.
+struct Ended {
+    core: Arc<Core>,
+    device: DeviceId,
+    connection: Arc<Connection>,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.core.connections.end(&self.device, &self.connection);
+        self.core.changes.device(&self.device);
+    }
+}
+
+fn unsupported(detail: &str) -> ReplyBody {
+    ReplyBody::Error { code: ErrorCode::Unsupported, detail: detail.into() }
+}
+
+fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Unusable> {
+    codec::decode(payload, limits::MQTT_PAYLOAD)
+        .map_err(|error| Unusable::new(error.code(), error.to_string()))
+}

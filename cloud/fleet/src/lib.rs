@@ -1,0 +1,42 @@
+//! Devices, twins, rollouts, telemetry and the embedded MQTT broker.
+//!
+//! - [`broker`], [`ca`]: the devices' connections and certificates.
+//! - `claims`, `enrol`: a claim code turns a box into a device.
+//! - `devices`: what a device is, what it should run and what it says it runs.
+//! - `inbound`, `transfer`, `ingest`: what devices say, the model bytes they pull, the records they send.
+//! - `rollout`: a release goes to many devices, a wave at a time.
+//! - [`Fleet`]: all of it, started and stopped together.
+//!
+//! The desired document of a device is level-triggered: it is signed and sent after each hello and on every change, and
+//! a lost one heals by itself. Every change that an operator or a rollout makes commits together with its audit record.
+
+mod authority;
+pub mod broker;
+pub mod ca;
+mod changes;
+mod claims;
+mod connections;
+mod devices;
+mod enrol;
+mod error;
+mod fleet;
+mod inbound;
+mod ingest;
+mod rollout;
+mod store;
+mod text;
+mod transfer;
+
+pub use changes::Change;
+pub use claims::{CLAIM_TTL_MS, CLAIM_USES, Claim, ClaimRequest};
+pub use devices::{
+    Certificate, Device, DeviceState, DeviceView, Health, ModelState, ModelView, Problem, ReleaseView,
+    ReportHead, Traffic, Twin,
+};
+pub use error::{Error, Result};
+pub use fleet::{Fleet, FleetConfig, FleetParts};
+pub use ingest::{DeviceEvent, DeviceEvents, HistoryPoint, LatestSample, Rollup};
+pub use rollout::{
+    Action, Observation, Observations, Reason, Report, Rollout, RolloutControl, RolloutDevice,
+    RolloutRequest, RolloutState, Sent, Status, Wanted, Wave, WaveSpec, plan, resolve,
+};

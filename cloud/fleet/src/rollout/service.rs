@@ -1,0 +1,277 @@
+//! What an operator does with rollouts: start, control, ask.
+
+use super::state::{Reason, Rollout, RolloutDevice, RolloutState, Wanted, WaveSpec, resolve};
+use crate::changes::Changes;
+use crate::connections::Connections;
+use crate::error::{Error, Result};
+use crate::store::{self, Store};
+use flotilla_identity::{Actor, audit};
+use flotilla_protocol::{DeviceId, Digest, ErrorCode, ModelName, RolloutId};
+use flotilla_registry::{Registry, Release};
+use flotilla_storage::Batch;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// Devices of one rollout at most.
+const ROLLOUT_DEVICES: usize = 100_000;
+/// How long a device may take, unless the operator says otherwise.
+const DEADLINE_S: u64 = 30 * 60;
+/// The longest that an operator may say: 90 days.
+const DEADLINE_MAX_S: u64 = 90 * 24 * 60 * 60;
+/// Targets that are written in one commit.
+const COMMIT_TARGETS: usize = 1_000;
+/// One canary, then the rest.
+const DEFAULT_WAVES: &[WaveSpec] = &[WaveSpec::Devices(1), WaveSpec::Rest];
+
+/// What is to be rolled out, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutRequest {
+    /// The model.
+    pub model: ModelName,
+    /// The release; the newest where none is named.
+    #[serde(default)]
+    pub release: Option<Digest>,
+    /// The devices; every active one where none are named.
+    #[serde(default)]
+    pub devices: Option<Vec<DeviceId>>,
+    /// The waves; one canary and then the rest where none are named.
+    #[serde(default)]
+    pub waves: Option<Vec<WaveSpec>>,
+    /// How long a device may take, in seconds.
+    #[serde(default)]
+    pub deadline_s: Option<u64>,
+}
+
+impl RolloutRequest {
+    /// The newest release of a model to every active device, one canary first.
+    pub fn newest(model: ModelName) -> Self {
+        Self { model, release: None, devices: None, waves: None, deadline_s: None }
+    }
+}
+
+/// What an operator does to a rollout that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutControl {
+    /// Touch no further device.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Stop; devices keep what they were told.
+    Abort,
+    /// Stop, and send every touched device back.
+    Rollback,
+}
+
+impl RolloutControl {
+    fn participle(self) -> &'static str {
+        match self {
+            Self::Pause => "paused",
+            Self::Resume => "resumed",
+            Self::Abort => "aborted",
+            Self::Rollback => "rolled back",
+        }
+    }
+}
+
+/// Starts, performs and controls rollouts.
+pub(crate) struct Rollouts {
+    pub(crate) store: Arc<Store>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) changes: Changes,
+    /// Told when there may be something to do.
+    pub(crate) wake: Notify,
+}
+
+impl Rollouts {
+    // === operators ===
+
+    /// Starts a rollout. Its devices are resolved now: one that enrols later is not part of it.
+    pub(crate) async fn start(&self, actor: &Actor, request: RolloutRequest, now_ms: u64) -> Result<Rollout> {
+        let deadline_s = request.deadline_s.unwrap_or(DEADLINE_S);
+        if !(1..=DEADLINE_MAX_S).contains(&deadline_s) {
+            return Err(Error::Invalid(format!(
+                "a deadline is 1 to {DEADLINE_MAX_S} seconds, not {deadline_s}"
+            )));
+        }
+        let release = self.release(&request).await?;
+        let targets = self.targets(request.devices).await?;
+        if self.store.rollouts.find_unique(Rollout::MODEL, request.model.as_str()).await?.is_some() {
+            return Err(Error::RolloutUnderWay(request.model));
+        }
+        let id = new_id(now_ms);
+        let (waves, targets) = resolve(&id, targets, request.waves.as_deref().unwrap_or(DEFAULT_WAVES));
+        let rollout = Rollout {
+            id,
+            model: request.model,
+            wanted: Wanted {
+                release: release.digest,
+                envelope_bytes: release.envelope_bytes,
+                version: release.version,
+                counter: release.counter,
+            },
+            waves,
+            state: RolloutState::Running,
+            wave: 0,
+            deadline_ms: deadline_s * 1000,
+            counted_from_ms: now_ms,
+            created_by: actor.id.clone(),
+            created_at_ms: now_ms,
+            finished_at_ms: None,
+            reason: None,
+        };
+        // The rollout exists once its own record does, which comes last: a start that is cut off has started nothing.
+        let mut pages = targets.chunks(COMMIT_TARGETS).peekable();
+        while let Some(page) = pages.next() {
+            let mut batch = Batch::new();
+            for target in page {
+                self.store.rollout_devices.insert(&mut batch, target)?;
+            }
+            if pages.peek().is_none() {
+                self.store.rollouts.insert(&mut batch, &rollout)?;
+                let detail = json!({
+                    "model": rollout.model, "release": rollout.wanted.release, "counter": rollout.wanted.counter,
+                    "devices": targets.len(), "waves": rollout.waves,
+                });
+                audit::record(&mut batch, actor, "rollout:create", &subject(&rollout.id), detail, now_ms)?;
+            }
+            if !self.store.try_commit(batch).await? {
+                return Err(Error::RolloutUnderWay(rollout.model));
+            }
+        }
+        tracing::info!(rollout = %rollout.id, model = %rollout.model, devices = targets.len(), "a rollout begins");
+        self.changes.rollout(&rollout.id);
+        self.wake.notify_one();
+        Ok(rollout)
+    }
+
+    async fn release(&self, request: &RolloutRequest) -> Result<Release> {
+        let release = match &request.release {
+            Some(digest) => self.registry.find_release(digest).await?,
+            None => {
+                let newest = self.registry.latest_release(&request.model).await?;
+                newest.ok_or_else(|| Error::NoRelease(request.model.clone()))?
+            }
+        };
+        if release.model != request.model {
+            return Err(Error::Invalid(format!(
+                "release {} is one of model {}, not of {}",
+                release.digest.short(),
+                release.model,
+                request.model
+            )));
+        }
+        let floor = self.registry.trust().file.floor(&release.model);
+        if release.counter < floor {
+            return Err(Error::Invalid(format!(
+                "release {} of model {} is below the floor {floor}: devices refuse it",
+                release.counter, release.model
+            )));
+        }
+        Ok(release)
+    }
+
+    async fn targets(&self, named: Option<Vec<DeviceId>>) -> Result<BTreeSet<DeviceId>> {
+        let targets: BTreeSet<DeviceId> = match named {
+            Some(named) => {
+                let named: BTreeSet<DeviceId> = named.into_iter().collect();
+                for id in &named {
+                    let device = self.store.devices.get(id.as_str()).await?;
+                    let device = device.ok_or_else(|| Error::DeviceMissing(id.clone()))?;
+                    if !device.value.is_active() {
+                        return Err(Error::DeviceRevoked(id.clone()));
+                    }
+                }
+                named
+            }
+            None => {
+                let all = store::all(&self.store.devices, &[]).await?;
+                all.into_iter().filter(|d| d.value.is_active()).map(|d| d.value.id).collect()
+            }
+        };
+        if targets.is_empty() {
+            return Err(Error::Invalid("there is no active device to roll out to: enrol one first".into()));
+        }
+        if targets.len() > ROLLOUT_DEVICES {
+            return Err(Error::Busy { what: "the devices of one rollout", bound: ROLLOUT_DEVICES });
+        }
+        Ok(targets)
+    }
+
+    /// Does what an operator wants with a rollout. Repeating it changes nothing.
+    pub(crate) async fn control(
+        &self,
+        actor: &Actor,
+        id: &RolloutId,
+        control: RolloutControl,
+        now_ms: u64,
+    ) -> Result<Rollout> {
+        let changed = self
+            .store
+            .modify(&self.store.rollouts, id.as_str().as_bytes(), |rollout, batch| {
+                use RolloutState::{Aborted, Failed, Paused, RolledBack, Running};
+                match (control, rollout.state) {
+                    (RolloutControl::Pause, Paused)
+                    | (RolloutControl::Resume, Running)
+                    | (RolloutControl::Abort, Aborted)
+                    | (RolloutControl::Rollback, Failed | RolledBack) => return Ok(false),
+                    (RolloutControl::Pause, Running) => rollout.state = Paused,
+                    (RolloutControl::Resume, Paused) => {
+                        rollout.state = Running;
+                        rollout.counted_from_ms = now_ms;
+                    }
+                    (RolloutControl::Abort, Running | Paused) => rollout.finish(Aborted, now_ms),
+                    (RolloutControl::Rollback, Running | Paused) => {
+                        let detail = format!("{} rolled it back", actor.id);
+                        rollout.fail(Reason { code: ErrorCode::Cancelled, detail, device: None });
+                    }
+                    _ => {
+                        return Err(Error::RolloutState {
+                            rollout: id.clone(),
+                            state: rollout.state.as_str(),
+                            action: control.participle(),
+                        });
+                    }
+                }
+                let detail = json!({ "control": control, "state": rollout.state });
+                audit::record(batch, actor, "rollout:control", &subject(id), detail, now_ms)?;
+                Ok(true)
+            })
+            .await?;
+        let rollout = changed.ok_or_else(|| Error::RolloutMissing(id.clone()))?;
+        self.changes.rollout(id);
+        self.wake.notify_one();
+        Ok(rollout)
+    }
+
+    // === questions ===
+
+    /// A page of the rollouts before `after`, newest first.
+    pub(crate) async fn list(&self, after: Option<&RolloutId>, limit: usize) -> Result<Vec<Rollout>> {
+        let after = after.map(|id| id.as_str().as_bytes());
+        let page = self.store.rollouts.list_backwards(after, limit).await?;
+        Ok(page.items.into_iter().map(|rollout| rollout.value).collect())
+    }
+
+    /// A rollout and its devices, in their order.
+    pub(crate) async fn get(&self, id: &RolloutId) -> Result<(Rollout, Vec<RolloutDevice>)> {
+        let rollout = self.store.rollouts.get(id.as_str()).await?;
+        let rollout = rollout.ok_or_else(|| Error::RolloutMissing(id.clone()))?.value;
+        let devices = store::all(&self.store.rollout_devices, &RolloutDevice::prefix(id)).await?;
+        Ok((rollout, devices.into_iter().map(|device| device.value).collect()))
+    }
+}
+
+/// A new id. Ids order by time, so that the newest rollouts can be listed first.
+fn new_id(now_ms: u64) -> RolloutId {
+    RolloutId::new(format!("rollout-{now_ms:012x}-{:08x}", rand::random::<u32>()))
+        .expect("hex digits and dashes make an id")
+}
+
+pub(super) fn subject(id: &RolloutId) -> String {
+    format!("rollout/{id}")
+}

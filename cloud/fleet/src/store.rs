@@ -1,0 +1,112 @@
+//! The fleet's records, in one place.
+
+use crate::claims::Claim;
+use crate::devices::{Device, ModelState, ReportHead, Twin};
+use crate::error::{Error, Result};
+use crate::ingest::{DeviceEvents, FoldPosition, LatestSample, Rollup};
+use crate::rollout::{Rollout, RolloutDevice};
+use flotilla_storage::{Batch, Collection, Entity, PAGE_ENTITIES, Page, Records, Versioned};
+use std::sync::Arc;
+
+/// How often a change starts again because another changed the same record in between.
+pub(crate) const ATTEMPTS: usize = 16;
+
+/// The collections of the fleet.
+pub(crate) struct Store {
+    records: Arc<dyn Records>,
+    pub(crate) claims: Collection<Claim>,
+    pub(crate) devices: Collection<Device>,
+    pub(crate) twins: Collection<Twin>,
+    pub(crate) reports: Collection<ReportHead>,
+    pub(crate) models: Collection<ModelState>,
+    pub(crate) rollouts: Collection<Rollout>,
+    pub(crate) rollout_devices: Collection<RolloutDevice>,
+    pub(crate) rollups: Collection<Rollup>,
+    pub(crate) samples: Collection<LatestSample>,
+    pub(crate) events: Collection<DeviceEvents>,
+    pub(crate) fold: Collection<FoldPosition>,
+}
+
+impl Store {
+    pub(crate) fn new(records: Arc<dyn Records>) -> Self {
+        Self {
+            claims: Collection::new(records.clone()),
+            devices: Collection::new(records.clone()),
+            twins: Collection::new(records.clone()),
+            reports: Collection::new(records.clone()),
+            models: Collection::new(records.clone()),
+            rollouts: Collection::new(records.clone()),
+            rollout_devices: Collection::new(records.clone()),
+            rollups: Collection::new(records.clone()),
+            samples: Collection::new(records.clone()),
+            events: Collection::new(records.clone()),
+            fold: Collection::new(records.clone()),
+            records,
+        }
+    }
+
+    pub(crate) async fn commit(&self, batch: Batch) -> Result<()> {
+        self.records.commit(batch).await?;
+        Ok(())
+    }
+
+    /// Commits; `false` if another changed one of the records first.
+    pub(crate) async fn try_commit(&self, batch: Batch) -> Result<bool> {
+        match self.commit(batch).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_conflict() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Changes one entity, again from what is there if another changed it first. `change` may also add to the batch
+    /// and says whether anything is to be written. Returns the entity as it is then; `None` if there is none.
+    pub(crate) async fn modify<T: Entity>(
+        &self,
+        collection: &Collection<T>,
+        id: &[u8],
+        mut change: impl FnMut(&mut T, &mut Batch) -> Result<bool>,
+    ) -> Result<Option<T>> {
+        for _ in 0..ATTEMPTS {
+            let Some(found) = collection.get(id).await? else { return Ok(None) };
+            let mut batch = Batch::new();
+            let mut value = found.value.clone();
+            if !change(&mut value, &mut batch)? {
+                return Ok(Some(found.value));
+            }
+            collection.update(&mut batch, &found, &value)?;
+            if self.try_commit(batch).await? {
+                return Ok(Some(value));
+            }
+        }
+        Err(Error::Contended(format!("{}/{}", T::TABLE.as_str(), id.escape_ascii())))
+    }
+}
+
+/// Every entity whose id starts with `prefix`, page by page.
+pub(crate) async fn all<T: Entity>(collection: &Collection<T>, prefix: &[u8]) -> Result<Vec<Versioned<T>>> {
+    let mut all = Vec::new();
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let Page { items, next } = collection.list_prefix(prefix, after.as_deref(), PAGE_ENTITIES).await?;
+        all.extend(items);
+        match next {
+            Some(next) => after = Some(next),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// Writes an entity whatever was there: `found` is what this writer, the only one, read before.
+pub(crate) fn put<T: Entity>(
+    collection: &Collection<T>,
+    batch: &mut Batch,
+    found: Option<&Versioned<T>>,
+    value: &T,
+) -> Result<()> {
+    match found {
+        Some(found) => collection.update(batch, found, value)?,
+        None => collection.insert(batch, value)?,
+    }
+    Ok(())
+}

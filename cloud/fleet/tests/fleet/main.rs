@@ -1,0 +1,6 @@
+//! The fleet over real connections: broker, certificates, twins, transfers, telemetry and rollouts.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod devices;
+mod rollouts;
+mod support;
