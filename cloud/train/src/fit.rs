@@ -1,0 +1,280 @@
+//! The training itself: epochs, steps, the best weights so far.
+
+use std::fmt;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::tensor::{Device, Tensor, TensorData, activation::log_softmax};
+use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
+
+use crate::augment::Augmenter;
+use crate::fold::Folded;
+use crate::network::{Network, numbers};
+use crate::plan::Plan;
+use crate::schedule::Schedule;
+use crate::{Config, EpochMetrics, Error, Images, Observer, Result, export};
+
+/// Images measured at once.
+const EVALUATION_BATCH: usize = 128;
+/// Room of the optimiser's second moment: small gradients of normalised layers must not vanish beside it.
+const ADAM_EPSILON: f32 = 1e-8;
+
+/// A trained model and how it came about.
+#[derive(Clone, PartialEq)]
+pub struct Trained {
+    /// The file, with the weights of `best_epoch`.
+    pub onnx: Vec<u8>,
+    /// Numbers that the exported model has.
+    pub parameters: u64,
+    /// Epochs that ran.
+    pub epochs: u32,
+    /// The epoch whose weights are in the file, from 1: the one with the lowest validation loss.
+    pub best_epoch: u32,
+    /// Time that all epochs took.
+    pub seconds: f64,
+    /// What each epoch gave.
+    pub history: Vec<EpochMetrics>,
+}
+
+/// Debug output without the weights.
+impl fmt::Debug for Trained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trained")
+            .field("onnx_bytes", &self.onnx.len())
+            .field("parameters", &self.parameters)
+            .field("epochs", &self.epochs)
+            .field("best_epoch", &self.best_epoch)
+            .field("seconds", &self.seconds)
+            .field("last", &self.history.last())
+            .finish()
+    }
+}
+
+/// Trains on `train`, chooses an epoch by `validation`, and gives that epoch's weights as an ONNX file.
+pub fn train(
+    config: &Config,
+    train: &Images,
+    validation: &Images,
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
+    config.validate()?;
+    train.check("training")?;
+    train.check_classes()?;
+    validation.check("validation")?;
+    validation.check_like(train, "validation")?;
+    let plan = Plan::new(config.algorithm, train);
+    plan.check_memory((config.batch_size as usize).max(EVALUATION_BATCH))?;
+    // Inside a pool of its own, the loop itself runs on a worker: handing each small operation over to another
+    // pool would cost more than many of them take.
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(config.threads as usize)
+        .thread_name(|index| format!("train-{index}"))
+        .build()
+        .map_err(Error::Threads)?;
+    let started = Instant::now();
+    let fitted = pool.install(|| Fit::new(config, &plan, train, validation).run(observer))?;
+    let folded = Folded::new(fitted.network.weights()?);
+    if !folded.is_finite() {
+        return Err(Error::Diverged { epoch: fitted.best_epoch, learning_rate: config.learning_rate });
+    }
+    let parameters = folded.parameters();
+    let onnx = export::onnx(folded, &plan, config.algorithm.name(), &train.classes)?;
+    tracing::debug!(parameters, bytes = onnx.len(), best_epoch = fitted.best_epoch, "trained");
+    Ok(Trained {
+        onnx,
+        parameters,
+        epochs: fitted.history.len() as u32,
+        best_epoch: fitted.best_epoch,
+        seconds: started.elapsed().as_secs_f64(),
+        history: fitted.history,
+    })
+}
+
+/// The best network found, ready to be measured.
+pub(crate) struct Fitted {
+    pub(crate) network: Network,
+    pub(crate) best_epoch: u32,
+    pub(crate) history: Vec<EpochMetrics>,
+}
+
+/// A training in progress.
+pub(crate) struct Fit<'a> {
+    config: &'a Config,
+    train: &'a Images,
+    validation: &'a Images,
+    augmenter: Augmenter,
+    rng: StdRng,
+    device: Device,
+    network: Network,
+    optimizer: ModuleOptimizer,
+    schedule: Schedule,
+    step: u64,
+}
+
+/// What was right and how wrong the rest was.
+#[derive(Default)]
+struct Tally {
+    images: usize,
+    right: usize,
+    loss: f64,
+}
+
+impl<'a> Fit<'a> {
+    pub(crate) fn new(config: &'a Config, plan: &Plan, train: &'a Images, validation: &'a Images) -> Self {
+        let mut rng = StdRng::seed_from_u64(config.seed);
+        let device = Device::flex().autodiff();
+        let network = Network::new(plan, &mut rng, &device);
+        let optimizer = AdamWConfig::new()
+            .with_weight_decay(config.weight_decay as f32)
+            .with_epsilon(ADAM_EPSILON)
+            .init();
+        let steps = batches(train.len(), config.batch_size as usize).count() as u64;
+        let rise = u64::from(config.warmup_epochs) * steps;
+        Self {
+            config,
+            train,
+            validation,
+            augmenter: Augmenter::new(config.augment.clone(), train),
+            rng,
+            device,
+            network,
+            optimizer,
+            schedule: Schedule::new(config.learning_rate, rise, u64::from(config.epochs) * steps),
+            step: 0,
+        }
+    }
+
+    pub(crate) fn run(mut self, observer: &mut dyn Observer) -> Result<Fitted> {
+        let mut history: Vec<EpochMetrics> = Vec::new();
+        let mut kept: Option<(EpochMetrics, Network)> = None;
+        for epoch in 1..=self.config.epochs {
+            let started = Instant::now();
+            let trained = self.epoch(epoch, observer)?;
+            let network = self.network.valid();
+            let measured = measure(&network, self.validation)?;
+            let metrics = EpochMetrics {
+                epoch,
+                of: self.config.epochs,
+                train_loss: trained.loss / trained.images as f64,
+                train_accuracy: trained.right as f64 / trained.images as f64,
+                validation_loss: measured.loss / measured.images as f64,
+                validation_accuracy: measured.right as f64 / measured.images as f64,
+                learning_rate: self.schedule.rate(self.step.saturating_sub(1)),
+                seconds: started.elapsed().as_secs_f64(),
+            };
+            if !metrics.validation_loss.is_finite() {
+                return Err(self.diverged(epoch));
+            }
+            // Of a few hundred images one more or less is right by chance: the loss tells epochs apart that the
+            // accuracy cannot.
+            if kept.as_ref().is_none_or(|(best, _)| metrics.validation_loss < best.validation_loss) {
+                kept = Some((metrics, network));
+            }
+            history.push(metrics);
+            observer.epoch(metrics);
+            let since = kept.as_ref().map_or(0, |(best, _)| epoch - best.epoch);
+            if self.config.patience > 0 && since >= self.config.patience {
+                break;
+            }
+        }
+        let (best, network) = kept.ok_or(Error::Engine { what: "a history" })?;
+        Ok(Fitted { network, best_epoch: best.epoch, history })
+    }
+
+    fn epoch(&mut self, epoch: u32, observer: &dyn Observer) -> Result<Tally> {
+        let mut order: Vec<usize> = (0..self.train.len()).collect();
+        order.shuffle(&mut self.rng);
+        let mut tally = Tally::default();
+        for range in batches(order.len(), self.config.batch_size as usize) {
+            if observer.cancelled() {
+                return Err(Error::Cancelled { epoch });
+            }
+            let (loss, right) = self.learn(&order[range.clone()])?;
+            if !loss.is_finite() {
+                return Err(self.diverged(epoch));
+            }
+            tally.images += range.len();
+            tally.right += right;
+            tally.loss += loss * range.len() as f64;
+        }
+        Ok(tally)
+    }
+
+    /// One step on the images of a batch: its mean loss, and how many of its images were right.
+    fn learn(&mut self, batch: &[usize]) -> Result<(f64, usize)> {
+        let train = self.train;
+        let mut pixels = Vec::with_capacity(batch.len() * train.values());
+        batch.iter().for_each(|&index| self.augmenter.apply(train.image(index), &mut self.rng, &mut pixels));
+        let labels: Vec<u32> = batch.iter().map(|&index| train.labels[index]).collect();
+        let logits = self.network.forward(tensor(pixels, batch.len(), train, &self.device))?;
+        let right = count_right(&numbers(logits.clone())?, &labels);
+        let targets = self.targets(&labels);
+        let loss = -(log_softmax(logits, 1) * targets).sum() / batch.len() as f32;
+        let value = numbers(loss.clone())?.first().copied().ok_or(Error::Engine { what: "a loss" })?;
+        if value.is_finite() {
+            let gradients = GradientsParams::from_grads(loss.backward(), &self.network);
+            let rate = self.schedule.rate(self.step);
+            self.network = self.optimizer.step(rate, self.network.clone(), gradients);
+            self.step += 1;
+        }
+        Ok((value.into(), right))
+    }
+
+    /// The wanted probabilities, smoothed.
+    fn targets(&self, labels: &[u32]) -> Tensor<2> {
+        let classes = self.train.classes.len();
+        let smoothing = self.config.label_smoothing as f32;
+        let mut values = vec![smoothing / classes as f32; labels.len() * classes];
+        for (row, &label) in values.chunks_exact_mut(classes).zip(labels) {
+            row[label as usize] += 1.0 - smoothing;
+        }
+        Tensor::from_data(TensorData::new(values, [labels.len(), classes]), &self.device)
+    }
+
+    fn diverged(&self, epoch: u32) -> Error {
+        Error::Diverged { epoch, learning_rate: self.config.learning_rate }
+    }
+}
+
+/// The places of each batch. A last batch too small for its statistics to mean anything is left out: the next epoch
+/// shuffles its images elsewhere.
+fn batches(images: usize, size: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let rest = images % size;
+    let end = if images > size && rest * 4 < size { images - rest } else { images };
+    (0..end).step_by(size).map(move |start| start..(start + size).min(end))
+}
+
+/// How the network does on images.
+fn measure(network: &Network, images: &Images) -> Result<Tally> {
+    let (device, classes) = (Device::flex(), images.classes.len());
+    let mut tally = Tally::default();
+    for start in (0..images.len()).step_by(EVALUATION_BATCH) {
+        let range = start..(start + EVALUATION_BATCH).min(images.len());
+        let pixels = images.pixels[range.start * images.values()..range.end * images.values()].to_vec();
+        let logits = numbers(network.forward(tensor(pixels, range.len(), images, &device))?)?;
+        let labels = &images.labels[range.clone()];
+        tally.images += range.len();
+        tally.right += count_right(&logits, labels);
+        for (row, &label) in logits.chunks_exact(classes).zip(labels) {
+            let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let sum: f64 = row.iter().map(|&v| f64::from(v - highest).exp()).sum();
+            tally.loss += sum.ln() - f64::from(row[label as usize] - highest);
+        }
+    }
+    Ok(tally)
+}
+
+pub(crate) fn tensor(pixels: Vec<f32>, count: usize, like: &Images, device: &Device) -> Tensor<4> {
+    Tensor::from_data(TensorData::new(pixels, [count, like.channels, like.height, like.width]), device)
+}
+
+fn count_right(logits: &[f32], labels: &[u32]) -> usize {
+    let classes = logits.len() / labels.len().max(1);
+    let answer = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]));
+    logits
+        .chunks_exact(classes.max(1))
+        .zip(labels)
+        .filter(|(row, label)| answer(row) == Some(**label as usize))
+        .count()
+}
