@@ -18,8 +18,8 @@ export function Chart({ xs, series, xLabel, label }) {
       scales: { x: { time: false } },
       axes: [
         { ...axis, label: xLabel, labelSize: 20 },
-        { ...axis, scale: 'share', values: (_, ticks) => ticks.map((t) => `${Math.round(t * 100)} %`), size: 54 },
-        { ...axis, scale: 'loss', side: 1, grid: { show: false }, size: 44 },
+        { ...axis, scale: 'share', values: (_, ticks) => ticks.map((t) => `${+(t * 100).toFixed(1)} %`), size: 60 },
+        { ...axis, scale: 'loss', side: 1, grid: { show: false }, size: 56 },
       ],
       series: [{ label: xLabel }, ...series.map((line) => ({
         label: line.label,

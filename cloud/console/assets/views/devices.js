@@ -15,7 +15,7 @@ export function Devices({ devices }) {
 
 function Device({ device }) {
   const latency = device.p50_us !== null
-    ? `${micros(device.p50_us)} / ${micros(device.p95_us)}`
+    ? `≤ ${micros(device.p50_us)} / ≤ ${micros(device.p95_us)}`
     : `${millis(device.probe?.p50_ms)} / ${millis(device.probe?.p95_ms)}`;
   return html`<tr data-device=${device.id} data-state=${device.state}>
     <td data-th="Device"><span class="dot ${device.connected ? 'on' : 'off'}" title=${device.connected ? 'online' : 'offline'}></span>
