@@ -1,0 +1,368 @@
+//! The commands that talk to a running control plane.
+
+use super::args::{Command, Compress, Dataset, Device, Job, Model, Release, Rollout, Target, Train};
+use super::client::Client;
+use super::exit::Failure;
+use super::{follow, read_file, table, upload};
+use crate::http::api::{
+    AuditView, ClaimRequest, ClaimView, CompressRequest, DatasetView, DeviceView, ImportView, JobView, Json,
+    LoginView, ModelVersionView, ReleaseRequest, ReleaseView, RolloutRequest, RolloutView, TrainRequest,
+};
+use flotilla_protocol::ErrorCode;
+use serde::Serialize;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+type Done = Result<(), Failure>;
+
+/// Runs a command.
+pub(crate) fn run(command: Command, json: bool) -> Done {
+    let out = Out { json };
+    match command {
+        Command::Login(target) => login(&client(&target)?, &out),
+        Command::Audit(target) => audit(&client(&target)?, &out),
+        Command::Dataset(command) => dataset(command, &out),
+        Command::Train(train) => self::train(train, &out),
+        Command::Compress(compress) => self::compress(compress, &out),
+        Command::Model(command) => model(command, &out),
+        Command::Release(command) => release(command, &out),
+        Command::Device(command) => device(command, &out),
+        Command::Rollout(command) => rollout(command, &out),
+        Command::Job(command) => job(command, &out),
+        Command::Quickstart(_) | Command::Up(_) | Command::Agent(_) | Command::JobChild { .. } => {
+            Err(Failure::new(ErrorCode::Internal, "this command does not talk to a control plane"))
+        }
+    }
+}
+
+/// Where results go.
+struct Out {
+    json: bool,
+}
+
+impl Out {
+    /// Prints a value as JSON, or by `text`.
+    fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T)) -> Done {
+        if !self.json {
+            text(value);
+            return Ok(());
+        }
+        let line = serde_json::to_string(value).map_err(|e| Failure::new(ErrorCode::Internal, e))?;
+        println!("{line}");
+        Ok(())
+    }
+}
+
+fn client(target: &Target) -> Result<Client, Failure> {
+    let (Some(server), Some(file)) = (&target.server, &target.token_file) else {
+        return Ok(Client::of_folder(&target.dir)?);
+    };
+    let token = std::fs::read_to_string(file)
+        .map_err(|e| Failure::new(ErrorCode::NotFound, format!("{} cannot be read: {e}", file.display())))?;
+    Ok(Client::new(server.clone(), token))
+}
+
+fn login(client: &Client, out: &Out) -> Done {
+    let login: LoginView = client.post("/api/v1/login-codes", &Json::Null)?;
+    out.show(&login, |l| println!("{}", l.url))
+}
+
+fn audit(client: &Client, out: &Out) -> Done {
+    let trail: Vec<AuditView> = client.get("/api/v1/audit")?;
+    out.show(&trail, |trail| {
+        let row = |a: &AuditView| {
+            vec![
+                a.at_ms.to_string(),
+                a.actor.clone(),
+                a.action.clone(),
+                a.subject.clone(),
+                a.detail.to_string(),
+            ]
+        };
+        table::print(
+            &["TIME (ms)", "ACTOR", "ACTION", "SUBJECT", "DETAIL"],
+            &trail.iter().map(row).collect::<Vec<_>>(),
+        );
+    })
+}
+
+fn dataset(command: Dataset, out: &Out) -> Done {
+    match command {
+        Dataset::List(target) => {
+            let all: Vec<DatasetView> = client(&target)?.get("/api/v1/datasets")?;
+            out.show(&all, |all| {
+                let row = |d: &DatasetView| {
+                    let counts = [d.samples, d.train, d.validation, d.test].map(|n| n.to_string());
+                    [vec![d.name.clone(), d.version.to_string(), d.classes.to_string()], counts.to_vec()]
+                        .concat()
+                };
+                let header = ["NAME", "VERSION", "CLASSES", "SAMPLES", "TRAIN", "VALIDATION", "TEST"];
+                table::print(&header, &all.iter().map(row).collect::<Vec<_>>());
+            })
+        }
+        Dataset::Import { name, path, format, label, seed, target } => {
+            let client = client(&target)?;
+            let import: ImportView = match path {
+                None => {
+                    client.post(&format!("/api/v1/datasets/{}/import-bundled", encode(&name)), &Json::Null)?
+                }
+                Some(path) => {
+                    let (file, file_name) = upload::open(&path)?;
+                    let mut query = format!("?file={}", encode(&file_name));
+                    let seed = seed.map(|s| s.to_string());
+                    for (key, value) in [("format", format), ("label", label), ("seed", seed)] {
+                        if let Some(value) = value {
+                            query += &format!("&{key}={}", encode(&value));
+                        }
+                    }
+                    client.post_file(&format!("/api/v1/datasets/{}/import{query}", encode(&name)), file)?
+                }
+            };
+            out.show(&import, print_import)
+        }
+    }
+}
+
+fn print_import(import: &ImportView) {
+    let d = &import.dataset;
+    let note = if import.unchanged { " (the same content was there already)" } else { "" };
+    println!("{} v{}: {} samples, {} classes{note}", d.name, d.version, d.samples, d.classes);
+    println!(
+        "train {}, validation {}, test {}; {} duplicates",
+        d.train, d.validation, d.test, import.duplicates
+    );
+    if import.skipped_total > 0 {
+        println!("{} samples were skipped:", import.skipped_total);
+    }
+    for skipped in &import.skipped {
+        let line = skipped.line.map(|l| format!(":{l}")).unwrap_or_default();
+        println!("  {}{line}: {}", skipped.file, skipped.reason);
+    }
+    if import.skipped_total > import.skipped.len() as u64 {
+        println!("  … and {} more", import.skipped_total - import.skipped.len() as u64);
+    }
+}
+
+fn train(train: Train, out: &Out) -> Done {
+    let config = match &train.config {
+        Some(text) => serde_json::from_str(text).map_err(|e| {
+            Failure::new(ErrorCode::InvalidInput, format!("--config is not a JSON object: {e}"))
+        })?,
+        None => Json::Null,
+    };
+    let client = client(&train.target)?;
+    let model = train.model.unwrap_or_else(|| train.dataset.clone());
+    let request = TrainRequest { dataset: train.dataset, dataset_version: train.version, model, config };
+    let job: JobView = client.post("/api/v1/jobs/train", &request)?;
+    finish_job(&client, job, train.detach, out)
+}
+
+fn compress(compress: Compress, out: &Out) -> Done {
+    let client = client(&compress.target)?;
+    let request = CompressRequest {
+        model: compress.model,
+        version: compress.version,
+        max_drop: compress.max_drop,
+        max_bytes: compress.max_bytes,
+    };
+    let job: JobView = client.post("/api/v1/jobs/compress", &request)?;
+    finish_job(&client, job, compress.detach, out)
+}
+
+fn finish_job(client: &Client, job: JobView, detach: bool, out: &Out) -> Done {
+    let job = if detach { job } else { follow::job(client, job)? };
+    out.show(&job, print_job)
+}
+
+fn print_job(job: &JobView) {
+    println!("{} {} {}", job.id, job.kind, job.state);
+    if let Some(Json::Object(result)) = &job.result {
+        for (name, value) in result {
+            println!("  {name}: {value}");
+        }
+    }
+    if let Some(failure) = &job.failure {
+        println!("  {} [{}]", failure.detail, failure.code);
+    }
+}
+
+fn job(command: Job, out: &Out) -> Done {
+    match command {
+        Job::List(target) => {
+            let all: Vec<JobView> = client(&target)?.get("/api/v1/jobs")?;
+            out.show(&all, |all| {
+                let row = |j: &JobView| {
+                    let progress = j.progress.as_ref().map(|p| format!("{} {}/{}", p.stage, p.done, p.total));
+                    vec![j.id.clone(), j.kind.clone(), j.state.clone(), progress.unwrap_or_default()]
+                };
+                table::print(&["ID", "KIND", "STATE", "PROGRESS"], &all.iter().map(row).collect::<Vec<_>>());
+            })
+        }
+        Job::Show { id, target } => {
+            let job: JobView = client(&target)?.get(&format!("/api/v1/jobs/{}", encode(&id)))?;
+            out.show(&job, print_job)
+        }
+        Job::Cancel { id, target } => {
+            let job: JobView =
+                client(&target)?.post(&format!("/api/v1/jobs/{}/cancel", encode(&id)), &Json::Null)?;
+            out.show(&job, print_job)
+        }
+        Job::Log { id, target } => {
+            let log = client(&target)?.get_bytes(&format!("/api/v1/jobs/{}/log", encode(&id)))?;
+            std::io::stdout().write_all(&log).map_err(|e| Failure::new(ErrorCode::StorageIo, e))
+        }
+    }
+}
+
+fn model(command: Model, out: &Out) -> Done {
+    match command {
+        Model::List(target) => {
+            let all: Vec<ModelVersionView> = client(&target)?.get("/api/v1/models")?;
+            out.show(&all, |all| {
+                let row = |v: &ModelVersionView| {
+                    let accuracy = v.accuracy.map(|a| format!("{a:.4}")).unwrap_or_default();
+                    let trained_on = format!("{} v{}", v.dataset, v.dataset_version);
+                    vec![
+                        v.model.clone(),
+                        v.version.to_string(),
+                        v.source.clone(),
+                        v.bytes.to_string(),
+                        accuracy,
+                        trained_on,
+                    ]
+                };
+                let header = ["MODEL", "VERSION", "SOURCE", "BYTES", "ACCURACY", "DATASET"];
+                table::print(&header, &all.iter().map(row).collect::<Vec<_>>());
+            })
+        }
+        Model::Export { model, version, file, target } => {
+            let path = format!("/api/v1/models/{}/versions/{version}/onnx", encode(&model));
+            write_new(&file, &client(&target)?.get_bytes(&path)?)
+        }
+    }
+}
+
+fn release(command: Release, out: &Out) -> Done {
+    let print_one = |r: &ReleaseView| {
+        println!("{} v{} {} ({} bytes, key {})", r.model, r.version, r.digest, r.bytes, r.key_id)
+    };
+    match command {
+        Release::Create { model, version, target } => {
+            let release: ReleaseView =
+                client(&target)?.post("/api/v1/releases", &ReleaseRequest { model, version })?;
+            out.show(&release, print_one)
+        }
+        Release::List(target) => {
+            let all: Vec<ReleaseView> = client(&target)?.get("/api/v1/releases")?;
+            out.show(&all, |all| all.iter().for_each(print_one))
+        }
+        Release::Export { digest, file, target } => {
+            let path = format!("/api/v1/releases/{}/bundle", encode(&digest));
+            write_new(&file, &client(&target)?.get_bytes(&path)?)
+        }
+        Release::Import { file, target } => {
+            let release: ReleaseView = client(&target)?.post_file("/api/v1/bundles", read_file(&file)?)?;
+            out.show(&release, print_one)
+        }
+    }
+}
+
+fn device(command: Device, out: &Out) -> Done {
+    match command {
+        Device::List(target) => {
+            let all: Vec<DeviceView> = client(&target)?.get("/api/v1/devices")?;
+            out.show(&all, |all| print_devices(all))
+        }
+        Device::Revoke { id, target } => {
+            let path = format!("/api/v1/devices/{}/revoke", encode(&id));
+            let device: DeviceView = client(&target)?.post(&path, &Json::Null)?;
+            out.show(&device, |d| print_devices(std::slice::from_ref(d)))
+        }
+        Device::Claim { file, uses, hours, target } => {
+            let claim: ClaimView = client(&target)?
+                .post("/api/v1/claims", &ClaimRequest { uses, valid_s: hours.saturating_mul(3600) })?;
+            write_new(&file, claim.code.as_bytes())?;
+            println!("{}: a claim code for {uses} device(s), valid for {hours} h", file.display());
+            Ok(())
+        }
+    }
+}
+
+fn print_devices(devices: &[DeviceView]) {
+    let row = |d: &DeviceView| {
+        let link = if d.connected { "online" } else { "offline" };
+        let release = d.release.as_deref().map(|r| r.chars().take(12).collect()).unwrap_or_default();
+        vec![
+            d.id.clone(),
+            link.into(),
+            d.state.clone(),
+            release,
+            d.slot.clone().unwrap_or_default(),
+            d.predictions.to_string(),
+        ]
+    };
+    let header = ["DEVICE", "LINK", "STATE", "RELEASE", "SLOT", "PREDICTIONS"];
+    table::print(&header, &devices.iter().map(row).collect::<Vec<_>>());
+}
+
+fn rollout(command: Rollout, out: &Out) -> Done {
+    match command {
+        Rollout::Create { release, devices, detach, target } => {
+            let client = client(&target)?;
+            let devices = (!devices.is_empty()).then_some(devices);
+            let rollout: RolloutView =
+                client.post("/api/v1/rollouts", &RolloutRequest { release, devices })?;
+            let rollout = if detach { rollout } else { follow::rollout(&client, rollout)? };
+            out.show(&rollout, print_rollout)
+        }
+        Rollout::List(target) => {
+            let all: Vec<RolloutView> = client(&target)?.get("/api/v1/rollouts")?;
+            out.show(&all, |all| all.iter().for_each(print_rollout))
+        }
+        Rollout::Show { id, target } => {
+            let rollout: RolloutView = client(&target)?.get(&format!("/api/v1/rollouts/{}", encode(&id)))?;
+            out.show(&rollout, print_rollout)
+        }
+        Rollout::Abort { id, target } => {
+            let path = format!("/api/v1/rollouts/{}/abort", encode(&id));
+            let rollout: RolloutView = client(&target)?.post(&path, &Json::Null)?;
+            out.show(&rollout, print_rollout)
+        }
+    }
+}
+
+fn print_rollout(rollout: &RolloutView) {
+    println!("{} {} {} {}", rollout.id, rollout.model, rollout.state, rollout.reason);
+    for (number, wave) in rollout.waves.iter().enumerate() {
+        let devices: Vec<_> = wave.devices.iter().map(|d| format!("{}={}", d.id, d.state)).collect();
+        println!("  wave {} {}: {}", number + 1, wave.state, devices.join(" "));
+    }
+}
+
+/// Writes a new file that only its owner reads; an existing one stays as it is.
+fn write_new(path: &Path, bytes: &[u8]) -> Done {
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(|e| {
+        let code = if e.kind() == std::io::ErrorKind::AlreadyExists {
+            ErrorCode::AlreadyExists
+        } else {
+            ErrorCode::StorageIo
+        };
+        Failure::new(code, format!("{} cannot be written: {e}", path.display()))
+    })
+}
+
+/// Percent-encodes one path segment or query value (RFC 3986, unreserved characters stay).
+fn encode(text: &str) -> String {
+    text.bytes()
+        .map(|b| match b {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}

@@ -1,0 +1,70 @@
+//! The command line. Commands for a running control plane go through [`client`] and HTTP only; `quickstart`,
+//! `up`, `agent` and `job-child` run something themselves.
+
+pub mod args;
+pub mod client;
+mod commands;
+pub mod exit;
+mod follow;
+mod table;
+mod upload;
+
+use args::{Cli, Command, Output};
+use clap::Parser;
+use exit::Failure;
+use std::process::ExitCode;
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let json = cli.command.output() == Output::Json;
+    let outcome = match cli.command {
+        // The same library as `flotilla-agent`; its children come back through this branch.
+        Command::Agent(arguments) => {
+            return flotilla_agent::cli::main(
+                arguments,
+                flotilla_agent::cli::ExePrefix(vec!["agent".into()]),
+            );
+        }
+        Command::JobChild { folder } => return crate::work::child_main(&folder),
+        Command::Quickstart(options) => {
+            start_logging("warn");
+            crate::quickstart::run(crate::quickstart::Options {
+                dir: options.dir,
+                devices: options.devices,
+                once: options.once,
+                http: options.http,
+                mqtt: options.mqtt,
+            })
+        }
+        Command::Up(options) => {
+            start_logging("info");
+            crate::up::run(options)
+        }
+        command => commands::run(command, json),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(json),
+    }
+}
+
+/// Logs go to stderr; `FLOTILLA_LOG` filters them (`debug`, `flotilla_fleet=trace,warn` …).
+fn start_logging(default: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FLOTILLA_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    if let Err(error) = logging {
+        eprintln!("logging does not start: {error}");
+    }
+}
+
+/// Reads a file that the user named.
+fn read_file(path: &std::path::Path) -> Result<std::fs::File, Failure> {
+    std::fs::File::open(path).map_err(|e| {
+        Failure::new(
+            flotilla_protocol::ErrorCode::NotFound,
+            format!("{} cannot be read: {e}", path.display()),
+        )
+    })
+}

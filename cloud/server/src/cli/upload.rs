@@ -1,0 +1,61 @@
+//! What the user names, as one file to send: a file as it is, a folder as a zip in a temporary file.
+
+use super::exit::Failure;
+use flotilla_protocol::ErrorCode;
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::path::Path;
+use zip::CompressionMethod;
+use zip::write::SimpleFileOptions;
+
+/// Folders deeper than this are not walked.
+const DEPTH: usize = 16;
+
+/// An open file with the bytes to send, and the name that tells its format.
+pub(crate) fn open(path: &Path) -> Result<(File, String), Failure> {
+    let missing = |e: std::io::Error| {
+        let detail = format!("{} cannot be read: {e}; name a folder, a zip or a csv file", path.display());
+        Failure::new(ErrorCode::DatasetPathMissing, detail)
+    };
+    let facts = std::fs::metadata(path).map_err(missing)?;
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_else(|| "data".into());
+    if facts.is_file() {
+        return Ok((File::open(path).map_err(missing)?, name));
+    }
+    let failed =
+        |e: std::io::Error| Failure::new(ErrorCode::StorageIo, format!("packing {}: {e}", path.display()));
+    let mut writer = zip::ZipWriter::new(anonymous_file().map_err(failed)?);
+    pack(&mut writer, path, "", 0).map_err(failed)?;
+    let mut file = writer.finish().map_err(|e| failed(std::io::Error::other(e)))?;
+    file.seek(SeekFrom::Start(0)).map_err(failed)?;
+    Ok((file, format!("{name}.zip")))
+}
+
+/// A temporary file that has no name any more, so that nothing stays behind.
+fn anonymous_file() -> std::io::Result<File> {
+    let path = std::env::temp_dir().join(format!("flotilla-upload-{:016x}", rand::random::<u64>()));
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}
+
+fn pack(writer: &mut zip::ZipWriter<File>, folder: &Path, prefix: &str, depth: usize) -> std::io::Result<()> {
+    if depth > DEPTH {
+        return Err(std::io::Error::other(format!("folders are nested deeper than {DEPTH}")));
+    }
+    let mut entries = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            pack(writer, &entry.path(), &format!("{name}/"), depth + 1)?;
+        } else if kind.is_file() {
+            // Pictures are compressed already.
+            let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+            writer.start_file(name, options).map_err(std::io::Error::other)?;
+            std::io::copy(&mut File::open(entry.path())?, writer)?;
+        }
+    }
+    Ok(())
+}

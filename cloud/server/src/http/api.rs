@@ -1,0 +1,520 @@
+//! The bodies of the HTTP API, shared by its handlers, the command line and the console.
+
+use flotilla_protocol::ErrorCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Any JSON object whose shape another crate owns.
+pub type Json = serde_json::Value;
+
+/// A dataset and its newest version.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DatasetView {
+    /// Name.
+    pub name: String,
+    /// Newest version.
+    pub version: u32,
+    /// Samples of that version.
+    pub samples: u64,
+    /// Label names.
+    pub class_names: Vec<String>,
+    /// Number of labels.
+    pub classes: usize,
+    /// Samples of the training split.
+    pub train: u64,
+    /// Samples of the validation split.
+    pub validation: u64,
+    /// Samples of the test split.
+    pub test: u64,
+}
+
+/// What an import did.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ImportView {
+    /// The dataset as it is now.
+    pub dataset: DatasetView,
+    /// Whether the very same content was there already.
+    pub unchanged: bool,
+    /// Samples imported.
+    pub imported: u64,
+    /// Samples with the same content as another.
+    pub duplicates: u64,
+    /// Bad samples in all.
+    pub skipped_total: u64,
+    /// The first of them.
+    pub skipped: Vec<SkippedView>,
+}
+
+/// A sample that was not imported.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SkippedView {
+    /// File within the source.
+    pub file: String,
+    /// Line, for text files.
+    pub line: Option<u64>,
+    /// Why.
+    pub reason: String,
+}
+
+/// One sample of a version.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SampleView {
+    /// Content address: the last segment of the sample's route.
+    pub digest: String,
+    /// Index of its label.
+    pub label: u32,
+}
+
+/// Starts a training job.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrainRequest {
+    /// Dataset name.
+    pub dataset: String,
+    /// Dataset version; the newest by default.
+    #[serde(default)]
+    pub dataset_version: Option<u32>,
+    /// The model that gets a new version.
+    pub model: String,
+    /// Settings of the algorithm; every one has a default.
+    #[serde(default)]
+    pub config: Json,
+}
+
+/// Starts a compression job.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CompressRequest {
+    /// The model.
+    pub model: String,
+    /// The version to compress; the newest by default.
+    #[serde(default)]
+    pub version: Option<u32>,
+    /// Largest acceptable drop of test accuracy, absolute.
+    #[serde(default = "default_max_drop")]
+    pub max_drop: f64,
+    /// Largest acceptable size of the file in bytes.
+    #[serde(default)]
+    pub max_bytes: Option<u64>,
+}
+
+/// The default accuracy budget.
+pub fn default_max_drop() -> f64 {
+    0.01
+}
+
+/// A job.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct JobView {
+    /// Id.
+    pub id: String,
+    /// `train` or `compress`.
+    pub kind: String,
+    /// queued, running, succeeded, failed, cancelling or cancelled.
+    pub state: String,
+    /// Which attempt runs or ran.
+    pub attempt: u32,
+    /// How far it is.
+    pub progress: Option<ProgressView>,
+    /// What was asked for.
+    pub spec: Json,
+    /// The newest metrics, oldest first.
+    pub metrics: Vec<Json>,
+    /// What came out.
+    pub result: Option<Json>,
+    /// Why it failed.
+    pub failure: Option<FailureView>,
+    /// Milliseconds since 1970.
+    pub created_at_ms: u64,
+    /// Milliseconds since 1970.
+    pub finished_at_ms: Option<u64>,
+}
+
+impl JobView {
+    /// Whether nothing will happen to it any more.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state.as_str(), "succeeded" | "failed" | "cancelled")
+    }
+}
+
+/// How far a job is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ProgressView {
+    /// Steps done.
+    pub done: u64,
+    /// All steps.
+    pub total: u64,
+    /// What the steps are.
+    pub stage: String,
+}
+
+/// Why something failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FailureView {
+    /// The stable code.
+    pub code: String,
+    /// For people.
+    pub detail: String,
+}
+
+impl FailureView {
+    /// A failure with this code.
+    pub fn new(code: ErrorCode, detail: impl ToString) -> Self {
+        Self { code: code.to_string(), detail: detail.to_string() }
+    }
+}
+
+/// A model version.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ModelVersionView {
+    /// Model.
+    pub model: String,
+    /// Version.
+    pub version: u32,
+    /// trained, compressed or imported.
+    pub source: String,
+    /// Digest of the ONNX file.
+    pub onnx: String,
+    /// Size of the ONNX file.
+    pub bytes: u64,
+    /// Accuracy on the test split, measured by the runtime on this file.
+    pub accuracy: Option<f64>,
+    /// Dataset it was trained on.
+    pub dataset: String,
+    /// Version of that dataset.
+    pub dataset_version: u32,
+    /// What compression did.
+    pub recipe: String,
+    /// The job that made it.
+    pub job: String,
+    /// Milliseconds since 1970.
+    pub created_at_ms: u64,
+}
+
+/// Accuracy of a model version on a split, measured by the runtime in the control plane.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct EvaluationView {
+    /// Samples.
+    pub total: u64,
+    /// Of these right.
+    pub correct: u64,
+    /// Share of right ones.
+    pub accuracy: f64,
+    /// Predicted label index a sample, in the order of the samples route.
+    pub predictions: Vec<u32>,
+}
+
+/// Makes a release of a model version.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseRequest {
+    /// The model.
+    pub model: String,
+    /// The version; the newest by default.
+    #[serde(default)]
+    pub version: Option<u32>,
+}
+
+/// A signed release.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ReleaseView {
+    /// Model.
+    pub model: String,
+    /// Model version.
+    pub version: u32,
+    /// Release counter.
+    pub counter: u64,
+    /// Digest of the signed envelope: the release's identity.
+    pub digest: String,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// The key that signed.
+    pub key_id: String,
+    /// Accuracy stated in the manifest.
+    pub accuracy: Option<f64>,
+    /// Milliseconds since 1970.
+    pub created_at_ms: u64,
+}
+
+/// Asks for a claim code.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimRequest {
+    /// How many devices may enrol with it.
+    #[serde(default = "one")]
+    pub uses: u32,
+    /// How long it is valid.
+    #[serde(default = "one_day")]
+    pub valid_s: u64,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn one_day() -> u64 {
+    86_400
+}
+
+/// A new claim code. It is shown once.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ClaimView {
+    /// The text for the device's claim file.
+    pub code: String,
+    /// Milliseconds since 1970.
+    pub expires_at_ms: u64,
+}
+
+/// A device as operators see it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DeviceView {
+    /// Id.
+    pub id: String,
+    /// Whether it is connected now.
+    pub connected: bool,
+    /// Phase of its (first) model, or `idle`; `revoked` for a revoked device.
+    pub state: String,
+    /// Board profile.
+    pub board: String,
+    /// CPU architecture.
+    pub arch: String,
+    /// Agent version.
+    pub agent: String,
+    /// The model it runs.
+    pub model: Option<String>,
+    /// The model version it runs.
+    pub version: Option<u32>,
+    /// The confirmed release.
+    pub release: Option<String>,
+    /// The slot that serves.
+    pub slot: Option<String>,
+    /// Verified bytes of a release on its way in.
+    pub bytes_done: u64,
+    /// All bytes of it.
+    pub bytes_total: u64,
+    /// The last probe.
+    pub probe: Option<ProbeView>,
+    /// Why the last update failed.
+    pub failure: Option<FailureView>,
+    /// Accuracy: counted on the device if an evaluation was recorded, else as the release states it.
+    pub accuracy: Option<f64>,
+    /// Which of the two it is.
+    pub accuracy_source: Option<String>,
+    /// Median latency upper bound in microseconds.
+    pub p50_us: Option<u64>,
+    /// 95th percentile upper bound in microseconds.
+    pub p95_us: Option<u64>,
+    /// Predictions answered since the agent's start.
+    pub predictions: u64,
+    /// Predictions failed since the agent's start.
+    pub failures: u64,
+    /// Memory of the agent.
+    pub rss_bytes: Option<u64>,
+    /// Milliseconds since 1970.
+    pub last_seen_ms: u64,
+}
+
+/// What a device's probe measured.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ProbeView {
+    /// Largest absolute difference from the golden outputs.
+    pub max_abs_error: f32,
+    /// Median latency in milliseconds.
+    pub p50_ms: f64,
+    /// 95th percentile in milliseconds.
+    pub p95_ms: f64,
+}
+
+/// Records how a device did on labelled samples sent to its own endpoint.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceEvaluation {
+    /// The release that answered.
+    pub release: String,
+    /// Samples.
+    pub total: u64,
+    /// Of these right.
+    pub correct: u64,
+}
+
+/// Starts a rollout to every active device, or to those named.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutRequest {
+    /// Digest of the release.
+    pub release: String,
+    /// Device ids; all active devices by default.
+    #[serde(default)]
+    pub devices: Option<Vec<String>>,
+}
+
+/// A rollout.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RolloutView {
+    /// Id.
+    pub id: String,
+    /// Model.
+    pub model: String,
+    /// Digest of the release.
+    pub release: String,
+    /// running, succeeded, failed, rolled_back, aborted …
+    pub state: String,
+    /// Why it is in that state.
+    pub reason: String,
+    /// Waves in order.
+    pub waves: Vec<WaveView>,
+    /// Milliseconds since 1970.
+    pub started_at_ms: u64,
+    /// Milliseconds since 1970.
+    pub finished_at_ms: Option<u64>,
+}
+
+impl RolloutView {
+    /// Whether nothing will happen any more.
+    pub fn is_over(&self) -> bool {
+        // A failed rollout is still sending its devices back.
+        !matches!(self.state.as_str(), "running" | "paused" | "failed")
+    }
+}
+
+/// One wave.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct WaveView {
+    /// waiting, running, done or failed.
+    pub state: String,
+    /// Its devices.
+    pub devices: Vec<WaveDeviceView>,
+}
+
+/// A device within a rollout.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct WaveDeviceView {
+    /// Device id.
+    pub id: String,
+    /// pending, sent, confirmed, failed or reverted.
+    pub state: String,
+    /// Why, for failures.
+    pub detail: Option<String>,
+}
+
+/// A compression report in short.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CompressionView {
+    /// Model.
+    pub model: String,
+    /// The compressed version.
+    pub version: u32,
+    /// What was done.
+    pub recipe: String,
+    /// Size before.
+    pub bytes_before: u64,
+    /// Size after.
+    pub bytes_after: u64,
+    /// Test accuracy before.
+    pub accuracy_before: f64,
+    /// Test accuracy after.
+    pub accuracy_after: f64,
+    /// Median latency before, in milliseconds.
+    pub latency_before_ms: f64,
+    /// Median latency after, in milliseconds.
+    pub latency_after_ms: f64,
+    /// Layer by layer.
+    pub layers: Vec<LayerView>,
+}
+
+/// What compression did to one layer.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LayerView {
+    /// Name.
+    pub name: String,
+    /// Bytes before.
+    pub bytes_before: u64,
+    /// Bytes after.
+    pub bytes_after: u64,
+    /// Relative error of the model's output with only this layer compressed.
+    pub output_error: f64,
+}
+
+/// The whole state that the console shows.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Overview {
+    /// The control plane itself.
+    pub server: ServerView,
+    /// Datasets, oldest first.
+    pub datasets: Vec<DatasetView>,
+    /// Jobs, oldest first.
+    pub jobs: Vec<JobView>,
+    /// Compression reports, oldest first.
+    pub compression: Vec<CompressionView>,
+    /// Releases, oldest first.
+    pub releases: Vec<ReleaseView>,
+    /// Devices by id.
+    pub devices: Vec<DeviceView>,
+    /// Rollouts, oldest first.
+    pub rollouts: Vec<RolloutView>,
+}
+
+/// The control plane itself.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ServerView {
+    /// Version.
+    pub version: String,
+    /// The project.
+    pub project: String,
+    /// Milliseconds since 1970.
+    pub started_at_ms: u64,
+    /// Chunk bytes sent to devices since the start.
+    pub bytes_over_mqtt: u64,
+}
+
+/// A one-time address that opens the console.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LoginView {
+    /// Open it once, within ten minutes.
+    pub url: String,
+}
+
+/// Who a token or session belongs to.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct WhoAmI {
+    /// Actor id.
+    pub actor: String,
+    /// Kind of actor.
+    pub kind: String,
+}
+
+/// Whether the control plane is up.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+    /// Version of the control plane.
+    pub version: String,
+}
+
+/// One entry of the audit trail.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AuditView {
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    /// Who.
+    pub actor: String,
+    /// What was done.
+    pub action: String,
+    /// To what.
+    pub subject: String,
+    /// More about it.
+    pub detail: Json,
+}
+
+/// Asks for the accuracy of a model version on a split.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluateRequest {
+    /// Dataset.
+    pub dataset: String,
+    /// Dataset version.
+    pub version: u32,
+    /// train, validation or test.
+    pub split: String,
+}

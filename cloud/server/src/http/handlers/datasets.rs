@@ -1,0 +1,185 @@
+//! Datasets, their samples and imports.
+
+use super::super::api::{DatasetView, ImportView, SampleView, SkippedView};
+use super::super::problem::Problem;
+use super::super::service::{Answer, Call, Handled};
+use crate::app::App;
+use bytes::Bytes;
+use flotilla_data::{DatasetVersion, Format, ImportOptions, ImportReport, ImportRequest, Source, Split};
+use flotilla_identity::now_ms;
+use flotilla_protocol::{DatasetName, Digest, ErrorCode};
+use futures::TryStreamExt;
+use http::StatusCode;
+use std::path::{Path, PathBuf};
+use tokio::io::AsyncWriteExt;
+
+/// Datasets that one answer lists.
+const LISTED: usize = 500;
+
+/// `GET /api/v1/datasets`
+pub(crate) async fn list(call: Call) -> Handled {
+    Answer::json(&views(&call.app).await?)
+}
+
+/// Every dataset with its newest version, in the order of their making.
+pub(crate) async fn views(app: &App) -> Result<Vec<DatasetView>, Problem> {
+    let mut datasets = app.datasets.list(None, LISTED).await?;
+    datasets.sort_by_key(|d| d.created_at_ms);
+    let mut views = Vec::with_capacity(datasets.len());
+    for dataset in datasets {
+        views.push(view(&app.datasets.version(&dataset.name, None).await?));
+    }
+    Ok(views)
+}
+
+fn view(version: &DatasetVersion) -> DatasetView {
+    DatasetView {
+        name: version.dataset.to_string(),
+        version: version.version,
+        samples: version.samples,
+        classes: version.classes.len(),
+        class_names: version.classes.clone(),
+        train: version.splits.of(Split::Train),
+        validation: version.splits.of(Split::Validation),
+        test: version.splits.of(Split::Test),
+    }
+}
+
+/// `GET /api/v1/datasets/{name}`
+pub(crate) async fn show(call: Call) -> Handled {
+    let version = call.app.datasets.version(&call.param("name")?, None).await?;
+    Answer::json(&view(&version))
+}
+
+/// `POST /api/v1/datasets/{name}/import-bundled`
+pub(crate) async fn import_bundled(call: Call) -> Handled {
+    let name: DatasetName = call.param("name")?;
+    let request = ImportRequest {
+        name,
+        source: Source::BundledDigits,
+        format: None,
+        options: ImportOptions::default(),
+    };
+    run(&call, request).await
+}
+
+/// `POST /api/v1/datasets/{name}/import`
+pub(crate) async fn import(mut call: Call) -> Handled {
+    let name: DatasetName = call.param("name")?;
+    let format: Option<Format> = call.query("format")?;
+    let mut options = ImportOptions { label_column: call.query("label")?, ..ImportOptions::default() };
+    if let Some(seed) = call.query("seed")? {
+        options.seed = seed;
+    }
+    let file_name: String = call.query("file")?.unwrap_or_else(|| "data".to_owned());
+    let spools = call.app.spool.clone();
+    let spool = Spool::receive(&spools, &file_name, call.body(), options.max_bytes).await?;
+    let source = Source::Path(spool.file.clone());
+    run(&call, ImportRequest { name, source, format, options }).await
+}
+
+async fn run(call: &Call, request: ImportRequest) -> Handled {
+    let report = call.app.datasets.import(call.actor()?, request, &mut |_| {}, now_ms()).await?;
+    call.app.changed();
+    let status = if report.existing { StatusCode::OK } else { StatusCode::CREATED };
+    Answer::json_with(status, &import_view(report))
+}
+
+fn import_view(report: ImportReport) -> ImportView {
+    let skipped = report.skipped.into_iter();
+    ImportView {
+        dataset: view(&report.version),
+        unchanged: report.existing,
+        imported: report.imported,
+        duplicates: report.duplicates,
+        skipped_total: report.skipped_total,
+        skipped: skipped.map(|s| SkippedView { file: s.file, line: s.line, reason: s.reason }).collect(),
+    }
+}
+
+/// `GET /api/v1/datasets/{name}/versions/{version}/samples`
+pub(crate) async fn samples(call: Call) -> Handled {
+    let version = call.app.datasets.version(&call.param("name")?, Some(call.param("version")?)).await?;
+    let split = call.query::<String>("split")?.map(|text| parse_split(&text)).transpose()?;
+    let samples = call.app.datasets.samples(&version, split).await?;
+    let view = |s: flotilla_data::SampleRef| SampleView { digest: s.digest.to_string(), label: s.label };
+    Answer::json(&samples.into_iter().map(view).collect::<Vec<_>>())
+}
+
+/// A split by its name.
+pub(crate) fn parse_split(text: &str) -> Result<Split, Problem> {
+    Split::ALL.into_iter().find(|split| split.as_str() == text).ok_or_else(|| {
+        Problem::new(ErrorCode::InvalidInput, format!("split {text:?} is none of train, validation, test"))
+    })
+}
+
+/// `GET /api/v1/datasets/{name}/versions/{version}/samples/{digest}`
+pub(crate) async fn sample(call: Call) -> Handled {
+    let digest: Digest = call.param("digest")?;
+    let version = call.app.datasets.version(&call.param("name")?, Some(call.param("version")?)).await?;
+    let sample = call.app.datasets.sample(&version, &digest).await?;
+    let bytes = call.app.datasets.sample_bytes(&sample).await?;
+    let kind = match &bytes[..] {
+        [0x89, b'P', b'N', b'G', ..] => "image/png",
+        [0xff, 0xd8, ..] => "image/jpeg",
+        _ => "application/octet-stream",
+    };
+    Answer::bytes(StatusCode::OK, kind, bytes)
+}
+
+/// An upload on disk. Its folder goes when it is dropped.
+struct Spool {
+    folder: PathBuf,
+    file: PathBuf,
+}
+
+impl Spool {
+    async fn receive(
+        spools: &Path,
+        file_name: &str,
+        body: &mut super::super::service::BodyStream,
+        max: u64,
+    ) -> Result<Self, Problem> {
+        // The name tells the format and stands in reports; it must not choose a place.
+        let plain = Path::new(file_name).file_name().and_then(|n| n.to_str()).filter(|n| n.len() <= 200);
+        let plain = plain.ok_or_else(|| {
+            Problem::new(ErrorCode::InvalidInput, "query parameter file is not a file name")
+        })?;
+        let folder = spools.join(format!("upload-{:016x}", rand::random::<u64>()));
+        let spool = Self { file: folder.join(plain), folder };
+        let failed = |e: std::io::Error| Problem::new(io_code(&e), format!("the upload cannot be kept: {e}"));
+        tokio::fs::create_dir_all(&spool.folder).await.map_err(failed)?;
+        let mut file = tokio::fs::File::create(&spool.file).await.map_err(failed)?;
+        let mut received = 0;
+        let broken =
+            |e: std::io::Error| Problem::new(ErrorCode::Network, format!("the body ended early: {e}"));
+        while let Some(piece) = body.try_next().await.map_err(broken)? {
+            received += Bytes::len(&piece) as u64;
+            if received > max {
+                return Err(Problem::new(
+                    ErrorCode::TooLarge,
+                    format!("the upload is over the bound of {max} bytes"),
+                ));
+            }
+            file.write_all(&piece).await.map_err(failed)?;
+        }
+        file.flush().await.map_err(failed)?;
+        Ok(spool)
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.folder));
+    }
+}
+
+fn io_code(error: &std::io::Error) -> ErrorCode {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull => ErrorCode::StorageFull,
+        std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
+            ErrorCode::StorageReadOnly
+        }
+        _ => ErrorCode::StorageIo,
+    }
+}

@@ -1,0 +1,242 @@
+//! Devices, claims, enrolment and rollouts.
+
+use super::super::api::{
+    ClaimRequest, ClaimView, DeviceEvaluation, DeviceView, FailureView, ProbeView, RolloutRequest,
+    RolloutView, WaveDeviceView, WaveView,
+};
+use super::super::problem::Problem;
+use super::super::service::{Answer, Call, Handled};
+use crate::app::App;
+use crate::evaluations::Evaluation;
+use flotilla_fleet::{DeviceState, ModelView, Rollout, RolloutControl, RolloutDevice, RolloutState, Status};
+use flotilla_identity::now_ms;
+use flotilla_protocol::enrol::EnrolRequest;
+use flotilla_protocol::{DeviceId, Digest, ErrorCode, RolloutId, limits};
+use http::StatusCode;
+
+/// Devices or rollouts that one answer lists.
+const LISTED: usize = 500;
+
+/// `POST /api/v1/enrol`
+pub(crate) async fn enrol(mut call: Call) -> Handled {
+    let body = call.bytes(limits::ENROL_BODY).await?;
+    let request: EnrolRequest = serde_json::from_slice(&body).map_err(|e| {
+        // The text of the error could quote the secret.
+        let detail =
+            format!("the body is not an enrolment request (line {}, column {})", e.line(), e.column());
+        Problem::new(ErrorCode::InvalidInput, detail)
+    })?;
+    let answer = call.app.fleet.enrol(request).await?;
+    Answer::json_with(StatusCode::CREATED, &answer)
+}
+
+/// `POST /api/v1/claims`
+pub(crate) async fn claim(mut call: Call) -> Handled {
+    let request: ClaimRequest = call.json().await?;
+    let request = flotilla_fleet::ClaimRequest {
+        uses: request.uses,
+        ttl_ms: request.valid_s.saturating_mul(1000),
+        server: call.app.enrol_at().to_owned(),
+    };
+    let (claim, code) = call.app.fleet.create_claim(call.actor()?, request).await?;
+    Answer::json_with(
+        StatusCode::CREATED,
+        &ClaimView { code: code.to_text(), expires_at_ms: claim.expires_at_ms },
+    )
+}
+
+/// `GET /api/v1/devices`
+pub(crate) async fn devices(call: Call) -> Handled {
+    Answer::json(&device_views(&call.app).await?)
+}
+
+/// Devices by id.
+pub(crate) async fn device_views(app: &App) -> Result<Vec<DeviceView>, Problem> {
+    let mut views = Vec::new();
+    for device in app.fleet.devices(None, LISTED).await? {
+        views.push(view(app, device).await?);
+    }
+    Ok(views)
+}
+
+/// `GET /api/v1/devices/{id}`
+pub(crate) async fn device(call: Call) -> Handled {
+    one_device(&call).await
+}
+
+async fn one_device(call: &Call) -> Handled {
+    let id: DeviceId = call.param("id")?;
+    let device = call.app.fleet.device(&id).await?;
+    Answer::json(&view(&call.app, device).await?)
+}
+
+async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceView, Problem> {
+    let revoked = matches!(device.state, DeviceState::Revoked { .. });
+    let model: Option<ModelView> = device.models.into_iter().next();
+    let release = model.as_ref().and_then(|m| m.release.as_ref());
+    let digest = release.map(|r| r.digest.to_string());
+    let counted = match &digest {
+        Some(digest) => app.evaluations.of(device.id.as_str(), digest).await?,
+        None => None,
+    };
+    let stated = model.as_ref().and_then(|m| m.accuracy);
+    let (accuracy, accuracy_source) = match counted {
+        Some(e) => {
+            let source = format!("counted on the device: {} of {}", e.correct, e.total);
+            (Some(e.correct as f64 / e.total.max(1) as f64), Some(source))
+        }
+        None => (stated, stated.map(|_| "as measured for the release".to_owned())),
+    };
+    let phase = model.as_ref().map_or("idle", |m| m.phase.as_str());
+    Ok(DeviceView {
+        id: device.id.to_string(),
+        connected: device.connected,
+        state: if revoked { "revoked" } else { phase }.to_owned(),
+        board: device.board.board,
+        arch: device.board.arch,
+        agent: device.agent,
+        version: release.and_then(|r| r.version),
+        release: digest,
+        slot: model.as_ref().and_then(|m| m.slot).map(|s| s.as_str().to_owned()),
+        bytes_done: model.as_ref().map_or(0, |m| m.bytes_done),
+        bytes_total: model.as_ref().map_or(0, |m| m.bytes_total),
+        probe: model.as_ref().and_then(|m| m.probe.as_ref()).map(|p| ProbeView {
+            max_abs_error: p.max_abs_error,
+            p50_ms: p.p50_ms,
+            p95_ms: p.p95_ms,
+        }),
+        failure: model.as_ref().and_then(|m| m.failure.as_ref()).map(|f| FailureView::new(f.code, &f.detail)),
+        accuracy,
+        accuracy_source,
+        p50_us: model.as_ref().and_then(|m| m.p50_us),
+        p95_us: model.as_ref().and_then(|m| m.p95_us),
+        predictions: model.as_ref().map_or(0, |m| m.predictions),
+        failures: model.as_ref().map_or(0, |m| m.failures),
+        rss_bytes: device.rss_bytes,
+        last_seen_ms: device.last_seen_ms.unwrap_or_default(),
+        model: model.map(|m| m.model.to_string()),
+    })
+}
+
+/// `POST /api/v1/devices/{id}/revoke`
+pub(crate) async fn revoke(call: Call) -> Handled {
+    let id: DeviceId = call.param("id")?;
+    call.app.fleet.revoke(call.actor()?, &id, "revoked by an operator").await?;
+    one_device(&call).await
+}
+
+/// `POST /api/v1/devices/{id}/evaluations`
+pub(crate) async fn record_evaluation(mut call: Call) -> Handled {
+    let request: DeviceEvaluation = call.json().await?;
+    let id: DeviceId = call.param("id")?;
+    let device = call.app.fleet.device(&id).await?;
+    let release: Digest = request
+        .release
+        .parse()
+        .map_err(|e| Problem::new(ErrorCode::InvalidInput, format!("release: {e}")))?;
+    if request.correct > request.total || request.total == 0 {
+        let detail = format!("{} right of {} samples is not possible", request.correct, request.total);
+        return Err(Problem::new(ErrorCode::InvalidInput, detail));
+    }
+    let evaluation = Evaluation {
+        device: device.id,
+        release,
+        total: request.total,
+        correct: request.correct,
+        at_ms: now_ms(),
+    };
+    call.app.evaluations.record(call.actor()?, evaluation).await?;
+    call.app.changed();
+    one_device(&call).await
+}
+
+/// `GET /api/v1/rollouts`
+pub(crate) async fn rollouts(call: Call) -> Handled {
+    Answer::json(&rollout_views(&call.app).await?)
+}
+
+/// Every rollout, oldest first.
+pub(crate) async fn rollout_views(app: &App) -> Result<Vec<RolloutView>, Problem> {
+    let mut rollouts = app.fleet.rollouts(None, LISTED).await?;
+    rollouts.sort_by_key(|r| r.created_at_ms);
+    let mut views = Vec::with_capacity(rollouts.len());
+    for rollout in rollouts {
+        let (rollout, devices) = app.fleet.rollout(&rollout.id).await?;
+        views.push(rollout_view(&rollout, &devices));
+    }
+    Ok(views)
+}
+
+/// `POST /api/v1/rollouts`
+pub(crate) async fn roll_out(mut call: Call) -> Handled {
+    let request: RolloutRequest = call.json().await?;
+    let invalid =
+        |what: &str, e: &dyn std::fmt::Display| Problem::new(ErrorCode::InvalidInput, format!("{what}: {e}"));
+    let release: Digest = request.release.parse().map_err(|e| invalid("release", &e))?;
+    let release = call.app.registry.find_release(&release).await?;
+    let devices = request
+        .devices
+        .map(|ids| ids.iter().map(|id| id.parse().map_err(|e| invalid("devices", &e))).collect())
+        .transpose()?;
+    let wanted = flotilla_fleet::RolloutRequest {
+        release: Some(release.digest),
+        devices,
+        ..flotilla_fleet::RolloutRequest::newest(release.model)
+    };
+    let rollout = call.app.fleet.start_rollout(call.actor()?, wanted).await?;
+    one_rollout(&call, &rollout.id, StatusCode::CREATED).await
+}
+
+/// `GET /api/v1/rollouts/{id}`
+pub(crate) async fn rollout(call: Call) -> Handled {
+    let id: RolloutId = call.param("id")?;
+    one_rollout(&call, &id, StatusCode::OK).await
+}
+
+/// `POST /api/v1/rollouts/{id}/abort`
+pub(crate) async fn abort(call: Call) -> Handled {
+    let id: RolloutId = call.param("id")?;
+    call.app.fleet.control_rollout(call.actor()?, &id, RolloutControl::Abort).await?;
+    one_rollout(&call, &id, StatusCode::OK).await
+}
+
+async fn one_rollout(call: &Call, id: &RolloutId, status: StatusCode) -> Handled {
+    let (rollout, devices) = call.app.fleet.rollout(id).await?;
+    Answer::json_with(status, &rollout_view(&rollout, &devices))
+}
+
+fn rollout_view(rollout: &Rollout, devices: &[RolloutDevice]) -> RolloutView {
+    let waves = (0..rollout.waves.len() as u32).map(|wave| {
+        let members: Vec<_> = devices.iter().filter(|d| d.wave == wave).collect();
+        let failed =
+            members.iter().any(|d| matches!(d.status, Status::Failed { .. } | Status::Reverted { .. }));
+        let through = wave < rollout.wave || rollout.state == RolloutState::Succeeded;
+        let state = match (failed, through) {
+            (true, _) => "failed",
+            (false, true) => "done",
+            (false, false) if wave == rollout.wave && rollout.state == RolloutState::Running => "running",
+            (false, false) => "waiting",
+        };
+        WaveView { state: state.to_owned(), devices: members.into_iter().map(wave_device).collect() }
+    });
+    RolloutView {
+        id: rollout.id.to_string(),
+        model: rollout.model.to_string(),
+        release: rollout.wanted.release.to_string(),
+        state: rollout.state.as_str().to_owned(),
+        reason: rollout.reason.as_ref().map(|r| r.detail.clone()).unwrap_or_default(),
+        waves: waves.collect(),
+        started_at_ms: rollout.created_at_ms,
+        finished_at_ms: rollout.finished_at_ms,
+    }
+}
+
+fn wave_device(device: &RolloutDevice) -> WaveDeviceView {
+    let detail = match &device.status {
+        Status::Failed { code, detail, .. } => Some(format!("{detail} [{code}]")),
+        Status::Skipped { code, .. } => Some(code.to_string()),
+        Status::Reverted { failure: Some(code), .. } => Some(code.to_string()),
+        _ => None,
+    };
+    WaveDeviceView { id: device.device.to_string(), state: device.status.as_str().to_owned(), detail }
+}

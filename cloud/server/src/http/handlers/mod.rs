@@ -1,0 +1,31 @@
+//! What the routes do, a file a noun. Handlers turn requests into calls of the nouns' crates, and their
+//! values into the bodies of [`super::api`].
+
+pub(crate) mod console;
+pub(crate) mod datasets;
+pub(crate) mod fleet;
+pub(crate) mod jobs;
+pub(crate) mod models;
+pub(crate) mod releases;
+pub(crate) mod server;
+
+/// Conversions of every crate's error into a problem: code and text, nothing else.
+macro_rules! problems {
+    ($($error:ty),+ $(,)?) => {$(
+        impl From<$error> for super::problem::Problem {
+            fn from(error: $error) -> Self {
+                Self::new(error.code(), crate::error_text::with_causes(&error))
+            }
+        }
+    )+};
+}
+
+problems! {
+    flotilla_storage::Error,
+    flotilla_identity::Error,
+    flotilla_data::Error,
+    flotilla_jobs::Error,
+    flotilla_registry::Error,
+    flotilla_fleet::Error,
+    flotilla_runtime::Error,
+}

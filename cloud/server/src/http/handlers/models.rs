@@ -1,0 +1,142 @@
+//! Model versions.
+
+use super::super::api::{CompressionView, EvaluateRequest, EvaluationView, LayerView, ModelVersionView};
+use super::super::problem::Problem;
+use super::super::service::{Answer, Call, Handled};
+use super::datasets::parse_split;
+use crate::app::App;
+use flotilla_protocol::{DatasetName, ErrorCode, ModelName};
+use flotilla_registry::{ModelVersion, Source};
+use flotilla_runtime::{Input, Model, evaluate as run_samples};
+use http::StatusCode;
+
+/// Models, and versions a model, that one answer lists.
+const LISTED: usize = 500;
+/// Samples that one evaluation runs.
+const EVALUATED: usize = 20_000;
+
+/// `GET /api/v1/models`
+pub(crate) async fn list(call: Call) -> Handled {
+    let versions = all(&call.app).await?;
+    Answer::json(&versions.iter().map(view).collect::<Vec<_>>())
+}
+
+/// Every version of every model, in the order of their making.
+pub(crate) async fn all(app: &App) -> Result<Vec<ModelVersion>, Problem> {
+    let mut versions = Vec::new();
+    for model in app.registry.models(None, LISTED).await? {
+        versions.extend(app.registry.versions(&model.name, None, LISTED).await?);
+    }
+    versions.sort_by_key(|v| v.created_at_ms);
+    Ok(versions)
+}
+
+fn view(version: &ModelVersion) -> ModelVersionView {
+    let (source, recipe, job) = match &version.source {
+        Source::Trained { job } => ("trained", "", job.to_string()),
+        Source::Compressed { recipe, job, .. } => {
+            ("compressed", recipe.as_str(), job.as_ref().map(ToString::to_string).unwrap_or_default())
+        }
+        Source::Imported { .. } => ("imported", "", String::new()),
+    };
+    ModelVersionView {
+        model: version.model.to_string(),
+        version: version.version,
+        source: source.to_owned(),
+        onnx: version.onnx.to_string(),
+        bytes: version.onnx_bytes,
+        accuracy: (version.metrics.samples > 0).then_some(version.metrics.accuracy),
+        dataset: version.lineage.dataset.clone(),
+        dataset_version: version.lineage.dataset_version,
+        recipe: recipe.to_owned(),
+        job,
+        created_at_ms: version.created_at_ms,
+    }
+}
+
+/// The compression reports of every compressed version, oldest first.
+pub(crate) async fn compression_views(app: &App) -> Result<Vec<CompressionView>, Problem> {
+    let mut views = Vec::new();
+    for version in all(app).await? {
+        let Source::Compressed { recipe, .. } = &version.source else { continue };
+        let Some(report) = app.registry.report(&version).await? else { continue };
+        let report: flotilla_compress::Report =
+            serde_json::from_value(report).map_err(|e| Problem::new(ErrorCode::StorageCorrupt, e))?;
+        let layers = report.layers.iter().map(|layer| LayerView {
+            name: layer.name.clone(),
+            bytes_before: layer.bytes_before,
+            bytes_after: layer.bytes_after,
+            output_error: layer.output_error,
+        });
+        views.push(CompressionView {
+            model: version.model.to_string(),
+            version: version.version,
+            recipe: recipe.clone(),
+            bytes_before: report.bytes_before,
+            bytes_after: report.bytes_after,
+            accuracy_before: report.accuracy_before,
+            accuracy_after: report.accuracy_after,
+            latency_before_ms: report.latency_before.p50_ms,
+            latency_after_ms: report.latency_after.p50_ms,
+            layers: layers.collect(),
+        });
+    }
+    Ok(views)
+}
+
+async fn named(call: &Call) -> Result<ModelVersion, Problem> {
+    let model: ModelName = call.param("model")?;
+    Ok(call.app.registry.version(&model, call.param("version")?).await?)
+}
+
+/// `GET /api/v1/models/{model}/versions/{version}/onnx`
+pub(crate) async fn onnx(call: Call) -> Handled {
+    let version = named(&call).await?;
+    Answer::bytes(StatusCode::OK, "application/octet-stream", call.app.registry.onnx(&version).await?)
+}
+
+/// `GET /api/v1/models/{model}/versions/{version}/report`
+pub(crate) async fn report(call: Call) -> Handled {
+    let version = named(&call).await?;
+    match call.app.registry.report(&version).await? {
+        Some(report) => Answer::json(&report),
+        None => Err(Problem::new(
+            ErrorCode::NotFound,
+            format!("{} v{} has no report", version.model, version.version),
+        )),
+    }
+}
+
+/// `POST /api/v1/models/{model}/versions/{version}/evaluate`
+pub(crate) async fn evaluate(mut call: Call) -> Handled {
+    let request: EvaluateRequest = call.json().await?;
+    let version = named(&call).await?;
+    let (pipeline, onnx) =
+        (call.app.registry.pipeline(&version).await?, call.app.registry.onnx(&version).await?);
+    let dataset: DatasetName = request
+        .dataset
+        .parse()
+        .map_err(|e| Problem::new(ErrorCode::InvalidInput, format!("dataset: {e}")))?;
+    let dataset = call.app.datasets.version(&dataset, Some(request.version)).await?;
+    let samples = call.app.datasets.samples(&dataset, Some(parse_split(&request.split)?)).await?;
+    if samples.len() > EVALUATED {
+        let detail = format!("{} samples are more than the {EVALUATED} of one evaluation", samples.len());
+        return Err(Problem::new(ErrorCode::TooLarge, detail));
+    }
+    let mut inputs = Vec::with_capacity(samples.len());
+    for sample in &samples {
+        inputs.push((call.app.datasets.sample_bytes(sample).await?, sample.label as usize));
+    }
+    let evaluation = tokio::task::spawn_blocking(move || {
+        let mut model = Model::load(&pipeline, &onnx)?;
+        run_samples(&mut model, inputs.iter().map(|(bytes, label)| (Input::of(bytes), *label)))
+    })
+    .await
+    .map_err(|e| Problem::new(ErrorCode::Internal, e))??;
+    Answer::json(&EvaluationView {
+        total: evaluation.total,
+        correct: evaluation.correct,
+        accuracy: evaluation.accuracy,
+        predictions: evaluation.outcomes.iter().map(|o| o.predicted as u32).collect(),
+    })
+}

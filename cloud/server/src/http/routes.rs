@@ -1,0 +1,176 @@
+//! The ROUTES table: the one place with the method, path, permission and handler of every route.
+
+use super::handlers::{console, datasets, fleet, jobs, models, releases, server};
+use super::service::{Call, Handling, percent_decode};
+use flotilla_identity::Permission;
+use http::Method;
+use std::collections::BTreeMap;
+
+/// Who may use a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody: nothing behind it is secret.
+    Public,
+    /// Everybody, over HTTPS only: the request itself carries a secret.
+    PublicTls,
+    /// Actors with this permission.
+    Needs(Permission),
+}
+
+/// One route.
+pub struct Route {
+    /// Method.
+    pub method: Method,
+    /// Path; `{name}` stands for one segment, `{name*}` at the end for the rest.
+    pub path: &'static str,
+    /// Who may use it.
+    pub access: Access,
+    /// One line for the API description.
+    pub summary: &'static str,
+    /// Name of the schema of the request body, if it is JSON.
+    pub request: Option<&'static str>,
+    /// Name of the schema of the answer, if it is JSON; `[Name]` for an array of them.
+    pub answer: Option<&'static str>,
+    /// What it does.
+    pub handler: fn(Call) -> Handling,
+}
+
+impl Route {
+    /// The path's values, if `path` is of this route.
+    pub fn matches(&self, path: &str) -> Option<BTreeMap<&'static str, String>> {
+        let mut values = BTreeMap::new();
+        let mut rest = path.strip_prefix('/')?;
+        let mut pattern = self.path.strip_prefix('/')?;
+        loop {
+            let (segment, pattern_rest) =
+                pattern.split_once('/').map_or((pattern, None), |(a, b)| (a, Some(b)));
+            if let Some(name) = segment.strip_prefix('{').and_then(|s| s.strip_suffix("*}")) {
+                values.insert(name, percent_decode(rest).ok()?);
+                return Some(values);
+            }
+            let (value, value_rest) = rest.split_once('/').map_or((rest, None), |(a, b)| (a, Some(b)));
+            match segment.strip_prefix('{').and_then(|s| s.strip_suffix('}')) {
+                Some(name) if !value.is_empty() => {
+                    values.insert(name, percent_decode(value).ok()?);
+                }
+                None if value == segment => {}
+                _ => return None,
+            }
+            match (pattern_rest, value_rest) {
+                (None, None) => return Some(values),
+                (Some(next_pattern), Some(next)) => {
+                    pattern = next_pattern;
+                    rest = next;
+                }
+                _ => return None,
+            }
+        }
+    }
+}
+
+macro_rules! routes {
+    ($($method:ident $path:literal $access:expr, $request:expr => $answer:expr, $handler:path, $summary:literal;)+) => {
+        /// Every route.
+        pub static ROUTES: &[Route] = &[$(Route {
+            method: Method::$method,
+            path: $path,
+            access: $access,
+            summary: $summary,
+            request: $request,
+            answer: $answer,
+            handler: |call| Box::pin($handler(call)),
+        },)+];
+    };
+}
+
+use Access::{Needs, Public, PublicTls};
+use Permission as P;
+
+const NONE: Option<&str> = None;
+
+routes! {
+    GET "/" Public, NONE => NONE, console::index, "The console";
+    GET "/console/{file*}" Public, NONE => NONE, console::file, "Files of the console";
+    GET "/login" Public, NONE => NONE, console::login, "Exchanges a one-time code for a session cookie";
+    GET "/api/v1/health" Public, NONE => Some("Health"), server::health, "Whether the control plane is up";
+    GET "/api/v1/openapi.json" Public, NONE => NONE, server::openapi, "This description";
+    POST "/api/v1/enrol" PublicTls, NONE => NONE, fleet::enrol, "Makes a box a device of the fleet (device protocol)";
+
+    GET "/api/v1/whoami" Needs(P::ServerRead), NONE => Some("WhoAmI"), server::whoami, "Who the token or session belongs to";
+    POST "/api/v1/login-codes" Needs(P::ServerRead), NONE => Some("LoginView"), server::login_code, "A one-time address that opens the console";
+    GET "/api/v1/overview" Needs(P::ServerRead), NONE => Some("Overview"), server::overview, "Everything the console shows";
+    GET "/api/v1/events" Needs(P::ServerRead), NONE => NONE, server::events, "The overview again at every change, as server-sent events";
+    GET "/api/v1/audit" Needs(P::AuditRead), NONE => Some("[AuditView]"), server::audit, "The audit trail, newest first";
+
+    GET "/api/v1/datasets" Needs(P::DatasetRead), NONE => Some("[DatasetView]"), datasets::list, "Datasets";
+    GET "/api/v1/datasets/{name}" Needs(P::DatasetRead), NONE => Some("DatasetView"), datasets::show, "One dataset";
+    POST "/api/v1/datasets/{name}/import" Needs(P::DatasetImport), NONE => Some("ImportView"), datasets::import, "Imports the body (zip, csv, csv.gz) as a new version; query: format, label, seed, file";
+    POST "/api/v1/datasets/{name}/import-bundled" Needs(P::DatasetImport), NONE => Some("ImportView"), datasets::import_bundled, "Imports the bundled optical digits as a new version";
+    GET "/api/v1/datasets/{name}/versions/{version}/samples" Needs(P::DatasetRead), NONE => Some("[SampleView]"), datasets::samples, "Samples of a version; query: split";
+    GET "/api/v1/datasets/{name}/versions/{version}/samples/{digest}" Needs(P::DatasetRead), NONE => NONE, datasets::sample, "The bytes of a sample";
+
+    GET "/api/v1/jobs" Needs(P::JobRead), NONE => Some("[JobView]"), jobs::list, "Jobs, oldest first";
+    POST "/api/v1/jobs/train" Needs(P::TrainCreate), Some("TrainRequest") => Some("JobView"), jobs::train, "Queues a training job";
+    POST "/api/v1/jobs/compress" Needs(P::CompressCreate), Some("CompressRequest") => Some("JobView"), jobs::compress, "Queues a compression job";
+    GET "/api/v1/jobs/{id}" Needs(P::JobRead), NONE => Some("JobView"), jobs::show, "One job";
+    GET "/api/v1/jobs/{id}/log" Needs(P::JobRead), NONE => NONE, jobs::log, "The log of a job's newest attempt";
+    POST "/api/v1/jobs/{id}/cancel" Needs(P::JobCancel), NONE => Some("JobView"), jobs::cancel, "Cancels a job";
+
+    GET "/api/v1/models" Needs(P::ModelRead), NONE => Some("[ModelVersionView]"), models::list, "Model versions, oldest first";
+    GET "/api/v1/models/{model}/versions/{version}/onnx" Needs(P::ModelRead), NONE => NONE, models::onnx, "The plain ONNX file";
+    GET "/api/v1/models/{model}/versions/{version}/report" Needs(P::ModelRead), NONE => Some("Json"), models::report, "What training or compression said";
+    POST "/api/v1/models/{model}/versions/{version}/evaluate" Needs(P::ModelRead), Some("EvaluateRequest") => Some("EvaluationView"), models::evaluate, "Runs a split through the runtime";
+
+    GET "/api/v1/releases" Needs(P::ReleaseRead), NONE => Some("[ReleaseView]"), releases::list, "Releases, oldest first";
+    POST "/api/v1/releases" Needs(P::ReleaseCreate), Some("ReleaseRequest") => Some("ReleaseView"), releases::create, "Signs a model version";
+    GET "/api/v1/releases/{digest}/bundle" Needs(P::ReleaseRead), NONE => NONE, releases::export, "A release with its files, as a zip";
+    POST "/api/v1/bundles" Needs(P::ModelImport), NONE => Some("ReleaseView"), releases::import, "Imports a bundle that the project's keys signed";
+
+    POST "/api/v1/claims" Needs(P::DeviceClaim), Some("ClaimRequest") => Some("ClaimView"), fleet::claim, "A claim code with which devices enrol";
+    GET "/api/v1/devices" Needs(P::DeviceRead), NONE => Some("[DeviceView]"), fleet::devices, "Devices by id";
+    GET "/api/v1/devices/{id}" Needs(P::DeviceRead), NONE => Some("DeviceView"), fleet::device, "One device";
+    POST "/api/v1/devices/{id}/revoke" Needs(P::DeviceControl), NONE => Some("DeviceView"), fleet::revoke, "Shuts a device out at once";
+    POST "/api/v1/devices/{id}/evaluations" Needs(P::DeviceControl), Some("DeviceEvaluation") => Some("DeviceView"), fleet::record_evaluation, "Records accuracy counted on a device's own endpoint";
+
+    GET "/api/v1/rollouts" Needs(P::RolloutRead), NONE => Some("[RolloutView]"), fleet::rollouts, "Rollouts, oldest first";
+    POST "/api/v1/rollouts" Needs(P::RolloutCreate), Some("RolloutRequest") => Some("RolloutView"), fleet::roll_out, "Starts a rollout: one canary, then the rest";
+    GET "/api/v1/rollouts/{id}" Needs(P::RolloutRead), NONE => Some("RolloutView"), fleet::rollout, "One rollout";
+    POST "/api/v1/rollouts/{id}/abort" Needs(P::RolloutControl), NONE => Some("RolloutView"), fleet::abort, "Stops a rollout; devices keep what they confirmed";
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+
+    fn route(path: &str) -> &'static Route {
+        ROUTES.iter().find(|r| r.path == path).unwrap()
+    }
+
+    #[test]
+    fn paths_match_whole_segments_only() {
+        let job = route("/api/v1/jobs/{id}");
+        assert_eq!(job.matches("/api/v1/jobs/job-1").unwrap()["id"], "job-1");
+        assert_eq!(job.matches("/api/v1/jobs/a%20b").unwrap()["id"], "a b");
+        for other in
+            ["/api/v1/jobs", "/api/v1/jobs/", "/api/v1/jobs/1/log", "api/v1/jobs/1", "/api/v1/jobs/%zz"]
+        {
+            assert!(job.matches(other).is_none(), "{other}");
+        }
+        assert_eq!(route("/console/{file*}").matches("/console/views/a.js").unwrap()["file"], "views/a.js");
+        assert!(route("/").matches("/").is_some());
+    }
+
+    #[test]
+    fn no_two_routes_are_the_same() {
+        let shape = |r: &Route| {
+            let path: Vec<_> = r.path.split('/').map(|s| if s.starts_with('{') { "{}" } else { s }).collect();
+            format!("{} {}", r.method, path.join("/"))
+        };
+        let mut shapes: Vec<_> = ROUTES.iter().map(shape).collect();
+        shapes.sort();
+        let all = shapes.len();
+        shapes.dedup();
+        assert_eq!(shapes.len(), all);
+    }
+}

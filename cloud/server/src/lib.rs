@@ -1,0 +1,16 @@
+//! The control plane's binary: composition root, HTTP API, command line and quickstart.
+//!
+//! - [`app`]: opens every part in one folder, in order, and shuts them down in reverse.
+//! - [`http`]: the API and the console's way in; [`cli`]: the command line, a client of that API.
+//! - [`work`]: what the jobs do, in the child process, and how their outputs are published.
+//! - [`quickstart`]: the whole loop, driven through all of the above.
+
+pub mod app;
+pub mod cli;
+mod error_text;
+pub mod evaluations;
+pub mod http;
+pub mod quickstart;
+mod signals;
+pub mod up;
+pub mod work;

@@ -1,0 +1,7 @@
+//! The binary `flotilla`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    flotilla_server::cli::main()
+}

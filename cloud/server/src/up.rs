@@ -1,0 +1,40 @@
+//! `flotilla up`: the control plane until Ctrl-C.
+
+use crate::app::{App, AppConfig};
+use crate::cli::args::Up;
+use crate::cli::exit::Failure;
+use flotilla_protocol::ErrorCode;
+use flotilla_protocol::message::Settings;
+use std::time::Duration;
+
+/// Runs the control plane.
+pub fn run(options: Up) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(ErrorCode::Internal, format!("the async runtime does not start: {e}")))?;
+    let config = AppConfig {
+        dir: options.dir,
+        http: options.http,
+        mqtt: options.mqtt,
+        names: options.names,
+        settings: Settings {
+            probation_s: options.probation_s,
+            telemetry_interval_s: options.telemetry_s,
+            ..Settings::default()
+        },
+    };
+    let app = runtime
+        .block_on(App::start(config))
+        .map_err(|e| Failure::new(e.code(), crate::error_text::with_causes(&e)))?;
+    println!("HTTP API and console  {}", app.http_url());
+    println!("MQTT broker (TLS)     {}", app.mqtt_address());
+    println!("administrator token   {}", app.token_file().display());
+    println!("open the console      {}", app.login_url());
+    runtime.block_on(async {
+        crate::signals::terminated().await;
+        app.shutdown().await;
+    });
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! Compression jobs.
+
+use super::samples::read_split;
+use super::train::{result, spec};
+use super::{compress_failure, data_failure, io_failure, read, read_json, registry_failure, write_json};
+use async_trait::async_trait;
+use flotilla_compress::{Budget, Options, Report, RuntimeEvaluator, compress};
+use flotilla_data::{Datasets, Split};
+use flotilla_identity::{Actor, now_ms};
+use flotilla_jobs::child::ChildContext;
+use flotilla_jobs::{Handler, Job, JobFailure, JobFolder, Outputs};
+use flotilla_protocol::manifest::Metrics;
+use flotilla_protocol::{DatasetName, ErrorCode, ModelName, Pipeline};
+use flotilla_registry::{NewVersion, Registry, Source};
+use flotilla_storage::Batch;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The kind's name.
+pub(crate) const COMPRESS: &str = "compress";
+
+/// What a compression job is to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct CompressSpec {
+    /// The model.
+    pub model: ModelName,
+    /// The version to compress.
+    pub version: u32,
+    /// What it may cost.
+    pub budget: Budget,
+}
+
+/// What the child gets beside model and samples.
+#[derive(Serialize, Deserialize)]
+struct Task {
+    pipeline: Pipeline,
+    budget: Budget,
+    options: Options,
+}
+
+/// What the child says when it is done.
+#[derive(Serialize, Deserialize)]
+struct CompressResult {
+    recipe: String,
+    bytes_before: u64,
+    bytes_after: u64,
+    accuracy_before: f64,
+    accuracy_after: f64,
+    accuracy_drop: f64,
+    correct: u64,
+    samples: u64,
+}
+
+/// The control plane's half.
+pub(crate) struct CompressHandler {
+    pub(super) datasets: Arc<Datasets>,
+    pub(super) registry: Arc<Registry>,
+}
+
+#[async_trait]
+impl Handler for CompressHandler {
+    async fn prepare(&self, job: &Job, folder: &JobFolder) -> Result<(), JobFailure> {
+        let spec: CompressSpec = spec(job)?;
+        let version = self.registry.version(&spec.model, spec.version).await.map_err(registry_failure)?;
+        let lineage = &version.lineage;
+        let dataset: DatasetName = lineage.dataset.parse().map_err(|_| {
+            let detail = format!("{} v{} does not say which dataset can judge it", spec.model, spec.version);
+            JobFailure::new(ErrorCode::InvalidInput, detail)
+        })?;
+        let dataset =
+            self.datasets.version(&dataset, Some(lineage.dataset_version)).await.map_err(data_failure)?;
+        let pipeline = self.registry.pipeline(&version).await.map_err(registry_failure)?;
+        let task = Task { pipeline, budget: spec.budget, options: Options::default() };
+        write_json(&folder.input("task.json"), &task)?;
+        let onnx = self.registry.onnx(&version).await.map_err(registry_failure)?;
+        let path = folder.input("model.onnx");
+        std::fs::write(&path, onnx).map_err(|e| io_failure("writing", &path, &e))?;
+        let path = folder.input("test.samples");
+        self.datasets.write_split(&dataset, Split::Test, &path).await.map_err(data_failure)?;
+        Ok(())
+    }
+
+    async fn publish(&self, job: &Job, folder: &JobFolder, batch: &mut Batch) -> Result<Outputs, JobFailure> {
+        let spec: CompressSpec = spec(job)?;
+        let task: Task = read_json(&folder.input("task.json"))?;
+        let result: CompressResult = result(job)?;
+        let from = self.registry.version(&spec.model, spec.version).await.map_err(registry_failure)?;
+        let mut lineage = from.lineage;
+        lineage.recipe = result.recipe.clone();
+        let version = NewVersion {
+            model: spec.model,
+            onnx: read(&folder.output("model.onnx"))?.into(),
+            pipeline: task.pipeline,
+            source: Source::Compressed {
+                from_version: spec.version,
+                recipe: result.recipe,
+                job: Some(job.id.clone()),
+            },
+            metrics: Metrics {
+                samples: result.samples,
+                correct: result.correct,
+                accuracy: result.accuracy_after,
+                other: BTreeMap::new(),
+            },
+            lineage,
+            report: Some(read_json(&folder.output("report.json"))?),
+        };
+        let version = self
+            .registry
+            .stage_version(batch, &Actor::system(), version, now_ms())
+            .await
+            .map_err(registry_failure)?;
+        Ok(Outputs::from([("model.onnx".to_owned(), version.onnx)]))
+    }
+}
+
+/// The work, in the child process.
+pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
+    let task: Task = read_json(&context.input("task.json"))?;
+    let onnx = read(&context.input("model.onnx"))?;
+    let (samples, labels) = read_split(&context.input("test.samples"))?;
+    let labels = labels.into_iter().map(|label| label as usize).collect();
+    let cancelled = context.cancel_flag();
+    let mut evaluator = RuntimeEvaluator::new(&task.pipeline, samples, labels)
+        .map_err(compress_failure)?
+        .cancelled_by(move || cancelled.load(Ordering::Relaxed));
+    let compressed = compress(&onnx, &task.options, &task.budget, &mut evaluator, &mut |p| {
+        let stage = json!(p.stage).as_str().unwrap_or_default().to_owned();
+        context.progress(p.done as u64, Some(p.total as u64), &stage);
+        if context.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+    .map_err(compress_failure)?;
+    let path = context.output("model.onnx");
+    std::fs::write(&path, &compressed.onnx).map_err(|e| io_failure("writing", &path, &e))?;
+    write_json(&context.output("report.json"), &compressed.report)?;
+    Ok(json!(outcome(&compressed.report)))
+}
+
+fn outcome(report: &Report) -> CompressResult {
+    CompressResult {
+        recipe: report.recipe.to_string(),
+        bytes_before: report.bytes_before,
+        bytes_after: report.bytes_after,
+        accuracy_before: report.accuracy_before,
+        accuracy_after: report.accuracy_after,
+        accuracy_drop: report.accuracy_drop,
+        correct: (report.accuracy_after * report.samples as f64).round() as u64,
+        samples: report.samples,
+    }
+}
