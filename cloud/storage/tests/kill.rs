@@ -105,11 +105,10 @@ async fn write_frames(stores: Arc<Stores>) {
     }
 }
 
-/// Not a test of its own: the child, which runs until it is killed.
+/// The child of the test below, which runs until it is killed; nothing when nobody named a folder.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "started by the test below"]
 async fn write_until_killed() {
-    let folder = PathBuf::from(std::env::var_os(CHILD).expect("started by the test below"));
+    let Some(folder) = std::env::var_os(CHILD).map(PathBuf::from) else { return };
     // The harness has begun a line.
     println!();
     acknowledge("start");
@@ -152,7 +151,7 @@ impl Acknowledged {
 /// Starts a child, kills it after `lines` of its lines, and takes in what it had said until then.
 fn kill_after(folder: &Path, lines: usize, acknowledged: &mut Acknowledged) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "write_until_killed", "--ignored", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "write_until_killed", "--nocapture", "--test-threads=1"])
         .env(CHILD, folder)
         .stdout(Stdio::piped())
         .spawn()

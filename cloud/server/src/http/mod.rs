@@ -3,7 +3,7 @@
 //! - [`listen`]: the accept loop; [`service`]: the warp filter in front of the table.
 //! - [`routes`]: method, path, permission, handler; [`openapi`]: OpenAPI 3.1 out of the same table.
 //! - [`api`]: the bodies that travel; `handlers`: what the routes do, a file a noun.
-//! - [`mod@problem`]: errors.
+//! - The module `problem`: errors.
 
 pub mod api;
 mod handlers;

@@ -21,11 +21,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// The kind's name.
-pub(crate) const COMPRESS: &str = "compress";
+pub const COMPRESS: &str = "compress";
 
 /// What a compression job is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct CompressSpec {
+pub struct CompressSpec {
     /// The model.
     pub model: ModelName,
     /// The version to compress.

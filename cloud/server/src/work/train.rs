@@ -21,11 +21,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The kind's name.
-pub(crate) const TRAIN: &str = "train";
+pub const TRAIN: &str = "train";
 
 /// What a training job is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct TrainSpec {
+pub struct TrainSpec {
     /// Dataset.
     pub dataset: DatasetName,
     /// Its version.
