@@ -39,7 +39,7 @@ pub enum Error {
     /// The model has no graph, or an empty one.
     #[error("the ONNX file has no graph: export the whole model, not its metadata")]
     NoGraph,
-    /// No operator set for the standard domain is declared.
+    /// No operator set is declared.
     #[error("the ONNX file does not say which operator set it uses: export the model again")]
     NoOpset,
     /// Weights stand in another file.

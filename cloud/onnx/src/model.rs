@@ -37,7 +37,7 @@ impl Model {
         if graph.node.is_empty() && graph.output.is_empty() {
             return Err(Error::NoGraph);
         }
-        if standard_opset(&proto).is_none() {
+        if proto.opset_import.is_empty() {
             return Err(Error::NoOpset);
         }
         check_tensors(&graph)?;
@@ -74,10 +74,11 @@ impl Model {
         &mut self.graph
     }
 
-    /// The version of the standard operator set.
+    /// The version of the standard operator set; 0 where the model uses operators of other sets only.
     #[must_use]
     pub fn opset(&self) -> i64 {
-        standard_opset(&self.proto).unwrap_or_default()
+        let standard = |domain: &str| domain.is_empty() || domain == "ai.onnx";
+        self.opsets().find(|(domain, _)| standard(domain)).map_or(0, |(_, version)| version)
     }
 
     /// Every operator set used: domain and version.
@@ -210,11 +211,6 @@ impl std::fmt::Debug for Model {
 
 pub(crate) fn is_constant(node: &NodeProto) -> bool {
     node.op_type == "Constant" && node.domain.is_empty()
-}
-
-fn standard_opset(proto: &ModelProto) -> Option<i64> {
-    let standard = |domain: &str| domain.is_empty() || domain == "ai.onnx";
-    proto.opset_import.iter().find(|set| standard(&set.domain)).map(|set| set.version)
 }
 
 fn check_tensors(graph: &GraphProto) -> Result<()> {

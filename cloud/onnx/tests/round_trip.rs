@@ -121,6 +121,8 @@ prop_compose! {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn any_built_model_survives_writing_and_reading(model in chain()) {
         let bytes = model.write();

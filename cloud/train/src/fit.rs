@@ -3,7 +3,6 @@
 use std::fmt;
 use std::time::Instant;
 
-use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor, TensorData, activation::log_softmax};
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
@@ -13,10 +12,13 @@ use crate::fold::Folded;
 use crate::network::{Network, numbers};
 use crate::plan::Plan;
 use crate::schedule::Schedule;
+use crate::weights::{Average, Weights};
 use crate::{Config, EpochMetrics, Error, Images, Observer, Result, export};
 
 /// Images measured at once.
 const EVALUATION_BATCH: usize = 128;
+/// Epochs over which weights are averaged.
+const AVERAGED_EPOCHS: u64 = 2;
 /// Room of the optimiser's second moment: small gradients of normalised layers must not vanish beside it.
 const ADAM_EPSILON: f32 = 1e-8;
 
@@ -51,7 +53,7 @@ impl fmt::Debug for Trained {
     }
 }
 
-/// Trains on `train`, chooses an epoch by `validation`, and gives that epoch's weights as an ONNX file.
+/// Trains on `train`, chooses an epoch by `validation`, and gives that epoch's averaged weights as an ONNX file.
 pub fn train(
     config: &Config,
     train: &Images,
@@ -74,7 +76,7 @@ pub fn train(
         .map_err(Error::Threads)?;
     let started = Instant::now();
     let fitted = pool.install(|| Fit::new(config, &plan, train, validation).run(observer))?;
-    let folded = Folded::new(fitted.network.weights()?);
+    let folded = Folded::new(fitted.weights);
     if !folded.is_finite() {
         return Err(Error::Diverged { epoch: fitted.best_epoch, learning_rate: config.learning_rate });
     }
@@ -91,9 +93,9 @@ pub fn train(
     })
 }
 
-/// The best network found, ready to be measured.
+/// The best weights found.
 pub(crate) struct Fitted {
-    pub(crate) network: Network,
+    pub(crate) weights: Weights,
     pub(crate) best_epoch: u32,
     pub(crate) history: Vec<EpochMetrics>,
 }
@@ -108,6 +110,7 @@ pub(crate) struct Fit<'a> {
     device: Device,
     network: Network,
     optimizer: ModuleOptimizer,
+    average: Average,
     schedule: Schedule,
     step: u64,
 }
@@ -140,6 +143,7 @@ impl<'a> Fit<'a> {
             device,
             network,
             optimizer,
+            average: Average::over(AVERAGED_EPOCHS * steps),
             schedule: Schedule::new(config.learning_rate, rise, u64::from(config.epochs) * steps),
             step: 0,
         }
@@ -147,12 +151,12 @@ impl<'a> Fit<'a> {
 
     pub(crate) fn run(mut self, observer: &mut dyn Observer) -> Result<Fitted> {
         let mut history: Vec<EpochMetrics> = Vec::new();
-        let mut kept: Option<(EpochMetrics, Network)> = None;
+        let mut kept: Option<(EpochMetrics, Weights)> = None;
         for epoch in 1..=self.config.epochs {
             let started = Instant::now();
             let trained = self.epoch(epoch, observer)?;
-            let network = self.network.valid();
-            let measured = measure(&network, self.validation)?;
+            let weights = self.average.weights().ok_or(Error::Engine { what: "an epoch" })?;
+            let measured = measure(&self.network.with(weights), self.validation)?;
             let metrics = EpochMetrics {
                 epoch,
                 of: self.config.epochs,
@@ -169,7 +173,7 @@ impl<'a> Fit<'a> {
             // Of a few hundred images one more or less is right by chance: the loss tells epochs apart that the
             // accuracy cannot.
             if kept.as_ref().is_none_or(|(best, _)| metrics.validation_loss < best.validation_loss) {
-                kept = Some((metrics, network));
+                kept = Some((metrics, weights.clone()));
             }
             history.push(metrics);
             observer.epoch(metrics);
@@ -178,8 +182,8 @@ impl<'a> Fit<'a> {
                 break;
             }
         }
-        let (best, network) = kept.ok_or(Error::Engine { what: "a history" })?;
-        Ok(Fitted { network, best_epoch: best.epoch, history })
+        let (best, weights) = kept.ok_or(Error::Engine { what: "a history" })?;
+        Ok(Fitted { weights, best_epoch: best.epoch, history })
     }
 
     fn epoch(&mut self, epoch: u32, observer: &dyn Observer) -> Result<Tally> {
@@ -216,6 +220,7 @@ impl<'a> Fit<'a> {
             let gradients = GradientsParams::from_grads(loss.backward(), &self.network);
             let rate = self.schedule.rate(self.step);
             self.network = self.optimizer.step(rate, self.network.clone(), gradients);
+            self.average.add(self.network.weights()?);
             self.step += 1;
         }
         Ok((value.into(), right))

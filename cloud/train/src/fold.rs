@@ -1,6 +1,6 @@
 //! Merging each normalisation into the convolution before it, as a device runs it.
 
-use crate::network::{UnitWeights, Weights};
+use crate::weights::{UnitWeights, Weights};
 
 /// A convolution with bias.
 pub(crate) struct Convolution {

@@ -1,6 +1,6 @@
 //! Training algorithms and their export to ONNX.
 //!
-//! [`train`] takes images and gives an ONNX file with the weights that did best on the validation images. It has no
+//! [`train`] takes images and gives an ONNX file with the (averaged) weights that did best on the validation images. It has no
 //! storage and no network: whoever calls it reads the data, shows the progress and keeps the result. The numbers in
 //! [`Trained`] describe the training only; what a model is worth is measured on its file, by the runtime.
 //!
@@ -21,6 +21,7 @@ mod observer;
 mod operation;
 mod plan;
 mod schedule;
+mod weights;
 
 pub use config::{Algorithm, Augment, Config};
 pub use error::{Error, Result};

@@ -1,11 +1,17 @@
 //! The network in the training engine: weights, forward pass, and reading the weights back.
 
-use burn::module::{Module, Param};
+use burn::module::{Module, Param, RunningState};
 use burn::nn::{BatchNorm, BatchNormConfig};
 use burn::tensor::{Device, Tensor, TensorData, activation::relu, module::conv2d, ops::ConvOptions};
 use rand::{Rng, rngs::StdRng};
 
-use crate::{Error, Result, augment::normal, operation, plan::Plan};
+use crate::{
+    Error, Result,
+    augment::normal,
+    operation,
+    plan::Plan,
+    weights::{UnitWeights, Weights},
+};
 
 /// A convolution without bias, its normalisation and a rectifier.
 #[derive(Module, Debug)]
@@ -31,33 +37,23 @@ pub(crate) struct Network {
     head: Head,
 }
 
-/// The numbers of one [`Unit`], outside of the engine.
-pub(crate) struct UnitWeights {
-    pub(crate) dims: [usize; 4],
-    pub(crate) weight: Vec<f32>,
-    pub(crate) gamma: Vec<f32>,
-    pub(crate) beta: Vec<f32>,
-    pub(crate) mean: Vec<f32>,
-    pub(crate) variance: Vec<f32>,
-    pub(crate) epsilon: f64,
-    pub(crate) stride: usize,
-    pub(crate) groups: usize,
-}
-
-/// The numbers of a [`Network`], outside of the engine.
-pub(crate) struct Weights {
-    pub(crate) units: Vec<UnitWeights>,
-    /// Features times classes, row by row.
-    pub(crate) head: Vec<f32>,
-    pub(crate) bias: Vec<f32>,
-}
-
 impl Unit {
     fn new([outputs, inputs, kernel]: [usize; 3], stride: usize, groups: usize, make: &mut Maker) -> Self {
         let inputs = inputs / groups;
         let spread = (2.0 / (inputs * kernel * kernel) as f32).sqrt();
         let weight = make.normal([outputs, inputs, kernel, kernel], spread);
         Self { weight, norm: BatchNormConfig::new(outputs).init(make.device), kernel, stride, groups }
+    }
+
+    fn with(&self, numbers: &UnitWeights, device: &Device) -> Self {
+        let channels = [numbers.gamma.len()];
+        let running = |values: &[f32]| RunningState::new(load(values, channels, device).val());
+        let mut norm = self.norm.valid();
+        norm.gamma = load(&numbers.gamma, channels, device);
+        norm.beta = load(&numbers.beta, channels, device);
+        norm.running_mean = running(&numbers.mean);
+        norm.running_var = running(&numbers.variance);
+        Self { weight: load(&numbers.weight, numbers.dims, device), norm, ..*self }
     }
 
     fn forward(&self, x: Tensor<4>) -> Result<Tensor<4>> {
@@ -126,6 +122,17 @@ impl Network {
         Self { units, head: Head { weight, bias } }
     }
 
+    /// The same network with other numbers, on a device that does not learn.
+    pub(crate) fn with(&self, weights: &Weights) -> Self {
+        let device = &Device::flex();
+        let units = self.units.iter().zip(&weights.units).map(|(unit, numbers)| unit.with(numbers, device));
+        let head = Head {
+            weight: load(&weights.head, self.head.weight.dims(), device),
+            bias: load(&weights.bias, self.head.bias.dims(), device),
+        };
+        Self { units: units.collect(), head }
+    }
+
     /// One number for each image and class; the larger, the likelier.
     pub(crate) fn forward(&self, images: Tensor<4>) -> Result<Tensor<2>> {
         let planes = self.units.iter().try_fold(images, |x, unit| unit.forward(x))?;
@@ -143,6 +150,10 @@ impl Network {
             bias: numbers(self.head.bias.val())?,
         })
     }
+}
+
+fn load<const D: usize>(values: &[f32], dims: [usize; D], device: &Device) -> Param<Tensor<D>> {
+    Param::from_tensor(Tensor::from_data(TensorData::new(values.to_vec(), dims), device))
 }
 
 /// Takes the numbers of a tensor out of the engine.

@@ -12,7 +12,7 @@ use tract_onnx::prelude::*;
 use crate::augment::Augmenter;
 use crate::fit::{Fit, tensor};
 use crate::fold::Folded;
-use crate::network::numbers;
+use crate::network::{Network, numbers};
 use crate::plan::Plan;
 use crate::schedule::Schedule;
 use crate::{
@@ -180,9 +180,10 @@ fn the_file_and_the_training_engine_agree() {
         let config = Config { algorithm, epochs: 2, ..quick() };
         let plan = Plan::new(algorithm, &train_on);
         let fitted = Fit::new(&config, &plan, &train_on, &other).run(&mut Silent).unwrap();
+        let network = Network::new(&plan, &mut rng, &Device::flex()).with(&fitted.weights);
         let input = tensor(other.pixels.clone(), other.len(), &other, &Device::flex());
-        let expected = numbers(softmax(fitted.network.forward(input).unwrap(), 1)).unwrap();
-        let folded = Folded::new(fitted.network.weights().unwrap());
+        let expected = numbers(softmax(network.forward(input).unwrap(), 1)).unwrap();
+        let folded = Folded::new(fitted.weights);
         let file = export::onnx(folded, &plan, algorithm.name(), &other.classes).unwrap();
         let found = probabilities(&file, &other);
         assert_eq!(found.len(), expected.len());
