@@ -1,13 +1,27 @@
 // A line chart in the page's colours that follows its container's width.
-import { html, useEffect, useRef } from '/console/vendor/htm/standalone.module.js';
+import { html, useEffect, useRef, useState } from '/console/vendor/htm/standalone.module.js';
 import uPlot from '/console/vendor/uplot/uPlot.esm.js';
 
 const HEIGHT = 220;
+
+const DARK = matchMedia('(prefers-color-scheme: dark)');
+
+/** Whether the page is dark now: a canvas does not follow the style sheet by itself. */
+function useDark() {
+  const [dark, setDark] = useState(DARK.matches);
+  useEffect(() => {
+    const follow = () => setDark(DARK.matches);
+    DARK.addEventListener('change', follow);
+    return () => DARK.removeEventListener('change', follow);
+  }, []);
+  return dark;
+}
 
 /** `series`: `[{ label, colour, scale, values }]`; `xs`: the shared axis; `percent` names the scale shown in per cent. */
 export function Chart({ xs, series, xLabel, label }) {
   const holder = useRef(null);
   const plot = useRef(null);
+  const dark = useDark();
   useEffect(() => {
     const css = getComputedStyle(document.documentElement);
     const colour = (name) => css.getPropertyValue(name).trim();
@@ -38,7 +52,7 @@ export function Chart({ xs, series, xLabel, label }) {
       observer.disconnect();
       plot.current.destroy();
     };
-  }, []);
+  }, [dark]);
   useEffect(() => {
     plot.current?.setData([xs, ...series.map((line) => line.values)]);
   }, [JSON.stringify([xs, series.map((line) => line.values)])]);
