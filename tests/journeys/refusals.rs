@@ -165,6 +165,11 @@ fn a_claim_code_serves_once_and_for_its_own_ca_only() {
     let folder = tempfile::tempdir().unwrap();
     let claim = folder.path().join("claim");
     plane.claim(&claim);
+    let claims = |plane: &Plane| plane.cli::<Value>(&["audit"]).to_string().matches("device:claim").count();
+    let made = claims(&plane);
+    let (code, _) = error(&plane.cli_output(&["device", "claim", claim.to_str().unwrap()]));
+    assert_eq!(code, "already_exists");
+    assert_eq!(claims(&plane), made, "a claim that cannot be written is not made");
     let enrol = |claim: &std::path::Path, name: &str| {
         let mut command = Command::new(binary("flotilla-agent"));
         command

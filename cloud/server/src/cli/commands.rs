@@ -238,7 +238,7 @@ fn model(command: Model, out: &Out) -> Done {
         }
         Model::Export { model, version, file, target } => {
             let path = format!("/api/v1/models/{}/versions/{version}/onnx", encode(&model));
-            write_new(&file, &client(&target)?.get_bytes(&path)?)
+            write_new(&file, || Ok(client(&target)?.get_bytes(&path)?))
         }
     }
 }
@@ -259,7 +259,7 @@ fn release(command: Release, out: &Out) -> Done {
         }
         Release::Export { digest, file, target } => {
             let path = format!("/api/v1/releases/{}/bundle", encode(&digest));
-            write_new(&file, &client(&target)?.get_bytes(&path)?)
+            write_new(&file, || Ok(client(&target)?.get_bytes(&path)?))
         }
         Release::Import { file, target } => {
             let release: ReleaseView = client(&target)?.post_file("/api/v1/bundles", read_file(&file)?)?;
@@ -280,9 +280,11 @@ fn device(command: Device, out: &Out) -> Done {
             out.show(&device, |d| print_devices(std::slice::from_ref(d)))
         }
         Device::Claim { file, uses, hours, target } => {
-            let claim: ClaimView = client(&target)?
-                .post("/api/v1/claims", &ClaimRequest { uses, valid_s: hours.saturating_mul(3600) })?;
-            write_new(&file, claim.code.as_bytes())?;
+            let request = ClaimRequest { uses, valid_s: hours.saturating_mul(3600) };
+            write_new(&file, || {
+                let claim: ClaimView = client(&target)?.post("/api/v1/claims", &request)?;
+                Ok(claim.code.into_bytes())
+            })?;
             println!("{}: a claim code for {uses} device(s), valid for {hours} h", file.display());
             Ok(())
         }
@@ -340,21 +342,24 @@ fn print_rollout(rollout: &RolloutView) {
     }
 }
 
-/// Writes a new file that only its owner reads; an existing one stays as it is.
-fn write_new(path: &Path, bytes: &[u8]) -> Done {
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(|e| {
-        let code = if e.kind() == std::io::ErrorKind::AlreadyExists {
-            ErrorCode::AlreadyExists
-        } else {
-            ErrorCode::StorageIo
+/// Writes a new file that only its owner reads; an existing one stays as it is. The file is made before the
+/// content is asked for: what the control plane gives out once must have a place to go.
+fn write_new(path: &Path, content: impl FnOnce() -> Result<Vec<u8>, Failure>) -> Done {
+    let failed = |e: std::io::Error| {
+        let (code, advice) = match e.kind() {
+            std::io::ErrorKind::AlreadyExists => (ErrorCode::AlreadyExists, "; name another file"),
+            _ => (ErrorCode::StorageIo, ""),
         };
-        Failure::new(code, format!("{} cannot be written: {e}", path.display()))
-    })
+        Failure::new(code, format!("{} cannot be written: {e}{advice}", path.display()))
+    };
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = file.map_err(failed)?;
+    let written =
+        content().and_then(|bytes| file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed));
+    if written.is_err() {
+        drop(std::fs::remove_file(path));
+    }
+    written
 }
 
 /// Percent-encodes one path segment or query value (RFC 3986, unreserved characters stay).
