@@ -43,7 +43,7 @@ pub enum Error {
         device: String,
     },
     /// A file of the identity or trust cannot be believed.
-    #[error("{path} is damaged: {problem}; enrol this device anew", path = path.display())]
+    #[error("{path} is damaged: {problem}; remove the folder identity, then enrol this device anew", path = path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -4,5 +4,6 @@
 
 mod console_api;
 mod quickstart;
+mod reach;
 mod refusals;
 mod updates;

@@ -49,7 +49,8 @@ fn an_update_survives_kills_of_the_agent_and_of_the_control_plane() {
     });
     let image = a_test_image(&plane);
     for device in &mut devices {
-        assert_eq!(wait_for_state(&plane, &device.id, "confirmed")["release"], first["digest"]);
+        let view = wait_for_state(&plane, &device.id, "confirmed");
+        assert_eq!(view["models"][0]["release"], first["digest"]);
         let (status, answer) = device.predict("digits", &image);
         assert_eq!((status, answer["release"].as_str()), (200, first["digest"].as_str()), "{answer}");
     }

@@ -36,6 +36,12 @@ impl Plane {
         Self { dir: dir.to_owned(), http, mqtt, process, _folder: None }
     }
 
+    /// Starts one in this folder with these addresses and names.
+    pub fn start_with(dir: &Path, arguments: &[&str]) -> Self {
+        let (process, http, mqtt) = spawn_with(dir, arguments);
+        Self { dir: dir.to_owned(), http, mqtt, process, _folder: None }
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
@@ -130,8 +136,14 @@ impl Drop for Plane {
 }
 
 fn spawn(dir: &Path, http: &str, mqtt: &str) -> (Child, String, String) {
+    spawn_with(dir, &["--http", http, "--mqtt", mqtt])
+}
+
+fn spawn_with(dir: &Path, arguments: &[&str]) -> (Child, String, String) {
     let mut process = Command::new(binary("flotilla"))
-        .args(["up", "--probation-s", "2", "--http", http, "--mqtt", mqtt, "--dir"])
+        .args(["up", "--probation-s", "2"])
+        .args(arguments)
+        .arg("--dir")
         .arg(dir)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

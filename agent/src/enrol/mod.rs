@@ -2,7 +2,8 @@
 //!
 //! 1. The claim code names the server, the hash of the root CA's key and a secret.
 //! 2. The server's certificate chain must end in a root with that key; only then anything is sent.
-//! 3. The key is made here and never leaves; a signing request with the secret goes out.
+//! 3. The key is made here, is on the disk before anything is sent, and never leaves; a signing request with the
+//!    secret goes out.
 //! 4. The answer is checked as a whole: the CA again, a certificate over our key by that CA that names the device,
 //!    and a trust file that fits both.
 //! 5. Everything is stored, or nothing: the identity folder appears by one rename.
@@ -73,7 +74,11 @@ pub async fn enrol(
             device: names.device.to_string(),
         });
     }
-    let key = KeyPair::generate().map_err(|e| system("making a key", &e))?;
+    if folder.path(IDENTITY).exists() {
+        let path = folder.path(IDENTITY);
+        return Err(Error::Damaged { path, problem: format!("it has no {NAMES}") });
+    }
+    let key = enrolment_key(folder)?;
     let csr_pem = CertificateParams::default()
         .serialize_request(&key)
         .and_then(|csr| csr.pem())
@@ -88,6 +93,21 @@ pub async fn enrol(
     })?;
     store(folder, &key, &answer, &checked)?;
     Ok(checked.names)
+}
+
+/// The key of this enrolment. It is on the disk before anything is sent: if the answer is lost, enrolling again with
+/// the same claim asks for the same device, and the cloud gives it.
+fn enrolment_key(folder: &Folder) -> Result<KeyPair, Error> {
+    let path = folder.path(STAGING).join(KEY);
+    if let Some(pem) = disk::read(&path, 64 * limits::KIB)? {
+        let pem = Zeroizing::new(String::from_utf8_lossy(&pem).into_owned());
+        if let Ok(key) = KeyPair::from_pem(&pem) {
+            return Ok(key);
+        }
+    }
+    let key = KeyPair::generate().map_err(|e| system("making a key", &e))?;
+    disk::replace(&path, Zeroizing::new(key.serialize_pem()).as_bytes())?;
+    Ok(key)
 }
 
 /// Opens a TLS connection to the server that the claim code means, or to none.
@@ -164,7 +184,6 @@ async fn send(
 fn store(folder: &Folder, key: &KeyPair, answer: &EnrolAnswer, checked: &Checked) -> Result<(), Error> {
     let names = serde_json::to_vec_pretty(&checked.names).map_err(|e| system("writing the names", &e))?;
     let staging = folder.path(STAGING);
-    disk::remove(&staging)?;
     let key = Zeroizing::new(key.serialize_pem());
     for (name, content) in [
         (KEY, key.as_bytes()),

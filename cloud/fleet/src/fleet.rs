@@ -20,7 +20,7 @@ use flotilla_protocol::message::{CommandKind, Settings};
 use flotilla_protocol::{DeviceId, ModelName, RolloutId};
 use flotilla_registry::{CurrentTrust, Registry};
 use flotilla_storage::{Objects, Records, Segments};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -40,7 +40,7 @@ pub struct FleetConfig {
     pub telemetry: PathBuf,
     /// Where the broker listens; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// `host:port` of the broker as devices reach it; the address it listens on where none is given.
+    /// Name or address under which devices reach the broker; the address it listens on where none is given.
     pub advertise: Option<String>,
     /// Names and addresses that the broker's certificate is for, beside those of this machine's loopback.
     pub server_names: Vec<String>,
@@ -95,6 +95,14 @@ struct Inner {
     downlink: Mutex<Option<Arc<Broker>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+}
+
+/// `host:port`, with brackets around an IPv6 address.
+pub fn host_port(host: &str, port: u16) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(address) => SocketAddr::new(address, port).to_string(),
+        Err(_) => format!("{host}:{port}"),
+    }
 }
 
 impl Fleet {
@@ -155,7 +163,7 @@ impl Fleet {
         });
         tasks.spawn(sweep(store.clone(), stop.clone()));
         let inner = Inner {
-            mqtt: config.advertise.unwrap_or_else(|| address.to_string()),
+            mqtt: config.advertise.map_or(address.to_string(), |host| host_port(&host, address.port())),
             settings: config.settings,
             address,
             parts,

@@ -34,7 +34,7 @@ pub use devices::{
     ReportHead, Traffic, Twin,
 };
 pub use error::{Error, Result};
-pub use fleet::{Fleet, FleetConfig, FleetParts};
+pub use fleet::{Fleet, FleetConfig, FleetParts, host_port};
 pub use ingest::{DeviceEvent, DeviceEvents, HistoryPoint, LatestSample, Rollup};
 pub use rollout::{
     Action, Observation, Observations, Reason, Report, Rollout, RolloutControl, RolloutDevice,

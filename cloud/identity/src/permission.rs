@@ -27,6 +27,8 @@ macro_rules! permissions {
 permissions! {
     /// See the server's state, version and metrics.
     ServerRead = "server:read",
+    /// Make one-time addresses that open the console as the administrator.
+    ServerLogin = "server:login",
     /// Read the audit trail.
     AuditRead = "audit:read",
     /// List and read datasets and their samples.

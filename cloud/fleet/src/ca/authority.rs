@@ -149,6 +149,12 @@ impl CertificateAuthority {
         Ok(ServerIdentity { chain, key: key.into(), serial })
     }
 
+    /// Digest of the public key in a device's request, after its self-signature proved that the device holds the
+    /// private one.
+    pub fn key_of_csr(&self, request: &[u8]) -> Result<Digest, Error> {
+        Ok(Digest::of(&requested_key(request)?.subject_public_key_info()))
+    }
+
     /// Signs a device's request (PEM or DER). Only its public key is used, after its self-signature proved that the
     /// device holds the private one; every name and usage in the certificate is ours.
     pub fn sign_device_csr(

@@ -194,6 +194,12 @@ impl Device {
         self.state == DeviceState::Active
     }
 
+    /// Whether an enrolment with this claim and key is the one that made the device, which has not connected yet.
+    pub(crate) fn is_enrolled_as(&self, claim: &str, key: &Digest) -> bool {
+        let same_key = self.certificates.iter().any(|certificate| certificate.key == *key);
+        self.is_active() && self.claim == claim && same_key && self.hello_counter == 0
+    }
+
     /// Whether the device may connect with this certificate.
     pub fn accepts(&self, serial: &Serial) -> bool {
         let serial = serial.to_string();

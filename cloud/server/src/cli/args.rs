@@ -127,10 +127,10 @@ pub struct Up {
     pub names: Vec<String>,
     /// Seconds that a new release must stay healthy on a device before it is confirmed. For devices that enrol
     /// from now on.
-    #[arg(long, default_value_t = Settings::default().probation_s)]
+    #[arg(long, default_value_t = Settings::default().probation_s, value_parser = clap::value_parser!(u32).range(1..=30 * 24 * 3600))]
     pub probation_s: u32,
     /// Seconds between a device's telemetry samples. For devices that enrol from now on.
-    #[arg(long, default_value_t = Settings::default().telemetry_interval_s)]
+    #[arg(long, default_value_t = Settings::default().telemetry_interval_s, value_parser = clap::value_parser!(u32).range(1..=24 * 3600))]
     pub telemetry_s: u32,
     /// Form of errors.
     #[arg(short, long, value_enum, default_value_t)]

@@ -134,15 +134,19 @@ impl Client {
         parse(&url, &bytes)
     }
 
-    /// POST a file as the body.
-    pub fn post_file<T: DeserializeOwned>(&self, path: &str, file: std::fs::File) -> Result<T, ClientError> {
+    /// POST what this yields as the body.
+    pub fn post_bytes<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        mut body: impl std::io::Read,
+    ) -> Result<T, ClientError> {
         let url = self.url(path);
         let request = self
             .agent
             .post(&url)
             .header("authorization", self.bearer())
             .header("content-type", "application/octet-stream");
-        let bytes = finish(url.clone(), request.send(file))?;
+        let bytes = finish(url.clone(), request.send(ureq::SendBody::from_reader(&mut body)))?;
         parse(&url, &bytes)
     }
 

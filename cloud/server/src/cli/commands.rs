@@ -8,6 +8,7 @@ use crate::http::api::{
     AuditView, ClaimRequest, ClaimView, CompressRequest, DatasetView, DeviceView, ImportView, JobView, Json,
     LoginView, ModelVersionView, ReleaseRequest, ReleaseView, RolloutRequest, RolloutView, TrainRequest,
 };
+use crate::progress::Progress;
 use flotilla_protocol::ErrorCode;
 use serde::Serialize;
 use std::io::Write;
@@ -103,10 +104,15 @@ fn dataset(command: Dataset, out: &Out) -> Done {
         }
         Dataset::Import { name, path, format, label, seed, target } => {
             let client = client(&target)?;
+            let progress = Progress::new();
+            let stage = "import";
+            progress.stage(stage, &name);
+            let encoded = encode(&name);
+            let base = format!("/api/v1/datasets/{encoded}");
             let import: ImportView = match path {
-                None => {
-                    client.post(&format!("/api/v1/datasets/{}/import-bundled", encode(&name)), &Json::Null)?
-                }
+                None => follow::import(&client, &progress, stage, &encoded, || {
+                    client.post(&format!("{base}/import-bundled"), &Json::Null)
+                })?,
                 Some(path) => {
                     let (file, file_name) = upload::open(&path)?;
                     let mut query = format!("?file={}", encode(&file_name));
@@ -116,9 +122,14 @@ fn dataset(command: Dataset, out: &Out) -> Done {
                             query += &format!("&{key}={}", encode(&value));
                         }
                     }
-                    client.post_file(&format!("/api/v1/datasets/{}/import{query}", encode(&name)), file)?
+                    let bytes = (0, file.metadata().ok().map(|facts| facts.len()));
+                    let upload = follow::Upload { file, shown: (&progress, stage), bytes };
+                    follow::import(&client, &progress, stage, &encoded, || {
+                        client.post_bytes(&format!("{base}/import{query}"), upload)
+                    })?
                 }
             };
+            progress.clear();
             out.show(&import, print_import)
         }
     }
@@ -262,7 +273,7 @@ fn release(command: Release, out: &Out) -> Done {
             write_new(&file, || Ok(client(&target)?.get_bytes(&path)?))
         }
         Release::Import { file, target } => {
-            let release: ReleaseView = client(&target)?.post_file("/api/v1/bundles", read_file(&file)?)?;
+            let release: ReleaseView = client(&target)?.post_bytes("/api/v1/bundles", read_file(&file)?)?;
             out.show(&release, print_one)
         }
     }
@@ -292,20 +303,26 @@ fn device(command: Device, out: &Out) -> Done {
 }
 
 fn print_devices(devices: &[DeviceView]) {
-    let row = |d: &DeviceView| {
-        let link = if d.connected { "online" } else { "offline" };
-        let release = d.release.as_deref().map(|r| r.chars().take(12).collect()).unwrap_or_default();
-        vec![
-            d.id.clone(),
-            link.into(),
-            d.state.clone(),
-            release,
-            d.slot.clone().unwrap_or_default(),
-            d.predictions.to_string(),
-        ]
-    };
-    let header = ["DEVICE", "LINK", "STATE", "RELEASE", "SLOT", "PREDICTIONS"];
-    table::print(&header, &devices.iter().map(row).collect::<Vec<_>>());
+    let mut rows = Vec::new();
+    for device in devices {
+        let link = if device.connected { "online" } else { "offline" };
+        if device.models.is_empty() {
+            rows.push(vec![device.id.clone(), link.into(), String::new(), device.state.clone()]);
+        }
+        for model in &device.models {
+            let release = model.release.as_deref().map(|r| r.chars().take(12).collect()).unwrap_or_default();
+            rows.push(vec![
+                device.id.clone(),
+                link.into(),
+                model.model.clone(),
+                if device.state == "revoked" { device.state.clone() } else { model.state.clone() },
+                release,
+                model.slot.clone().unwrap_or_default(),
+                model.predictions.to_string(),
+            ]);
+        }
+    }
+    table::print(&["DEVICE", "LINK", "MODEL", "STATE", "RELEASE", "SLOT", "PREDICTIONS"], &rows);
 }
 
 fn rollout(command: Rollout, out: &Out) -> Done {

@@ -5,7 +5,7 @@ pub mod args;
 pub mod client;
 mod commands;
 pub mod exit;
-mod follow;
+pub(crate) mod follow;
 mod table;
 mod upload;
 

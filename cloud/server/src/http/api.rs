@@ -28,6 +28,17 @@ pub struct DatasetView {
     pub test: u64,
 }
 
+/// How far a running import is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImportProgressView {
+    /// What it is doing: `reading`, `finishing` or `done`.
+    pub stage: String,
+    /// Samples so far.
+    pub done: u64,
+    /// Samples in all, where that is known before.
+    pub total: Option<u64>,
+}
+
 /// What an import did.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ImportView {
@@ -272,7 +283,7 @@ pub struct DeviceView {
     pub id: String,
     /// Whether it is connected now.
     pub connected: bool,
-    /// Phase of its (first) model, or `idle`; `revoked` for a revoked device.
+    /// The state of the model that is worst off, or `idle`; `revoked` for a revoked device.
     pub state: String,
     /// Board profile.
     pub board: String,
@@ -280,9 +291,31 @@ pub struct DeviceView {
     pub arch: String,
     /// Agent version.
     pub agent: String,
-    /// The model it runs.
-    pub model: Option<String>,
-    /// The model version it runs.
+    /// Its models, wanted or running, by name.
+    pub models: Vec<DeviceModelView>,
+    /// Memory of the agent.
+    pub rss_bytes: Option<u64>,
+    /// MQTT payload sent to it since it enrolled.
+    pub bytes_sent: u64,
+    /// Milliseconds since 1970.
+    pub last_seen_ms: u64,
+}
+
+impl DeviceView {
+    /// Its model of this name.
+    pub fn model(&self, name: &str) -> Option<&DeviceModelView> {
+        self.models.iter().find(|model| model.model == name)
+    }
+}
+
+/// A model on a device.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DeviceModelView {
+    /// Name.
+    pub model: String,
+    /// What the update machine does.
+    pub state: String,
+    /// The model version that it runs.
     pub version: Option<u32>,
     /// The confirmed release.
     pub release: Option<String>,
@@ -308,10 +341,6 @@ pub struct DeviceView {
     pub predictions: u64,
     /// Predictions failed since the agent's start.
     pub failures: u64,
-    /// Memory of the agent.
-    pub rss_bytes: Option<u64>,
-    /// Milliseconds since 1970.
-    pub last_seen_ms: u64,
 }
 
 /// What a device's probe measured.

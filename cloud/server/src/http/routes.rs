@@ -97,13 +97,14 @@ routes! {
     POST "/api/v1/enrol" PublicTls, NONE => NONE, fleet::enrol, "Makes a box a device of the fleet (device protocol)";
 
     GET "/api/v1/whoami" Needs(P::ServerRead), NONE => Some("WhoAmI"), server::whoami, "Who the token or session belongs to";
-    POST "/api/v1/login-codes" Needs(P::ServerRead), NONE => Some("LoginView"), server::login_code, "A one-time address that opens the console";
+    POST "/api/v1/login-codes" Needs(P::ServerLogin), NONE => Some("LoginView"), server::login_code, "A one-time address that opens the console";
     GET "/api/v1/overview" Needs(P::ServerRead), NONE => Some("Overview"), server::overview, "Everything the console shows";
     GET "/api/v1/events" Needs(P::ServerRead), NONE => NONE, server::events, "The overview again at every change, as server-sent events";
     GET "/api/v1/audit" Needs(P::AuditRead), NONE => Some("[AuditView]"), server::audit, "The audit trail, newest first";
 
     GET "/api/v1/datasets" Needs(P::DatasetRead), NONE => Some("[DatasetView]"), datasets::list, "Datasets";
     GET "/api/v1/datasets/{name}" Needs(P::DatasetRead), NONE => Some("DatasetView"), datasets::show, "One dataset";
+    GET "/api/v1/datasets/{name}/import" Needs(P::DatasetRead), NONE => Some("ImportProgressView"), datasets::import_progress, "How far the import into a dataset is that runs now";
     POST "/api/v1/datasets/{name}/import" Needs(P::DatasetImport), NONE => Some("ImportView"), datasets::import, "Imports the body (zip, csv, csv.gz) as a new version; query: format, label, seed, file";
     POST "/api/v1/datasets/{name}/import-bundled" Needs(P::DatasetImport), NONE => Some("ImportView"), datasets::import_bundled, "Imports the bundled optical digits as a new version";
     GET "/api/v1/datasets/{name}/versions/{version}/samples" Needs(P::DatasetRead), NONE => Some("[SampleView]"), datasets::samples, "Samples of a version; query: split";

@@ -1,9 +1,9 @@
 //! Datasets, their samples and imports.
 
-use super::super::api::{DatasetView, ImportView, SampleView, SkippedView};
+use super::super::api::{DatasetView, ImportProgressView, ImportView, SampleView, SkippedView};
 use super::super::problem::Problem;
-use super::super::service::{Answer, Call, Handled};
-use crate::app::App;
+use super::super::service::{Answer, Call, Handled, broken_body};
+use crate::app::{App, UPLOADS};
 use bytes::Bytes;
 use flotilla_data::{DatasetVersion, Format, ImportOptions, ImportReport, ImportRequest, Source, Split};
 use flotilla_identity::now_ms;
@@ -72,6 +72,10 @@ pub(crate) async fn import(mut call: Call) -> Handled {
         options.seed = seed;
     }
     let file_name: String = call.query("file")?.unwrap_or_else(|| "data".to_owned());
+    let _turn = call.app.uploads.clone().try_acquire_owned().map_err(|_| {
+        let detail = format!("{UPLOADS} uploads are under way already; try again when one has ended");
+        Problem::new(ErrorCode::Busy, detail)
+    })?;
     let spools = call.app.spool.clone();
     let spool = Spool::receive(&spools, &file_name, call.body(), options.max_bytes).await?;
     let source = Source::Path(spool.file.clone());
@@ -79,10 +83,25 @@ pub(crate) async fn import(mut call: Call) -> Handled {
 }
 
 async fn run(call: &Call, request: ImportRequest) -> Handled {
-    let report = call.app.datasets.import(call.actor()?, request, &mut |_| {}, now_ms()).await?;
+    let running = call.app.imports.begin(&request.name);
+    let mut report = |progress| running.report(progress);
+    let report = call.app.datasets.import(call.actor()?, request, &mut report, now_ms()).await?;
     call.app.changed();
     let status = if report.existing { StatusCode::OK } else { StatusCode::CREATED };
     Answer::json_with(status, &import_view(report))
+}
+
+/// `GET /api/v1/datasets/{name}/import`
+pub(crate) async fn import_progress(call: Call) -> Handled {
+    let name: DatasetName = call.param("name")?;
+    let progress = call.app.imports.progress(&name).ok_or_else(|| {
+        Problem::new(ErrorCode::NotFound, format!("no import into the dataset {name} runs now"))
+    })?;
+    Answer::json(&ImportProgressView {
+        stage: progress.stage.as_str().to_owned(),
+        done: progress.done,
+        total: progress.total,
+    })
 }
 
 fn import_view(report: ImportReport) -> ImportView {
@@ -151,9 +170,7 @@ impl Spool {
         tokio::fs::create_dir_all(&spool.folder).await.map_err(failed)?;
         let mut file = tokio::fs::File::create(&spool.file).await.map_err(failed)?;
         let mut received = 0;
-        let broken =
-            |e: std::io::Error| Problem::new(ErrorCode::Network, format!("the body ended early: {e}"));
-        while let Some(piece) = body.try_next().await.map_err(broken)? {
+        while let Some(piece) = body.try_next().await.map_err(broken_body)? {
             received += Bytes::len(&piece) as u64;
             if received > max {
                 return Err(Problem::new(

@@ -1,8 +1,8 @@
 //! Devices, claims, enrolment and rollouts.
 
 use super::super::api::{
-    ClaimRequest, ClaimView, DeviceEvaluation, DeviceView, FailureView, ProbeView, RolloutRequest,
-    RolloutView, WaveDeviceView, WaveView,
+    ClaimRequest, ClaimView, DeviceEvaluation, DeviceModelView, DeviceView, FailureView, ProbeView,
+    RolloutRequest, RolloutView, WaveDeviceView, WaveView,
 };
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
@@ -11,6 +11,7 @@ use crate::evaluations::Evaluation;
 use flotilla_fleet::{DeviceState, ModelView, Rollout, RolloutControl, RolloutDevice, RolloutState, Status};
 use flotilla_identity::now_ms;
 use flotilla_protocol::enrol::EnrolRequest;
+use flotilla_protocol::message::Phase;
 use flotilla_protocol::{DeviceId, Digest, ErrorCode, RolloutId, limits};
 use http::StatusCode;
 
@@ -71,50 +72,79 @@ async fn one_device(call: &Call) -> Handled {
 }
 
 async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceView, Problem> {
-    let revoked = matches!(device.state, DeviceState::Revoked { .. });
-    let model: Option<ModelView> = device.models.into_iter().next();
-    let release = model.as_ref().and_then(|m| m.release.as_ref());
-    let digest = release.map(|r| r.digest.to_string());
+    let worst = device.models.iter().map(|m| m.phase).min_by_key(|phase| rank(*phase));
+    let state = match (&device.state, worst) {
+        (DeviceState::Revoked { .. }, _) => "revoked",
+        (DeviceState::Active, phase) => phase.unwrap_or_default().as_str(),
+    };
+    let mut models = Vec::with_capacity(device.models.len());
+    for model in device.models {
+        models.push(model_view(app, &device.id, model).await?);
+    }
+    Ok(DeviceView {
+        id: device.id.to_string(),
+        connected: device.connected,
+        state: state.to_owned(),
+        board: device.board.board,
+        arch: device.board.arch,
+        agent: device.agent,
+        models,
+        rss_bytes: device.rss_bytes,
+        bytes_sent: device.traffic.sent,
+        last_seen_ms: device.last_seen_ms.unwrap_or_default(),
+    })
+}
+
+/// How much a phase needs somebody's eye: the lower the more.
+fn rank(phase: Phase) -> u8 {
+    match phase {
+        Phase::Failed => 0,
+        Phase::Reverting => 1,
+        Phase::Probation => 2,
+        Phase::Switching => 3,
+        Phase::Probing => 4,
+        Phase::Staged => 5,
+        Phase::Verifying => 6,
+        Phase::Downloading => 7,
+        Phase::Idle => 8,
+        Phase::Confirmed => 9,
+    }
+}
+
+async fn model_view(app: &App, device: &DeviceId, model: ModelView) -> Result<DeviceModelView, Problem> {
+    let release = model.release.as_ref();
+    let digest = release.map(|r| r.digest);
     let counted = match &digest {
-        Some(digest) => app.evaluations.of(device.id.as_str(), digest).await?,
+        Some(digest) => app.evaluations.of(device, &model.model, digest).await?,
         None => None,
     };
-    let stated = model.as_ref().and_then(|m| m.accuracy);
     let (accuracy, accuracy_source) = match counted {
         Some(e) => {
             let source = format!("counted on the device: {} of {}", e.correct, e.total);
             (Some(e.correct as f64 / e.total.max(1) as f64), Some(source))
         }
-        None => (stated, stated.map(|_| "as measured for the release".to_owned())),
+        None => (model.accuracy, model.accuracy.map(|_| "as measured for the release".to_owned())),
     };
-    let phase = model.as_ref().map_or("idle", |m| m.phase.as_str());
-    Ok(DeviceView {
-        id: device.id.to_string(),
-        connected: device.connected,
-        state: if revoked { "revoked" } else { phase }.to_owned(),
-        board: device.board.board,
-        arch: device.board.arch,
-        agent: device.agent,
+    Ok(DeviceModelView {
+        model: model.model.to_string(),
+        state: model.phase.as_str().to_owned(),
         version: release.and_then(|r| r.version),
-        release: digest,
-        slot: model.as_ref().and_then(|m| m.slot).map(|s| s.as_str().to_owned()),
-        bytes_done: model.as_ref().map_or(0, |m| m.bytes_done),
-        bytes_total: model.as_ref().map_or(0, |m| m.bytes_total),
-        probe: model.as_ref().and_then(|m| m.probe.as_ref()).map(|p| ProbeView {
+        release: digest.map(|digest| digest.to_string()),
+        slot: model.slot.map(|slot| slot.as_str().to_owned()),
+        bytes_done: model.bytes_done,
+        bytes_total: model.bytes_total,
+        probe: model.probe.map(|p| ProbeView {
             max_abs_error: p.max_abs_error,
             p50_ms: p.p50_ms,
             p95_ms: p.p95_ms,
         }),
-        failure: model.as_ref().and_then(|m| m.failure.as_ref()).map(|f| FailureView::new(f.code, &f.detail)),
+        failure: model.failure.map(|f| FailureView::new(f.code, &f.detail)),
         accuracy,
         accuracy_source,
-        p50_us: model.as_ref().and_then(|m| m.p50_us),
-        p95_us: model.as_ref().and_then(|m| m.p95_us),
-        predictions: model.as_ref().map_or(0, |m| m.predictions),
-        failures: model.as_ref().map_or(0, |m| m.failures),
-        rss_bytes: device.rss_bytes,
-        last_seen_ms: device.last_seen_ms.unwrap_or_default(),
-        model: model.map(|m| m.model.to_string()),
+        p50_us: model.p50_us,
+        p95_us: model.p95_us,
+        predictions: model.predictions,
+        failures: model.failures,
     })
 }
 
@@ -138,7 +168,13 @@ pub(crate) async fn record_evaluation(mut call: Call) -> Handled {
         let detail = format!("{} right of {} samples is not possible", request.correct, request.total);
         return Err(Problem::new(ErrorCode::InvalidInput, detail));
     }
+    let runs = |model: &&ModelView| model.release.as_ref().is_some_and(|r| r.digest == release);
+    let model = device.models.iter().find(runs).ok_or_else(|| {
+        let detail = format!("{} has not confirmed the release {}", device.id, release.short());
+        Problem::new(ErrorCode::NotFound, detail)
+    })?;
     let evaluation = Evaluation {
+        model: model.model.clone(),
         device: device.id,
         release,
         total: request.total,

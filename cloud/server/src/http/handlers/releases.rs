@@ -9,12 +9,17 @@ use flotilla_data::Split;
 use flotilla_identity::now_ms;
 use flotilla_protocol::{DatasetName, Digest, ErrorCode, ModelName};
 use flotilla_registry::{ModelVersion, Release};
+use flotilla_runtime::{Input, Preprocessor};
 use http::StatusCode;
 
 /// Models, and releases a model, that one answer lists.
 const LISTED: usize = 500;
 /// Golden vectors of a release: samples of the test split, spread evenly.
 const GOLDEN: usize = 16;
+/// A sample over so many bytes becomes a golden vector in the size of the model's input.
+const GOLDEN_INPUT: usize = 16 * 1024;
+/// Bytes of all golden vectors, beyond which fewer are taken.
+const GOLDEN_BYTES: usize = 1024 * 1024;
 /// Largest bundle that is imported.
 const BUNDLE: usize = 256 * 1024 * 1024;
 
@@ -72,12 +77,33 @@ async fn golden_inputs(app: &App, version: &ModelVersion) -> Result<Vec<Bytes>, 
     })?;
     let dataset = app.datasets.version(&name, Some(version.lineage.dataset_version)).await?;
     let samples = app.datasets.samples(&dataset, Some(Split::Test)).await?;
+    let pipeline = app.registry.pipeline(version).await?;
+    let preprocessor = Preprocessor::new(&pipeline).map_err(|e| Problem::new(e.code(), e))?;
     let count = samples.len().min(GOLDEN);
     let mut inputs = Vec::with_capacity(count);
+    let mut total = 0;
     for index in 0..count {
-        inputs.push(app.datasets.sample_bytes(&samples[index * samples.len() / count]).await?);
+        let sample = app.datasets.sample_bytes(&samples[index * samples.len() / count]).await?;
+        let preprocessor = preprocessor.clone();
+        let input = tokio::task::spawn_blocking(move || golden_input(&preprocessor, sample))
+            .await
+            .map_err(|e| Problem::new(ErrorCode::Internal, e))??;
+        total += input.len();
+        if total > GOLDEN_BYTES && !inputs.is_empty() {
+            break;
+        }
+        inputs.push(input);
     }
     Ok(inputs)
+}
+
+/// A sample as it is, or, where it is a large picture, as small as the model sees it: every device stores it.
+fn golden_input(preprocessor: &Preprocessor, sample: Bytes) -> Result<Bytes, Problem> {
+    if sample.len() <= GOLDEN_INPUT {
+        return Ok(sample);
+    }
+    let small = preprocessor.miniature(Input::of(&sample)).map_err(|e| Problem::new(e.code(), e))?;
+    Ok(if small.len() < sample.len() { small.into() } else { sample })
 }
 
 /// `GET /api/v1/releases/{digest}/bundle`
