@@ -4,6 +4,7 @@
 //! the connection's client certificate already says who speaks.
 
 mod desired;
+mod lenient;
 mod report;
 mod telemetry;
 mod transfer;

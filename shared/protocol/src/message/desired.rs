@@ -77,6 +77,7 @@ pub struct Command {
     /// Unique a device; a device does each id once.
     pub id: u64,
     /// What to do.
+    #[serde(deserialize_with = "super::lenient::enumeration")]
     pub kind: CommandKind,
 }
 

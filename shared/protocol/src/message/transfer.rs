@@ -46,6 +46,7 @@ pub struct Request {
     /// Correlates the reply; unique a connection.
     pub id: u64,
     /// What is asked.
+    #[serde(deserialize_with = "super::lenient::enumeration")]
     pub body: RequestBody,
 }
 
