@@ -105,6 +105,9 @@ pub enum StartError {
     /// Jobs do not open.
     #[error(transparent)]
     Jobs(#[from] flotilla_jobs::Error),
+    /// The datasets do not open.
+    #[error(transparent)]
+    Data(#[from] flotilla_data::Error),
     /// The registry does not open.
     #[error(transparent)]
     Registry(#[from] flotilla_registry::Error),
@@ -136,6 +139,7 @@ impl StartError {
             StartError::Storage(e) => e.code(),
             StartError::Identity(e) => e.code(),
             StartError::Jobs(e) => e.code(),
+            StartError::Data(e) => e.code(),
             StartError::Registry(e) => e.code(),
             StartError::Ca(e) => e.code(),
             StartError::Fleet(e) => e.code(),
@@ -192,6 +196,7 @@ impl App {
         let registry =
             Arc::new(Registry::open(project, records.clone(), objects.clone(), keys, ca, now_ms()).await?);
         let datasets = Arc::new(Datasets::new(records.clone(), objects.clone()));
+        datasets.tidy().await?;
         let queue = Queue::new(records.clone(), objects.clone(), dir.join("jobs"));
         let spool = dir.join("spool");
         // Uploads of an earlier life are of no use to anybody.

@@ -28,7 +28,7 @@ pub struct ServerFile {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The server refused, and says why.
-    #[error("{0}")]
+    #[error("{}", .0.detail)]
     Refused(Problem),
     /// The server cannot be reached.
     #[error(
@@ -134,18 +134,24 @@ impl Client {
         parse(&url, &bytes)
     }
 
-    /// POST what this yields as the body.
+    /// POST what this yields as the body: `length` bytes, where that is known. The server is asked first, so that a
+    /// refusal comes before the body goes out.
     pub fn post_bytes<T: DeserializeOwned>(
         &self,
         path: &str,
+        length: Option<u64>,
         mut body: impl std::io::Read,
     ) -> Result<T, ClientError> {
         let url = self.url(path);
-        let request = self
+        let mut request = self
             .agent
             .post(&url)
+            .header("expect", "100-continue")
             .header("authorization", self.bearer())
             .header("content-type", "application/octet-stream");
+        if let Some(length) = length {
+            request = request.header("content-length", length);
+        }
         let bytes = finish(url.clone(), request.send(ureq::SendBody::from_reader(&mut body)))?;
         parse(&url, &bytes)
     }

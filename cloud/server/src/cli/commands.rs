@@ -125,7 +125,7 @@ fn dataset(command: Dataset, out: &Out) -> Done {
                     let bytes = (0, file.metadata().ok().map(|facts| facts.len()));
                     let upload = follow::Upload { file, shown: (&progress, stage), bytes };
                     follow::import(&client, &progress, stage, &encoded, || {
-                        client.post_bytes(&format!("{base}/import{query}"), upload)
+                        client.post_bytes(&format!("{base}/import{query}"), bytes.1, upload)
                     })?
                 }
             };
@@ -273,7 +273,9 @@ fn release(command: Release, out: &Out) -> Done {
             write_new(&file, || Ok(client(&target)?.get_bytes(&path)?))
         }
         Release::Import { file, target } => {
-            let release: ReleaseView = client(&target)?.post_bytes("/api/v1/bundles", read_file(&file)?)?;
+            let bundle = read_file(&file)?;
+            let length = bundle.metadata().ok().map(|facts| facts.len());
+            let release: ReleaseView = client(&target)?.post_bytes("/api/v1/bundles", length, bundle)?;
             out.show(&release, print_one)
         }
     }

@@ -52,6 +52,8 @@ pub struct Call {
     pub path: BTreeMap<&'static str, String>,
     /// Query parameters.
     pub query: BTreeMap<String, String>,
+    /// Bytes of the body, where the request says how many come.
+    pub length: Option<u64>,
     /// The body. The lock is never contended: it makes a call shareable between the awaits of one handler.
     body: Mutex<BodyStream>,
     /// Where the request comes from.
@@ -282,7 +284,9 @@ async fn dispatch(
     let (route, values) = find(method, path)?;
     let actor = admit(&app, route, method, headers, peer).await?;
     let query = parse_query(query)?;
-    let call = Call { app, actor, path: values, query, body: Mutex::new(body), peer };
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    let call = Call { app, actor, path: values, query, length, body: Mutex::new(body), peer };
     // A panic in a handler costs that request only.
     match std::panic::AssertUnwindSafe((route.handler)(call)).catch_unwind().await {
         Ok(handled) => handled,

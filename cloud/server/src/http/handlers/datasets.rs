@@ -13,6 +13,8 @@ use http::StatusCode;
 use std::path::{Path, PathBuf};
 use tokio::io::AsyncWriteExt;
 
+/// Bytes of an upload between two looks at the room on the disk.
+const CHECK_EVERY: u64 = 1 << 20;
 /// Datasets that one answer lists.
 const LISTED: usize = 500;
 
@@ -77,7 +79,12 @@ pub(crate) async fn import(mut call: Call) -> Handled {
         Problem::new(ErrorCode::Busy, detail)
     })?;
     let spools = call.app.spool.clone();
-    let spool = Spool::receive(&spools, &file_name, call.body(), options.max_bytes).await?;
+    let reserve = flotilla_storage::RecordsConfig::default().reserve_bytes;
+    if call.length.is_some_and(|length| length > options.max_bytes) {
+        // Said before the body is asked for: a client that waits for 100 Continue sends nothing.
+        return Err(too_large(options.max_bytes));
+    }
+    let spool = Spool::receive(&spools, &file_name, call.body(), options.max_bytes, reserve).await?;
     let source = Source::Path(spool.file.clone());
     run(&call, ImportRequest { name, source, format, options }).await
 }
@@ -158,6 +165,7 @@ impl Spool {
         file_name: &str,
         body: &mut super::super::service::BodyStream,
         max: u64,
+        reserve: u64,
     ) -> Result<Self, Problem> {
         // The name tells the format and stands in reports; it must not choose a place.
         let plain = Path::new(file_name).file_name().and_then(|n| n.to_str()).filter(|n| n.len() <= 200);
@@ -166,23 +174,56 @@ impl Spool {
         })?;
         let folder = spools.join(format!("upload-{:016x}", rand::random::<u64>()));
         let spool = Self { file: folder.join(plain), folder };
-        let failed = |e: std::io::Error| Problem::new(io_code(&e), format!("the upload cannot be kept: {e}"));
-        tokio::fs::create_dir_all(&spool.folder).await.map_err(failed)?;
-        let mut file = tokio::fs::File::create(&spool.file).await.map_err(failed)?;
         let mut received = 0;
+        let kept = spool.write(body, max, reserve, &mut received).await;
+        if kept.is_err() {
+            // A client reads the refusal once it has sent all, so the rest is taken and thrown away.
+            while received <= max
+                && let Ok(Some(piece)) = body.try_next().await
+            {
+                received += Bytes::len(&piece) as u64;
+            }
+        }
+        kept.map(|()| spool)
+    }
+
+    async fn write(
+        &self,
+        body: &mut super::super::service::BodyStream,
+        max: u64,
+        reserve: u64,
+        received: &mut u64,
+    ) -> Result<(), Problem> {
+        let failed = |e: std::io::Error| {
+            let detail = format!("the upload cannot be kept in {}: {e}", self.folder.display());
+            Problem::new(io_code(&e), detail + "; give the control plane's disk room and send it again")
+        };
+        tokio::fs::create_dir_all(&self.folder).await.map_err(failed)?;
+        let mut file = tokio::fs::File::create(&self.file).await.map_err(failed)?;
+        let mut checked = 0;
         while let Some(piece) = body.try_next().await.map_err(broken_body)? {
-            received += Bytes::len(&piece) as u64;
-            if received > max {
-                return Err(Problem::new(
-                    ErrorCode::TooLarge,
-                    format!("the upload is over the bound of {max} bytes"),
-                ));
+            *received += Bytes::len(&piece) as u64;
+            if *received > max {
+                return Err(too_large(max));
+            }
+            if *received >= checked {
+                // Records need their reserve more than an upload needs room.
+                checked = *received + CHECK_EVERY;
+                if flotilla_storage::free_bytes(&self.folder)? < reserve + CHECK_EVERY {
+                    return Err(failed(std::io::ErrorKind::StorageFull.into()));
+                }
             }
             file.write_all(&piece).await.map_err(failed)?;
         }
-        file.flush().await.map_err(failed)?;
-        Ok(spool)
+        file.flush().await.map_err(failed)
     }
+}
+
+fn too_large(max: u64) -> Problem {
+    Problem::new(
+        ErrorCode::TooLarge,
+        format!("the upload is over the bound of {max} bytes; import it in parts"),
+    )
 }
 
 impl Drop for Spool {
