@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod console;
 mod console_api;
+mod data;
 mod quickstart;
 mod reach;
 mod refusals;

@@ -63,6 +63,21 @@ impl Device {
         }
     }
 
+    /// SIGSTOP: the agent does nothing until it is thawed. Its connection stays.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.agent.as_ref().unwrap().id().to_string();
+        run_ok(Command::new("kill").args([signal, &pid]));
+    }
+
     /// The address of its local API.
     pub fn endpoint(&self) -> String {
         eventually("the agent's endpoint", START, || {

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use tempfile::TempDir;
 
 /// A running `flotilla up`. Killed when dropped.
@@ -48,6 +48,12 @@ impl Plane {
         self.process.wait().unwrap();
     }
 
+    /// SIGTERM; gives how it ended.
+    pub fn terminate(&mut self) -> ExitStatus {
+        run_ok(Command::new("kill").args(["-TERM", &self.process.id().to_string()]));
+        self.process.wait().unwrap()
+    }
+
     /// Starts it again in its folder, at its addresses, because devices know them.
     pub fn restart(&mut self) {
         let address = |url: &str| url.trim_start_matches("http://").to_owned();
@@ -74,6 +80,13 @@ impl Plane {
     /// GET as the administrator: status and JSON body.
     pub fn get(&self, path: &str) -> (u16, Value) {
         self.request("GET", path, Some(&self.token()), None)
+    }
+
+    /// GET of a file as the administrator, which must be there.
+    pub fn get_bytes(&self, path: &str) -> Vec<u8> {
+        let bearer = format!("Bearer {}", self.token());
+        let answer = ureq::get(format!("{}{path}", self.http)).header("authorization", bearer).call();
+        answer.unwrap().body_mut().read_to_vec().unwrap()
     }
 
     /// POST as the administrator.

@@ -49,8 +49,10 @@ pub(crate) struct State {
     pub(crate) records: Vec<Record>,
     /// Chunks that were asked for, by file.
     pub(crate) asked: BTreeMap<Digest, Vec<u64>>,
-    /// Chunks that go out changed before right ones do.
-    pub(crate) spoil: u32,
+    /// Chunks of a content that go out with one byte changed before right ones do.
+    pub(crate) spoil: BTreeMap<Digest, u32>,
+    /// Chunks that went out changed: content and offset.
+    pub(crate) spoiled: Vec<(Digest, u64)>,
     /// Chunks that still go out; then fetches are not answered.
     pub(crate) budget: Option<u32>,
     /// Whether records are acknowledged.
@@ -213,7 +215,8 @@ impl Cloud {
     pub(crate) fn send_desired(&self, bytes: Vec<u8>) {
         let mut state = self.state();
         if let Some(out) = &state.outgoing {
-            out.send((Down::Desired, bytes.clone())).unwrap();
+            // A device that went away this moment gets it after its next hello.
+            let _ = out.send((Down::Desired, bytes.clone()));
         }
         state.desired = Some(bytes);
     }
@@ -379,9 +382,11 @@ fn chunks(state: &mut State, fetch: &Fetch) -> Vec<(Down, Vec<u8>)> {
         state.budget = state.budget.map(|left| left - 1);
         let end = (offset as usize + limits::CHUNK).min(content.len());
         let mut data = content[offset as usize..end].to_vec();
-        if state.spoil > 0 {
-            state.spoil -= 1;
-            data[0] ^= 1;
+        if let Some(left) = state.spoil.get_mut(&fetch.digest).filter(|left| **left > 0) {
+            *left -= 1;
+            let middle = data.len() / 2;
+            data[middle] ^= 1;
+            state.spoiled.push((fetch.digest, offset));
         }
         let chunk = Chunk { digest: fetch.digest, offset, total: content.len() as u64, data };
         out.push((Down::Chunk, codec::encode(&chunk)));

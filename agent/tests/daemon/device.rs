@@ -1,6 +1,7 @@
 //! The agent process on its own folder.
 
 use crate::cloud::{Cloud, PATIENCE};
+use flotilla_device::update::UpdateJournal;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
@@ -92,6 +93,11 @@ impl Device {
     pub(crate) async fn status(&self) -> Value {
         let output = self.command(&["status", "-o", "json"]).await;
         serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// What the update's journal on the disk says.
+    pub(crate) fn journal(&self) -> UpdateJournal {
+        UpdateJournal::from_bytes(&std::fs::read(self.path("models/letters/journal")).unwrap()).unwrap()
     }
 
     pub(crate) fn log(&self) -> String {

@@ -4,7 +4,7 @@ use crate::cloud::{Cloud, control_key};
 use crate::releases::{Plan, letters};
 use crate::updates::{confirmed, phase, report, settled, want};
 use flotilla_protocol::ErrorCode;
-use flotilla_protocol::message::{EventKind, Phase};
+use flotilla_protocol::message::{DesiredModel, EventKind, Phase};
 use flotilla_protocol::signature::SigningKey;
 use std::collections::BTreeMap;
 
@@ -39,6 +39,49 @@ async fn releases_that_must_not_run_are_refused_with_their_reason_while_the_conf
     }
     let counts = cloud.state().events().filter(|event| event.kind == EventKind::Switched).count();
     assert_eq!(counts, 1, "only the first release ever served");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_document_with_one_changed_byte_never_runs() {
+    let (mut cloud, device, first) = settled().await;
+    let second = Plan::good(1).publish(&cloud);
+    let right = cloud.state().objects[&second.release].clone();
+
+    // Changed on the way: it is not what was asked for, and is asked for again.
+    cloud.state().spoil.insert(second.release, u32::MAX);
+    want(&mut cloud, &second);
+    cloud.until("changed documents", |s| (s.spoiled.len() >= 3).then_some(())).await;
+    assert!(cloud.state().spoiled.iter().all(|(digest, _)| *digest == second.release));
+    assert_eq!(phase(&cloud, Phase::Downloading).await.confirmed, Some(first.release));
+    assert_eq!(device.label().await, "a");
+
+    // Changed before the desired document named it: signature or encoding say so.
+    let payload = right.len() / 2;
+    let places = [payload, right.len() - 1].into_iter().chain((0..right.len()).step_by(right.len() / 12));
+    for place in places {
+        let mut changed = right.clone();
+        changed[place] ^= 1;
+        let bad = DesiredModel { release: cloud.put(changed), ..second.clone() };
+        want(&mut cloud, &bad);
+        let failure =
+            cloud.until("a refusal", |s| report(s)?.failure.filter(|f| f.release == bad.release)).await;
+        let typed = match place {
+            _ if place == payload || place == right.len() - 1 => failure.code == ErrorCode::SignatureInvalid,
+            _ => matches!(failure.code, ErrorCode::SignatureInvalid | ErrorCode::Malformed),
+        };
+        assert!(typed, "byte {place} of {}: {} ({})", right.len(), failure.detail, failure.code);
+        let now = report(&cloud.state()).unwrap();
+        assert_eq!((now.confirmed, now.phase), (Some(first.release), Phase::Failed), "byte {place}");
+        assert_eq!(device.label().await, "a", "byte {place}");
+    }
+    let switched = |cloud: &Cloud| cloud.state().events().filter(|e| e.kind == EventKind::Switched).count();
+    assert_eq!(switched(&cloud), 1, "only the first release ever served");
+
+    // The document as it was signed is taken.
+    cloud.state().spoil.clear();
+    want(&mut cloud, &second);
+    confirmed(&cloud, second.release).await;
+    assert_eq!(device.label().await, "b");
 }
 
 #[tokio::test(flavor = "multi_thread")]
