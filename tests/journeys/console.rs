@@ -146,14 +146,15 @@ fn devices_as_the_api_says(page: &mut Browser, report: &Value) {
 
 /// A device as its row should read; `None` while it has not reported everything.
 fn row(device: &Value) -> Option<Value> {
-    let latency = |name: &str| Some(format!("≤ {}", micros(device[name].as_u64()?)));
+    let model = &device["models"][0];
+    let latency = |name: &str| Some(format!("≤ {}", micros(model[name].as_u64()?)));
     Some(json!({
         "id": device["id"],
-        "state": device["state"],
-        "Accuracy": percent(&device["accuracy"]),
+        "state": model["state"],
+        "Accuracy": percent(&model["accuracy"]),
         "Latency p50 / p95": format!("{} / {}", latency("p50_us")?, latency("p95_us")?),
         "Memory": bytes(device["rss_bytes"].as_u64()?),
-        "Predictions": device["predictions"].to_string(),
+        "Predictions": model["predictions"].to_string(),
     }))
 }
 

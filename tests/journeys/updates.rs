@@ -68,11 +68,11 @@ fn an_update_survives_kills_of_the_control_plane_in_each_wave_and_of_agents() {
     plane.restart();
     assert_eq!(waves(&plane, &path), told, "the control plane was killed in the first wave");
     devices[0].thaw();
-    assert_eq!(wait_for_state(&plane, &devices[0].id, "confirmed")["release"], first["digest"]);
+    assert_eq!(wait_for_state(&plane, &devices[0].id, "confirmed")["models"][0]["release"], first["digest"]);
 
     // The second wave: one device has confirmed, one was told and has not answered.
     devices[1].thaw();
-    assert_eq!(wait_for_state(&plane, &devices[1].id, "confirmed")["release"], first["digest"]);
+    assert_eq!(wait_for_state(&plane, &devices[1].id, "confirmed")["models"][0]["release"], first["digest"]);
     let ids = rollout["waves"][1]["devices"].as_array().unwrap();
     let states =
         if ids[0]["id"] == devices[1].id.as_str() { ["confirmed", "sent"] } else { ["sent", "confirmed"] };

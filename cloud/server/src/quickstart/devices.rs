@@ -71,7 +71,7 @@ impl Stages {
         for number in 1..=wanted {
             let id = format!("device-{number}");
             let dir = self.options.dir.join("devices").join(&id);
-            fs::create_dir_all(&dir).at(STAGE)?;
+            on(&dir, fs::create_dir_all(&dir))?;
             if !dir.join("identity").join("device.json").exists() {
                 self.enrol(&id, &dir)?;
                 enrolled += 1;
@@ -94,11 +94,11 @@ impl Stages {
         let path = dir.join("claim");
         // The claim of an enrolment that was cut off comes first: it may have made the device already.
         if path.exists() && enrol_with(&path, id, dir).is_ok() {
-            return fs::remove_file(&path).at(STAGE);
+            return on(&path, fs::remove_file(&path));
         }
         let claim: ClaimView =
             self.client.post("/api/v1/claims", &ClaimRequest { uses: 1, valid_s: CLAIM_S }).at(STAGE)?;
-        write_private(&path, claim.code.as_bytes()).at(STAGE)?;
+        on(&path, write_private(&path, claim.code.as_bytes()))?;
         enrol_with(&path, id, dir).map_err(|mut error| {
             if error.code == ErrorCode::AlreadyExists {
                 let folder = self.options.dir.display();
@@ -106,7 +106,7 @@ impl Stages {
             }
             error
         })?;
-        fs::remove_file(&path).at(STAGE)
+        on(&path, fs::remove_file(&path))
     }
 
     fn wait_connected(&self, running: &mut [LocalDevice]) -> Result<(), StageError> {
@@ -137,20 +137,25 @@ impl Stages {
 
 /// Enrols a device with the claim code in this file.
 fn enrol_with(claim: &Path, id: &str, dir: &Path) -> Result<(), StageError> {
-    let output = agent_command()
-        .at(STAGE)?
-        .args(["enrol", "--name", id, "--claim"])
-        .arg(claim)
-        .arg("--dir")
-        .arg(dir)
-        .stdin(Stdio::null())
-        .output()
-        .at(STAGE)?;
+    let mut command = agent_command()?;
+    command.args(["enrol", "--name", id, "--claim"]).arg(claim).arg("--dir").arg(dir).stdin(Stdio::null());
+    let output = command.output();
+    let output = on(command.get_program().as_ref(), output)?;
     if output.status.success() {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(StageError::new(STAGE, code_of(&text), format!("enrolling {id}: {text}")))
+}
+
+/// The result of an operation on `path`.
+fn on<T>(path: &Path, result: std::io::Result<T>) -> Result<T, StageError> {
+    result.map_err(|e| {
+        let path = path.display();
+        let detail =
+            format!("{path}: {e}; the folder must be writable and have room, or name another with --dir");
+        StageError::new(STAGE, super::io_code(&e), detail)
+    })
 }
 
 /// The code at the end of what an agent said.
@@ -171,37 +176,35 @@ fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// Tells an enrolled device where the broker is now, if it knows another address.
 fn tell_address(dir: &Path, mqtt: &str) -> Result<(), StageError> {
     let path = dir.join("identity").join("device.json");
-    let text = fs::read(&path).at(STAGE)?;
+    let text = on(&path, fs::read(&path))?;
     // One that cannot be read is the agent's to complain about.
     let Ok(mut names) = serde_json::from_slice::<serde_json::Value>(&text) else { return Ok(()) };
     if names["mqtt"] != mqtt {
         names["mqtt"] = mqtt.into();
         let text = serde_json::to_vec_pretty(&names).unwrap_or(text);
-        write_private(&path, &text).at(STAGE)?;
+        on(&path, write_private(&path, &text))?;
     }
     Ok(())
 }
 
 /// `flotilla agent …` of this very binary.
-fn agent_command() -> std::io::Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
+fn agent_command() -> Result<Command, StageError> {
+    let program = on(Path::new("this program"), std::env::current_exe())?;
+    let mut command = Command::new(program);
     command.arg("agent");
     Ok(command)
 }
 
 fn start(id: &str, dir: &Path) -> Result<LocalDevice, StageError> {
-    let log = File::create(dir.join("agent.log")).at(STAGE)?;
+    let path = dir.join("agent.log");
+    let log = on(&path, File::create(&path))?;
     // A stale address must not be taken for the new process's.
     drop(fs::remove_file(dir.join("run").join("endpoint")));
-    let mut process = agent_command()
-        .at(STAGE)?
-        .args(["run", "--until-stdin-closes", "--dir"])
-        .arg(dir)
-        .stdin(Stdio::piped())
-        .stdout(log.try_clone().at(STAGE)?)
-        .stderr(log)
-        .spawn()
-        .at(STAGE)?;
+    let mut command = agent_command()?;
+    command.args(["run", "--until-stdin-closes", "--dir"]).arg(dir).stdin(Stdio::piped());
+    command.stdout(on(&path, log.try_clone())?).stderr(log);
+    let spawned = command.spawn();
+    let mut process = on(command.get_program().as_ref(), spawned)?;
     let stdin = process.stdin.take();
     Ok(LocalDevice { id: id.to_owned(), dir: dir.to_owned(), process, stdin })
 }

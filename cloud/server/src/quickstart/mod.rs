@@ -124,12 +124,6 @@ impl<T> At<T> for Result<T, ClientError> {
     }
 }
 
-impl<T> At<T> for std::io::Result<T> {
-    fn at(self, stage: &'static str) -> Result<T, StageError> {
-        self.map_err(|e| StageError::new(stage, io_code(&e), e))
-    }
-}
-
 fn io_code(error: &std::io::Error) -> ErrorCode {
     match error.kind() {
         std::io::ErrorKind::StorageFull => ErrorCode::StorageFull,
