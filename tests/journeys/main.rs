@@ -5,6 +5,7 @@
 mod console;
 mod console_api;
 mod data;
+mod old_folders;
 mod quickstart;
 mod reach;
 mod refusals;

@@ -34,6 +34,11 @@ impl Device {
         device
     }
 
+    /// A device that enrolled earlier, in a folder below `folder`.
+    pub fn of_folder(id: &str, dir: PathBuf, folder: TempDir) -> Self {
+        Self { id: id.to_owned(), dir, agent: None, _folder: folder }
+    }
+
     /// `flotilla-agent ARGUMENTS --dir DIR`.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary("flotilla-agent"));

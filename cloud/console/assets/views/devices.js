@@ -32,7 +32,7 @@ function Row({ device, model }) {
         ? html`<progress max=${model.bytes_total} value=${model.bytes_done}></progress>` : ''}
       ${model?.failure ? html`<small class="bad">${model.failure.code}: ${model.failure.detail}</small>` : ''}</td>
     <td data-th="Release">${model
-      ? html`<span title=${model.release ?? ''}>${model.model} ${model.release ? `v${model.version ?? '?'}` : ''}</span>
+      ? html`<span title=${model.release ?? ''}>${model.model} ${model.release ? `v${model.version ?? '?'}` : ''}</span>${' '}
         <small><code>${model.release ? short(model.release) : 'none confirmed'}</code></small>` : '–'}</td>
     <td data-th="Slot">${model?.slot ? model.slot.toUpperCase() : '–'}</td>
     <td data-th="Accuracy" class="n" title=${model?.accuracy_source ?? ''}>${percent(model?.accuracy)}</td>
