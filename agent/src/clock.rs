@@ -21,14 +21,25 @@ pub fn wall_ms() -> u64 {
 #[derive(Clone, Debug)]
 pub struct Clock {
     started: Instant,
+    wall: fn() -> u64,
     trusted: Arc<Mutex<TrustedClock>>,
 }
 
 impl Clock {
     /// A clock that has the proof of time stored before, if any.
     pub fn new(stored_proof_ms: u64) -> Self {
+        Self::with_wall(stored_proof_ms, wall_ms)
+    }
+
+    /// The same on another clock than the system's.
+    pub fn with_wall(stored_proof_ms: u64, wall: fn() -> u64) -> Self {
         let trusted = TrustedClock::new(build_ms(), stored_proof_ms);
-        Self { started: Instant::now(), trusted: Arc::new(Mutex::new(trusted)) }
+        Self { started: Instant::now(), wall, trusted: Arc::new(Mutex::new(trusted)) }
+    }
+
+    /// What the device's clock says, in milliseconds since 1970. Never to be relied on alone.
+    pub fn wall_ms(&self) -> u64 {
+        (self.wall)()
     }
 
     /// Milliseconds since the start; only runs forward.
@@ -44,7 +55,7 @@ impl Clock {
 
     /// The moment to check expiry against.
     pub fn trusted_ms(&self) -> u64 {
-        self.trusted.lock().unwrap_or_else(PoisonError::into_inner).now_ms(wall_ms())
+        self.trusted.lock().unwrap_or_else(PoisonError::into_inner).now_ms(self.wall_ms())
     }
 
     /// Takes the time of a document whose signature was verified. True if the proof moved.

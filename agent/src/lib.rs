@@ -5,6 +5,7 @@
 //! - [`link`]: the one MQTT connection; [`fetch`]: bytes by digest over it; [`outbox`]: records until the cloud
 //!   has them.
 //! - [`folder`], [`disk`], [`slot`], [`identity`]: what is on the disk, and how it gets there.
+//! - [`doctor`]: examines a device and says what to do.
 //! - [`host`], [`api`], [`probe`]: models that serve, the local endpoint, and the child that tries a candidate.
 //! - [`cli`]: the command line, also used by `flotilla agent …`.
 //!
@@ -28,6 +29,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod disk;
+pub mod doctor;
 pub mod enrol;
 mod error;
 pub mod fetch;

@@ -23,8 +23,12 @@ const META: u8 = 0xF0;
 const EPOCH: [u8; 2] = [META, b'e'];
 /// Bytes of records in one message; the rest of the payload is for its frame.
 const MESSAGE: usize = limits::MQTT_PAYLOAD - 32 * limits::KIB;
-/// There while sled opens: found at start, it says that opening killed the process.
-const OPENING: &str = "outbox.opening";
+/// There while sled opens, with the number of times in a row: found at start, the process ended during opening.
+pub(crate) const OPENING: &str = "outbox.opening";
+
+/// Openings in a row that may end with the process before the outbox is taken to be the reason: a kill or a power cut
+/// comes then as well as at any other time, and must not cost the records.
+const OPENINGS: u8 = 3;
 
 /// The durable outbox.
 pub struct Store {
@@ -51,11 +55,15 @@ impl Store {
         let opening = folder.path(OPENING);
         let unusable = |e: disk::DiskError| Unusable(e.to_string());
         let mut repaired = None;
-        if opening.exists() {
-            repaired = Some("opening it ended the agent the last time".to_owned());
+        // What is no number counts for one.
+        let times = disk::read(&opening, 16).unwrap_or(Some(Vec::new()));
+        let mut before = times.map_or(0, |times| times.first().copied().unwrap_or(1));
+        if before >= OPENINGS {
+            repaired = Some(format!("opening it ended the agent {before} times"));
             disk::remove(&path).map_err(unusable)?;
+            before = 0;
         }
-        disk::replace(&opening, b"").map_err(unusable)?;
+        disk::replace(&opening, &[before + 1]).map_err(unusable)?;
         let opened = Self::open_at(&path).or_else(|why| {
             repaired = Some(why.0);
             disk::remove(&path).map_err(unusable)?;

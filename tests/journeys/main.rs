@@ -5,6 +5,7 @@
 mod console;
 mod console_api;
 mod data;
+mod doctor;
 mod old_folders;
 mod quickstart;
 mod reach;

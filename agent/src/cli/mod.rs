@@ -6,7 +6,7 @@ mod commands;
 use crate::config::Config;
 use crate::folder::Folder;
 use crate::probe::{ChildArgs, child_main};
-use crate::{Error, daemon};
+use crate::{Error, clock, daemon};
 use clap::{Subcommand, ValueEnum};
 use flotilla_protocol::{DeviceId, ModelName};
 use std::io::IsTerminal;
@@ -25,6 +25,7 @@ pub const EXIT_CODES: &str = "Exit codes:
   4  refused: claim code, certificate authority, or the server's answer
   5  not reachable: server, or no agent runs on the folder
   6  storage: in use, full, read-only or damaged
+  7  the doctor found what does not work; warnings alone give 0
 
 Errors are one line: what failed, where, what to do, and a stable code in brackets.";
 
@@ -70,6 +71,17 @@ enum Command {
     },
     /// Show what the agent on this folder does.
     Status {
+        /// The agent's folder.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Examine the device: certificates, clock, disk, link, models and more, each with what to do.
+    ///
+    /// Changes nothing; works with or without a running agent.
+    Doctor {
         /// The agent's folder.
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
@@ -135,6 +147,7 @@ fn start(command: Command, prefix: ExePrefix) -> Result<(), Error> {
                 run(dir, listen, until_stdin_closes, prefix).await
             }
             Command::Status { dir, output } => commands::status(&dir, output).await,
+            Command::Doctor { dir, output } => commands::doctor(&dir, output).await,
             Command::Predict { model, file, dir } => commands::predict(&model, &file, &dir).await,
             Command::Config | Command::Probe(_) => {
                 print!("{}", crate::config::DEFAULT);
@@ -163,7 +176,8 @@ async fn run(
     if until_stdin_closes {
         on_stdin_end(shutdown.clone());
     }
-    daemon::run(daemon::Options { folder, config, exe, prefix: prefix.0 }, shutdown).await
+    daemon::run(daemon::Options { folder, config, exe, prefix: prefix.0, wall: clock::wall_ms }, shutdown)
+        .await
 }
 
 fn log(config: &Config) -> Result<(), Error> {

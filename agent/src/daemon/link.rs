@@ -3,9 +3,9 @@
 use super::{Daemon, state};
 use crate::link::{Link, LinkEvent};
 use flotilla_device::session::{Effect, Event};
+use flotilla_protocol::codec;
 use flotilla_protocol::message::{Ack, Chunk, Hello, Reply, Reported, Request, RequestBody};
 use flotilla_protocol::topic::{Down, Up};
-use flotilla_protocol::{codec, limits};
 
 impl Daemon {
     /// One step of the session machine.
@@ -89,12 +89,12 @@ impl Daemon {
         match down {
             Down::Desired => self.on_desired(payload),
             Down::Chunk => {
-                if let Some(chunk) = self.decode::<Chunk>(payload) {
+                if let Some(chunk) = self.decode::<Chunk>(down, payload) {
                     self.fetcher.chunk(chunk);
                 }
             }
             Down::Reply => {
-                let Some(reply) = self.decode::<Reply>(payload) else { return };
+                let Some(reply) = self.decode::<Reply>(down, payload) else { return };
                 if self.trust_questions.remove(&reply.id) {
                     self.on_trust(reply.body);
                 } else {
@@ -102,19 +102,13 @@ impl Daemon {
                 }
             }
             Down::Ack => {
-                let Some(ack) = self.decode::<Ack>(payload) else { return };
+                let Some(ack) = self.decode::<Ack>(down, payload) else { return };
                 self.status_stale = true;
                 if let Some(Err(error)) = self.outbox.as_mut().map(|outbox| outbox.ack(&ack)) {
                     self.outbox_failed(&error);
                 }
             }
         }
-    }
-
-    fn decode<T: serde::de::DeserializeOwned>(&self, payload: &[u8]) -> Option<T> {
-        codec::decode(payload, limits::MQTT_PAYLOAD)
-            .inspect_err(|error| tracing::warn!(%error, "a message cannot be read"))
-            .ok()
     }
 
     fn publish(&self, up: Up, payload: Vec<u8>) -> bool {

@@ -4,11 +4,13 @@
 //! A confirmed release serves as soon as it is loaded, with or without a network.
 
 mod desired;
+mod diagnosis;
 mod jobs;
 mod link;
 mod models;
 mod records;
 mod state;
+mod unusable;
 mod work;
 
 use crate::clock::Clock;
@@ -21,9 +23,10 @@ use crate::link::{Link, LinkEvent, QUEUE};
 use crate::outbox::Store;
 use crate::sensors::Sensors;
 use crate::{Error, api};
+pub(crate) use diagnosis::stored;
 use flotilla_device::session::{self, Session};
 use flotilla_device::update;
-use flotilla_protocol::message::{CommandReport, Desired, EventKind, EventRecord};
+use flotilla_protocol::message::{CommandReport, Desired, Diagnosis, EventKind, EventRecord};
 use flotilla_protocol::{ErrorCode, ModelName, TrustFile};
 use jobs::Jobs;
 use serde_json::Value;
@@ -33,6 +36,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
+use unusable::Unusable;
+
+/// An address that could not be written down is tried again after so long.
+const ENDPOINT_RETRY_MS: u64 = 5_000;
 
 /// What an agent runs on.
 pub struct Options {
@@ -44,6 +51,8 @@ pub struct Options {
     pub exe: PathBuf,
     /// Arguments before `probe` that make it the agent.
     pub prefix: Vec<String>,
+    /// The device's clock, in milliseconds since 1970.
+    pub wall: fn() -> u64,
 }
 
 /// News of slow work.
@@ -52,6 +61,8 @@ enum News {
     Update(ModelName, update::Event),
     /// A model's folder may be empty now.
     Cleared(ModelName),
+    /// An examination has ended, or why it could not.
+    Examined(Result<Diagnosis, String>),
 }
 
 struct Managed {
@@ -82,7 +93,12 @@ struct Daemon {
     accepted_version: u64,
     desired: Option<Desired>,
     desired_refusal: Option<ErrorCode>,
+    unusable: Unusable,
     commands: Vec<CommandReport>,
+    /// Commands that wait for the examination that runs.
+    examining: BTreeSet<u64>,
+    /// By how much this clock was ahead of the control plane's when the last desired document came.
+    clock_ahead_ms: Option<i64>,
     models: BTreeMap<ModelName, Managed>,
 
     outbox: Option<Store>,
@@ -91,6 +107,8 @@ struct Daemon {
     status: Arc<Mutex<Value>>,
     status_stale: bool,
     endpoint: SocketAddr,
+    /// When its file is to be written, if it is not there yet.
+    endpoint_due_ms: Option<u64>,
 }
 
 /// Runs the agent until `shutdown`.
@@ -98,7 +116,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
     let _lock = options.folder.lock()?;
     let mut damage = state::Damage::new();
     let stored = state::Accepted::read(&options.folder, &mut damage);
-    let clock = Clock::new(stored.proof_ms);
+    let clock = Clock::with_wall(stored.proof_ms, options.wall);
     let identity = identity::read(&options.folder, &clock)?;
     let trust = identity::trust(&options.folder, &identity.names.project)?;
     clock.observe_signed(trust.issued_at_ms);
@@ -113,7 +131,6 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
     let shown = Arc::clone(&status);
     let show: api::Status = Arc::new(move || shown.lock().unwrap_or_else(PoisonError::into_inner).clone());
     let serving = api::serve(listener, Arc::clone(&host), show, shutdown.child_token());
-    options.folder.disk().replace(ENDPOINT.as_ref(), format!("{endpoint}\n").as_bytes())?;
     tracing::info!(device = %identity.names.device, project = %identity.names.project, %endpoint, "the agent runs");
 
     let (news, mut news_in) = mpsc::channel(64);
@@ -140,6 +157,9 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
         trust_questions: BTreeSet::new(),
         desired: None,
         desired_refusal: None,
+        unusable: Unusable::default(),
+        examining: BTreeSet::new(),
+        clock_ahead_ms: None,
         models: BTreeMap::new(),
         outbox: None,
         records_lost: 0,
@@ -147,7 +167,9 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
         status,
         status_stale: true,
         endpoint,
+        endpoint_due_ms: Some(0),
     };
+    daemon.announce();
     daemon.boot(damage);
     loop {
         daemon.on_time();
@@ -170,6 +192,17 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
 }
 
 impl Daemon {
+    /// Writes down where the local endpoint listens. A disk that takes nothing is no reason not to serve: it is tried
+    /// again.
+    fn announce(&mut self) {
+        let written =
+            self.options.folder.disk().replace(ENDPOINT.as_ref(), format!("{}\n", self.endpoint).as_bytes());
+        self.endpoint_due_ms = written.err().map(|error| {
+            tracing::warn!(%error, "the endpoint's address cannot be written down yet");
+            self.clock.now_ms() + ENDPOINT_RETRY_MS
+        });
+    }
+
     /// Everything that needs no network: records, models, the stored desired document.
     fn boot(&mut self, damage: state::Damage) {
         match Store::open(&self.options.folder) {
@@ -199,6 +232,7 @@ impl Daemon {
         match news {
             News::Update(model, event) => self.give(&model, event),
             News::Cleared(model) => self.forget_if_gone(&model),
+            News::Examined(examined) => self.on_examined(examined),
         }
     }
 
@@ -216,12 +250,15 @@ impl Daemon {
             self.tick(&name);
         }
         self.sample_if_due(now_ms);
+        if self.endpoint_due_ms.is_some_and(|at| now_ms >= at) {
+            self.announce();
+        }
     }
 
     fn due_ms(&self) -> u64 {
         let ticks = self.models.values().filter_map(|model| model.tick_ms);
         let outbox = self.outbox.as_ref().filter(|_| self.session.is_up()).and_then(Store::due_ms);
-        let others = [self.session_tick_ms, outbox, Some(self.sample_due_ms)];
+        let others = [self.session_tick_ms, outbox, Some(self.sample_due_ms), self.endpoint_due_ms];
         ticks.chain(others.into_iter().flatten()).min().unwrap_or(u64::MAX / 2)
     }
 

@@ -86,7 +86,7 @@ impl ProbeError {
 }
 
 /// Probes the candidate in `slot` with the child `exe prefix… probe`, which must call
-/// [`super::child_main`]. The child does not outlive the returned future.
+/// [`super::child_main`]. The child outlives neither the returned future nor this process.
 pub async fn run(
     exe: &Path,
     args_prefix: &[String],
@@ -101,12 +101,16 @@ pub async fn run(
         .arg(slot)
         .arg(format!("--board={board}"))
         .arg(format!("--memory-bytes={}", limits.memory_bytes))
-        .stdin(Stdio::null())
+        .arg("--until-stdin-closes")
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .map_err(ProbeError::Spawn)?;
+    // Held open, or waiting would close it. When this process ends, killed or not, the system closes it, and the child
+    // ends with it.
+    let _lifeline = child.stdin.take();
     let ended = tokio::time::timeout(limits.timeout, listen(&mut child)).await;
     let stopped = match &ended {
         Ok(Ok(_)) => Ok(()),

@@ -2,13 +2,13 @@
 
 use bytes::BytesMut;
 use flotilla_protocol::message::{
-    Ack, Chunk, Command, Desired, DesiredModel, EventKind, EventRecord, Fetch, Hello, Record, RecordBody,
-    Reply, ReplyBody, Reported, Request, RequestBody, Settings, TelemetryBatch,
+    Ack, Chunk, Command, Desired, DesiredModel, Epoch, EventKind, EventRecord, Fetch, Hello, Record,
+    RecordBody, Reply, ReplyBody, Reported, Request, RequestBody, Settings, Stream, TelemetryBatch,
 };
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::topic::{Channel, Down, Topic, Up};
 use flotilla_protocol::trust::KeySet;
-use flotilla_protocol::{Digest, Envelope, EnvelopeKind, ModelName, TrustFile, codec, limits};
+use flotilla_protocol::{Digest, Envelope, EnvelopeKind, ErrorCode, ModelName, TrustFile, codec, limits};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData, SanType,
@@ -18,13 +18,14 @@ use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 const PACKET: usize = limits::MQTT_PAYLOAD + 4 * limits::KIB;
 /// How long a test waits for what must happen. It bounds a broken run and measures nothing.
@@ -47,6 +48,10 @@ pub(crate) struct State {
     pub(crate) hellos: Vec<Hello>,
     pub(crate) reported: Option<Reported>,
     pub(crate) records: Vec<Record>,
+    /// Each record once, as an idempotent cloud keeps it.
+    pub(crate) kept: BTreeMap<(Epoch, Stream, u64), Record>,
+    /// Numbers that came with two contents.
+    pub(crate) conflicts: u64,
     /// Chunks that were asked for, by file.
     pub(crate) asked: BTreeMap<Digest, Vec<u64>>,
     /// Chunks of a content that go out with one byte changed before right ones do.
@@ -57,6 +62,8 @@ pub(crate) struct State {
     pub(crate) budget: Option<u32>,
     /// Whether records are acknowledged.
     pub(crate) deaf: bool,
+    /// Whether the device may not connect.
+    pub(crate) shut_out: bool,
     outgoing: Option<mpsc::UnboundedSender<(Down, Vec<u8>)>>,
 }
 
@@ -70,6 +77,8 @@ pub(crate) struct Cloud {
     changed: watch::Sender<u64>,
     task: Option<JoinHandle<()>>,
     version: u64,
+    /// When documents say that they were signed, in milliseconds since 1970.
+    pub(crate) issued_at_ms: u64,
     pub(crate) settings: Settings,
     pub(crate) models: BTreeMap<ModelName, DesiredModel>,
     pub(crate) commands: Vec<Command>,
@@ -92,6 +101,7 @@ impl Cloud {
             changed: watch::Sender::new(0),
             task: None,
             version: 0,
+            issued_at_ms: 1,
             settings: Settings { probation_s: 0, ..Settings::default() },
             models: BTreeMap::new(),
             commands: Vec::new(),
@@ -123,11 +133,15 @@ impl Cloud {
         self.address = listener.local_addr().unwrap().to_string();
         let (state, changed) = (Arc::clone(&self.state), self.changed.clone());
         self.task = Some(tokio::spawn(async move {
+            // They end with this task.
+            let mut sessions = JoinSet::new();
             loop {
                 let Ok((tcp, _)) = listener.accept().await else { return };
-                let Ok(stream) = acceptor.accept(tcp).await else { continue };
-                let _ = session(stream, &state, &changed).await;
-                lock(&state).outgoing = None;
+                let (acceptor, state, changed) = (acceptor.clone(), Arc::clone(&state), changed.clone());
+                sessions.spawn(async move {
+                    let Ok(stream) = acceptor.accept(tcp).await else { return };
+                    let _ = session(stream, &state, &changed).await;
+                });
             }
         }));
     }
@@ -141,6 +155,12 @@ impl Cloud {
         self.state().outgoing = None;
     }
 
+    /// Takes the address of one that went away.
+    pub(crate) async fn impersonate(&mut self, other: &Cloud) {
+        self.stop().await;
+        self.listen(&other.address).await;
+    }
+
     /// Comes back at the same address.
     pub(crate) async fn resume(&mut self) {
         let address = self.address.clone();
@@ -149,6 +169,11 @@ impl Cloud {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    /// The root CA, PEM.
+    pub(crate) fn root_pem(&self) -> &str {
+        &self.root_pem
     }
 
     fn ca_hash(&self) -> Digest {
@@ -174,14 +199,26 @@ impl Cloud {
 
     /// Puts an identity into a folder as enrolment does.
     pub(crate) fn admit(&self, folder: &Path) {
+        self.admit_until(folder, Duration::from_secs(365 * 24 * 3_600));
+    }
+
+    /// The same with a certificate that ends so long from now; 0 for one that ended yesterday.
+    pub(crate) fn admit_until(&self, folder: &Path, left: Duration) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
+        let day = Duration::from_secs(24 * 3_600);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let at = |since: Duration| rcgen::date_time_ymd(1970, 1, 1) + since;
+        (params.not_before, params.not_after) =
+            (at(now - 2 * day), at(if left.is_zero() { now - day } else { now + left }));
         params.subject_alt_names = vec![SanType::URI("flotilla:default/gate-7".try_into().unwrap())];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&key, &self.root).unwrap();
         let identity = folder.join("identity");
         std::fs::create_dir_all(&identity).unwrap();
         std::fs::write(identity.join("key.pem"), key.serialize_pem()).unwrap();
+        let private = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(identity.join("key.pem"), private).unwrap();
         std::fs::write(identity.join("cert.pem"), certificate.pem()).unwrap();
         std::fs::write(identity.join("ca.pem"), &self.root_pem).unwrap();
         let names = serde_json::json!({ "project": "default", "device": "gate-7", "mqtt": self.address });
@@ -204,7 +241,7 @@ impl Cloud {
             project: "default".parse().unwrap(),
             device: "gate-7".parse().unwrap(),
             version,
-            issued_at_ms: 1,
+            issued_at_ms: self.issued_at_ms,
             models: self.models.clone(),
             settings: self.settings.clone(),
             commands: self.commands.clone(),
@@ -219,6 +256,11 @@ impl Cloud {
             let _ = out.send((Down::Desired, bytes.clone()));
         }
         state.desired = Some(bytes);
+    }
+
+    /// Sends any bytes on any of the device's topics.
+    pub(crate) fn send(&self, down: Down, payload: Vec<u8>) {
+        self.state().outgoing.as_ref().expect("the device is there").send((down, payload)).unwrap();
     }
 
     pub(crate) fn put(&self, bytes: Vec<u8>) -> Digest {
@@ -270,21 +312,41 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap()
 }
 
+/// One connection. A later one of the same device ends it, as a broker does.
 async fn session(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     state: &Mutex<State>,
     changed: &watch::Sender<u64>,
 ) -> std::io::Result<()> {
-    let (outgoing, mut sends) = mpsc::unbounded_channel();
-    lock(state).outgoing = Some(outgoing);
+    let (outgoing, sends) = mpsc::unbounded_channel();
+    let own = outgoing.downgrade();
+    let ended = converse(stream, state, changed, Some(outgoing), sends).await;
+    if own.upgrade().is_some() {
+        lock(state).outgoing = None;
+    }
+    ended
+}
+
+async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    state: &Mutex<State>,
+    changed: &watch::Sender<u64>,
+    mut outgoing: Option<mpsc::UnboundedSender<(Down, Vec<u8>)>>,
+    mut sends: mpsc::UnboundedReceiver<(Down, Vec<u8>)>,
+) -> std::io::Result<()> {
     let (mut incoming, mut number) = (BytesMut::new(), 0u16);
     loop {
         let mut answers = BytesMut::new();
         while let Ok(packet) = Packet::read(&mut incoming, PACKET) {
             match packet {
                 Packet::Connect(connect) => {
-                    assert_eq!(connect.client_id, "gate-7");
-                    ConnAck::new(ConnectReturnCode::Success, false).write(&mut answers).unwrap();
+                    let mut state = lock(state);
+                    let code = match state.shut_out || connect.client_id != "gate-7" {
+                        true => ConnectReturnCode::NotAuthorized,
+                        false => ConnectReturnCode::Success,
+                    };
+                    ConnAck::new(code, false).write(&mut answers).unwrap();
+                    state.outgoing = outgoing.take();
                 }
                 Packet::Subscribe(subscribe) => {
                     let codes = vec![SubscribeReasonCode::Success(QoS::AtLeastOnce); subscribe.filters.len()];
@@ -310,7 +372,8 @@ async fn session(
                     return Ok(());
                 }
             }
-            Some((down, payload)) = sends.recv() => {
+            sent = sends.recv() => {
+                let Some((down, payload)) = sent else { return Ok(()) };
                 number = number.checked_add(1).unwrap_or(1);
                 let topic = Topic::down(&"default".parse().unwrap(), &"gate-7".parse().unwrap(), down);
                 let mut publish = Publish::new(topic.to_string(), QoS::AtLeastOnce, payload);
@@ -339,6 +402,11 @@ fn take(publish: &Publish, state: &Mutex<State>) {
             let batch: TelemetryBatch = codec::decode(payload, PACKET).unwrap();
             batch.check().unwrap();
             let up_to = batch.records.last().map_or(0, |record| record.seq);
+            for record in &batch.records {
+                let key = (batch.epoch, batch.stream, record.seq);
+                let first = state.kept.entry(key).or_insert_with(|| record.clone()) == record;
+                state.conflicts += u64::from(!first);
+            }
             state.records.extend(batch.records);
             if !state.deaf {
                 let ack = Ack { epoch: batch.epoch, stream: batch.stream, up_to };
@@ -371,7 +439,11 @@ fn take(publish: &Publish, state: &Mutex<State>) {
 }
 
 fn chunks(state: &mut State, fetch: &Fetch) -> Vec<(Down, Vec<u8>)> {
-    let content = state.objects.get(&fetch.digest).expect("only known objects are asked for").clone();
+    let Some(content) = state.objects.get(&fetch.digest).cloned() else {
+        state.asked.entry(fetch.digest).or_default().push(fetch.offset);
+        let body = ReplyBody::Error { code: ErrorCode::FetchDenied, detail: "not here".into() };
+        return vec![(Down::Reply, codec::encode(&Reply { id: fetch.id, body }))];
+    };
     let mut out = Vec::new();
     for index in 0..u64::from(fetch.chunks) {
         let offset = fetch.offset + index * limits::CHUNK as u64;
@@ -381,7 +453,8 @@ fn chunks(state: &mut State, fetch: &Fetch) -> Vec<(Down, Vec<u8>)> {
         }
         state.budget = state.budget.map(|left| left - 1);
         let end = (offset as usize + limits::CHUNK).min(content.len());
-        let mut data = content[offset as usize..end].to_vec();
+        // Of a truncated file there may be nothing here.
+        let mut data = content.get(offset as usize..end).unwrap_or_default().to_vec();
         if let Some(left) = state.spoil.get_mut(&fetch.digest).filter(|left| **left > 0) {
             *left -= 1;
             let middle = data.len() / 2;

@@ -2,10 +2,14 @@
 //! and life without a network.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod clocks;
 mod cloud;
 mod device;
 mod disk;
+mod doctor;
 mod kills;
+mod malformed;
+mod random_kills;
 mod refusals;
 mod releases;
 mod switch;

@@ -33,10 +33,17 @@ pub(crate) fn want(cloud: &mut Cloud, model: &DesiredModel) {
 
 /// A device that has confirmed a release which answers `a`.
 pub(crate) async fn settled() -> (Cloud, Device, DesiredModel) {
+    settled_with("").await
+}
+
+/// The same with this configuration.
+pub(crate) async fn settled_with(config: &str) -> (Cloud, Device, DesiredModel) {
     let mut cloud = Cloud::start().await;
     let first = Plan::good(0).publish(&cloud);
     want(&mut cloud, &first);
-    let device = Device::started(&cloud).await;
+    let mut device = Device::new(&cloud);
+    std::fs::write(device.path("agent.toml"), config).unwrap();
+    device.start().await;
     confirmed(&cloud, first.release).await;
     (cloud, device, first)
 }

@@ -293,6 +293,11 @@ impl Fleet {
         Ok(command)
     }
 
+    /// The number of the examination that a device is asked for, and its last one.
+    pub async fn examination(&self, id: &DeviceId) -> Result<(Option<u64>, Option<devices::Examined>)> {
+        devices::examination(&self.inner.store, id).await
+    }
+
     // === rollouts ===
 
     /// Starts a rollout.

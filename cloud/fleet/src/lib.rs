@@ -30,8 +30,8 @@ mod transfer;
 pub use changes::Change;
 pub use claims::{CLAIM_TTL_MS, CLAIM_USES, Claim, ClaimRequest};
 pub use devices::{
-    Certificate, Device, DeviceState, DeviceView, Health, ModelState, ModelView, Problem, ReleaseView,
-    ReportHead, Traffic, Twin,
+    Certificate, Device, DeviceState, DeviceView, Examined, Health, ModelState, ModelView, Problem,
+    ReleaseView, ReportHead, Traffic, Twin,
 };
 pub use error::{Error, Result};
 pub use fleet::{Fleet, FleetConfig, FleetParts, host_port};

@@ -1,7 +1,7 @@
 //! The fleet's records, in one place.
 
 use crate::claims::Claim;
-use crate::devices::{Device, ModelState, ReportHead, Twin};
+use crate::devices::{Device, Examined, ModelState, ReportHead, Twin};
 use crate::error::{Error, Result};
 use crate::ingest::{DeviceEvents, FoldPosition, LatestSample, Rollup};
 use crate::rollout::{Rollout, RolloutDevice};
@@ -19,6 +19,7 @@ pub(crate) struct Store {
     pub(crate) twins: Collection<Twin>,
     pub(crate) reports: Collection<ReportHead>,
     pub(crate) models: Collection<ModelState>,
+    pub(crate) examined: Collection<Examined>,
     pub(crate) rollouts: Collection<Rollout>,
     pub(crate) rollout_devices: Collection<RolloutDevice>,
     pub(crate) rollups: Collection<Rollup>,
@@ -35,6 +36,7 @@ impl Store {
             twins: Collection::new(records.clone()),
             reports: Collection::new(records.clone()),
             models: Collection::new(records.clone()),
+            examined: Collection::new(records.clone()),
             rollouts: Collection::new(records.clone()),
             rollout_devices: Collection::new(records.clone()),
             rollups: Collection::new(records.clone()),

@@ -43,6 +43,11 @@ pub const OUTBOX: usize = 16 * MIB;
 /// Events kept within the outbox; they have their own share because telemetry may not push them out.
 pub const OUTBOX_EVENTS: usize = 2 * MIB;
 
+/// Findings in one diagnosis: with the bound on their texts it fits into one record of the control plane.
+pub const DIAGNOSIS_FINDINGS: usize = 24;
+/// One text of a finding.
+pub const DIAGNOSIS_TEXT: usize = 240;
+
 /// Free text in a message (a reason, a detail).
 pub const TEXT: usize = 1024;
 /// Length of an id's text.

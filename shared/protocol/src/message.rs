@@ -4,12 +4,14 @@
 //! the connection's client certificate already says who speaks.
 
 mod desired;
+mod diagnosis;
 mod lenient;
 mod report;
 mod telemetry;
 mod transfer;
 
 pub use desired::{Command, CommandKind, Desired, DesiredModel, Settings};
+pub use diagnosis::{Diagnosis, Finding, Subject, Verdict};
 pub use report::{
     BoardFacts, CommandReport, CommandState, Failure, Hello, ModelReport, Phase, ProbeReport, Reported,
     SlotName,

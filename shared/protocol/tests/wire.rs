@@ -152,6 +152,7 @@ fn reported() -> Reported {
         commands: vec![CommandReport {
             id: 2,
             state: CommandState::Failed { code: ErrorCode::NotFound, detail: "no such model".into() },
+            diagnosis: None,
         }],
     }
 }
@@ -192,6 +193,33 @@ fn telemetry() -> TelemetryBatch {
     }
 }
 
+/// A report of a device that has examined itself.
+fn examined() -> Reported {
+    let diagnosis = Diagnosis {
+        at_ms: 1_790_000_000_000,
+        agent: "0.1.0".into(),
+        findings: vec![
+            Finding {
+                subject: Subject::Board,
+                verdict: Verdict::Ok,
+                code: None,
+                what: "profile generic".into(),
+                remedy: String::new(),
+            },
+            Finding {
+                subject: Subject::Link,
+                verdict: Verdict::Fail,
+                code: Some(ErrorCode::CaMismatch),
+                what: "another CA".into(),
+                remedy: "check the address".into(),
+            },
+        ],
+        left_out: 1,
+    };
+    let report = CommandReport { id: 3, state: CommandState::Done, diagnosis: Some(diagnosis) };
+    Reported { commands: vec![report], models: BTreeMap::new(), ..reported() }
+}
+
 /// Old bytes read to the same value, and today's encoder still writes them.
 fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, value: &T) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1").join(format!("{name}.cbor"));
@@ -216,6 +244,8 @@ fn every_format_of_version_1_still_reads() {
     golden("hello", &hello());
     golden("desired", &desired());
     golden("reported", &reported());
+    golden("reported-diagnosis", &examined());
+    golden("command-diagnostics", &Command { id: 3, kind: CommandKind::Diagnostics });
     golden("telemetry", &telemetry());
     golden("ack", &Ack { epoch: Epoch(7), stream: Stream::Live, up_to: 6 });
     golden("fetch", &Fetch { id: 3, digest: Digest::of(b"x"), offset: limits::CHUNK as u64, chunks: 8 });

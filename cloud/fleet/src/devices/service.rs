@@ -71,8 +71,12 @@ pub(crate) async fn command(
     let mut command = 0;
     let twin = store
         .modify(&store.twins, id.as_str().as_bytes(), |twin, batch| {
+            let before = twin.version;
             let busy = |_: ErrorCode| Error::Busy { what: "open commands", bound: COMMANDS };
             command = twin.command(kind.clone(), now_ms).map_err(busy)?;
+            if twin.version == before {
+                return Ok(false);
+            }
             let detail = json!({ "command": command, "kind": kind });
             audit::record(batch, actor, "device:control", &subject(id), detail, now_ms)?;
             Ok(true)

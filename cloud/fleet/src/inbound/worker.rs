@@ -7,7 +7,7 @@ use super::Core;
 use super::fetches::Fetches;
 use crate::broker;
 use crate::connections::Connection;
-use crate::devices::{Health, ModelState, Problem, ReportHead, Traffic, sanitise};
+use crate::devices::{Examined, Health, ModelState, Problem, ReportHead, Traffic, sanitise};
 use crate::error::{Error, Result};
 use crate::ingest::Head;
 use crate::store;
@@ -266,8 +266,12 @@ impl Worker {
             return Ok(());
         }
         let mut finished = false;
+        let last = store.examined.get(self.device.as_str()).await?;
         store
-            .modify(&store.twins, self.device.as_str().as_bytes(), |twin, _| {
+            .modify(&store.twins, self.device.as_str().as_bytes(), |twin, batch| {
+                if let Some(examined) = Examined::answer(twin, &reported.commands, now_ms) {
+                    store::put(&store.examined, batch, last.as_ref(), &examined)?;
+                }
                 finished = twin.finish(&reported.commands, now_ms);
                 Ok(finished)
             })

@@ -281,6 +281,26 @@ pub enum Device {
         #[command(flatten)]
         target: Target,
     },
+    /// Let a device examine itself and print what it finds: certificates, clock, disk, link, models and more, each
+    /// with what to do. Exits with 1 if a check fails.
+    Diagnose {
+        /// The device.
+        id: String,
+        /// Seconds to wait for its answer.
+        #[arg(long, default_value_t = 60)]
+        wait: u64,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Print what a device found when it last examined itself.
+    Diagnosis {
+        /// The device.
+        id: String,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
     /// Shut a device out at once.
     Revoke {
         /// The device.
@@ -378,7 +398,11 @@ impl Command {
                 | Release::Import { target, .. },
             )
             | Command::Device(
-                Device::List(target) | Device::Claim { target, .. } | Device::Revoke { target, .. },
+                Device::List(target)
+                | Device::Claim { target, .. }
+                | Device::Diagnose { target, .. }
+                | Device::Diagnosis { target, .. }
+                | Device::Revoke { target, .. },
             )
             | Command::Rollout(
                 Rollout::Create { target, .. }

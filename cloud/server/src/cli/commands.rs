@@ -3,7 +3,7 @@
 use super::args::{Command, Compress, Dataset, Device, Job, Model, Release, Rollout, Target, Train};
 use super::client::Client;
 use super::exit::Failure;
-use super::{follow, read_file, table, upload};
+use super::{diagnose, follow, read_file, table, upload};
 use crate::http::api::{
     AuditView, ClaimRequest, ClaimView, CompressRequest, DatasetView, DeviceView, ImportView, JobView, Json,
     LoginView, ModelVersionView, ReleaseRequest, ReleaseView, RolloutRequest, RolloutView, TrainRequest,
@@ -14,6 +14,7 @@ use serde::Serialize;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 type Done = Result<(), Failure>;
 
@@ -286,6 +287,14 @@ fn device(command: Device, out: &Out) -> Done {
         Device::List(target) => {
             let all: Vec<DeviceView> = client(&target)?.get("/api/v1/devices")?;
             out.show(&all, |all| print_devices(all))
+        }
+        Device::Diagnose { id, wait, target } => {
+            let view = diagnose::ask(&client(&target)?, &encode(&id), Duration::from_secs(wait))?;
+            out.show(&view, diagnose::print).and_then(|()| diagnose::verdict(&view))
+        }
+        Device::Diagnosis { id, target } => {
+            let view = diagnose::last(&client(&target)?, &encode(&id))?;
+            out.show(&view, diagnose::print).and_then(|()| diagnose::verdict(&view))
         }
         Device::Revoke { id, target } => {
             let path = format!("/api/v1/devices/{}/revoke", encode(&id));

@@ -4,6 +4,7 @@
 pub mod args;
 pub mod client;
 mod commands;
+mod diagnose;
 pub mod exit;
 pub(crate) mod follow;
 mod table;

@@ -1,5 +1,8 @@
 //! The bodies of the HTTP API, shared by its handlers, the command line and the console.
 
+mod diagnosis;
+
+pub use diagnosis::{DiagnosisAnswer, DiagnosisView, FindingView};
 use flotilla_protocol::ErrorCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

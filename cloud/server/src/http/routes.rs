@@ -1,6 +1,6 @@
 //! The ROUTES table: the one place with the method, path, permission and handler of every route.
 
-use super::handlers::{console, datasets, fleet, jobs, models, releases, server};
+use super::handlers::{console, datasets, diagnosis, fleet, jobs, models, releases, server};
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;
 use http::Method;
@@ -131,6 +131,8 @@ routes! {
     GET "/api/v1/devices" Needs(P::DeviceRead), NONE => Some("[DeviceView]"), fleet::devices, "Devices by id";
     GET "/api/v1/devices/{id}" Needs(P::DeviceRead), NONE => Some("DeviceView"), fleet::device, "One device";
     POST "/api/v1/devices/{id}/revoke" Needs(P::DeviceControl), NONE => Some("DeviceView"), fleet::revoke, "Shuts a device out at once";
+    POST "/api/v1/devices/{id}/diagnose" Needs(P::DeviceControl), NONE => Some("DiagnosisView"), diagnosis::diagnose, "Tells a device to examine itself";
+    GET "/api/v1/devices/{id}/diagnosis" Needs(P::DeviceRead), NONE => Some("DiagnosisView"), diagnosis::diagnosis, "What a device found when it last examined itself";
     POST "/api/v1/devices/{id}/evaluations" Needs(P::DeviceControl), Some("DeviceEvaluation") => Some("DeviceView"), fleet::record_evaluation, "Records accuracy counted on a device's own endpoint";
 
     GET "/api/v1/rollouts" Needs(P::RolloutRead), NONE => Some("[RolloutView]"), fleet::rollouts, "Rollouts, oldest first";

@@ -92,6 +92,8 @@ pub enum CommandKind {
         /// The model.
         model: ModelName,
     },
+    /// Examine yourself and report what you find.
+    Diagnostics,
     /// A command of a newer control plane, reported back as unsupported.
     #[serde(other)]
     Unknown,

@@ -1,5 +1,6 @@
 //! What a device says of itself: `hello` once a connection, `reported` on every change.
 
+use super::diagnosis::Diagnosis;
 use super::telemetry::Epoch;
 use crate::{Digest, ErrorCode, ModelName};
 use serde::{Deserialize, Serialize};
@@ -187,6 +188,9 @@ pub struct CommandReport {
     pub id: u64,
     /// Its state.
     pub state: CommandState,
+    /// What [`super::CommandKind::Diagnostics`] found. At most one report of a device carries one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnosis: Option<Diagnosis>,
 }
 
 /// How a command ended.

@@ -3,6 +3,7 @@
 
 pub(crate) mod console;
 pub(crate) mod datasets;
+pub(crate) mod diagnosis;
 pub(crate) mod fleet;
 pub(crate) mod jobs;
 pub(crate) mod models;
