@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod certificates;
 mod console_api;
 mod quickstart;
 mod refusals;
+mod trust;
 mod updates;

@@ -111,6 +111,7 @@ impl Daemon {
             "broker": self.identity.names.mqtt,
             "connected": self.session.is_up(),
             "connection_problem": problem,
+            "certificate": self.certificate_status(),
             "desired_version": self.accepted_version,
             "trust_version": self.trust.version,
             "models": models,

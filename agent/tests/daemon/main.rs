@@ -8,4 +8,5 @@ mod disk;
 mod kills;
 mod refusals;
 mod releases;
+mod trust;
 mod updates;

@@ -27,12 +27,21 @@ pub(crate) struct Plan {
     pub(crate) golden_label: usize,
     pub(crate) ballast_chunks: usize,
     pub(crate) key: SigningKey,
+    /// Keys that sign too.
+    pub(crate) more_keys: Vec<SigningKey>,
     pub(crate) manifest: Box<dyn Fn(&mut ReleaseManifest)>,
 }
 
 impl Plan {
     pub(crate) fn good(label: usize) -> Self {
-        Self { label, golden_label: label, ballast_chunks: 0, key: release_key(), manifest: Box::new(|_| ()) }
+        Self {
+            label,
+            golden_label: label,
+            ballast_chunks: 0,
+            key: release_key(),
+            more_keys: Vec::new(),
+            manifest: Box::new(|_| ()),
+        }
     }
 
     pub(crate) fn changed(label: usize, change: impl Fn(&mut ReleaseManifest) + 'static) -> Self {
@@ -79,7 +88,9 @@ impl Plan {
         for (_, content) in files {
             cloud.put(content);
         }
-        let envelope = Envelope::seal(EnvelopeKind::Release, &manifest, &[&self.key]).to_bytes();
+        let mut envelope = Envelope::seal(EnvelopeKind::Release, &manifest, &[&self.key]);
+        self.more_keys.iter().for_each(|key| assert!(envelope.sign(key)));
+        let envelope = envelope.to_bytes();
         let envelope_bytes = envelope.len() as u32;
         DesiredModel { release: cloud.put(envelope), envelope_bytes, attempt: 0 }
     }

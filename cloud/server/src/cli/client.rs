@@ -134,6 +134,13 @@ impl Client {
         parse(&url, &bytes)
     }
 
+    /// POST a JSON value for any body.
+    pub fn post_for_bytes<B: Serialize>(&self, path: &str, body: &B) -> Result<Vec<u8>, ClientError> {
+        let url = self.url(path);
+        let sent = self.agent.post(&url).header("authorization", self.bearer()).send_json(body);
+        finish(url, sent)
+    }
+
     /// POST a file as the body.
     pub fn post_file<T: DeserializeOwned>(&self, path: &str, file: std::fs::File) -> Result<T, ClientError> {
         let url = self.url(path);

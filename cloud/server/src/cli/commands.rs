@@ -3,10 +3,11 @@
 use super::args::{Command, Compress, Dataset, Device, Job, Model, Release, Rollout, Target, Train};
 use super::client::Client;
 use super::exit::Failure;
-use super::{follow, read_file, table, upload};
+use super::{follow, read_file, table, trust, upload};
 use crate::http::api::{
     AuditView, ClaimRequest, ClaimView, CompressRequest, DatasetView, DeviceView, ImportView, JobView, Json,
-    LoginView, ModelVersionView, ReleaseRequest, ReleaseView, RolloutRequest, RolloutView, TrainRequest,
+    LoginView, ModelVersionView, RejectRequest, ReleaseRequest, ReleaseView, RolloutRequest, RolloutView,
+    TrainRequest,
 };
 use flotilla_protocol::ErrorCode;
 use serde::Serialize;
@@ -14,7 +15,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-type Done = Result<(), Failure>;
+pub(super) type Done = Result<(), Failure>;
 
 /// Runs a command.
 pub(crate) fn run(command: Command, json: bool) -> Done {
@@ -27,6 +28,7 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
         Command::Compress(compress) => self::compress(compress, &out),
         Command::Model(command) => model(command, &out),
         Command::Release(command) => release(command, &out),
+        Command::Trust(command) => trust::run(command, &out),
         Command::Device(command) => device(command, &out),
         Command::Rollout(command) => rollout(command, &out),
         Command::Job(command) => job(command, &out),
@@ -37,13 +39,13 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
 }
 
 /// Where results go.
-struct Out {
+pub(super) struct Out {
     json: bool,
 }
 
 impl Out {
     /// Prints a value as JSON, or by `text`.
-    fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T)) -> Done {
+    pub(super) fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T)) -> Done {
         if !self.json {
             text(value);
             return Ok(());
@@ -54,7 +56,7 @@ impl Out {
     }
 }
 
-fn client(target: &Target) -> Result<Client, Failure> {
+pub(super) fn client(target: &Target) -> Result<Client, Failure> {
     let (Some(server), Some(file)) = (&target.server, &target.token_file) else {
         return Ok(Client::of_folder(&target.dir)?);
     };
@@ -253,6 +255,11 @@ fn release(command: Release, out: &Out) -> Done {
                 client(&target)?.post("/api/v1/releases", &ReleaseRequest { model, version })?;
             out.show(&release, print_one)
         }
+        Release::Draft { model, version, file, target } => {
+            let request = ReleaseRequest { model, version };
+            write_new(&file, || Ok(client(&target)?.post_for_bytes("/api/v1/releases/draft", &request)?))
+        }
+        Release::Sign { file, key, .. } => trust::sign_release(&file, &key, out),
         Release::List(target) => {
             let all: Vec<ReleaseView> = client(&target)?.get("/api/v1/releases")?;
             out.show(&all, |all| all.iter().for_each(print_one))
@@ -273,6 +280,16 @@ fn device(command: Device, out: &Out) -> Done {
         Device::List(target) => {
             let all: Vec<DeviceView> = client(&target)?.get("/api/v1/devices")?;
             out.show(&all, |all| print_devices(all))
+        }
+        Device::Approve { id, target } => {
+            let path = format!("/api/v1/devices/{}/renewal/approve", encode(&id));
+            let device: DeviceView = client(&target)?.post(&path, &Json::Null)?;
+            out.show(&device, |d| print_devices(std::slice::from_ref(d)))
+        }
+        Device::Reject { id, reason, target } => {
+            let path = format!("/api/v1/devices/{}/renewal/reject", encode(&id));
+            let device: DeviceView = client(&target)?.post(&path, &RejectRequest { reason })?;
+            out.show(&device, |d| print_devices(std::slice::from_ref(d)))
         }
         Device::Revoke { id, target } => {
             let path = format!("/api/v1/devices/{}/revoke", encode(&id));
@@ -302,10 +319,21 @@ fn print_devices(devices: &[DeviceView]) {
             release,
             d.slot.clone().unwrap_or_default(),
             d.predictions.to_string(),
+            note(d),
         ]
     };
-    let header = ["DEVICE", "LINK", "STATE", "RELEASE", "SLOT", "PREDICTIONS"];
+    let header = ["DEVICE", "LINK", "STATE", "RELEASE", "SLOT", "PREDICTIONS", "NOTE"];
     table::print(&header, &devices.iter().map(row).collect::<Vec<_>>());
+}
+
+/// What somebody should look at.
+fn note(device: &DeviceView) -> String {
+    match (device.renewal.as_deref(), device.repeated_hellos) {
+        (Some("pending"), _) => "asks for a new certificate: approve or reject".to_owned(),
+        (Some(other), _) => format!("renewal {other}"),
+        (None, 0) => String::new(),
+        (None, repeated) => format!("{repeated} repeated hellos: its folder may have been copied"),
+    }
 }
 
 fn rollout(command: Rollout, out: &Out) -> Done {
@@ -344,7 +372,7 @@ fn print_rollout(rollout: &RolloutView) {
 
 /// Writes a new file that only its owner reads; an existing one stays as it is. The file is made before the
 /// content is asked for: what the control plane gives out once must have a place to go.
-fn write_new(path: &Path, content: impl FnOnce() -> Result<Vec<u8>, Failure>) -> Done {
+pub(super) fn write_new(path: &Path, content: impl FnOnce() -> Result<Vec<u8>, Failure>) -> Done {
     let failed = |e: std::io::Error| {
         let (code, advice) = match e.kind() {
             std::io::ErrorKind::AlreadyExists => (ErrorCode::AlreadyExists, "; name another file"),

@@ -7,6 +7,7 @@ mod commands;
 pub mod exit;
 mod follow;
 mod table;
+mod trust;
 mod upload;
 
 use args::{Cli, Command, Output};

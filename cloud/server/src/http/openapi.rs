@@ -27,6 +27,8 @@ use utoipa::OpenApi;
     api::ClaimView,
     api::DeviceView,
     api::DeviceEvaluation,
+    api::RejectRequest,
+    api::TrustView,
     api::RolloutRequest,
     api::RolloutView,
     api::Overview,
