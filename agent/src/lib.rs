@@ -4,7 +4,7 @@
 //! - [`daemon`]: the running agent. It performs what the machines of `flotilla-device` decide.
 //! - [`link`]: the one MQTT connection; [`fetch`]: bytes by digest over it; [`outbox`]: records until the cloud
 //!   has them.
-//! - [`folder`], [`disk`], [`slot`], [`identity`]: what is on the disk, and how it gets there.
+//! - [`folder`], [`disk`], [`slot`], [`identity`], [`pairs`]: what is on the disk, and how it gets there.
 //! - [`doctor`]: examines a device and says what to do.
 //! - [`host`], [`api`], [`probe`]: models that serve, the local endpoint, and the child that tries a candidate.
 //! - [`cli`]: the command line, also used by `flotilla agent …`.
@@ -12,6 +12,7 @@
 //! ```text
 //! DIR/agent.toml                     optional configuration
 //! DIR/identity/{key,cert,ca}.pem     who this device is; device.json says it in words
+//! DIR/identity/{next,asked}.pem      the key and certificate that are to take over; the key of a question for them
 //! DIR/trust.cbor                     the accepted trust file
 //! DIR/desired.cbor, accepted         the accepted desired document; its version and the latest proof of time
 //! DIR/counter, commands              hellos said; commands done
@@ -39,6 +40,7 @@ pub mod http_client;
 pub mod identity;
 pub mod link;
 pub mod outbox;
+pub mod pairs;
 pub mod probe;
 pub mod sensors;
 pub mod slot;

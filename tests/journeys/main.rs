@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod certificates;
 mod console;
 mod console_api;
 mod data;
@@ -10,4 +11,5 @@ mod old_folders;
 mod quickstart;
 mod reach;
 mod refusals;
+mod trust;
 mod updates;

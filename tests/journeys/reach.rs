@@ -15,10 +15,8 @@ fn devices_are_told_the_name_of_a_control_plane_that_listens_on_every_address() 
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && text.contains("--name HOST"), "{text}");
 
-    let plane = Plane::start_with(
-        &folder.path().join("plane"),
-        &["--http", "0.0.0.0:0", "--mqtt", "0.0.0.0:0", "--name", "localhost"],
-    );
+    let dir = folder.path().join("plane");
+    let plane = Plane::start_at(&dir, "0.0.0.0:0", "0.0.0.0:0", &["--name", "localhost"]);
     assert!(plane.http.starts_with("http://127.0.0.1:"), "commands here use loopback: {}", plane.http);
     let mut device = Device::enrol(&plane, "box-1");
     let names: Value =

@@ -39,6 +39,19 @@ impl Device {
         Self { id: id.to_owned(), dir, agent: None, _folder: folder }
     }
 
+    /// A copy of its folder on another machine. The agent must not run meanwhile.
+    pub fn copy(&self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("device");
+        run_ok(Command::new("cp").arg("-a").arg(&self.dir).arg(&dir));
+        Self { id: self.id.clone(), dir, agent: None, _folder: folder }
+    }
+
+    /// What `flotilla-agent status` says.
+    pub fn status(&self) -> Value {
+        serde_json::from_slice(&self.run(&["status", "-o", "json"]).stdout).unwrap_or_default()
+    }
+
     /// `flotilla-agent ARGUMENTS --dir DIR`.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary("flotilla-agent"));

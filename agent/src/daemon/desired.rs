@@ -4,8 +4,8 @@ use super::{Daemon, state};
 use crate::folder::DESIRED;
 use crate::identity::store_trust;
 use flotilla_device::desired::{Accepted, accept};
-use flotilla_device::session;
 use flotilla_device::update::{Event, UpdateJournal};
+use flotilla_device::{renewal, session};
 use flotilla_protocol::message::{
     Command, CommandKind, CommandReport, CommandState, Desired, DesiredModel, EventKind, ReplyBody,
     RequestBody, Settings,
@@ -74,6 +74,8 @@ impl Daemon {
             self.apply();
         }
         self.session(session::Event::DesiredSeen);
+        // An answer to the hello: the pair of this connection works.
+        self.renewal(renewal::Event::Heard(self.link_pair));
     }
 
     /// A refused document changes nothing. The same reason is recorded once until a good document comes.
@@ -172,7 +174,7 @@ impl Daemon {
     pub(super) fn on_trust(&mut self, body: ReplyBody) {
         let bytes = match body {
             ReplyBody::Trust(bytes) => bytes,
-            ReplyBody::Ok => return,
+            ReplyBody::Ok | ReplyBody::Certificate { .. } => return,
             ReplyBody::Error { code, detail } => {
                 tracing::debug!(%code, %detail, "no newer trust file");
                 return;

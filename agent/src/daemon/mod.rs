@@ -9,6 +9,7 @@ mod jobs;
 mod link;
 mod models;
 mod records;
+mod renewal;
 mod state;
 mod unusable;
 mod work;
@@ -24,6 +25,7 @@ use crate::outbox::Store;
 use crate::sensors::Sensors;
 use crate::{Error, api};
 pub(crate) use diagnosis::stored;
+use flotilla_device::renewal::{Pair, Renewal};
 use flotilla_device::session::{self, Session};
 use flotilla_device::update;
 use flotilla_protocol::message::{CommandReport, Desired, Diagnosis, EventKind, EventRecord};
@@ -63,6 +65,8 @@ enum News {
     Cleared(ModelName),
     /// An examination has ended, or why it could not.
     Examined(Result<Diagnosis, String>),
+    /// The outcome of a question for a certificate over HTTPS.
+    Certificate(Result<Option<String>, Error>),
 }
 
 struct Managed {
@@ -89,6 +93,13 @@ struct Daemon {
     link_events: mpsc::Sender<(u64, LinkEvent)>,
     link_problem: Option<(ErrorCode, String)>,
     trust_questions: BTreeSet<u64>,
+
+    renewal: Renewal,
+    renewal_tick_ms: Option<u64>,
+    /// The pair with which the link was opened.
+    link_pair: Pair,
+    certificate_question: Option<u64>,
+    renewal_problem: Option<(ErrorCode, String)>,
 
     accepted_version: u64,
     desired: Option<Desired>,
@@ -137,6 +148,11 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
     let (link_events, mut link_in) = mpsc::channel(QUEUE);
     let fetcher = Fetcher::new(clock.clone());
     let mut daemon = Daemon {
+        renewal: renewal::machine(&identity),
+        renewal_tick_ms: Some(0),
+        link_pair: Pair::Present,
+        certificate_question: None,
+        renewal_problem: None,
         session: Session::new(state::counter(&options.folder, &clock, &mut damage)),
         accepted_version: stored.desired_version,
         commands: state::commands(&options.folder, &mut damage),
@@ -233,6 +249,7 @@ impl Daemon {
             News::Update(model, event) => self.give(&model, event),
             News::Cleared(model) => self.forget_if_gone(&model),
             News::Examined(examined) => self.on_examined(examined),
+            News::Certificate(outcome) => self.on_renewed(outcome),
         }
     }
 
@@ -241,6 +258,10 @@ impl Daemon {
         if self.session_tick_ms.is_some_and(|at| now_ms >= at) {
             self.session_tick_ms = None;
             self.session(session::Event::Tick);
+        }
+        if self.renewal_tick_ms.is_some_and(|at| now_ms >= at) {
+            self.renewal_tick_ms = None;
+            self.renewal(flotilla_device::renewal::Event::Tick);
         }
         let due = |(name, model): (&ModelName, &Managed)| {
             model.tick_ms.is_some_and(|at| now_ms >= at).then(|| name.clone())
@@ -258,7 +279,13 @@ impl Daemon {
     fn due_ms(&self) -> u64 {
         let ticks = self.models.values().filter_map(|model| model.tick_ms);
         let outbox = self.outbox.as_ref().filter(|_| self.session.is_up()).and_then(Store::due_ms);
-        let others = [self.session_tick_ms, outbox, Some(self.sample_due_ms), self.endpoint_due_ms];
+        let others = [
+            self.session_tick_ms,
+            self.renewal_tick_ms,
+            outbox,
+            Some(self.sample_due_ms),
+            self.endpoint_due_ms,
+        ];
         ticks.chain(others.into_iter().flatten()).min().unwrap_or(u64::MAX / 2)
     }
 

@@ -111,6 +111,7 @@ impl Daemon {
             "connected": self.session.is_up(),
             "connection_problem": problem,
             "clock_ahead_ms": self.clock_ahead_ms,
+            "certificate": self.certificate_status(),
             "desired_version": self.accepted_version,
             "trust_version": self.trust.version,
             "models": models,

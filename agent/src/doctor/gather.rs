@@ -140,7 +140,9 @@ fn running(status: &Value) -> Running {
 
 fn identity_facts(folder: &Folder) -> IdentityFacts {
     let place = folder.path(IDENTITY);
-    let (chain_pem, ca_pem) = (pem(&place.join(CERTIFICATE)), pem(&place.join(CA)));
+    // Since the first rotation the certificates lie behind the key, and this file repeats them.
+    let chain_pem = pem(&place.join(KEY)).or_else(|_| pem(&place.join(CERTIFICATE)));
+    let ca_pem = pem(&place.join(CA));
     IdentityFacts {
         names: identity::names(folder).map_err(Problem::from),
         key: key(&place.join(KEY)),

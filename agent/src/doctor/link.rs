@@ -5,6 +5,7 @@ use crate::clock::Clock;
 use crate::folder::Folder;
 use crate::identity::{self, Names, split_address};
 use bytes::BytesMut;
+use flotilla_device::renewal::Pair;
 use rumqttc::{ConnAck, Connect, ConnectReturnCode, Disconnect, Packet};
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError};
@@ -57,7 +58,7 @@ pub(super) async fn try_out(folder: &Folder, names: &Names, proof_ms: u64, ask: 
         let problem = format!("{host} is neither a host name nor an address");
         return Link::NotSafe { address, cause: NotSafe::Name, problem };
     };
-    let connector = TlsConnector::from(identity.tls);
+    let connector = TlsConnector::from(identity.tls(Pair::Present));
     let mut stream = match within(connector.connect(name, stream)).await {
         Ok(stream) => stream,
         Err(e) => return Link::NotSafe { cause: cause(&e), problem: e.to_string(), address },

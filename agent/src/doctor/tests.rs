@@ -29,6 +29,7 @@ fn well() -> Facts {
         project: "default".parse().expect("a name"),
         device: "gate-7".parse().expect("a name"),
         mqtt: "plane:8883".to_owned(),
+        server: None,
     };
     Facts {
         root: "/var/lib/flotilla".into(),

@@ -17,7 +17,7 @@ use rumqttc::{ConnAck, ConnectReturnCode, Packet, PubAck, Publish, QoS, SubAck, 
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -44,8 +44,11 @@ pub(crate) fn control_key() -> SigningKey {
 pub(crate) struct State {
     pub(crate) objects: BTreeMap<Digest, Vec<u8>>,
     pub(crate) desired: Option<Vec<u8>>,
+    /// The trust file that is given out next, once; later ones wait behind it.
     pub(crate) trust: Option<Vec<u8>>,
+    pub(crate) later_trust: VecDeque<Vec<u8>>,
     pub(crate) hellos: Vec<Hello>,
+    pub(crate) certificate_requests: Vec<String>,
     pub(crate) reported: Option<Reported>,
     pub(crate) records: Vec<Record>,
     /// Each record once, as an idempotent cloud keeps it.
@@ -108,6 +111,13 @@ impl Cloud {
         };
         cloud.listen("127.0.0.1:0").await;
         cloud
+    }
+
+    /// Stands where another control plane stood.
+    pub(crate) async fn take_the_place_of(&mut self, other: &Self) {
+        self.stop().await;
+        let address = other.address.clone();
+        self.listen(&address).await;
     }
 
     async fn listen(&mut self, address: &str) {
@@ -418,9 +428,12 @@ fn take(publish: &Publish, state: &Mutex<State>) {
             match request.body {
                 RequestBody::Desired => answers.extend(state.desired.clone().map(|d| (Down::Desired, d))),
                 RequestBody::Trust { .. } => {
-                    let body = state.trust.take().map_or(ReplyBody::Ok, ReplyBody::Trust);
+                    let next = state.trust.take();
+                    state.trust = state.later_trust.pop_front();
+                    let body = next.map_or(ReplyBody::Ok, ReplyBody::Trust);
                     answers.push((Down::Reply, codec::encode(&Reply { id: request.id, body })));
                 }
+                RequestBody::Certificate { csr_pem } => state.certificate_requests.push(csr_pem),
                 RequestBody::Unknown => {}
             }
         }

@@ -13,4 +13,5 @@ mod random_kills;
 mod refusals;
 mod releases;
 mod switch;
+mod trust;
 mod updates;

@@ -11,12 +11,15 @@ use crate::enrol::Enrolment;
 use crate::error::{Error, Result};
 use crate::inbound::{Core, Dispatcher};
 use crate::ingest::{DeviceEvent, HistoryPoint, Ingest};
+use crate::renewal::{self, Challenges, PendingRenewal};
 use crate::rollout::{Rollout, RolloutControl, RolloutDevice, RolloutRequest, Rollouts};
 use crate::store::Store;
 use crate::transfer::Transfers;
+use bytes::Bytes;
 use flotilla_identity::{Actor, now_ms};
 use flotilla_protocol::enrol::{ClaimCode, EnrolAnswer, EnrolRequest};
 use flotilla_protocol::message::{CommandKind, Settings};
+use flotilla_protocol::renew::{Challenge, RenewAnswer, RenewRequest};
 use flotilla_protocol::{DeviceId, ModelName, RolloutId};
 use flotilla_registry::{CurrentTrust, Registry};
 use flotilla_storage::{Objects, Records, Segments};
@@ -95,6 +98,7 @@ struct Inner {
     downlink: Mutex<Option<Arc<Broker>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    challenges: Challenges,
 }
 
 /// `host:port`, with brackets around an IPv6 address.
@@ -145,6 +149,7 @@ impl Fleet {
             project,
             store: store.clone(),
             registry: parts.registry.clone(),
+            authority: parts.authority.clone(),
             connections: connections.clone(),
             ingest: ingest.clone(),
             transfers: Arc::new(transfers),
@@ -174,6 +179,7 @@ impl Fleet {
             downlink: Mutex::new(Some(broker)),
             tasks,
             stop,
+            challenges: Challenges::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -236,6 +242,38 @@ impl Fleet {
         let answer = enrolment.enrol(request, now_ms()).await?;
         inner.changes.device(&answer.device);
         Ok(answer)
+    }
+
+    // === renewal ===
+
+    /// What a device signs that asks for a new certificate without a connection.
+    pub fn challenge(&self) -> Challenge {
+        self.inner.challenges.give(now_ms())
+    }
+
+    /// A device whose certificate has ended asks for a new one: it is given when a person has approved it.
+    pub async fn renew(&self, request: RenewRequest) -> Result<RenewAnswer> {
+        let inner = &*self.inner;
+        let device = request.device.clone();
+        let answer =
+            renewal::renew(&inner.store, &inner.parts.authority, &inner.challenges, request, now_ms())
+                .await?;
+        inner.changes.device(&device);
+        Ok(answer)
+    }
+
+    /// Lets a device that waits have its new certificate.
+    pub async fn approve_renewal(&self, actor: &Actor, id: &DeviceId) -> Result<PendingRenewal> {
+        let renewal = renewal::decide(&self.inner.store, actor, id, None, now_ms()).await?;
+        self.inner.changes.device(id);
+        Ok(renewal)
+    }
+
+    /// Refuses a device that waits its new certificate.
+    pub async fn reject_renewal(&self, actor: &Actor, id: &DeviceId, reason: &str) -> Result<PendingRenewal> {
+        let renewal = renewal::decide(&self.inner.store, actor, id, Some(reason), now_ms()).await?;
+        self.inner.changes.device(id);
+        Ok(renewal)
     }
 
     // === devices ===
@@ -340,9 +378,20 @@ impl Fleet {
         let before = self.inner.parts.registry.trust();
         let trust = self.inner.parts.registry.set_floor(actor, model, counter, now_ms()).await?;
         if trust.file.version != before.file.version {
-            self.inner.connections.devices().iter().for_each(|device| self.disconnect(device));
+            self.disconnect_all();
         }
         Ok(trust)
+    }
+
+    /// Takes a trust file that was made and signed elsewhere. Devices get it as after [`Fleet::set_floor`].
+    pub async fn publish_trust(&self, actor: &Actor, envelope: Bytes) -> Result<Arc<CurrentTrust>> {
+        let trust = self.inner.parts.registry.publish_trust(actor, envelope, now_ms()).await?;
+        self.disconnect_all();
+        Ok(trust)
+    }
+
+    fn disconnect_all(&self) {
+        self.inner.connections.devices().iter().for_each(|device| self.disconnect(device));
     }
 
     fn disconnect(&self, device: &DeviceId) {

@@ -4,6 +4,7 @@ use crate::claims::Claim;
 use crate::devices::{Device, Examined, ModelState, ReportHead, Twin};
 use crate::error::{Error, Result};
 use crate::ingest::{DeviceEvents, FoldPosition, LatestSample, Rollup};
+use crate::renewal::PendingRenewal;
 use crate::rollout::{Rollout, RolloutDevice};
 use flotilla_storage::{Batch, Collection, Entity, PAGE_ENTITIES, Page, Records, Versioned};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ pub(crate) const ATTEMPTS: usize = 16;
 pub(crate) struct Store {
     records: Arc<dyn Records>,
     pub(crate) claims: Collection<Claim>,
+    pub(crate) renewals: Collection<PendingRenewal>,
     pub(crate) devices: Collection<Device>,
     pub(crate) twins: Collection<Twin>,
     pub(crate) reports: Collection<ReportHead>,
@@ -32,6 +34,7 @@ impl Store {
     pub(crate) fn new(records: Arc<dyn Records>) -> Self {
         Self {
             claims: Collection::new(records.clone()),
+            renewals: Collection::new(records.clone()),
             devices: Collection::new(records.clone()),
             twins: Collection::new(records.clone()),
             reports: Collection::new(records.clone()),

@@ -15,7 +15,7 @@ use crate::http::listen;
 use crate::http::service::Api;
 use crate::work;
 use flotilla_data::Datasets;
-use flotilla_fleet::ca::CertificateAuthority;
+use flotilla_fleet::ca::{CertificateAuthority, DEVICE_VALIDITY};
 use flotilla_fleet::{Fleet, FleetConfig, FleetParts, host_port};
 use flotilla_identity::{DEFAULT_PROJECT, Identity, now_ms};
 use flotilla_jobs::{Queue, Worker, WorkerConfig};
@@ -27,7 +27,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -49,6 +49,8 @@ pub struct AppConfig {
     pub names: Vec<String>,
     /// How newly enrolled devices behave.
     pub settings: Settings,
+    /// How long the certificate of a device is valid.
+    pub device_validity: Duration,
 }
 
 impl Default for AppConfig {
@@ -60,6 +62,7 @@ impl Default for AppConfig {
             mqtt: loopback(8883),
             names: Vec::new(),
             settings: Settings::default(),
+            device_validity: DEVICE_VALIDITY,
         }
     }
 }
@@ -190,7 +193,8 @@ impl App {
         let records: Arc<dyn Records> = Arc::new(SledRecords::open(&dir.join("records"))?);
         let objects = Objects::open(&dir.join("objects"))?;
         let identity = Identity::open(records.clone(), &dir, now_ms()).await?;
-        let authority = Arc::new(CertificateAuthority::open_or_create(&dir.join("ca"), &project)?);
+        let authority = CertificateAuthority::open_or_create(&dir.join("ca"), &project)?;
+        let authority = Arc::new(authority.with_device_validity(config.device_validity));
         let keys = Keys::open_or_create(&dir.join("keys"))?;
         let ca = authority.ca_hash();
         let registry =

@@ -20,6 +20,7 @@ pub fn run(options: Up) -> Result<(), Failure> {
         http: options.http,
         mqtt: options.mqtt,
         names: options.names,
+        device_validity: Duration::from_secs(options.certificate_s),
         settings: Settings {
             probation_s: options.probation_s,
             telemetry_interval_s: options.telemetry_s,

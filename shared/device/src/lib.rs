@@ -4,6 +4,7 @@
 //! - [`release`]: whether a release may come onto this device at all.
 //! - [`download`]: which bytes to ask for next, and whether a chunk is believed.
 //! - [`session`]: the connection: hello, reported, and when to try again.
+//! - [`renewal`]: the certificate: when a new one is due, and how it takes over.
 //! - [`desired`]: whether a desired document is accepted.
 //! - [`outbox`]: in which order records are sent, what is dropped, what an `ack` frees.
 //! - [`clock`], [`backoff`], [`frame`], [`fault`]: time that cannot be turned back, waiting, checked files,
@@ -19,6 +20,7 @@ pub mod fault;
 pub mod frame;
 pub mod outbox;
 pub mod release;
+pub mod renewal;
 pub mod session;
 pub mod update;
 

@@ -58,6 +58,8 @@ pub const CLAIM: usize = 1024;
 pub const ENROL_BODY: usize = 64 * KIB;
 /// Largest certificate signing request.
 pub const CSR: usize = 8 * KIB;
+/// Largest certificate with its intermediates (PEM).
+pub const CERTIFICATE: usize = 32 * KIB;
 
 /// Largest encoded input of one prediction.
 pub const PREDICT_INPUT: usize = 16 * MIB;

@@ -15,6 +15,7 @@ use flotilla_protocol::message::*;
 use flotilla_protocol::pipeline::{
     Activation, Classification, Colour, ImageInput, Input, Layout, Output, Resize,
 };
+use flotilla_protocol::renew::{Challenge, RenewAnswer, RenewRequest};
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::trust::KeySet;
 use flotilla_protocol::{Digest, Envelope, ErrorCode, Pipeline, TrustFile, codec, limits};
@@ -251,6 +252,10 @@ fn every_format_of_version_1_still_reads() {
     golden("fetch", &Fetch { id: 3, digest: Digest::of(b"x"), offset: limits::CHUNK as u64, chunks: 8 });
     golden("chunk", &Chunk { digest: Digest::of(b"x"), offset: 0, total: 5, data: b"hello".to_vec() });
     golden("request", &Request { id: 4, body: RequestBody::Trust { have: 2 } });
+    let csr_pem = "-----BEGIN CERTIFICATE REQUEST-----".to_owned();
+    golden("request-certificate", &Request { id: 7, body: RequestBody::Certificate { csr_pem } });
+    let chain_pem = "-----BEGIN CERTIFICATE-----".to_owned();
+    golden("reply-certificate", &Reply { id: 7, body: ReplyBody::Certificate { chain_pem } });
     golden(
         "reply",
         &Reply { id: 4, body: ReplyBody::Error { code: ErrorCode::FetchDenied, detail: "no".into() } },
@@ -267,6 +272,37 @@ fn every_format_of_version_1_still_reads() {
             vectors: vec![GoldenVector { input: vec![1, 2], scores: vec![0.25, 0.75] }],
         },
     );
+}
+
+/// The same for what travels as JSON over HTTPS.
+fn golden_json<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, value: &T) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1").join(format!("{name}.json"));
+    let now = serde_json::to_string_pretty(value).unwrap() + "\n";
+    if !path.exists() && std::env::var_os("FLOTILLA_BLESS").is_some() {
+        std::fs::write(&path, &now).unwrap();
+    }
+    let old = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    assert_eq!(&serde_json::from_str::<T>(&old).unwrap(), value, "{name} reads differently");
+    assert_eq!(old, now, "{name} is written differently");
+}
+
+#[test]
+fn every_json_body_of_a_renewal_still_reads() {
+    golden_json("renew-challenge", &Challenge { nonce: "00ff".into() });
+    golden_json(
+        "renew-request",
+        &RenewRequest {
+            project: "default".parse().unwrap(),
+            device: "gate-7".parse().unwrap(),
+            key: "MFkw".into(),
+            csr_pem: "-----BEGIN CERTIFICATE REQUEST-----".into(),
+            nonce: "00ff".into(),
+            signature: "MEUC".into(),
+        },
+    );
+    golden_json("renew-pending", &RenewAnswer::Pending);
+    let chain_pem = "-----BEGIN CERTIFICATE-----".to_owned();
+    golden_json("renew-approved", &RenewAnswer::Approved { chain_pem });
 }
 
 #[test]

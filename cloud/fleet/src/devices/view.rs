@@ -1,10 +1,11 @@
 //! What people see of a device: records, connection and telemetry in one.
 
-use super::device::{Device, DeviceState, Health, Traffic};
+use super::device::{Certificate, Device, DeviceState, Health, Traffic};
 use super::twin::ModelState;
 use crate::connections::{Connection, Connections};
 use crate::error::{Error, Result};
 use crate::ingest::{HistoryPoint, LatestSample};
+use crate::renewal::PendingRenewal;
 use crate::store::{self, Store};
 use flotilla_protocol::message::{
     BoardFacts, Failure, ModelTelemetry, Phase, ProbeReport, Settings, SlotName, TelemetrySample,
@@ -55,6 +56,10 @@ pub struct DeviceView {
     pub disk_free_bytes: Option<u64>,
     /// Seconds since the agent's start.
     pub uptime_s: Option<u64>,
+    /// The certificates it may show.
+    pub certificates: Vec<Certificate>,
+    /// What it waits for, or was told, since it asked for a new certificate after the end of its old one.
+    pub renewal: Option<PendingRenewal>,
     /// What it got wrong.
     pub health: Health,
     /// Payload to and from it.
@@ -163,6 +168,7 @@ impl<'a> Views<'a> {
             let state = reported.remove(&name);
             models.push(self.model(name, wanted, state, sample).await?);
         }
+        let renewal = self.store.renewals.get(id).await?.map(|found| found.value);
         let live = connection.as_ref().map(|connection| connection.last_seen_ms());
         let traffic = connection.as_ref().map(|connection| connection.uncounted()).unwrap_or_default();
         Ok(DeviceView {
@@ -185,6 +191,8 @@ impl<'a> Views<'a> {
             enrolled_at_ms: device.enrolled_at_ms,
             agent: device.agent,
             board: device.board,
+            certificates: device.certificates,
+            renewal,
             health: device.health,
         })
     }

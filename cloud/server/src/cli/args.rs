@@ -8,6 +8,9 @@ use std::path::PathBuf;
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 control plane not reachable, \
 4 not allowed, 5 not found, 6 folder or port not usable. Errors carry a stable code in brackets.";
 
+/// Lives of a device's certificate that are possible: what a device needs to renew it, to ten years.
+const CERTIFICATE_S: std::ops::RangeInclusive<u64> = 10..=10 * 365 * 24 * 60 * 60;
+
 /// From data to a healthy fleet of edge devices, in one binary.
 #[derive(Debug, Parser)]
 #[command(name = "flotilla", version, about, after_help = EXIT_CODES)]
@@ -49,6 +52,9 @@ pub enum Command {
     /// Signed releases.
     #[command(subcommand)]
     Release(Release),
+    /// Which keys devices believe.
+    #[command(subcommand)]
+    Trust(Trust),
     /// Devices.
     #[command(subcommand)]
     Device(Device),
@@ -132,6 +138,11 @@ pub struct Up {
     /// Seconds between a device's telemetry samples. For devices that enrol from now on.
     #[arg(long, default_value_t = Settings::default().telemetry_interval_s, value_parser = clap::value_parser!(u32).range(1..=24 * 3600))]
     pub telemetry_s: u32,
+    /// Seconds for which a device's certificate is valid; devices renew theirs by themselves when two thirds have
+    /// passed. For certificates signed from now on.
+    #[arg(long, default_value_t = flotilla_fleet::ca::DEVICE_VALIDITY.as_secs(),
+        value_parser = clap::value_parser!(u64).range(CERTIFICATE_S))]
+    pub certificate_s: u64,
     /// Form of errors.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
@@ -240,6 +251,30 @@ pub enum Release {
         #[command(flatten)]
         target: Target,
     },
+    /// Write a release that offline keys have yet to sign, with its files, as a zip.
+    Draft {
+        /// The model.
+        model: String,
+        /// The file to write.
+        file: PathBuf,
+        /// The version; the newest by default.
+        #[arg(long)]
+        version: Option<u32>,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Add the signature of a release key to a draft. Needs no control plane.
+    Sign {
+        /// The zip.
+        file: PathBuf,
+        /// File with the private key.
+        #[arg(long)]
+        key: PathBuf,
+        /// Output form, of errors too.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
     /// List releases.
     List(Target),
     /// Write a release with its files as a zip.
@@ -255,6 +290,68 @@ pub enum Release {
     /// Import a bundle that the project's keys signed.
     Import {
         /// The zip.
+        file: PathBuf,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+/// `flotilla trust …`
+///
+/// A new version is proposed to a file, signed there by the release keys, each where it lives, and published.
+#[derive(Debug, Subcommand)]
+pub enum Trust {
+    /// Show the trust file in force, or one in a file.
+    Show {
+        /// A proposed trust file.
+        file: Option<PathBuf>,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Make a private key in a new file (mode 0600) and print its public half. Needs no control plane.
+    Key {
+        /// The file to write.
+        file: PathBuf,
+        /// Output form, of errors too.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Write the next version, not signed, to a new file.
+    Propose {
+        /// The file to write.
+        file: PathBuf,
+        /// A release key's public half in hex; repeat for all that are to be. Unchanged where none is given.
+        #[arg(long = "release-key")]
+        release_keys: Vec<String>,
+        /// How many release keys must sign.
+        #[arg(long)]
+        threshold: Option<u16>,
+        /// A control key's public half in hex; repeat for all that are to be. Unchanged where none is given.
+        #[arg(long = "control-key")]
+        control_keys: Vec<String>,
+        /// MODEL=COUNTER: forbids every release of the model below this counter; repeat for several. Floors only rise.
+        #[arg(long = "floor")]
+        floors: Vec<String>,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Add the signature of a release key to a proposed trust file. Needs no control plane.
+    Sign {
+        /// The proposed trust file.
+        file: PathBuf,
+        /// File with the private key.
+        #[arg(long)]
+        key: PathBuf,
+        /// Output form, of errors too.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Put a trust file in force that enough keys have signed: those in force and its own.
+    Publish {
+        /// The signed trust file.
         file: PathBuf,
         /// The control plane.
         #[command(flatten)]
@@ -297,6 +394,25 @@ pub enum Device {
     Diagnosis {
         /// The device.
         id: String,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Let a device have the new certificate that it asks for after the end of its old one.
+    Approve {
+        /// The device.
+        id: String,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Refuse a device the new certificate that it asks for.
+    Reject {
+        /// The device.
+        id: String,
+        /// Why; the device's log says it too.
+        #[arg(long, default_value = "rejected by an operator")]
+        reason: String,
         /// The control plane.
         #[command(flatten)]
         target: Target,
@@ -386,6 +502,8 @@ impl Command {
             Command::Quickstart(options) => options.output,
             Command::Up(options) => options.output,
             Command::Agent(_) | Command::JobChild { .. } => Output::Text,
+            Command::Release(Release::Sign { output, .. })
+            | Command::Trust(Trust::Key { output, .. } | Trust::Sign { output, .. }) => *output,
             Command::Login(target) | Command::Audit(target) => target.output,
             Command::Train(train) => train.target.output,
             Command::Compress(compress) => compress.target.output,
@@ -394,6 +512,7 @@ impl Command {
             | Command::Release(
                 Release::Create { target, .. }
                 | Release::List(target)
+                | Release::Draft { target, .. }
                 | Release::Export { target, .. }
                 | Release::Import { target, .. },
             )
@@ -402,7 +521,12 @@ impl Command {
                 | Device::Claim { target, .. }
                 | Device::Diagnose { target, .. }
                 | Device::Diagnosis { target, .. }
+                | Device::Approve { target, .. }
+                | Device::Reject { target, .. }
                 | Device::Revoke { target, .. },
+            )
+            | Command::Trust(
+                Trust::Show { target, .. } | Trust::Propose { target, .. } | Trust::Publish { target, .. },
             )
             | Command::Rollout(
                 Rollout::Create { target, .. }

@@ -134,6 +134,18 @@ impl Client {
         parse(&url, &bytes)
     }
 
+    /// POST a JSON value for any body.
+    pub fn post_for_bytes<B: Serialize>(&self, path: &str, body: &B) -> Result<Vec<u8>, ClientError> {
+        let url = self.url(path);
+        let sent = self.agent.post(&url).header("authorization", self.bearer()).send_json(body);
+        finish(url, sent)
+    }
+
+    /// POST a file as the body.
+    pub fn post_file<T: DeserializeOwned>(&self, path: &str, file: std::fs::File) -> Result<T, ClientError> {
+        self.post_bytes(path, file.metadata().ok().map(|facts| facts.len()), file)
+    }
+
     /// POST what this yields as the body: `length` bytes, where that is known. The server is asked first, so that a
     /// refusal comes before the body goes out.
     pub fn post_bytes<T: DeserializeOwned>(

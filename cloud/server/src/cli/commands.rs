@@ -3,10 +3,11 @@
 use super::args::{Command, Compress, Dataset, Device, Job, Model, Release, Rollout, Target, Train};
 use super::client::Client;
 use super::exit::Failure;
-use super::{diagnose, follow, read_file, table, upload};
+use super::{diagnose, follow, read_file, table, trust, upload};
 use crate::http::api::{
     AuditView, ClaimRequest, ClaimView, CompressRequest, DatasetView, DeviceView, ImportView, JobView, Json,
-    LoginView, ModelVersionView, ReleaseRequest, ReleaseView, RolloutRequest, RolloutView, TrainRequest,
+    LoginView, ModelVersionView, RejectRequest, ReleaseRequest, ReleaseView, RolloutRequest, RolloutView,
+    TrainRequest,
 };
 use crate::progress::Progress;
 use flotilla_protocol::ErrorCode;
@@ -16,7 +17,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-type Done = Result<(), Failure>;
+pub(super) type Done = Result<(), Failure>;
 
 /// Runs a command.
 pub(crate) fn run(command: Command, json: bool) -> Done {
@@ -29,6 +30,7 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
         Command::Compress(compress) => self::compress(compress, &out),
         Command::Model(command) => model(command, &out),
         Command::Release(command) => release(command, &out),
+        Command::Trust(command) => trust::run(command, &out),
         Command::Device(command) => device(command, &out),
         Command::Rollout(command) => rollout(command, &out),
         Command::Job(command) => job(command, &out),
@@ -39,13 +41,13 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
 }
 
 /// Where results go.
-struct Out {
+pub(super) struct Out {
     json: bool,
 }
 
 impl Out {
     /// Prints a value as JSON, or by `text`.
-    fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T)) -> Done {
+    pub(super) fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T)) -> Done {
         if !self.json {
             text(value);
             return Ok(());
@@ -56,7 +58,7 @@ impl Out {
     }
 }
 
-fn client(target: &Target) -> Result<Client, Failure> {
+pub(super) fn client(target: &Target) -> Result<Client, Failure> {
     let (Some(server), Some(file)) = (&target.server, &target.token_file) else {
         return Ok(Client::of_folder(&target.dir)?);
     };
@@ -265,6 +267,11 @@ fn release(command: Release, out: &Out) -> Done {
                 client(&target)?.post("/api/v1/releases", &ReleaseRequest { model, version })?;
             out.show(&release, print_one)
         }
+        Release::Draft { model, version, file, target } => {
+            let request = ReleaseRequest { model, version };
+            write_new(&file, || Ok(client(&target)?.post_for_bytes("/api/v1/releases/draft", &request)?))
+        }
+        Release::Sign { file, key, .. } => trust::sign_release(&file, &key, out),
         Release::List(target) => {
             let all: Vec<ReleaseView> = client(&target)?.get("/api/v1/releases")?;
             out.show(&all, |all| all.iter().for_each(print_one))
@@ -274,9 +281,7 @@ fn release(command: Release, out: &Out) -> Done {
             write_new(&file, || Ok(client(&target)?.get_bytes(&path)?))
         }
         Release::Import { file, target } => {
-            let bundle = read_file(&file)?;
-            let length = bundle.metadata().ok().map(|facts| facts.len());
-            let release: ReleaseView = client(&target)?.post_bytes("/api/v1/bundles", length, bundle)?;
+            let release: ReleaseView = client(&target)?.post_file("/api/v1/bundles", read_file(&file)?)?;
             out.show(&release, print_one)
         }
     }
@@ -295,6 +300,16 @@ fn device(command: Device, out: &Out) -> Done {
         Device::Diagnosis { id, target } => {
             let view = diagnose::last(&client(&target)?, &encode(&id))?;
             out.show(&view, diagnose::print).and_then(|()| diagnose::verdict(&view))
+        }
+        Device::Approve { id, target } => {
+            let path = format!("/api/v1/devices/{}/renewal/approve", encode(&id));
+            let device: DeviceView = client(&target)?.post(&path, &Json::Null)?;
+            out.show(&device, |d| print_devices(std::slice::from_ref(d)))
+        }
+        Device::Reject { id, reason, target } => {
+            let path = format!("/api/v1/devices/{}/renewal/reject", encode(&id));
+            let device: DeviceView = client(&target)?.post(&path, &RejectRequest { reason })?;
+            out.show(&device, |d| print_devices(std::slice::from_ref(d)))
         }
         Device::Revoke { id, target } => {
             let path = format!("/api/v1/devices/{}/revoke", encode(&id));
@@ -318,7 +333,17 @@ fn print_devices(devices: &[DeviceView]) {
     for device in devices {
         let link = if device.connected { "online" } else { "offline" };
         if device.models.is_empty() {
-            rows.push(vec![device.id.clone(), link.into(), String::new(), device.state.clone()]);
+            let none = String::new;
+            rows.push(vec![
+                device.id.clone(),
+                link.into(),
+                none(),
+                device.state.clone(),
+                none(),
+                none(),
+                none(),
+                note(device),
+            ]);
         }
         for model in &device.models {
             let release = model.release.as_deref().map(|r| r.chars().take(12).collect()).unwrap_or_default();
@@ -330,10 +355,21 @@ fn print_devices(devices: &[DeviceView]) {
                 release,
                 model.slot.clone().unwrap_or_default(),
                 model.predictions.to_string(),
+                note(device),
             ]);
         }
     }
-    table::print(&["DEVICE", "LINK", "MODEL", "STATE", "RELEASE", "SLOT", "PREDICTIONS"], &rows);
+    table::print(&["DEVICE", "LINK", "MODEL", "STATE", "RELEASE", "SLOT", "PREDICTIONS", "NOTE"], &rows);
+}
+
+/// What somebody should look at.
+fn note(device: &DeviceView) -> String {
+    match (device.renewal.as_deref(), device.repeated_hellos) {
+        (Some("pending"), _) => "asks for a new certificate: approve or reject".to_owned(),
+        (Some(other), _) => format!("renewal {other}"),
+        (None, 0) => String::new(),
+        (None, repeated) => format!("{repeated} repeated hellos: its folder may have been copied"),
+    }
 }
 
 fn rollout(command: Rollout, out: &Out) -> Done {
@@ -372,7 +408,7 @@ fn print_rollout(rollout: &RolloutView) {
 
 /// Writes a new file that only its owner reads; an existing one stays as it is. The file is made before the
 /// content is asked for: what the control plane gives out once must have a place to go.
-fn write_new(path: &Path, content: impl FnOnce() -> Result<Vec<u8>, Failure>) -> Done {
+pub(super) fn write_new(path: &Path, content: impl FnOnce() -> Result<Vec<u8>, Failure>) -> Done {
     let failed = |e: std::io::Error| {
         let (code, advice) = match e.kind() {
             std::io::ErrorKind::AlreadyExists => (ErrorCode::AlreadyExists, "; name another file"),

@@ -302,6 +302,21 @@ pub struct DeviceView {
     pub bytes_sent: u64,
     /// Milliseconds since 1970.
     pub last_seen_ms: u64,
+    /// Hellos whose counter did not rise: the device's folder may have been copied.
+    #[serde(default)]
+    pub repeated_hellos: u64,
+    /// The last thing that it got wrong.
+    #[serde(default)]
+    pub problem: Option<FailureView>,
+    /// Serial numbers of the certificates that it may show.
+    #[serde(default)]
+    pub certificates: Vec<String>,
+    /// When the newest of these ends, in milliseconds since 1970.
+    #[serde(default)]
+    pub certificate_ends_ms: Option<u64>,
+    /// Its question for a new certificate after the end of the old one: pending, approved or rejected.
+    #[serde(default)]
+    pub renewal: Option<String>,
 }
 
 impl DeviceView {
@@ -344,6 +359,25 @@ pub struct DeviceModelView {
     pub predictions: u64,
     /// Predictions failed since the agent's start.
     pub failures: u64,
+}
+
+/// Why a renewal is rejected.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RejectRequest {
+    /// For people, the device's log included.
+    pub reason: String,
+}
+
+/// The trust file in force.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TrustView {
+    /// Its version.
+    pub version: u64,
+    /// What it says.
+    pub document: Json,
+    /// The signed envelope, hex.
+    pub envelope: String,
 }
 
 /// What a device's probe measured.

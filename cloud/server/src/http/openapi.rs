@@ -32,6 +32,8 @@ use utoipa::OpenApi;
     api::DiagnosisView,
     api::DiagnosisAnswer,
     api::FindingView,
+    api::RejectRequest,
+    api::TrustView,
     api::RolloutRequest,
     api::RolloutView,
     api::Overview,

@@ -1,6 +1,6 @@
 //! The ROUTES table: the one place with the method, path, permission and handler of every route.
 
-use super::handlers::{console, datasets, diagnosis, fleet, jobs, models, releases, server};
+use super::handlers::{console, datasets, diagnosis, fleet, jobs, models, releases, server, trust};
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;
 use http::Method;
@@ -95,6 +95,8 @@ routes! {
     GET "/api/v1/health" Public, NONE => Some("Health"), server::health, "Whether the control plane is up";
     GET "/api/v1/openapi.json" Public, NONE => NONE, server::openapi, "This description";
     POST "/api/v1/enrol" PublicTls, NONE => NONE, fleet::enrol, "Makes a box a device of the fleet (device protocol)";
+    POST "/api/v1/renew/challenge" PublicTls, NONE => NONE, fleet::challenge, "What a device signs to renew its certificate (device protocol)";
+    POST "/api/v1/renew" PublicTls, NONE => NONE, fleet::renew, "A new certificate for a device whose old one has ended, after an approval (device protocol)";
 
     GET "/api/v1/whoami" Needs(P::ServerRead), NONE => Some("WhoAmI"), server::whoami, "Who the token or session belongs to";
     POST "/api/v1/login-codes" Needs(P::ServerLogin), NONE => Some("LoginView"), server::login_code, "A one-time address that opens the console";
@@ -125,6 +127,7 @@ routes! {
     GET "/api/v1/releases" Needs(P::ReleaseRead), NONE => Some("[ReleaseView]"), releases::list, "Releases, oldest first";
     POST "/api/v1/releases" Needs(P::ReleaseCreate), Some("ReleaseRequest") => Some("ReleaseView"), releases::create, "Signs a model version";
     GET "/api/v1/releases/{digest}/bundle" Needs(P::ReleaseRead), NONE => NONE, releases::export, "A release with its files, as a zip";
+    POST "/api/v1/releases/draft" Needs(P::ReleaseCreate), Some("ReleaseRequest") => NONE, releases::draft, "A release for offline keys to sign, as a zip; nothing is recorded";
     POST "/api/v1/bundles" Needs(P::ModelImport), NONE => Some("ReleaseView"), releases::import, "Imports a bundle that the project's keys signed";
 
     POST "/api/v1/claims" Needs(P::DeviceClaim), Some("ClaimRequest") => Some("ClaimView"), fleet::claim, "A claim code with which devices enrol";
@@ -133,7 +136,12 @@ routes! {
     POST "/api/v1/devices/{id}/revoke" Needs(P::DeviceControl), NONE => Some("DeviceView"), fleet::revoke, "Shuts a device out at once";
     POST "/api/v1/devices/{id}/diagnose" Needs(P::DeviceControl), NONE => Some("DiagnosisView"), diagnosis::diagnose, "Tells a device to examine itself";
     GET "/api/v1/devices/{id}/diagnosis" Needs(P::DeviceRead), NONE => Some("DiagnosisView"), diagnosis::diagnosis, "What a device found when it last examined itself";
+    POST "/api/v1/devices/{id}/renewal/approve" Needs(P::DeviceApprove), NONE => Some("DeviceView"), fleet::approve, "Lets a device have the new certificate that it asks for";
+    POST "/api/v1/devices/{id}/renewal/reject" Needs(P::DeviceApprove), Some("RejectRequest") => Some("DeviceView"), fleet::reject, "Refuses a device the new certificate that it asks for";
     POST "/api/v1/devices/{id}/evaluations" Needs(P::DeviceControl), Some("DeviceEvaluation") => Some("DeviceView"), fleet::record_evaluation, "Records accuracy counted on a device's own endpoint";
+
+    GET "/api/v1/trust" Needs(P::ReleaseRead), NONE => Some("TrustView"), trust::show, "The trust file in force";
+    POST "/api/v1/trust" Needs(P::TrustPublish), NONE => Some("TrustView"), trust::publish, "Takes a signed envelope (CBOR) as the next trust file";
 
     GET "/api/v1/rollouts" Needs(P::RolloutRead), NONE => Some("[RolloutView]"), fleet::rollouts, "Rollouts, oldest first";
     POST "/api/v1/rollouts" Needs(P::RolloutCreate), Some("RolloutRequest") => Some("RolloutView"), fleet::roll_out, "Starts a rollout: one canary, then the rest";

@@ -161,6 +161,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
             // Its devices run on this machine.
             names: vec!["localhost".into()],
             settings: SETTINGS,
+            ..AppConfig::default()
         }))
     };
     let app = match start(&addresses) {

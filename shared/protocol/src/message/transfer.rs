@@ -61,6 +61,11 @@ pub enum RequestBody {
         /// The accepted version.
         have: u64,
     },
+    /// A certificate over a new key, to take over from the one that this connection was opened with.
+    Certificate {
+        /// Certificate signing request (PKCS#10, PEM). Only its public key is used.
+        csr_pem: String,
+    },
     /// A request of a newer device, answered as unsupported.
     #[serde(other)]
     Unknown,
@@ -83,6 +88,11 @@ pub enum ReplyBody {
     Ok,
     /// An encoded trust envelope.
     Trust(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// A new certificate. The one before stays good until the device has said hello with this one.
+    Certificate {
+        /// The device's certificate and the intermediates, PEM.
+        chain_pem: String,
+    },
     /// Refused.
     Error {
         /// The stable code.

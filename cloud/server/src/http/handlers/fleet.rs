@@ -2,7 +2,7 @@
 
 use super::super::api::{
     ClaimRequest, ClaimView, DeviceEvaluation, DeviceModelView, DeviceView, FailureView, ProbeView,
-    RolloutRequest, RolloutView, WaveDeviceView, WaveView,
+    RejectRequest, RolloutRequest, RolloutView, WaveDeviceView, WaveView,
 };
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
@@ -12,6 +12,7 @@ use flotilla_fleet::{DeviceState, ModelView, Rollout, RolloutControl, RolloutDev
 use flotilla_identity::now_ms;
 use flotilla_protocol::enrol::EnrolRequest;
 use flotilla_protocol::message::Phase;
+use flotilla_protocol::renew::RenewRequest;
 use flotilla_protocol::{DeviceId, Digest, ErrorCode, RolloutId, limits};
 use http::StatusCode;
 
@@ -29,6 +30,35 @@ pub(crate) async fn enrol(mut call: Call) -> Handled {
     })?;
     let answer = call.app.fleet.enrol(request).await?;
     Answer::json_with(StatusCode::CREATED, &answer)
+}
+
+/// `POST /api/v1/renew/challenge`
+pub(crate) async fn challenge(call: Call) -> Handled {
+    Answer::json(&call.app.fleet.challenge())
+}
+
+/// `POST /api/v1/renew`
+pub(crate) async fn renew(mut call: Call) -> Handled {
+    let body = call.bytes(limits::ENROL_BODY).await?;
+    let request: RenewRequest = serde_json::from_slice(&body).map_err(|e| {
+        Problem::new(ErrorCode::InvalidInput, format!("the body is not a renewal request: {e}"))
+    })?;
+    Answer::json(&call.app.fleet.renew(request).await?)
+}
+
+/// `POST /api/v1/devices/{id}/renewal/approve`
+pub(crate) async fn approve(call: Call) -> Handled {
+    let id: DeviceId = call.param("id")?;
+    call.app.fleet.approve_renewal(call.actor()?, &id).await?;
+    one_device(&call).await
+}
+
+/// `POST /api/v1/devices/{id}/renewal/reject`
+pub(crate) async fn reject(mut call: Call) -> Handled {
+    let request: RejectRequest = call.json().await?;
+    let id: DeviceId = call.param("id")?;
+    call.app.fleet.reject_renewal(call.actor()?, &id, &request.reason).await?;
+    one_device(&call).await
 }
 
 /// `POST /api/v1/claims`
@@ -92,6 +122,11 @@ async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceVie
         rss_bytes: device.rss_bytes,
         bytes_sent: device.traffic.sent,
         last_seen_ms: device.last_seen_ms.unwrap_or_default(),
+        repeated_hellos: device.health.repeated_hellos,
+        problem: device.health.last_problem.as_ref().map(|p| FailureView::new(p.code, &p.detail)),
+        certificate_ends_ms: device.certificates.iter().map(|c| c.not_after_ms).max(),
+        certificates: device.certificates.iter().map(|c| c.serial.clone()).collect(),
+        renewal: device.renewal.as_ref().map(|r| r.decision.as_str().to_owned()),
     })
 }
 

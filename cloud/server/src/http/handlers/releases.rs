@@ -54,18 +54,31 @@ fn view(release: &Release) -> ReleaseView {
 /// `POST /api/v1/releases`
 pub(crate) async fn create(mut call: Call) -> Handled {
     let request: ReleaseRequest = call.json().await?;
-    let model: ModelName =
-        request.model.parse().map_err(|e| Problem::new(ErrorCode::InvalidInput, format!("model: {e}")))?;
-    let version = match request.version {
-        Some(version) => call.app.registry.version(&model, version).await?,
-        None => call.app.registry.latest_version(&model).await?,
-    };
-    let golden = golden_inputs(&call.app, &version).await?;
-    let mut wanted = flotilla_registry::ReleaseRequest::newest(model, golden);
-    wanted.version = Some(version.version);
+    let wanted = wanted(&call.app, request).await?;
     let release = call.app.registry.release(call.actor()?, wanted, now_ms()).await?;
     call.app.changed();
     Answer::json_with(StatusCode::CREATED, &view(&release))
+}
+
+/// The named version with golden inputs.
+async fn wanted(app: &App, request: ReleaseRequest) -> Result<flotilla_registry::ReleaseRequest, Problem> {
+    let model: ModelName =
+        request.model.parse().map_err(|e| Problem::new(ErrorCode::InvalidInput, format!("model: {e}")))?;
+    let version = match request.version {
+        Some(version) => app.registry.version(&model, version).await?,
+        None => app.registry.latest_version(&model).await?,
+    };
+    let golden = golden_inputs(app, &version).await?;
+    let mut wanted = flotilla_registry::ReleaseRequest::newest(model, golden);
+    wanted.version = Some(version.version);
+    Ok(wanted)
+}
+
+/// `POST /api/v1/releases/draft`
+pub(crate) async fn draft(mut call: Call) -> Handled {
+    let request: ReleaseRequest = call.json().await?;
+    let wanted = wanted(&call.app, request).await?;
+    Answer::bytes(StatusCode::OK, "application/zip", call.app.registry.draft(wanted, now_ms()).await?)
 }
 
 /// Samples of the dataset that the model was trained on.
