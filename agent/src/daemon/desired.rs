@@ -202,6 +202,7 @@ impl Daemon {
         tracing::info!(version = next.version, "trust");
         self.clock.observe_signed(next.issued_at_ms);
         self.trust = next;
+        self.status_stale = true;
         self.ask_for_trust();
         if self.desired_refusal.take() == Some(ErrorCode::SignatureInvalid) {
             self.ask(RequestBody::Desired);
