@@ -3,12 +3,12 @@
 use bytes::BytesMut;
 use flotilla_protocol::message::{
     Ack, Chunk, Command, Desired, DesiredModel, EventKind, EventRecord, Fetch, Hello, Record, RecordBody,
-    Reply, ReplyBody, Reported, Request, RequestBody, Settings, TelemetryBatch,
+    Reply, ReplyBody, Reported, Request, RequestBody, Settings, Stream, TelemetryBatch,
 };
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::topic::{Channel, Down, Topic, Up};
 use flotilla_protocol::trust::KeySet;
-use flotilla_protocol::{Digest, Envelope, EnvelopeKind, ModelName, TrustFile, codec, limits};
+use flotilla_protocol::{Digest, Envelope, EnvelopeKind, ErrorCode, ModelName, TrustFile, codec, limits};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData, SanType,
@@ -47,6 +47,11 @@ pub(crate) struct State {
     pub(crate) hellos: Vec<Hello>,
     pub(crate) reported: Option<Reported>,
     pub(crate) records: Vec<Record>,
+    /// Batches of records, in the order in which they were published.
+    pub(crate) batches: Vec<TelemetryBatch>,
+    /// Acknowledgements of this stream are held back.
+    pub(crate) hold: Option<Stream>,
+    held: Vec<Ack>,
     /// Chunks that were asked for, by file.
     pub(crate) asked: BTreeMap<Digest, Vec<u64>>,
     /// Chunks that go out changed before right ones do.
@@ -218,6 +223,15 @@ impl Cloud {
         state.desired = Some(bytes);
     }
 
+    /// Sends what was held back, and holds nothing back any more.
+    pub(crate) fn release(&self) {
+        let mut state = self.state();
+        state.hold = None;
+        for ack in std::mem::take(&mut state.held) {
+            state.outgoing.as_ref().unwrap().send((Down::Ack, codec::encode(&ack))).unwrap();
+        }
+    }
+
     pub(crate) fn put(&self, bytes: Vec<u8>) -> Digest {
         let digest = Digest::of(&bytes);
         self.state().objects.insert(digest, bytes);
@@ -336,9 +350,12 @@ fn take(publish: &Publish, state: &Mutex<State>) {
             let batch: TelemetryBatch = codec::decode(payload, PACKET).unwrap();
             batch.check().unwrap();
             let up_to = batch.records.last().map_or(0, |record| record.seq);
-            state.records.extend(batch.records);
-            if !state.deaf {
-                let ack = Ack { epoch: batch.epoch, stream: batch.stream, up_to };
+            let ack = Ack { epoch: batch.epoch, stream: batch.stream, up_to };
+            state.records.extend(batch.records.iter().cloned());
+            state.batches.push(batch);
+            if state.hold == Some(ack.stream) {
+                state.held.push(ack);
+            } else if !state.deaf {
                 answers.push((Down::Ack, codec::encode(&ack)));
             }
         }
@@ -356,7 +373,13 @@ fn take(publish: &Publish, state: &Mutex<State>) {
         Up::Fetch => {
             let fetch: Fetch = codec::decode(payload, PACKET).unwrap();
             assert_eq!(fetch.check(), Ok(()));
-            answers.extend(chunks(&mut state, &fetch));
+            if state.objects.contains_key(&fetch.digest) {
+                answers.extend(chunks(&mut state, &fetch));
+            } else {
+                let detail = "the file cannot be read now".to_owned();
+                let body = ReplyBody::Error { code: ErrorCode::NotFound, detail };
+                answers.push((Down::Reply, codec::encode(&Reply { id: fetch.id, body })));
+            }
         }
         Up::Upload => panic!("this device uploads nothing"),
     }
@@ -368,7 +391,7 @@ fn take(publish: &Publish, state: &Mutex<State>) {
 }
 
 fn chunks(state: &mut State, fetch: &Fetch) -> Vec<(Down, Vec<u8>)> {
-    let content = state.objects.get(&fetch.digest).expect("only known objects are asked for").clone();
+    let content = state.objects[&fetch.digest].clone();
     let mut out = Vec::new();
     for index in 0..u64::from(fetch.chunks) {
         let offset = fetch.offset + index * limits::CHUNK as u64;

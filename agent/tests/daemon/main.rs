@@ -5,6 +5,7 @@
 mod cloud;
 mod device;
 mod disk;
+mod download;
 mod kills;
 mod refusals;
 mod releases;

@@ -2,7 +2,7 @@
 //!
 //! - [`update`]: one model from release to release; an update cannot brick a device.
 //! - [`release`]: whether a release may come onto this device at all.
-//! - [`download`]: which bytes to ask for next, and whether a chunk is believed.
+//! - [`download`]: which bytes to ask for next, and whether a chunk is believed; [`window`] and [`budget`]: how many.
 //! - [`session`]: the connection: hello, reported, and when to try again.
 //! - [`desired`]: whether a desired document is accepted.
 //! - [`outbox`]: in which order records are sent, what is dropped, what an `ack` frees.
@@ -12,6 +12,7 @@
 //! The agent runs these machines on a real disk and link; simulators run them on virtual ones.
 
 pub mod backoff;
+pub mod budget;
 pub mod clock;
 pub mod desired;
 pub mod download;
@@ -21,5 +22,6 @@ pub mod outbox;
 pub mod release;
 pub mod session;
 pub mod update;
+pub mod window;
 
 pub use fault::Fault;
