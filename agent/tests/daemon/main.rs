@@ -7,6 +7,7 @@ mod device;
 mod disk;
 mod download;
 mod kills;
+mod offline;
 mod refusals;
 mod releases;
 mod updates;
