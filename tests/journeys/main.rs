@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod console_api;
+mod offline;
 mod quickstart;
 mod refusals;
 mod updates;

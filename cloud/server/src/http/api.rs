@@ -292,6 +292,8 @@ pub struct DeviceView {
     pub bytes_done: u64,
     /// All bytes of it.
     pub bytes_total: u64,
+    /// Bytes of it that were on the device already and are not fetched.
+    pub bytes_reused: u64,
     /// The last probe.
     pub probe: Option<ProbeView>,
     /// Why the last update failed.
@@ -308,6 +310,12 @@ pub struct DeviceView {
     pub predictions: u64,
     /// Predictions failed since the agent's start.
     pub failures: u64,
+    /// Events and telemetry samples that came from it.
+    pub records: u64,
+    /// Those that it declared dropped, because its outbox was full.
+    pub records_dropped: u64,
+    /// Those that are missing without a word.
+    pub records_missing: u64,
     /// Memory of the agent.
     pub rss_bytes: Option<u64>,
     /// Milliseconds since 1970.

@@ -1,6 +1,6 @@
 //! The ROUTES table: the one place with the method, path, permission and handler of every route.
 
-use super::handlers::{console, datasets, fleet, jobs, models, releases, server};
+use super::handlers::{console, datasets, fleet, jobs, models, releases, server, settings};
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;
 use http::Method;
@@ -130,6 +130,8 @@ routes! {
     GET "/api/v1/devices" Needs(P::DeviceRead), NONE => Some("[DeviceView]"), fleet::devices, "Devices by id";
     GET "/api/v1/devices/{id}" Needs(P::DeviceRead), NONE => Some("DeviceView"), fleet::device, "One device";
     POST "/api/v1/devices/{id}/revoke" Needs(P::DeviceControl), NONE => Some("DeviceView"), fleet::revoke, "Shuts a device out at once";
+    GET "/api/v1/devices/{id}/settings" Needs(P::DeviceRead), NONE => Some("Json"), settings::show, "How a device behaves";
+    PATCH "/api/v1/devices/{id}/settings" Needs(P::DeviceControl), Some("Json") => Some("Json"), settings::change, "Changes how a device behaves (RFC 7396): null brings a setting back to its default";
     POST "/api/v1/devices/{id}/evaluations" Needs(P::DeviceControl), Some("DeviceEvaluation") => Some("DeviceView"), fleet::record_evaluation, "Records accuracy counted on a device's own endpoint";
 
     GET "/api/v1/rollouts" Needs(P::RolloutRead), NONE => Some("[RolloutView]"), fleet::rollouts, "Rollouts, oldest first";

@@ -100,6 +100,7 @@ async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceVie
         slot: model.as_ref().and_then(|m| m.slot).map(|s| s.as_str().to_owned()),
         bytes_done: model.as_ref().map_or(0, |m| m.bytes_done),
         bytes_total: model.as_ref().map_or(0, |m| m.bytes_total),
+        bytes_reused: model.as_ref().map_or(0, |m| m.bytes_reused),
         probe: model.as_ref().and_then(|m| m.probe.as_ref()).map(|p| ProbeView {
             max_abs_error: p.max_abs_error,
             p50_ms: p.p50_ms,
@@ -112,6 +113,9 @@ async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceVie
         p95_us: model.as_ref().and_then(|m| m.p95_us),
         predictions: model.as_ref().map_or(0, |m| m.predictions),
         failures: model.as_ref().map_or(0, |m| m.failures),
+        records: device.records,
+        records_dropped: device.records_dropped,
+        records_missing: device.records_missing,
         rss_bytes: device.rss_bytes,
         last_seen_ms: device.last_seen_ms.unwrap_or_default(),
         model: model.map(|m| m.model.to_string()),

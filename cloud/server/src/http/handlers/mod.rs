@@ -8,6 +8,7 @@ pub(crate) mod jobs;
 pub(crate) mod models;
 pub(crate) mod releases;
 pub(crate) mod server;
+pub(crate) mod settings;
 
 /// Conversions of every crate's error into a problem: code and text, nothing else.
 macro_rules! problems {
