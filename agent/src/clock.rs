@@ -53,6 +53,11 @@ impl Clock {
         (self.started + Duration::from_millis(at_ms.min(latest))).into()
     }
 
+    /// The system's clock, unless it is behind a moment that is proven: then the time of day is not known.
+    pub fn believed_wall_ms(&self) -> Option<u64> {
+        Some(wall_ms()).filter(|wall_ms| *wall_ms >= self.proof_ms())
+    }
+
     /// The moment to check expiry against.
     pub fn trusted_ms(&self) -> u64 {
         self.trusted.lock().unwrap_or_else(PoisonError::into_inner).now_ms(self.wall_ms())
@@ -85,5 +90,7 @@ mod tests {
         let clock = Clock::new(u64::MAX);
         assert_eq!(clock.trusted_ms(), u64::MAX);
         assert!(!clock.observe_signed(5));
+        assert_eq!(clock.believed_wall_ms(), None, "a clock behind a proven moment tells no time of day");
+        assert!(Clock::new(0).believed_wall_ms().is_some());
     }
 }

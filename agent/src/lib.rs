@@ -4,7 +4,8 @@
 //! - [`daemon`]: the running agent. It performs what the machines of `flotilla-device` decide.
 //! - [`link`]: the one MQTT connection; [`fetch`]: bytes by digest over it; [`outbox`]: records until the cloud
 //!   has them.
-//! - [`folder`], [`disk`], [`slot`], [`identity`], [`pairs`]: what is on the disk, and how it gets there.
+//! - [`folder`], [`disk`], [`slot`], [`identity`], [`pairs`]: what is on the disk, and how it gets there; `room`: to whom
+//!   its free bytes are promised.
 //! - [`doctor`]: examines a device and says what to do.
 //! - [`host`], [`api`], [`probe`]: models that serve, the local endpoint, and the child that tries a candidate.
 //! - [`cli`]: the command line, also used by `flotilla agent …`.
@@ -42,6 +43,7 @@ pub mod link;
 pub mod outbox;
 pub mod pairs;
 pub mod probe;
+mod room;
 pub mod sensors;
 pub mod slot;
 mod tls;

@@ -123,6 +123,7 @@ fn over_the_bound_the_oldest_events_go_and_are_declared_even_after_a_restart() {
     let first = batch.records[0].seq;
     assert_eq!(batch.dropped, [SeqRange { first: 1, last: first - 1 }]);
     assert_eq!(first - 1 + waiting, (fit + 100) as u64);
+    assert_eq!(store.dropped(), first - 1, "what was dropped is counted");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod console;
 mod console_api;
 mod data;
 mod doctor;
+mod offline;
 mod old_folders;
 mod quickstart;
 mod reach;

@@ -101,6 +101,7 @@ impl Daemon {
     }
 
     fn apply(&mut self) {
+        self.fetcher.configure(&self.settings());
         let wanted: BTreeSet<ModelName> =
             self.desired.iter().flat_map(|desired| desired.models.keys().cloned()).collect();
         for name in &wanted {

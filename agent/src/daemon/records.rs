@@ -117,6 +117,8 @@ impl Daemon {
             "models": models,
             "serving": serving,
             "records_waiting": self.outbox.as_ref().map(|outbox| outbox.waiting()),
+            "records_made": self.outbox.as_ref().map(|outbox| outbox.made()),
+            "records_dropped": self.outbox.as_ref().map(|outbox| outbox.dropped()),
             "records_lost": self.records_lost,
             "rss_bytes": rss_bytes(),
             "pid": std::process::id(),

@@ -55,6 +55,11 @@ pub(crate) struct State {
     pub(crate) kept: BTreeMap<(Epoch, Stream, u64), Record>,
     /// Numbers that came with two contents.
     pub(crate) conflicts: u64,
+    /// Batches of records, in the order in which they were published.
+    pub(crate) batches: Vec<TelemetryBatch>,
+    /// Acknowledgements of this stream are held back.
+    pub(crate) hold: Option<Stream>,
+    held: Vec<Ack>,
     /// Chunks that were asked for, by file.
     pub(crate) asked: BTreeMap<Digest, Vec<u64>>,
     /// Chunks of a content that go out with one byte changed before right ones do.
@@ -273,6 +278,15 @@ impl Cloud {
         self.state().outgoing.as_ref().expect("the device is there").send((down, payload)).unwrap();
     }
 
+    /// Sends what was held back, and holds nothing back any more.
+    pub(crate) fn release(&self) {
+        let mut state = self.state();
+        state.hold = None;
+        for ack in std::mem::take(&mut state.held) {
+            state.outgoing.as_ref().unwrap().send((Down::Ack, codec::encode(&ack))).unwrap();
+        }
+    }
+
     pub(crate) fn put(&self, bytes: Vec<u8>) -> Digest {
         let digest = Digest::of(&bytes);
         self.state().objects.insert(digest, bytes);
@@ -417,9 +431,12 @@ fn take(publish: &Publish, state: &Mutex<State>) {
                 let first = state.kept.entry(key).or_insert_with(|| record.clone()) == record;
                 state.conflicts += u64::from(!first);
             }
-            state.records.extend(batch.records);
-            if !state.deaf {
-                let ack = Ack { epoch: batch.epoch, stream: batch.stream, up_to };
+            let ack = Ack { epoch: batch.epoch, stream: batch.stream, up_to };
+            state.records.extend(batch.records.iter().cloned());
+            state.batches.push(batch);
+            if state.hold == Some(ack.stream) {
+                state.held.push(ack);
+            } else if !state.deaf {
                 answers.push((Down::Ack, codec::encode(&ack)));
             }
         }
@@ -440,7 +457,13 @@ fn take(publish: &Publish, state: &Mutex<State>) {
         Up::Fetch => {
             let fetch: Fetch = codec::decode(payload, PACKET).unwrap();
             assert_eq!(fetch.check(), Ok(()));
-            answers.extend(chunks(&mut state, &fetch));
+            if state.objects.contains_key(&fetch.digest) {
+                answers.extend(chunks(&mut state, &fetch));
+            } else {
+                let detail = "the file cannot be read now".to_owned();
+                let body = ReplyBody::Error { code: ErrorCode::NotFound, detail };
+                answers.push((Down::Reply, codec::encode(&Reply { id: fetch.id, body })));
+            }
         }
         Up::Upload => panic!("this device uploads nothing"),
     }

@@ -315,9 +315,14 @@ impl Fleet {
         Ok(())
     }
 
-    /// Changes how a device behaves.
-    pub async fn configure(&self, actor: &Actor, id: &DeviceId, settings: &Settings) -> Result<()> {
-        if devices::configure(&self.inner.store, actor, id, settings, now_ms()).await? {
+    /// Changes how a device behaves, from what it is now. `change` may be asked more than once.
+    pub async fn configure(
+        &self,
+        actor: &Actor,
+        id: &DeviceId,
+        change: impl Fn(&Settings) -> Result<Settings>,
+    ) -> Result<()> {
+        if devices::configure(&self.inner.store, actor, id, change, now_ms()).await? {
             self.inner.connections.desired_changed(id);
             self.inner.changes.device(id);
         }

@@ -2,7 +2,7 @@
 //!
 //! - [`update`]: one model from release to release; an update cannot brick a device.
 //! - [`release`]: whether a release may come onto this device at all.
-//! - [`download`]: which bytes to ask for next, and whether a chunk is believed.
+//! - [`download`]: which bytes to ask for next, and whether a chunk is believed; [`window`] and [`budget`]: how many.
 //! - [`session`]: the connection: hello, reported, and when to try again.
 //! - [`renewal`]: the certificate: when a new one is due, and how it takes over.
 //! - [`desired`]: whether a desired document is accepted.
@@ -13,6 +13,7 @@
 //! The agent runs these machines on a real disk and link; simulators run them on virtual ones.
 
 pub mod backoff;
+pub mod budget;
 pub mod clock;
 pub mod desired;
 pub mod download;
@@ -23,5 +24,6 @@ pub mod release;
 pub mod renewal;
 pub mod session;
 pub mod update;
+pub mod window;
 
 pub use fault::Fault;

@@ -20,6 +20,10 @@ pub const ENVELOPE: usize = 256 * KIB;
 pub const SIGNATURES: usize = 16;
 /// Keys in one key set of a trust file.
 pub const TRUST_KEYS: usize = 16;
+/// Slowest download limit that may be set, in bytes a second.
+pub const DOWNLOAD_RATE_MIN: u64 = KIB as u64;
+/// Spans of quiet hours in one desired document.
+pub const QUIET_HOURS: usize = 16;
 /// Models in one desired document.
 pub const DESIRED_MODELS: usize = 64;
 /// Open commands in one desired document.

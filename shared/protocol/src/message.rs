@@ -10,7 +10,9 @@ mod report;
 mod telemetry;
 mod transfer;
 
-pub use desired::{Command, CommandKind, Desired, DesiredModel, Settings};
+pub use desired::{
+    Command, CommandKind, DAY_MIN, Desired, DesiredModel, InvalidSettings, QuietHours, Settings,
+};
 pub use diagnosis::{Diagnosis, Finding, Subject, Verdict};
 pub use report::{
     BoardFacts, CommandReport, CommandState, Failure, Hello, ModelReport, Phase, ProbeReport, Reported,

@@ -136,6 +136,7 @@ fn reported() -> Reported {
                 slot: Some(SlotName::B),
                 bytes_done: 300_007,
                 bytes_total: 300_007,
+                bytes_reused: 0,
                 probe: Some(ProbeReport {
                     vectors: 8,
                     max_abs_error: 1e-6,
@@ -221,6 +222,11 @@ fn examined() -> Reported {
     Reported { commands: vec![report], models: BTreeMap::new(), ..reported() }
 }
 
+fn download_settings() -> Settings {
+    let night = QuietHours { from_min: 22 * 60, to_min: 6 * 60 };
+    Settings { download_bytes_per_s: Some(65_536), quiet_hours: vec![night], ..Settings::default() }
+}
+
 /// Old bytes read to the same value, and today's encoder still writes them.
 fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, value: &T) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1").join(format!("{name}.cbor"));
@@ -243,6 +249,8 @@ fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, value
 fn every_format_of_version_1_still_reads() {
     let key = SigningKey::from_seed(&[1; 32]);
     golden("hello", &hello());
+    golden("settings-download", &download_settings());
+    golden("model-report-reused", &ModelReport { bytes_reused: 131_072, ..ModelReport::default() });
     golden("desired", &desired());
     golden("reported", &reported());
     golden("reported-diagnosis", &examined());
@@ -333,6 +341,24 @@ fn bytes_over_the_bound_or_after_the_end_are_refused() {
     assert_eq!(codec::decode::<Hello>(&bytes, 4096).unwrap_err().code(), ErrorCode::Malformed);
     let nested = vec![0x81; 200_000];
     assert_eq!(codec::decode::<Hello>(&nested, 1 << 20).unwrap_err().code(), ErrorCode::Malformed);
+}
+
+#[test]
+fn quiet_hours_may_go_past_midnight_and_must_leave_time() {
+    let night = download_settings();
+    assert_eq!(night.check(), Ok(()));
+    let quiet: Vec<bool> = [0, 359, 360, 1_319, 1_320, 1_439].map(|m| night.is_quiet(m)).to_vec();
+    assert_eq!(quiet, [true, true, false, false, true, true]);
+    let span = |from_min, to_min| QuietHours { from_min, to_min };
+    let with = |quiet_hours| Settings { quiet_hours, ..Settings::default() }.check();
+    let all_day = vec![span(0, 720), span(720, 1_439), span(1_439, 1)];
+    assert_eq!(with(all_day), Err(InvalidSettings::AlwaysQuiet));
+    for wrong in [span(5, 5), span(1_440, 3), span(3, 1_440)] {
+        assert_eq!(with(vec![wrong]), Err(InvalidSettings::Span(wrong)));
+    }
+    assert_eq!(with(vec![span(1, 2); 17]), Err(InvalidSettings::Spans(17)));
+    let slow = Settings { download_bytes_per_s: Some(1_023), ..Settings::default() };
+    assert_eq!(slow.check(), Err(InvalidSettings::Rate(1_023)));
 }
 
 #[test]

@@ -33,7 +33,8 @@ async fn a_device_gets_its_signed_document_after_each_hello_and_shows_in_the_vie
 
     // What it should do changes: the newer document comes by itself.
     let settings = Settings { telemetry_interval_s: 5, ..Settings::default() };
-    installation.fleet.configure(&installation.admin, &device("gate-7"), &settings).await.unwrap();
+    let change = |_: &Settings| Ok(settings.clone());
+    installation.fleet.configure(&installation.admin, &device("gate-7"), change).await.unwrap();
     let newer = gate.desired().await;
     assert_eq!((newer.version, newer.settings.telemetry_interval_s), (2, 5));
     // And whenever it asks.
@@ -105,6 +106,33 @@ async fn records_are_acknowledged_when_durable_and_counted_once() {
     assert_eq!(history.iter().map(|point| point.at_ms / 1000).collect::<Vec<_>>(), [1, 2, 3, 6, 7, 8]);
     let events = installation.fleet.events(&device("gate-7")).await.unwrap();
     assert_eq!(events.iter().map(|event| event.detail.as_str()).collect::<Vec<_>>(), ["power on"]);
+    installation.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_record_is_acknowledged_in_its_turn_while_a_backlog_is_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let installation = Installation::open(folder.path()).await;
+    let mut gate = installation.device("gate-7").await;
+    gate.desired().await;
+    let backlog = |number: u64| {
+        let first = number * limits::TELEMETRY_BATCH as u64 + 1;
+        let records = samples(first..first + limits::TELEMETRY_BATCH as u64);
+        TelemetryBatch { stream: Stream::Backlog, ..records }
+    };
+    // Thousands of records, and in their midst a live one. Nothing is waited for in between.
+    for number in 0..16 {
+        gate.post(Up::Telemetry, &backlog(number));
+        if number == 3 {
+            gate.post(Up::Telemetry, &samples(1..=1));
+        }
+    }
+    let mut order = Vec::new();
+    for _ in 0..17 {
+        order.push(gate.ack().await.stream);
+    }
+    let live = order.iter().position(|stream| *stream == Stream::Live);
+    assert_eq!(live, Some(4), "every publish is acknowledged in the order of publishes: {order:?}");
     installation.close().await;
 }
 

@@ -250,6 +250,12 @@ impl Device {
         self.send_bytes(channel, codec::encode(message)).await;
     }
 
+    /// Publishes without waiting for anything.
+    pub(crate) fn post(&mut self, channel: Up, message: &impl Serialize) {
+        let topic = Topic::up(&project(), &self.id, channel).to_string();
+        self.client.try_publish(topic, QoS::AtLeastOnce, false, codec::encode(message)).unwrap();
+    }
+
     /// The next message on a channel. Others are kept.
     pub(crate) async fn receive(&mut self, channel: Down) -> Bytes {
         loop {

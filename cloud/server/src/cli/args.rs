@@ -1,7 +1,7 @@
 //! The command line as types.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use flotilla_protocol::message::Settings;
+use flotilla_protocol::message::{QuietHours, Settings};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -417,6 +417,8 @@ pub enum Device {
         #[command(flatten)]
         target: Target,
     },
+    /// Show how a device behaves, or change it.
+    Settings(DeviceSettings),
     /// Shut a device out at once.
     Revoke {
         /// The device.
@@ -425,6 +427,42 @@ pub enum Device {
         #[command(flatten)]
         target: Target,
     },
+}
+
+/// `flotilla device settings`
+#[derive(Debug, Args)]
+pub struct DeviceSettings {
+    /// The device.
+    pub id: String,
+    /// Bytes a second that its downloads may take together; 0 for as many as the link carries.
+    #[arg(long)]
+    pub download_bytes_per_s: Option<u64>,
+    /// A span of every day, in UTC, in which it downloads nothing, such as 22:00-06:00; repeat for several.
+    #[arg(long = "quiet", value_parser = quiet_hours)]
+    pub quiet: Vec<QuietHours>,
+    /// Let it download at any time.
+    #[arg(long, conflicts_with = "quiet")]
+    pub no_quiet: bool,
+    /// Seconds that a new release must stay healthy before it is confirmed.
+    #[arg(long)]
+    pub probation_s: Option<u32>,
+    /// Seconds between its telemetry samples.
+    #[arg(long)]
+    pub telemetry_s: Option<u32>,
+    /// The control plane.
+    #[command(flatten)]
+    pub target: Target,
+}
+
+fn quiet_hours(text: &str) -> Result<QuietHours, String> {
+    let minute = |time: &str| {
+        let (hour, minute) = time.split_once(':')?;
+        let (hour, minute): (u16, u16) = (hour.parse().ok()?, minute.parse().ok()?);
+        (hour < 24 && minute < 60).then_some(hour * 60 + minute)
+    };
+    let span = text.split_once('-').and_then(|(from, to)| Some((minute(from)?, minute(to)?)));
+    let (from_min, to_min) = span.ok_or("quiet hours are two times of day, such as 22:00-06:00")?;
+    Ok(QuietHours { from_min, to_min })
 }
 
 /// `flotilla rollout …`
@@ -519,6 +557,7 @@ impl Command {
             | Command::Device(
                 Device::List(target)
                 | Device::Claim { target, .. }
+                | Device::Settings(DeviceSettings { target, .. })
                 | Device::Diagnose { target, .. }
                 | Device::Diagnosis { target, .. }
                 | Device::Approve { target, .. }

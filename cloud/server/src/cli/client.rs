@@ -141,6 +141,14 @@ impl Client {
         finish(url, sent)
     }
 
+    /// PATCH with a JSON value for a JSON value.
+    pub fn patch<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, ClientError> {
+        let url = self.url(path);
+        let sent = self.agent.patch(&url).header("authorization", self.bearer()).send_json(body);
+        let bytes = finish(url.clone(), sent)?;
+        parse(&url, &bytes)
+    }
+
     /// POST a file as the body.
     pub fn post_file<T: DeserializeOwned>(&self, path: &str, file: std::fs::File) -> Result<T, ClientError> {
         self.post_bytes(path, file.metadata().ok().map(|facts| facts.len()), file)

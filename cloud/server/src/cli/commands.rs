@@ -1,6 +1,8 @@
 //! The commands that talk to a running control plane.
 
-use super::args::{Command, Compress, Dataset, Device, Job, Model, Release, Rollout, Target, Train};
+use super::args::{
+    Command, Compress, Dataset, Device, DeviceSettings, Job, Model, Release, Rollout, Target, Train,
+};
 use super::client::Client;
 use super::exit::Failure;
 use super::{diagnose, follow, read_file, table, trust, upload};
@@ -12,6 +14,7 @@ use crate::http::api::{
 use crate::progress::Progress;
 use flotilla_protocol::ErrorCode;
 use serde::Serialize;
+use serde_json::json;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -311,6 +314,7 @@ fn device(command: Device, out: &Out) -> Done {
             let device: DeviceView = client(&target)?.post(&path, &RejectRequest { reason })?;
             out.show(&device, |d| print_devices(std::slice::from_ref(d)))
         }
+        Device::Settings(settings) => device_settings(settings, out),
         Device::Revoke { id, target } => {
             let path = format!("/api/v1/devices/{}/revoke", encode(&id));
             let device: DeviceView = client(&target)?.post(&path, &Json::Null)?;
@@ -326,6 +330,28 @@ fn device(command: Device, out: &Out) -> Done {
             Ok(())
         }
     }
+}
+
+fn device_settings(wanted: DeviceSettings, out: &Out) -> Done {
+    let path = format!("/api/v1/devices/{}/settings", encode(&wanted.id));
+    let mut patch = serde_json::Map::new();
+    if let Some(rate) = wanted.download_bytes_per_s {
+        patch.insert("download_bytes_per_s".into(), json!((rate > 0).then_some(rate)));
+    }
+    if wanted.no_quiet || !wanted.quiet.is_empty() {
+        patch.insert("quiet_hours".into(), json!(wanted.quiet));
+    }
+    for (name, seconds) in [("probation_s", wanted.probation_s), ("telemetry_interval_s", wanted.telemetry_s)]
+    {
+        patch.extend(seconds.map(|seconds| (name.to_owned(), json!(seconds))));
+    }
+    let client = client(&wanted.target)?;
+    let settings: Json = if patch.is_empty() { client.get(&path)? } else { client.patch(&path, &patch)? };
+    out.show(&settings, |settings| {
+        let rows = settings.as_object().into_iter().flatten();
+        let rows: Vec<_> = rows.map(|(name, value)| vec![name.clone(), value.to_string()]).collect();
+        table::print(&["SETTING", "VALUE"], &rows);
+    })
 }
 
 fn print_devices(devices: &[DeviceView]) {

@@ -302,6 +302,15 @@ pub struct DeviceView {
     pub bytes_sent: u64,
     /// Milliseconds since 1970.
     pub last_seen_ms: u64,
+    /// Events and telemetry samples that came from it.
+    #[serde(default)]
+    pub records: u64,
+    /// Those that it declared dropped, because its outbox was full.
+    #[serde(default)]
+    pub records_dropped: u64,
+    /// Those that are missing without a word.
+    #[serde(default)]
+    pub records_missing: u64,
     /// Hellos whose counter did not rise: the device's folder may have been copied.
     #[serde(default)]
     pub repeated_hellos: u64,
@@ -343,6 +352,8 @@ pub struct DeviceModelView {
     pub bytes_done: u64,
     /// All bytes of it.
     pub bytes_total: u64,
+    /// Bytes of it that were on the device already and are not fetched.
+    pub bytes_reused: u64,
     /// The last probe.
     pub probe: Option<ProbeView>,
     /// Why the last update failed.

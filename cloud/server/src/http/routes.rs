@@ -1,6 +1,6 @@
 //! The ROUTES table: the one place with the method, path, permission and handler of every route.
 
-use super::handlers::{console, datasets, diagnosis, fleet, jobs, models, releases, server, trust};
+use super::handlers::{console, datasets, diagnosis, fleet, jobs, models, releases, server, settings, trust};
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;
 use http::Method;
@@ -138,6 +138,8 @@ routes! {
     GET "/api/v1/devices/{id}/diagnosis" Needs(P::DeviceRead), NONE => Some("DiagnosisView"), diagnosis::diagnosis, "What a device found when it last examined itself";
     POST "/api/v1/devices/{id}/renewal/approve" Needs(P::DeviceApprove), NONE => Some("DeviceView"), fleet::approve, "Lets a device have the new certificate that it asks for";
     POST "/api/v1/devices/{id}/renewal/reject" Needs(P::DeviceApprove), Some("RejectRequest") => Some("DeviceView"), fleet::reject, "Refuses a device the new certificate that it asks for";
+    GET "/api/v1/devices/{id}/settings" Needs(P::DeviceRead), NONE => Some("Json"), settings::show, "How a device behaves";
+    PATCH "/api/v1/devices/{id}/settings" Needs(P::DeviceControl), Some("Json") => Some("Json"), settings::change, "Changes how a device behaves (RFC 7396): null brings a setting back to its default";
     POST "/api/v1/devices/{id}/evaluations" Needs(P::DeviceControl), Some("DeviceEvaluation") => Some("DeviceView"), fleet::record_evaluation, "Records accuracy counted on a device's own endpoint";
 
     GET "/api/v1/trust" Needs(P::ReleaseRead), NONE => Some("TrustView"), trust::show, "The trust file in force";

@@ -28,12 +28,14 @@ const NAME: &str = "digits";
 /// Devices at most: every one is a process.
 const DEVICES: usize = 32;
 /// A demonstration reports more often than a fleet on a mobile network would.
-const SETTINGS: Settings = Settings {
-    telemetry_interval_s: 2,
-    probation_telemetry_interval_s: 1,
-    probation_s: 3,
-    probation_error_per_mille: 50,
-};
+fn settings() -> Settings {
+    Settings {
+        telemetry_interval_s: 2,
+        probation_telemetry_interval_s: 1,
+        probation_s: 3,
+        ..Settings::default()
+    }
+}
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -160,7 +162,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
             mqtt: addresses.mqtt,
             // Its devices run on this machine.
             names: vec!["localhost".into()],
-            settings: SETTINGS,
+            settings: settings(),
             ..AppConfig::default()
         }))
     };

@@ -76,10 +76,17 @@ pub struct ModelReport {
     /// All bytes of the candidate; 0 before its manifest is known.
     #[serde(default)]
     pub bytes_total: u64,
+    /// Bytes of the candidate that were on the device already, in whichever slot, and are not fetched.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes_reused: u64,
     /// The last probe.
     pub probe: Option<ProbeReport>,
-    /// Why `failed_release` did not make it.
+    /// Why the release that it names did not make it; of a candidate on its way in, what holds it up.
     pub failure: Option<Failure>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The phases of an update.

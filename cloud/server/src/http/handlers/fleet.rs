@@ -122,6 +122,9 @@ async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceVie
         rss_bytes: device.rss_bytes,
         bytes_sent: device.traffic.sent,
         last_seen_ms: device.last_seen_ms.unwrap_or_default(),
+        records: device.records,
+        records_dropped: device.records_dropped,
+        records_missing: device.records_missing,
         repeated_hellos: device.health.repeated_hellos,
         problem: device.health.last_problem.as_ref().map(|p| FailureView::new(p.code, &p.detail)),
         certificate_ends_ms: device.certificates.iter().map(|c| c.not_after_ms).max(),
@@ -168,6 +171,7 @@ async fn model_view(app: &App, device: &DeviceId, model: ModelView) -> Result<De
         slot: model.slot.map(|slot| slot.as_str().to_owned()),
         bytes_done: model.bytes_done,
         bytes_total: model.bytes_total,
+        bytes_reused: model.bytes_reused,
         probe: model.probe.map(|p| ProbeView {
             max_abs_error: p.max_abs_error,
             p50_ms: p.p50_ms,
