@@ -7,6 +7,7 @@
 //! - [`folder`], [`disk`], [`slot`], [`identity`], [`pairs`]: what is on the disk, and how it gets there; `room`: to whom
 //!   its free bytes are promised.
 //! - [`doctor`]: examines a device and says what to do.
+//! - `text`: lets go of program text that only a start or a load needed.
 //! - [`host`], [`api`], [`probe`]: models that serve, the local endpoint, and the child that tries a candidate.
 //! - [`cli`]: the command line, also used by `flotilla agent …`.
 //!
@@ -46,6 +47,7 @@ pub mod probe;
 mod room;
 pub mod sensors;
 pub mod slot;
+mod text;
 mod tls;
 
 pub use error::Error;

@@ -23,7 +23,7 @@ use crate::identity::{self, Identity};
 use crate::link::{Link, LinkEvent, QUEUE};
 use crate::outbox::Store;
 use crate::sensors::Sensors;
-use crate::{Error, api};
+use crate::{Error, api, text};
 pub(crate) use diagnosis::stored;
 use flotilla_device::renewal::{Pair, Renewal};
 use flotilla_device::session::{self, Session};
@@ -42,6 +42,9 @@ use unusable::Unusable;
 
 /// An address that could not be written down is tried again after so long.
 const ENDPOINT_RETRY_MS: u64 = 5_000;
+
+/// After so long what a start or a load ran is not run again soon.
+const TEXT_AFTER_MS: u64 = 2_000;
 
 /// What an agent runs on.
 pub struct Options {
@@ -115,6 +118,8 @@ struct Daemon {
     outbox: Option<Store>,
     records_lost: u64,
     sample_due_ms: u64,
+    /// When the text that start-up or a load needed is let go.
+    text_due_ms: Option<u64>,
     status: Arc<Mutex<Value>>,
     status_stale: bool,
     endpoint: SocketAddr,
@@ -180,6 +185,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
         outbox: None,
         records_lost: 0,
         sample_due_ms: 0,
+        text_due_ms: Some(TEXT_AFTER_MS),
         status,
         status_stale: true,
         endpoint,
@@ -246,7 +252,12 @@ impl Daemon {
 
     fn on_news(&mut self, news: News) {
         match news {
-            News::Update(model, event) => self.give(&model, event),
+            News::Update(model, event) => {
+                if matches!(event, update::Event::SwitchDone { .. }) {
+                    self.text_due_ms = Some(self.clock.now_ms() + TEXT_AFTER_MS);
+                }
+                self.give(&model, event);
+            }
             News::Cleared(model) => self.forget_if_gone(&model),
             News::Examined(examined) => self.on_examined(examined),
             News::Certificate(outcome) => self.on_renewed(outcome),
@@ -255,6 +266,10 @@ impl Daemon {
 
     fn on_time(&mut self) {
         let now_ms = self.clock.now_ms();
+        if self.text_due_ms.is_some_and(|at| now_ms >= at) {
+            self.text_due_ms = None;
+            text::let_go();
+        }
         if self.session_tick_ms.is_some_and(|at| now_ms >= at) {
             self.session_tick_ms = None;
             self.session(session::Event::Tick);
@@ -284,6 +299,7 @@ impl Daemon {
             self.renewal_tick_ms,
             outbox,
             Some(self.sample_due_ms),
+            self.text_due_ms,
             self.endpoint_due_ms,
         ];
         ticks.chain(others.into_iter().flatten()).min().unwrap_or(u64::MAX / 2)
