@@ -457,13 +457,7 @@ fn take(publish: &Publish, state: &Mutex<State>) {
         Up::Fetch => {
             let fetch: Fetch = codec::decode(payload, PACKET).unwrap();
             assert_eq!(fetch.check(), Ok(()));
-            if state.objects.contains_key(&fetch.digest) {
-                answers.extend(chunks(&mut state, &fetch));
-            } else {
-                let detail = "the file cannot be read now".to_owned();
-                let body = ReplyBody::Error { code: ErrorCode::NotFound, detail };
-                answers.push((Down::Reply, codec::encode(&Reply { id: fetch.id, body })));
-            }
+            answers.extend(chunks(&mut state, &fetch));
         }
         Up::Upload => panic!("this device uploads nothing"),
     }
@@ -477,7 +471,8 @@ fn take(publish: &Publish, state: &Mutex<State>) {
 fn chunks(state: &mut State, fetch: &Fetch) -> Vec<(Down, Vec<u8>)> {
     let Some(content) = state.objects.get(&fetch.digest).cloned() else {
         state.asked.entry(fetch.digest).or_default().push(fetch.offset);
-        let body = ReplyBody::Error { code: ErrorCode::FetchDenied, detail: "not here".into() };
+        let body =
+            ReplyBody::Error { code: ErrorCode::NotFound, detail: "the file cannot be read now".into() };
         return vec![(Down::Reply, codec::encode(&Reply { id: fetch.id, body }))];
     };
     let mut out = Vec::new();
