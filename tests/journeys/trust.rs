@@ -70,7 +70,10 @@ fn two_keys_sign_what_one_alone_no_longer_can() {
 
     let _rollout: Value = plane.cli(&["rollout", "create", release["digest"].as_str().unwrap()]);
     let confirmed = plane.device("box-1").unwrap();
-    assert_eq!((&confirmed["state"], &confirmed["release"]), (&json!("confirmed"), &release["digest"]));
+    assert_eq!(
+        (&confirmed["state"], &confirmed["models"][0]["release"]),
+        (&json!("confirmed"), &release["digest"])
+    );
 
     // The release that one key signed is not taken any more; the confirmed one serves on.
     let back =

@@ -60,8 +60,14 @@ pub(super) async fn gather(folder: &Folder) -> Facts {
     let identity = identity_facts(folder);
     let small = small_files(folder);
     let names = identity.names.as_ref().ok().and_then(Option::as_ref);
+    // A killed agent leaves its address behind, but not its hold on the folder.
+    let alone = match agent {
+        Agent::Stopped => true,
+        Agent::Gone => folder.lock().is_ok(),
+        Agent::Runs(_) => false,
+    };
     let link = match names {
-        Some(names) => link::try_out(folder, names, small.proof_ms, agent == Agent::Stopped).await,
+        Some(names) => link::try_out(folder, names, small.proof_ms, alone).await,
         None => Link::NotTried,
     };
     let trust_file = names.map(|names| identity::trust(folder, &names.project));
