@@ -48,6 +48,7 @@ fn manifest() -> ReleaseManifest {
         metrics: Metrics::default(),
         lineage: Lineage::default(),
         constraints: Constraints::default(),
+        agent: None,
     }
 }
 

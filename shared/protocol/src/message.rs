@@ -10,8 +10,8 @@ mod transfer;
 
 pub use desired::{Command, CommandKind, Desired, DesiredModel, Settings};
 pub use report::{
-    BoardFacts, CommandReport, CommandState, Failure, Hello, ModelReport, Phase, ProbeReport, Reported,
-    SlotName,
+    AgentReport, BoardFacts, CommandReport, CommandState, Failure, Hello, ModelReport, Phase, ProbeReport,
+    Reported, SlotName,
 };
 pub use telemetry::{
     Ack, Epoch, EventKind, EventRecord, Histogram, ModelTelemetry, Record, RecordBody, SeqRange, Stream,
