@@ -6,6 +6,7 @@
 //!   has them.
 //! - [`folder`], [`disk`], [`slot`], [`identity`]: what is on the disk, and how it gets there.
 //! - [`host`], [`api`], [`probe`]: models that serve, the local endpoint, and the child that tries a candidate.
+//! - [`launcher`]: starts the agent, and the right binary of it; [`upgrade`]: how another binary gets there.
 //! - [`cli`]: the command line, also used by `flotilla agent …`.
 //!
 //! ```text
@@ -16,6 +17,7 @@
 //! DIR/counter, commands              hellos said; commands done
 //! DIR/models/MODEL/journal           the update journal
 //! DIR/models/MODEL/slot-{a,b}/       release.cbor, files/NAME, partial/NAME
+//! DIR/agent/                         the agent's own releases; see [`launcher`]
 //! DIR/outbox/                        sled
 //! DIR/run/endpoint                   address of the local endpoint while the agent runs
 //! DIR/outbox.opening                 there while the outbox is being opened
@@ -35,11 +37,13 @@ pub mod folder;
 pub mod host;
 pub mod http_client;
 pub mod identity;
+pub mod launcher;
 pub mod link;
 pub mod outbox;
 pub mod probe;
 pub mod sensors;
 pub mod slot;
 mod tls;
+pub mod upgrade;
 
 pub use error::Error;

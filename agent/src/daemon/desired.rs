@@ -106,6 +106,7 @@ impl Daemon {
             let wanted = self.wanted(&name);
             self.give(&name, Event::Desired(wanted));
         }
+        self.want_agent();
         self.do_commands();
         self.status_stale = true;
         self.session(session::Event::ReportChanged);
@@ -189,6 +190,7 @@ impl Daemon {
         tracing::info!(version = next.version, "trust");
         self.clock.observe_signed(next.issued_at_ms);
         self.trust = next;
+        self.status_stale = true;
         self.ask_for_trust();
         if self.desired_refusal.take() == Some(ErrorCode::SignatureInvalid) {
             self.ask(RequestBody::Desired);

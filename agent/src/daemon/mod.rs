@@ -9,7 +9,10 @@ mod link;
 mod models;
 mod records;
 mod state;
+mod upgrade;
 mod work;
+
+pub(crate) use upgrade::unreadable;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -21,6 +24,7 @@ use crate::link::{Link, LinkEvent, QUEUE};
 use crate::outbox::Store;
 use crate::sensors::Sensors;
 use crate::{Error, api};
+use flotilla_device::launch::Place;
 use flotilla_device::session::{self, Session};
 use flotilla_device::update;
 use flotilla_protocol::message::{CommandReport, Desired, EventKind, EventRecord};
@@ -44,6 +48,17 @@ pub struct Options {
     pub exe: PathBuf,
     /// Arguments before `probe` that make it the agent.
     pub prefix: Vec<String>,
+    /// From where the launcher started it, if it did: [`crate::upgrade::launched`].
+    pub launched: Option<Place>,
+}
+
+/// Why the agent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// The launcher is to start another agent.
+    Switch,
 }
 
 /// News of slow work.
@@ -84,6 +99,8 @@ struct Daemon {
     desired_refusal: Option<ErrorCode>,
     commands: Vec<CommandReport>,
     models: BTreeMap<ModelName, Managed>,
+    upgrade: Option<upgrade::Upgrade>,
+    upgrade_news: mpsc::Sender<crate::upgrade::work::News>,
 
     outbox: Option<Store>,
     records_lost: u64,
@@ -94,7 +111,7 @@ struct Daemon {
 }
 
 /// Runs the agent until `shutdown`.
-pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended, Error> {
     let _lock = options.folder.lock()?;
     let mut damage = state::Damage::new();
     let stored = state::Accepted::read(&options.folder, &mut damage);
@@ -117,6 +134,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
     tracing::info!(device = %identity.names.device, project = %identity.names.project, %endpoint, "the agent runs");
 
     let (news, mut news_in) = mpsc::channel(64);
+    let (upgrade_news, mut upgrade_in) = mpsc::channel(64);
     let (link_events, mut link_in) = mpsc::channel(QUEUE);
     let fetcher = Fetcher::new(clock.clone());
     let mut daemon = Daemon {
@@ -141,6 +159,8 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
         desired: None,
         desired_refusal: None,
         models: BTreeMap::new(),
+        upgrade: None,
+        upgrade_news,
         outbox: None,
         records_lost: 0,
         sample_due_ms: 0,
@@ -153,20 +173,27 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
         daemon.on_time();
         daemon.send_records();
         daemon.show_status();
+        if daemon.upgrade.as_ref().is_some_and(|upgrade| upgrade.leaves) {
+            break;
+        }
         let due = daemon.clock.instant(daemon.due_ms());
         tokio::select! {
             () = shutdown.cancelled() => break,
             Some((number, event)) = link_in.recv() => daemon.on_link(number, event),
             Some(news) = news_in.recv() => daemon.on_news(news),
+            Some(news) = upgrade_in.recv() => daemon.on_upgrade(news),
             () = tokio::time::sleep_until(due) => {}
         }
     }
+    let leaves = daemon.upgrade.as_ref().is_some_and(|upgrade| upgrade.leaves);
     tracing::info!("the agent stops");
+    // The local endpoint, too.
+    shutdown.cancel();
     daemon.close().await;
     if let Err(error) = serving.await {
         tracing::error!(%error, "the local endpoint ended badly");
     }
-    Ok(())
+    Ok(if leaves { Ended::Switch } else { Ended::Stopped })
 }
 
 impl Daemon {
@@ -192,6 +219,7 @@ impl Daemon {
             self.event(EventKind::Repaired, Some(ErrorCode::StorageCorrupt), what);
         }
         self.load_models();
+        self.load_upgrade();
         self.load_desired();
     }
 
@@ -215,13 +243,14 @@ impl Daemon {
         for name in names {
             self.tick(&name);
         }
+        self.tick_upgrade(now_ms);
         self.sample_if_due(now_ms);
     }
 
     fn due_ms(&self) -> u64 {
         let ticks = self.models.values().filter_map(|model| model.tick_ms);
         let outbox = self.outbox.as_ref().filter(|_| self.session.is_up()).and_then(Store::due_ms);
-        let others = [self.session_tick_ms, outbox, Some(self.sample_due_ms)];
+        let others = [self.session_tick_ms, outbox, self.upgrade_due_ms(), Some(self.sample_due_ms)];
         ticks.chain(others.into_iter().flatten()).min().unwrap_or(u64::MAX / 2)
     }
 
@@ -237,6 +266,7 @@ impl Daemon {
         for managed in self.models.values_mut() {
             managed.jobs.cancel();
         }
+        self.cancel_upgrade();
         if let Some(link) = self.link.take() {
             link.close().await;
         }

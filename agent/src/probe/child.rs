@@ -25,7 +25,12 @@ pub struct ChildArgs {
 
 /// Probes the candidate in a slot. To be called first in a process that does nothing else.
 pub fn child_main(args: &ChildArgs) -> ExitCode {
-    let (line, code) = match probe(args) {
+    answer(probe(args))
+}
+
+/// Says in one line what came out.
+pub(crate) fn answer(result: Result<ProbeReport, ProbeFailure>) -> ExitCode {
+    let (line, code) = match result {
         Ok(report) => (serde_json::to_string(&report), ExitCode::SUCCESS),
         Err(failure) => (serde_json::to_string(&failure), ExitCode::FAILURE),
     };
@@ -39,10 +44,7 @@ pub fn child_main(args: &ChildArgs) -> ExitCode {
 }
 
 fn probe(args: &ChildArgs) -> Result<ProbeReport, ProbeFailure> {
-    if args.memory_bytes > 0 {
-        memory::limit(args.memory_bytes)
-            .map_err(|e| failure(ErrorCode::Internal, format!("the memory bound cannot be set: {e}")))?;
-    }
+    limit_memory(args.memory_bytes)?;
     let manifest = manifest(&args.dir)?;
     let bundle = Bundle::open(args.dir.join(FILES_FOLDER), manifest).map_err(refused)?;
     let mut model = Model::from_bundle(&bundle, &args.board, ENGINE_TRACT).map_err(refused)?;
@@ -53,8 +55,22 @@ fn probe(args: &ChildArgs) -> Result<ProbeReport, ProbeFailure> {
         max_abs_error: report.max_abs_error,
         p50_ms: report.p50_ms,
         p95_ms: report.p95_ms,
-        peak_rss_bytes: memory::peak_rss_bytes().unwrap_or(0),
+        peak_rss_bytes: peak_rss_bytes(),
     })
+}
+
+/// Bounds the memory of this process; 0 for no bound.
+pub(crate) fn limit_memory(bytes: u64) -> Result<(), ProbeFailure> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    memory::limit(bytes)
+        .map_err(|e| failure(ErrorCode::Internal, format!("the memory bound cannot be set: {e}")))
+}
+
+/// The largest memory that this process had; 0 for unknown.
+pub(crate) fn peak_rss_bytes() -> u64 {
+    memory::peak_rss_bytes().unwrap_or(0)
 }
 
 /// The manifest in the slot. Its signature is not checked again: the parent, which has the trust file, did

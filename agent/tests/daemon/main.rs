@@ -9,3 +9,4 @@ mod kills;
 mod refusals;
 mod releases;
 mod updates;
+mod upgrade;
