@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod agent_upgrade;
 mod console_api;
 mod quickstart;
 mod refusals;

@@ -241,6 +241,7 @@ async fn commands_wait_for_the_device_and_end_when_it_reports_them() {
         desired_version: desired.version,
         models: Default::default(),
         commands: vec![CommandReport { id, state: CommandState::Done }],
+        agent: None,
     };
     gate.send(Up::Reported, &done).await;
     let after = gate.desired().await;

@@ -316,6 +316,7 @@ impl Device {
             desired_version: desired.version,
             models: [(model(name), report)].into(),
             commands: vec![],
+            agent: None,
         };
         self.send(Up::Reported, &reported).await;
     }

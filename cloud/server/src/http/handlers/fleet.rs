@@ -1,8 +1,8 @@
 //! Devices, claims, enrolment and rollouts.
 
 use super::super::api::{
-    ClaimRequest, ClaimView, DeviceEvaluation, DeviceView, FailureView, ProbeView, RolloutRequest,
-    RolloutView, WaveDeviceView, WaveView,
+    AgentUpgradeView, ClaimRequest, ClaimView, DeviceEvaluation, DeviceView, FailureView, ProbeView,
+    RolloutRequest, RolloutView, WaveDeviceView, WaveView,
 };
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
@@ -95,6 +95,7 @@ async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceVie
         board: device.board.board,
         arch: device.board.arch,
         agent: device.agent,
+        agent_upgrade: device.agent_upgrade.map(agent_upgrade),
         version: release.and_then(|r| r.version),
         release: digest,
         slot: model.as_ref().and_then(|m| m.slot).map(|s| s.as_str().to_owned()),
@@ -116,6 +117,16 @@ async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceVie
         last_seen_ms: device.last_seen_ms.unwrap_or_default(),
         model: model.map(|m| m.model.to_string()),
     })
+}
+
+fn agent_upgrade(upgrade: ModelView) -> AgentUpgradeView {
+    AgentUpgradeView {
+        phase: upgrade.phase.as_str().to_owned(),
+        release: upgrade.release.map(|release| release.digest.to_string()),
+        wanted: upgrade.wanted.map(|release| release.digest.to_string()),
+        slot: upgrade.slot.map(|slot| slot.as_str().to_owned()),
+        failure: upgrade.failure.map(|f| FailureView::new(f.code, &f.detail)),
+    }
 }
 
 /// `POST /api/v1/devices/{id}/revoke`

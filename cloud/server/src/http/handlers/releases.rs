@@ -43,6 +43,7 @@ fn view(release: &Release) -> ReleaseView {
         key_id: release.key_id.0.to_string(),
         accuracy: (release.metrics.samples > 0).then_some(release.metrics.accuracy),
         created_at_ms: release.created_at_ms,
+        agent: release.agent.as_ref().map(|agent| agent.version.clone()),
     }
 }
 
@@ -59,6 +60,19 @@ pub(crate) async fn create(mut call: Call) -> Handled {
     let mut wanted = flotilla_registry::ReleaseRequest::newest(model, golden);
     wanted.version = Some(version.version);
     let release = call.app.registry.release(call.actor()?, wanted, now_ms()).await?;
+    call.app.changed();
+    Answer::json_with(StatusCode::CREATED, &view(&release))
+}
+
+/// `POST /api/v1/agent-releases`
+pub(crate) async fn create_agent(mut call: Call) -> Handled {
+    let missing = || Problem::new(ErrorCode::InvalidInput, "the query parameter version is missing");
+    let version: String = call.query("version")?.ok_or_else(missing)?;
+    let zip = call.bytes(BUNDLE).await?;
+    let read = move || flotilla_registry::AgentRequest::from_zip(version, &zip);
+    let request =
+        tokio::task::spawn_blocking(read).await.map_err(|e| Problem::new(ErrorCode::Internal, e))??;
+    let release = call.app.registry.release_agent(call.actor()?, request, now_ms()).await?;
     call.app.changed();
     Answer::json_with(StatusCode::CREATED, &view(&release))
 }
