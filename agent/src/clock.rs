@@ -1,6 +1,8 @@
 //! The device's clocks, and the trusted time that expiry is checked against.
 
+use flotilla_device::Fault;
 use flotilla_device::clock::TrustedClock;
+use flotilla_protocol::ErrorCode;
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,14 +23,25 @@ pub fn wall_ms() -> u64 {
 #[derive(Clone, Debug)]
 pub struct Clock {
     started: Instant,
+    wall: fn() -> u64,
     trusted: Arc<Mutex<TrustedClock>>,
 }
 
 impl Clock {
     /// A clock that has the proof of time stored before, if any.
     pub fn new(stored_proof_ms: u64) -> Self {
+        Self::with_wall(stored_proof_ms, wall_ms)
+    }
+
+    /// The same on another clock than the system's.
+    pub fn with_wall(stored_proof_ms: u64, wall: fn() -> u64) -> Self {
         let trusted = TrustedClock::new(build_ms(), stored_proof_ms);
-        Self { started: Instant::now(), trusted: Arc::new(Mutex::new(trusted)) }
+        Self { started: Instant::now(), wall, trusted: Arc::new(Mutex::new(trusted)) }
+    }
+
+    /// What the device's clock says, in milliseconds since 1970. Never to be relied on alone.
+    pub fn wall_ms(&self) -> u64 {
+        (self.wall)()
     }
 
     /// Milliseconds since the start; only runs forward.
@@ -42,9 +55,27 @@ impl Clock {
         (self.started + Duration::from_millis(at_ms.min(latest))).into()
     }
 
+    /// The system's clock, unless it is behind a moment that is proven: then the time of day is not known.
+    pub fn believed_wall_ms(&self) -> Option<u64> {
+        Some(wall_ms()).filter(|wall_ms| *wall_ms >= self.proof_ms())
+    }
+
     /// The moment to check expiry against.
     pub fn trusted_ms(&self) -> u64 {
-        self.trusted.lock().unwrap_or_else(PoisonError::into_inner).now_ms(wall_ms())
+        self.trusted.lock().unwrap_or_else(PoisonError::into_inner).now_ms(self.wall_ms())
+    }
+
+    /// Examines something that may be expired, now. A clock that runs ahead may be set right again; what is expired by a
+    /// time that is proved stays so.
+    pub(crate) fn examine<T>(&self, examine: impl Fn(u64) -> Result<T, Fault>) -> Result<T, Fault> {
+        examine(self.trusted_ms()).map_err(|fault| {
+            if fault.code == ErrorCode::Expired && examine(self.proof_ms()).is_ok() {
+                let detail =
+                    format!("{}, by this device's clock alone; set it right if it is wrong", fault.detail);
+                return Fault::transient(ErrorCode::Expired, detail);
+            }
+            fault
+        })
     }
 
     /// Takes the time of a document whose signature was verified. True if the proof moved.
@@ -74,5 +105,7 @@ mod tests {
         let clock = Clock::new(u64::MAX);
         assert_eq!(clock.trusted_ms(), u64::MAX);
         assert!(!clock.observe_signed(5));
+        assert_eq!(clock.believed_wall_ms(), None, "a clock behind a proven moment tells no time of day");
+        assert!(Clock::new(0).believed_wall_ms().is_some());
     }
 }

@@ -43,7 +43,7 @@ pub enum Error {
         device: String,
     },
     /// A file of the identity or trust cannot be believed.
-    #[error("{path} is damaged: {problem}; enrol this device anew", path = path.display())]
+    #[error("{path} is damaged: {problem}; remove the folder identity, then enrol this device anew", path = path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -108,6 +108,12 @@ pub enum Error {
         /// The folder.
         folder: PathBuf,
     },
+    /// The doctor found what does not work.
+    #[error("{fails} checks fail; what to do about each stands below it")]
+    Sick {
+        /// How many.
+        fails: usize,
+    },
     /// Something of the system that must not fail did.
     #[error("{what} failed: {problem}")]
     System {
@@ -126,7 +132,9 @@ impl Error {
             Error::Api(e) => e.code(),
             Error::InUse { .. } => ErrorCode::StorageInUse,
             Error::Config { .. } => ErrorCode::InvalidInput,
-            Error::NotEnrolled { .. } | Error::NotRunning { .. } => ErrorCode::WrongState,
+            Error::NotEnrolled { .. } | Error::NotRunning { .. } | Error::Sick { .. } => {
+                ErrorCode::WrongState
+            }
             Error::AlreadyEnrolled { .. } => ErrorCode::AlreadyExists,
             Error::Damaged { .. } => ErrorCode::StorageCorrupt,
             Error::Claim { .. } => ErrorCode::ClaimInvalid,
@@ -147,6 +155,7 @@ impl Error {
             Error::Tls { .. } | Error::Network { .. } | Error::NotRunning { .. } => 5,
             Error::Disk(_) | Error::InUse { .. } | Error::Damaged { .. } => 6,
             Error::NotEnrolled { .. } | Error::AlreadyEnrolled { .. } | Error::Config { .. } => 3,
+            Error::Sick { .. } => 7,
             Error::Api(_) | Error::System { .. } => 1,
         }
     }

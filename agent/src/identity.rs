@@ -2,15 +2,18 @@
 
 use crate::clock::Clock;
 use crate::folder::{Folder, IDENTITY, TRUST};
+use crate::pairs::{self, Credential};
 use crate::{Error, disk, tls};
 use flotilla_device::frame::{self, Kind};
+use flotilla_device::renewal::Pair;
 use flotilla_protocol::{DeviceId, Envelope, ProjectId, TrustFile, codec, limits};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::sync::Arc;
 
-/// File with the private key, PKCS#8 PEM.
+/// File with the private key, PKCS#8 PEM, and since the first rotation the certificates of [`CERTIFICATE`] behind it.
 pub const KEY: &str = "key.pem";
 /// File with the device's certificate and the intermediates, PEM.
 pub const CERTIFICATE: &str = "cert.pem";
@@ -31,6 +34,10 @@ pub struct Names {
     pub device: DeviceId,
     /// `host:port` of the broker.
     pub mqtt: String,
+    /// `host:port` of the enrolment server, where a certificate that has ended is renewed; enrolments of early agents
+    /// did not note it down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
 }
 
 /// An enrolled device.
@@ -38,8 +45,22 @@ pub struct Names {
 pub struct Identity {
     /// The names.
     pub names: Names,
-    /// TLS with the device's certificate.
-    pub tls: std::sync::Arc<rustls::ClientConfig>,
+    /// The root CA.
+    pub ca: CertificateDer<'static>,
+    /// The pair that is known to work.
+    pub present: Credential,
+    /// The pair that is to take over.
+    pub next: Option<Credential>,
+}
+
+impl Identity {
+    /// TLS with a pair.
+    pub fn tls(&self, pair: Pair) -> Arc<rustls::ClientConfig> {
+        match (pair, &self.next) {
+            (Pair::Next, Some(next)) => Arc::clone(&next.tls),
+            _ => Arc::clone(&self.present.tls),
+        }
+    }
 }
 
 /// The names of the device that the folder holds; `None` if it is not enrolled.
@@ -57,12 +78,10 @@ pub fn read(folder: &Folder, clock: &Clock) -> Result<Identity, Error> {
     split_address(&names.mqtt).ok_or_else(|| damaged(folder, NAMES, "mqtt is not HOST:PORT"))?;
     let ca =
         certificates(folder, CA)?.into_iter().next().ok_or_else(|| damaged(folder, CA, "it is empty"))?;
-    let chain = certificates(folder, CERTIFICATE)?;
-    let key = PrivateKeyDer::from_pem_slice(&bytes(folder, KEY)?)
-        .map_err(|_| damaged(folder, KEY, "it is not a private key"))?;
-    let tls = tls::device_config(ca, chain, key, clock)
-        .map_err(|e| damaged(folder, CERTIFICATE, &format!("key and certificate cannot be used: {e}")))?;
-    Ok(Identity { names, tls: std::sync::Arc::new(tls) })
+    pairs::tidy(folder);
+    let present = pairs::present(folder, &ca, clock)?;
+    let next = pairs::next(folder, &ca, clock);
+    Ok(Identity { names, ca, present, next })
 }
 
 /// Stores an accepted trust file. The frame shows damage; that the content was believed is why it is here.
@@ -116,7 +135,7 @@ fn certificates(folder: &Folder, name: &str) -> Result<Vec<CertificateDer<'stati
         .map_err(|e| damaged(folder, name, &e.to_string()))
 }
 
-fn damaged(folder: &Folder, name: &str, problem: &str) -> Error {
+pub(crate) fn damaged(folder: &Folder, name: &str, problem: &str) -> Error {
     Error::Damaged { path: file(folder, name), problem: problem.to_owned() }
 }
 

@@ -4,7 +4,9 @@
 //! - [`daemon`]: the running agent. It performs what the machines of `flotilla-device` decide.
 //! - [`link`]: the one MQTT connection; [`fetch`]: bytes by digest over it; [`outbox`]: records until the cloud
 //!   has them.
-//! - [`folder`], [`disk`], [`slot`], [`identity`]: what is on the disk, and how it gets there.
+//! - [`folder`], [`disk`], [`slot`], [`identity`], [`pairs`]: what is on the disk, and how it gets there; `room`: to whom
+//!   its free bytes are promised.
+//! - [`doctor`]: examines a device and says what to do.
 //! - [`host`], [`api`], [`probe`]: models that serve, the local endpoint, and the child that tries a candidate.
 //! - [`launcher`]: starts the agent, and the right binary of it; [`upgrade`]: how another binary gets there.
 //! - [`cli`]: the command line, also used by `flotilla agent …`.
@@ -12,6 +14,7 @@
 //! ```text
 //! DIR/agent.toml                     optional configuration
 //! DIR/identity/{key,cert,ca}.pem     who this device is; device.json says it in words
+//! DIR/identity/{next,asked}.pem      the key and certificate that are to take over; the key of a question for them
 //! DIR/trust.cbor                     the accepted trust file
 //! DIR/desired.cbor, accepted         the accepted desired document; its version and the latest proof of time
 //! DIR/counter, commands              hellos said; commands done
@@ -30,6 +33,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod disk;
+pub mod doctor;
 pub mod enrol;
 mod error;
 pub mod fetch;
@@ -40,7 +44,9 @@ pub mod identity;
 pub mod launcher;
 pub mod link;
 pub mod outbox;
+pub mod pairs;
 pub mod probe;
+mod room;
 pub mod sensors;
 pub mod slot;
 mod tls;

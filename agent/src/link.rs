@@ -3,7 +3,7 @@
 //! Each connection is a new client, so nothing of an old one is sent again behind the back of the machines that
 //! decide what is due.
 
-use crate::identity::{Identity, split_address};
+use crate::identity::{Names, split_address};
 use bytes::Bytes;
 use flotilla_protocol::topic::{Channel, Down, Topic, Up};
 use flotilla_protocol::{ErrorCode, limits};
@@ -11,6 +11,8 @@ use rumqttc::{
     AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet, QoS,
     SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
+use rustls::{AlertDescription, ClientConfig};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -45,6 +47,8 @@ pub enum LinkEvent {
         code: ErrorCode,
         /// For people.
         detail: String,
+        /// Whether the server said that the device's certificate has ended.
+        expired: bool,
     },
 }
 
@@ -52,7 +56,7 @@ pub enum LinkEvent {
 #[derive(Clone)]
 pub struct Sender {
     client: AsyncClient,
-    names: crate::identity::Names,
+    names: Names,
 }
 
 impl Sender {
@@ -80,17 +84,18 @@ pub struct Link {
 impl Link {
     /// Opens a connection. Its events come on `events`, tagged with `number`.
     pub fn open(
-        identity: &Identity,
+        names: &Names,
+        tls: Arc<ClientConfig>,
         keepalive_s: u16,
         number: u64,
         events: mpsc::Sender<(u64, LinkEvent)>,
     ) -> Self {
-        let names = identity.names.clone();
+        let names = names.clone();
         // The address was checked when the identity was read.
         let (host, port) = split_address(&names.mqtt).unwrap_or((&names.mqtt, 8883));
         let mut options = MqttOptions::new(names.device.as_str(), host, port);
         options
-            .set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(identity.tls.clone())))
+            .set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)))
             .set_clean_session(true)
             .set_keep_alive(Duration::from_secs(u64::from(keepalive_s.max(5))))
             .set_max_packet_size(PACKET, PACKET)
@@ -133,12 +138,7 @@ impl Drop for Link {
     }
 }
 
-async fn listen(
-    mut events_of: EventLoop,
-    names: crate::identity::Names,
-    number: u64,
-    events: mpsc::Sender<(u64, LinkEvent)>,
-) {
+async fn listen(mut events_of: EventLoop, names: Names, number: u64, events: mpsc::Sender<(u64, LinkEvent)>) {
     loop {
         let event = match events_of.poll().await {
             Ok(Event::Incoming(packet)) => read(packet, &names),
@@ -153,14 +153,14 @@ async fn listen(
     }
 }
 
-fn read(packet: Packet, names: &crate::identity::Names) -> Option<LinkEvent> {
+fn read(packet: Packet, names: &Names) -> Option<LinkEvent> {
     match packet {
         Packet::ConnAck(_) => Some(LinkEvent::Connected),
         Packet::SubAck(ack) => {
             let refused = ack.return_codes.iter().any(|code| matches!(code, SubscribeReasonCode::Failure));
             Some(if refused {
                 let detail = "the broker refused the device's own topics".to_owned();
-                LinkEvent::Lost { code: ErrorCode::PermissionDenied, detail }
+                LinkEvent::Lost { code: ErrorCode::PermissionDenied, detail, expired: false }
             } else {
                 LinkEvent::Subscribed
             })
@@ -184,5 +184,20 @@ fn lost(error: &ConnectionError) -> LinkEvent {
         ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => ErrorCode::Timeout,
         _ => ErrorCode::Network,
     };
-    LinkEvent::Lost { code, detail: error.to_string() }
+    LinkEvent::Lost { code, detail: error.to_string(), expired: is_expired(error) }
+}
+
+/// With TLS 1.3 the server judges the device's certificate after the device has finished its own handshake, so its
+/// alert comes with the first read and lies deep in the error.
+fn is_expired(error: &ConnectionError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
+        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if tls == Some(&rustls::Error::AlertReceived(AlertDescription::CertificateExpired)) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }

@@ -2,9 +2,9 @@
 //! `flotilla_device::outbox`; this module keeps the bytes.
 //!
 //! The records lie in one sled tree: key `stream | number`, value the record's CBOR; keys from `META` on hold the
-//! epoch and, a stream, what is acknowledged and what is the oldest record. Before records are sent they are
-//! brought to stable storage, so that after a power cut no number is given a second time to another record that
-//! the cloud would take for a repetition.
+//! epoch, how many records were dropped and, a stream, what is acknowledged and what is the oldest record. Before
+//! records are sent they are brought to stable storage, so that after a power cut no number is given a second time
+//! to another record that the cloud would take for a repetition.
 
 use crate::disk;
 use crate::folder::{Folder, OUTBOX};
@@ -21,16 +21,27 @@ const FLUSH_MS: u64 = 5_000;
 const RECORD: usize = 2 * limits::TELEMETRY_RECORD;
 const META: u8 = 0xF0;
 const EPOCH: [u8; 2] = [META, b'e'];
+const DROPPED: [u8; 2] = [META, b'd'];
 /// Bytes of records in one message; the rest of the payload is for its frame.
 const MESSAGE: usize = limits::MQTT_PAYLOAD - 32 * limits::KIB;
-/// There while sled opens: found at start, it says that opening killed the process.
-const OPENING: &str = "outbox.opening";
+/// There while sled opens, with the number of times in a row: found at start, the process ended during opening.
+pub(crate) const OPENING: &str = "outbox.opening";
+
+/// Openings in a row that may end with the process before the outbox is taken to be the reason: a kill or a power cut
+/// comes then as well as at any other time, and must not cost the records.
+const OPENINGS: u8 = 3;
 
 /// The durable outbox.
 pub struct Store {
     db: sled::Db,
     file: File,
     order: Outbox,
+    /// Records dropped in this outbox's life, because it was full.
+    dropped: u64,
+    /// Whether that was said since room last became free.
+    said_full: bool,
+    /// Whether there are records that may not be on stable storage.
+    unsynced: bool,
 }
 
 /// Why the outbox could not be used.
@@ -51,11 +62,15 @@ impl Store {
         let opening = folder.path(OPENING);
         let unusable = |e: disk::DiskError| Unusable(e.to_string());
         let mut repaired = None;
-        if opening.exists() {
-            repaired = Some("opening it ended the agent the last time".to_owned());
+        // What is no number counts for one.
+        let times = disk::read(&opening, 16).unwrap_or(Some(Vec::new()));
+        let mut before = times.map_or(0, |times| times.first().copied().unwrap_or(1));
+        if before >= OPENINGS {
+            repaired = Some(format!("opening it ended the agent {before} times"));
             disk::remove(&path).map_err(unusable)?;
+            before = 0;
         }
-        disk::replace(&opening, b"").map_err(unusable)?;
+        disk::replace(&opening, &[before + 1]).map_err(unusable)?;
         let opened = Self::open_at(&path).or_else(|why| {
             repaired = Some(why.0);
             disk::remove(&path).map_err(unusable)?;
@@ -93,7 +108,10 @@ impl Store {
             }
         };
         let [event, live, backlog] = [Stream::Event, Stream::Live, Stream::Backlog].map(|s| state(&db, s));
-        Ok(Self { order: Outbox::new(Epoch(epoch), event?, live?, backlog?), db, file })
+        let order = Outbox::new(Epoch(epoch), event?, live?, backlog?);
+        let dropped = number(&db, &DROPPED)?.unwrap_or(0);
+        // What a killed process wrote may be in the system's hands only.
+        Ok(Self { order, dropped, said_full: false, unsynced: true, db, file })
     }
 
     /// The epoch.
@@ -113,6 +131,7 @@ impl Store {
         let bytes = codec::encode(&Record { seq, at_ms, body });
         let size = bytes.len() as u64;
         self.db.insert(key(stream, seq), bytes)?;
+        self.unsynced = true;
         self.order.append(stream, size);
         while let Some(stream) = self.order.over() {
             self.drop_oldest(stream)?;
@@ -126,13 +145,18 @@ impl Store {
         let mut batch = sled::Batch::default();
         batch.remove(&key(stream, oldest));
         batch.insert(&meta(b'f', stream), &u64::to_be_bytes(oldest + 1));
+        batch.insert(&DROPPED, &u64::to_be_bytes(self.dropped + 1));
         self.db.apply_batch(batch)?;
         self.order.dropped_oldest(stream, size);
-        tracing::warn!(
-            stream = stream.as_str(),
-            seq = oldest,
-            "the outbox is full: its oldest record was dropped"
-        );
+        self.dropped += 1;
+        if !std::mem::replace(&mut self.said_full, true) {
+            let stream = stream.as_str();
+            tracing::warn!(
+                stream,
+                seq = oldest,
+                "the outbox is full: its oldest records are dropped and declared"
+            );
+        }
         Ok(())
     }
 
@@ -149,7 +173,10 @@ impl Store {
     /// The next message to send, if any. Ask again until there is none.
     pub fn next(&mut self, now_ms: u64) -> Result<Option<(Up, Vec<u8>)>, Unusable> {
         let Some(batch) = self.order.next(now_ms) else { return Ok(None) };
-        self.sync()?;
+        if self.unsynced {
+            self.sync()?;
+            self.unsynced = false;
+        }
         let (records, last) = self.take(&batch)?;
         let dropped = batch.dropped.into_iter().collect();
         let message = TelemetryBatch { epoch: self.epoch(), stream: batch.stream, records, dropped };
@@ -205,12 +232,23 @@ impl Store {
         }
         self.db.apply_batch(batch)?;
         self.order.freed(ack.stream, size);
+        self.said_full = false;
         Ok(())
     }
 
     /// Brings everything to the disk.
     pub fn close(&self) -> Result<(), Unusable> {
         self.sync()
+    }
+
+    /// Records made in this outbox's life.
+    pub fn made(&self) -> u64 {
+        Stream::ALL.iter().map(|stream| self.order.stream(*stream).next - 1).sum()
+    }
+
+    /// Records dropped in this outbox's life, because it was full.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     /// Records that wait for the cloud.

@@ -1,8 +1,8 @@
 //! One slot on the disk: a release envelope and its files, from the first chunk to a loaded model.
 //!
 //! Chunks are written into `partial/NAME` as they come. What of them is right is found out by their digests when a
-//! download is taken up again, so a torn write costs one chunk. A complete file is checked as a whole, brought to
-//! stable storage and renamed to `files/NAME`.
+//! download is taken up again, so a torn write costs one chunk. Chunks that lie in another slot, wherever they stand
+//! there, are copied. A complete file is checked as a whole, brought to stable storage and renamed to `files/NAME`.
 
 use crate::disk::{self, DiskError};
 use crate::probe::{FILES_FOLDER, RELEASE_FILE};
@@ -12,12 +12,15 @@ use flotilla_protocol::manifest::{ENGINE_TRACT, FileEntry};
 use flotilla_protocol::message::Chunk;
 use flotilla_protocol::{Digest, Envelope, EnvelopeKind, ErrorCode, ReleaseManifest, codec, limits};
 use flotilla_runtime::{Bundle, Model};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 const PARTIAL_FOLDER: &str = "partial";
+/// What the system counts the size of files on the disk in.
+const BLOCK: u64 = 512;
 
 /// A slot's folder.
 #[derive(Clone, Debug)]
@@ -94,9 +97,11 @@ impl Slot {
         self.envelope().ok().flatten()
     }
 
-    /// Bytes of the release's files that take room already.
+    /// Bytes of the release's files that take room already. A hole in a file takes none.
     pub fn present_bytes(&self, manifest: &ReleaseManifest) -> u64 {
-        let size = |path: PathBuf| fs::metadata(path).map_or(0, |meta| meta.len());
+        let size = |path: PathBuf| {
+            fs::metadata(path).map_or(0, |meta| meta.len().min(meta.blocks().saturating_mul(BLOCK)))
+        };
         let of = |file: &FileEntry| size(self.whole(file)).max(size(self.partial(file))).min(file.bytes);
         manifest.files.iter().map(of).sum()
     }
@@ -106,24 +111,101 @@ impl Slot {
         let partial = self.path.join(PARTIAL_FOLDER);
         disk::private_folder(&partial).map_err(disk_fault)?;
         disk::private_folder(&self.path.join(FILES_FOLDER)).map_err(disk_fault)?;
+        // Of files with the same content a chunk is there when it is right in all of them.
+        let mut there: BTreeMap<Digest, Vec<bool>> = BTreeMap::new();
         for file in &manifest.files {
-            let whole = self.whole(file);
-            if whole.exists() {
-                if mark(&whole, file, download)? {
-                    continue;
-                }
-                fs::rename(&whole, self.partial(file)).map_err(|e| io_fault(&whole, e))?;
-            }
-            if self.partial(file).exists() {
-                mark(&self.partial(file), file, download)?;
-            }
+            let right = self.right_chunks(file)?;
+            let both = there.entry(file.digest).or_insert_with(|| vec![true; right.len()]);
+            both.iter_mut().zip(right).for_each(|(both, right)| *both &= right);
+        }
+        for (file, chunks) in there {
+            let right = chunks.iter().enumerate().filter(|(_, right)| **right);
+            right.for_each(|(index, _)| download.have(file, index));
         }
         Ok(())
     }
 
-    /// Writes a verified chunk to its place in every file of that content.
+    /// Which chunks of a file lie here and are right.
+    fn right_chunks(&self, file: &FileEntry) -> Result<Vec<bool>, Fault> {
+        let (whole, partial) = (self.whole(file), self.partial(file));
+        if whole.exists() {
+            let (right, exact) = scan(&whole, file)?;
+            if exact {
+                return Ok(right);
+            }
+            fs::rename(&whole, &partial).map_err(|e| io_fault(&whole, e))?;
+        }
+        if partial.exists() {
+            return Ok(scan(&partial, file)?.0);
+        }
+        Ok(vec![false; file.chunks.len()])
+    }
+
+    /// Copies what is missing here and lies in one of these slots, this one included. A chunk is known by its digest,
+    /// wherever it stands. Returns the bytes that need not be fetched.
+    pub fn reuse(
+        &self,
+        manifest: &ReleaseManifest,
+        slots: &[&Slot],
+        download: &mut Download,
+    ) -> Result<u64, Fault> {
+        let mut reused = 0;
+        for slot in slots {
+            let mut missing: BTreeSet<Digest> = download.missing().collect();
+            if missing.is_empty() {
+                break;
+            }
+            // What cannot be read there is fetched.
+            let Some(theirs) = slot.some_manifest() else { continue };
+            for file in &theirs.files {
+                for (index, chunk) in file.chunks.iter().enumerate() {
+                    if !missing.contains(chunk) {
+                        continue;
+                    }
+                    let Some(data) = slot.chunk(file, index).filter(|data| Digest::of(data) == *chunk) else {
+                        continue;
+                    };
+                    // Written before it is marked: a full disk in between costs nothing but another try.
+                    self.place(manifest, &data)?;
+                    reused += download.found(&data);
+                    missing.remove(chunk);
+                }
+            }
+        }
+        Ok(reused)
+    }
+
+    /// The manifest that is here, whatever release it is of. Nothing of it is believed but where chunks may lie.
+    fn some_manifest(&self) -> Option<ReleaseManifest> {
+        let envelope = Envelope::from_bytes(&self.envelope_bytes()?).ok()?;
+        let manifest: ReleaseManifest = codec::decode(&envelope.payload, limits::ENVELOPE).ok()?;
+        manifest.check().is_ok().then_some(manifest)
+    }
+
+    /// What stands at a chunk's place, right or wrong.
+    fn chunk(&self, file: &FileEntry, index: usize) -> Option<Vec<u8>> {
+        let start = index as u64 * u64::from(file.chunk_bytes);
+        let bytes = file.bytes.checked_sub(start)?.min(u64::from(file.chunk_bytes)) as usize;
+        let stored = File::open(self.whole(file)).or_else(|_| File::open(self.partial(file))).ok()?;
+        let mut data = vec![0; bytes];
+        stored.read_exact_at(&mut data, start).ok()?;
+        Some(data)
+    }
+
+    /// Writes a verified chunk wherever it stands.
     pub fn write(&self, manifest: &ReleaseManifest, chunk: &Chunk) -> Result<(), Fault> {
-        for file in manifest.files.iter().filter(|file| file.digest == chunk.digest) {
+        self.place(manifest, &chunk.data)
+    }
+
+    fn place(&self, manifest: &ReleaseManifest, data: &[u8]) -> Result<(), Fault> {
+        let digest = Digest::of(data);
+        for file in &manifest.files {
+            let places = file.chunks.iter().enumerate().filter(|(_, chunk)| **chunk == digest);
+            let offsets: Vec<u64> = places.map(|(index, _)| index as u64 * limits::CHUNK as u64).collect();
+            // A finished file is as it should be.
+            if offsets.is_empty() || self.whole(file).exists() {
+                continue;
+            }
             let path = self.partial(file);
             OpenOptions::new()
                 .write(true)
@@ -131,7 +213,7 @@ impl Slot {
                 .truncate(false)
                 .mode(0o600)
                 .open(&path)
-                .and_then(|out| out.write_all_at(&chunk.data, chunk.offset))
+                .and_then(|out| offsets.iter().try_for_each(|offset| out.write_all_at(data, *offset)))
                 .map_err(|e| io_fault(&path, e))?;
         }
         Ok(())
@@ -178,18 +260,20 @@ impl Slot {
     }
 }
 
-/// Marks the right chunks of a stored file. True if all of it is right and nothing is behind it.
-fn mark(path: &Path, file: &FileEntry, download: &mut Download) -> Result<bool, Fault> {
+/// Which chunks of a stored file are right, and whether all are and nothing is behind them.
+fn scan(path: &Path, file: &FileEntry) -> Result<(Vec<bool>, bool), Fault> {
     let mut stored = File::open(path).map_err(|e| io_fault(path, e))?;
     let mut buffer = vec![0; limits::CHUNK];
-    let mut all = stored.metadata().map_err(|e| io_fault(path, e))?.len() == file.bytes;
-    for index in 0..file.chunks.len() {
+    let exact = stored.metadata().map_err(|e| io_fault(path, e))?.len() == file.bytes;
+    let mut right = Vec::with_capacity(file.chunks.len());
+    for (index, chunk) in file.chunks.iter().enumerate() {
         let start = index as u64 * limits::CHUNK as u64;
         let want = (file.bytes - start).min(limits::CHUNK as u64) as usize;
         let got = fill(&mut stored, &mut buffer[..want]).map_err(|e| io_fault(path, e))?;
-        all &= download.mark(file.digest, index, &buffer[..got]);
+        right.push(got == want && Digest::of(&buffer[..got]) == *chunk);
     }
-    Ok(all)
+    let exact = exact && right.iter().all(|right| *right);
+    Ok((right, exact))
 }
 
 /// Reads until the buffer is full or the file ends.
@@ -245,14 +329,15 @@ fn io_fault(path: &Path, error: io::Error) -> Fault {
     disk_fault(DiskError::of(path, error))
 }
 
-/// No room is final until the operator decides otherwise; everything else may pass.
+/// Whatever a disk says may pass.
 pub(crate) fn disk_fault(error: DiskError) -> Fault {
-    match error.code() {
-        ErrorCode::StorageFull => Fault::lasting(ErrorCode::NoRoom, error.to_string()),
-        code => Fault::transient(code, error.to_string()),
-    }
+    let code = match error.code() {
+        ErrorCode::StorageFull => ErrorCode::NoRoom,
+        code => code,
+    };
+    Fault::transient(code, error.to_string())
 }
 
 #[cfg(test)]
 #[path = "slot_tests.rs"]
-mod tests;
+pub(crate) mod tests;

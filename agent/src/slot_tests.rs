@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use super::*;
-use flotilla_device::download::Next;
+use flotilla_device::download::{Moment, Next, Pace};
 use flotilla_protocol::Pipeline;
 use flotilla_protocol::manifest::{Constraints, Golden, Lineage, Metrics, ReleaseKind, Variant};
 use flotilla_protocol::pipeline::{
@@ -10,11 +10,11 @@ use flotilla_protocol::pipeline::{
 };
 use flotilla_protocol::signature::SigningKey;
 
-fn content(seed: u8) -> Vec<u8> {
+pub(crate) fn content(seed: u8) -> Vec<u8> {
     (0..2 * limits::CHUNK + 77).map(|i| (i % 253) as u8 ^ seed).collect()
 }
 
-fn manifest() -> ReleaseManifest {
+pub(crate) fn manifest() -> ReleaseManifest {
     let image = ImageInput {
         width: 2,
         height: 2,
@@ -73,11 +73,11 @@ impl Bench {
 
     /// Fetches what is missing; returns how many chunks that were.
     fn fill(&self) -> u32 {
-        let mut download = self.resume();
+        let (mut download, mut pace, moment) = (self.resume(), Pace::default(), Moment::default());
         let contents = [content(1), codec::encode(&Golden { tolerance: 0.1, vectors: Vec::new() })];
         let mut asked = 0;
         for id in 0.. {
-            match download.next(id, 0, 0) {
+            match download.next(id, &mut pace, &moment) {
                 Next::Complete => break,
                 Next::Wait { .. } => panic!("every chunk is answered at once"),
                 Next::Fetch(fetch) => {
@@ -87,7 +87,7 @@ impl Bench {
                         let end = (offset as usize + limits::CHUNK).min(source.len());
                         let data = source[offset as usize..end].to_vec();
                         let chunk = Chunk { digest: fetch.digest, offset, total: source.len() as u64, data };
-                        download.accept(&chunk, 0, 0);
+                        download.accept(&chunk, &mut pace, &moment);
                         self.slot.write(&self.manifest, &chunk).unwrap();
                         asked += 1;
                     }
@@ -95,6 +95,13 @@ impl Bench {
             }
         }
         asked
+    }
+
+    /// Puts the release's envelope into the slot.
+    fn seal(&self) {
+        let key = SigningKey::from_seed(&[3; 32]);
+        let envelope = Envelope::seal(EnvelopeKind::Release, &self.manifest, &[&key]);
+        self.slot.put_envelope(&envelope.to_bytes()).unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -143,6 +150,51 @@ fn a_finished_file_that_the_disk_damaged_costs_one_chunk() {
     assert_eq!(bench.fill(), 1);
     bench.slot.finish(&bench.manifest).unwrap();
     assert_eq!(fs::read(bench.path("files/m")).unwrap(), content(1));
+}
+
+#[test]
+fn of_files_with_the_same_content_one_mends_the_other() {
+    let bench = Bench::new();
+    bench.fill();
+    flip(&bench.path("partial/copy"), 7);
+    fs::remove_file(bench.path("partial/golden")).unwrap();
+    let mut download = bench.resume();
+    let reused = bench.slot.reuse(&bench.manifest, &[&bench.slot], &mut download).unwrap();
+    assert_eq!(reused, 0, "without its envelope nobody knows what lies in a slot");
+    bench.seal();
+    let reused = bench.slot.reuse(&bench.manifest, &[&bench.slot], &mut download).unwrap();
+    assert_eq!(reused, limits::CHUNK as u64);
+    assert_eq!(bench.fill(), 1, "only what lies nowhere is fetched");
+    bench.slot.finish(&bench.manifest).unwrap();
+    assert_eq!(fs::read(bench.path("files/copy")).unwrap(), content(1));
+}
+
+#[test]
+fn chunks_of_the_other_slot_are_copied_wherever_they_stand_there_and_damaged_ones_are_not() {
+    let (confirmed, next) = (Bench::new(), Bench::new());
+    confirmed.seal();
+    confirmed.fill();
+    confirmed.slot.finish(&confirmed.manifest).unwrap();
+    // The new release begins with something new; what follows stood at the beginning before.
+    let mut moved = content(9)[..limits::CHUNK].to_vec();
+    moved.extend_from_slice(&content(1)[..2 * limits::CHUNK]);
+    let manifest = ReleaseManifest { files: vec![FileEntry::of("other-name", &moved)], ..manifest() };
+    let reuse = || {
+        let mut download = Download::files(&manifest.files);
+        next.slot.resume(&manifest, &mut download).unwrap();
+        let slots = [&confirmed.slot, &next.slot];
+        let reused = next.slot.reuse(&manifest, &slots, &mut download).unwrap();
+        (reused, download.missing().collect::<Vec<_>>())
+    };
+    flip(&confirmed.path("files/m"), limits::CHUNK + 1);
+    flip(&confirmed.path("files/copy"), limits::CHUNK + 1);
+    let chunks = &manifest.files[0].chunks;
+    assert_eq!(reuse(), (limits::CHUNK as u64, vec![chunks[0], chunks[2]]), "a damaged chunk is no chunk");
+    flip(&confirmed.path("files/copy"), limits::CHUNK + 1);
+    assert_eq!(reuse(), (limits::CHUNK as u64, vec![chunks[0]]), "the rest, from the file that is whole");
+    let written = fs::read(next.path("partial/other-name")).unwrap();
+    assert_eq!(written[limits::CHUNK..], moved[limits::CHUNK..]);
+    assert!(confirmed.slot.bundle(confirmed.manifest.clone()).is_err(), "nothing is mended over there");
 }
 
 #[test]

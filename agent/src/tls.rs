@@ -38,6 +38,19 @@ pub(crate) fn device_config(
         .with_client_auth_cert(chain, key)
 }
 
+/// A connection to a server of this CA without a client certificate.
+pub(crate) fn server_config(
+    ca: CertificateDer<'static>,
+    clock: &Clock,
+) -> Result<ClientConfig, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add(ca)?;
+    Ok(ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
 /// The connection of a device that only knows the hash of the CA's key.
 pub(crate) fn enrol_config(ca: Digest, clock: &Clock) -> Result<ClientConfig, rustls::Error> {
     let verifier = HashedRoot { ca, provider: provider() };

@@ -66,7 +66,11 @@ fn an_agent_is_released_and_rolled_out_like_a_model_and_a_bad_one_stops_at_the_c
     for device in &devices {
         let view = plane.device(&device.id).unwrap();
         assert_eq!(view["agent_upgrade"]["release"], good["digest"], "{view}");
-        assert_eq!((&view["agent_upgrade"]["slot"], &view["model"]), (&"a".into(), &Value::Null), "{view}");
+        assert_eq!(
+            (&view["agent_upgrade"]["slot"], &view["models"]),
+            (&"a".into(), &Value::Array(vec![])),
+            "{view}"
+        );
     }
 
     let bad = create(&agent(folder.path(), "bad", "[ \"$1\" = run ] && exit 7"));

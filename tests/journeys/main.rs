@@ -3,7 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod agent_upgrade;
+mod certificates;
+mod console;
 mod console_api;
+mod data;
+mod doctor;
+mod offline;
+mod old_folders;
 mod quickstart;
+mod reach;
 mod refusals;
+mod trust;
 mod updates;

@@ -197,3 +197,26 @@ fn a_claim_code_serves_once_and_for_its_own_ca_only() {
     let again = agent_error(&device.run(&["enrol", "--claim", claim.to_str().unwrap()]));
     assert_eq!(again, "already_exists", "an identity is never overwritten");
 }
+
+#[test]
+fn a_large_upload_is_refused_with_the_reason_and_not_as_a_broken_connection() {
+    let Some(disk) = SmallDisk::mount("96m") else { return };
+    let plane = Plane::start_in(&disk.path().join("plane"));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("large.csv");
+    std::fs::File::create(&file).unwrap().set_len(200 << 20).unwrap();
+    let path = file.to_str().unwrap();
+    let (code, detail) = error(&plane.cli_output(&["dataset", "import", "large", path]));
+    assert_eq!(code, "storage_full", "{detail}");
+
+    let token = folder.path().join("token");
+    std::fs::write(&token, "wrong").unwrap();
+    let mut command = Command::new(binary("flotilla"));
+    command.args(["dataset", "import", "large", path, "-o", "json", "--server", &plane.http, "--token-file"]);
+    let (code, _) = error(&run(command.arg(&token)));
+    assert_eq!(code, "unauthenticated");
+
+    // What was in the way has gone, so the next one finds room: the full disk has broken nothing.
+    let import: Value = plane.cli(&["dataset", "import", "digits"]);
+    assert_eq!(import["imported"], 1797);
+}

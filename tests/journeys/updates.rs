@@ -20,28 +20,69 @@ fn wait_for_state(plane: &Plane, device: &str, state: &str) -> Value {
 fn a_test_image(plane: &Plane) -> Vec<u8> {
     let (_, samples) = plane.get("/api/v1/datasets/digits/versions/1/samples?split=test");
     let digest = samples[0]["digest"].as_str().unwrap();
-    let url = format!("{}/api/v1/datasets/digits/versions/1/samples/{digest}", plane.http);
-    let bearer = format!("Bearer {}", plane.token());
-    ureq::get(&url).header("authorization", bearer).call().unwrap().body_mut().read_to_vec().unwrap()
+    plane.get_bytes(&format!("/api/v1/datasets/digits/versions/1/samples/{digest}"))
 }
 
+/// A rollout's waves: the state of each, and of its devices in their order.
+fn waves(plane: &Plane, path: &str) -> Vec<(String, Vec<String>)> {
+    let text = |value: &Value| value["state"].as_str().unwrap().to_owned();
+    let (_, view) = plane.get(path);
+    let waves = view["waves"].as_array().unwrap();
+    waves.iter().map(|w| (text(w), w["devices"].as_array().unwrap().iter().map(text).collect())).collect()
+}
+
+/// What such waves are compared with.
+fn expected(waves: [(&str, &[&str]); 2]) -> Vec<(String, Vec<String>)> {
+    let texts = |states: &[&str]| states.iter().map(ToString::to_string).collect();
+    waves.map(|(state, devices)| (state.to_owned(), texts(devices))).into()
+}
+
+/// Frozen agents hold the rollout where it is, so each kill is known to come there.
 #[test]
-fn an_update_survives_kills_of_the_agent_and_of_the_control_plane() {
+fn an_update_survives_kills_of_the_control_plane_in_each_wave_and_of_agents() {
     let mut plane = Plane::start();
     let first = plane.release(quick());
-    let mut devices: Vec<_> = (1..=2).map(|n| Device::enrol(&plane, &format!("box-{n}"))).collect();
+    let mut devices: Vec<_> = (1..=3).map(|n| Device::enrol(&plane, &format!("box-{n}"))).collect();
     devices.iter_mut().for_each(Device::start);
     for device in &devices {
         eventually("connected", LIMIT, || plane.device(&device.id).filter(|v| v["connected"] == true));
     }
+    devices.iter().for_each(Device::freeze);
     let rollout: Value = plane.cli(&["rollout", "create", first["digest"].as_str().unwrap(), "--detach"]);
+    let path = format!("/api/v1/rollouts/{}", rollout["id"].as_str().unwrap());
+    // Which device is the canary is drawn anew for each rollout.
+    let place = |device: &Device| {
+        let is = |view: &Value| view["id"] == device.id.as_str();
+        rollout["waves"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .position(|w| w["devices"].as_array().unwrap().iter().any(is))
+    };
+    devices.sort_by_key(|device| place(device).unwrap());
 
-    // The control plane dies in the middle of the rollout, and the agents right after.
+    // The first wave: the canary was told, nobody else was.
+    let told = expected([("running", &["sent"]), ("waiting", &["pending", "pending"])]);
+    eventually("the canary was told", LIMIT, || (waves(&plane, &path) == told).then_some(()));
+    plane.kill();
+    plane.restart();
+    assert_eq!(waves(&plane, &path), told, "the control plane was killed in the first wave");
+    devices[0].thaw();
+    assert_eq!(wait_for_state(&plane, &devices[0].id, "confirmed")["models"][0]["release"], first["digest"]);
+
+    // The second wave: one device has confirmed, one was told and has not answered.
+    devices[1].thaw();
+    assert_eq!(wait_for_state(&plane, &devices[1].id, "confirmed")["models"][0]["release"], first["digest"]);
+    let ids = rollout["waves"][1]["devices"].as_array().unwrap();
+    let states =
+        if ids[0]["id"] == devices[1].id.as_str() { ["confirmed", "sent"] } else { ["sent", "confirmed"] };
+    let half = expected([("done", &["confirmed"]), ("running", &states)]);
+    eventually("half of the second wave", LIMIT, || (waves(&plane, &path) == half).then_some(()));
     plane.kill();
     devices.iter_mut().for_each(Device::kill);
     plane.restart();
+    assert_eq!(waves(&plane, &path), half, "the control plane was killed in the second wave");
     devices.iter_mut().for_each(Device::start);
-    let path = format!("/api/v1/rollouts/{}", rollout["id"].as_str().unwrap());
     eventually("the rollout succeeds", LIMIT, || {
         let (_, view) = plane.get(&path);
         assert!(!matches!(view["state"].as_str(), Some("failed" | "rolled_back" | "aborted")), "{view}");
@@ -49,7 +90,8 @@ fn an_update_survives_kills_of_the_agent_and_of_the_control_plane() {
     });
     let image = a_test_image(&plane);
     for device in &mut devices {
-        assert_eq!(wait_for_state(&plane, &device.id, "confirmed")["release"], first["digest"]);
+        let view = wait_for_state(&plane, &device.id, "confirmed");
+        assert_eq!(view["models"][0]["release"], first["digest"]);
         let (status, answer) = device.predict("digits", &image);
         assert_eq!((status, answer["release"].as_str()), (200, first["digest"].as_str()), "{answer}");
     }
@@ -63,6 +105,14 @@ fn an_update_survives_kills_of_the_agent_and_of_the_control_plane() {
         (status == 200).then_some(answer)
     });
     assert_eq!(answer["release"], first["digest"]);
+}
+
+#[test]
+fn a_control_plane_that_has_said_its_address_stops_in_order() {
+    let mut plane = Plane::start();
+    let status = plane.terminate();
+    assert_eq!(status.code(), Some(0), "after SIGTERM: {status}");
+    assert!(!plane.dir.join("server.json").exists(), "nobody takes it for running");
 }
 
 #[test]

@@ -65,9 +65,14 @@ impl Browser {
 
     /// Waits until an expression is true on the page.
     pub fn wait_for(&mut self, expression: &str, limit: Duration) {
+        eventually(expression, limit, || self.is_true(expression).then_some(()));
+    }
+
+    /// Whether an expression is true on the page; one that fails is not.
+    pub fn is_true(&mut self, expression: &str) -> bool {
         let guarded =
             format!("(() => {{ try {{ return Boolean({expression}); }} catch {{ return false; }} }})()");
-        eventually(expression, limit, || self.eval(&guarded).as_bool().filter(|ok| *ok));
+        self.eval(&guarded) == Value::Bool(true)
     }
 
     /// Sets the size of the page and whether it is dark.

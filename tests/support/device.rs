@@ -34,6 +34,24 @@ impl Device {
         device
     }
 
+    /// A device that enrolled earlier, in a folder below `folder`.
+    pub fn of_folder(id: &str, dir: PathBuf, folder: TempDir) -> Self {
+        Self { id: id.to_owned(), dir, agent: None, _folder: folder }
+    }
+
+    /// A copy of its folder on another machine. The agent must not run meanwhile.
+    pub fn copy(&self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("device");
+        run_ok(Command::new("cp").arg("-a").arg(&self.dir).arg(&dir));
+        Self { id: self.id.clone(), dir, agent: None, _folder: folder }
+    }
+
+    /// What `flotilla-agent status` says.
+    pub fn status(&self) -> Value {
+        serde_json::from_slice(&self.run(&["status", "-o", "json"]).stdout).unwrap_or_default()
+    }
+
     /// `flotilla-agent ARGUMENTS --dir DIR`.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary("flotilla-agent"));
@@ -61,6 +79,21 @@ impl Device {
             agent.kill().unwrap();
             agent.wait().unwrap();
         }
+    }
+
+    /// SIGSTOP: the agent does nothing until it is thawed. Its connection stays.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.agent.as_ref().unwrap().id().to_string();
+        run_ok(Command::new("kill").args([signal, &pid]));
     }
 
     /// The address of its local API.

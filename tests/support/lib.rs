@@ -8,6 +8,7 @@ mod binaries;
 mod browser;
 mod device;
 mod disk;
+mod listeners;
 mod plane;
 mod wait;
 
@@ -15,6 +16,7 @@ pub use binaries::{binary, run, run_ok};
 pub use browser::Browser;
 pub use device::Device;
 pub use disk::SmallDisk;
+pub use listeners::{descendants, listeners};
 pub use plane::Plane;
 pub use wait::eventually;
 

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use tempfile::TempDir;
 
 /// A running `flotilla up`. Killed when dropped.
@@ -17,6 +17,8 @@ pub struct Plane {
     /// `host:port` of the broker.
     pub mqtt: String,
     process: Child,
+    /// Further arguments of `flotilla up`.
+    arguments: Vec<String>,
     /// Kept so that the folder lives as long as the plane, across restarts.
     _folder: Option<TempDir>,
 }
@@ -24,16 +26,29 @@ pub struct Plane {
 impl Plane {
     /// Starts one in a fresh folder.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts one in a fresh folder with further arguments of `flotilla up`.
+    pub fn start_with(arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("plane");
-        let (process, http, mqtt) = spawn(&dir, "127.0.0.1:0", "127.0.0.1:0");
-        Self { dir, http, mqtt, process, _folder: Some(folder) }
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let (process, http, mqtt) = spawn(&dir, "127.0.0.1:0", "127.0.0.1:0", &arguments);
+        Self { dir, http, mqtt, process, arguments, _folder: Some(folder) }
     }
 
     /// Starts one in this folder.
     pub fn start_in(dir: &Path) -> Self {
-        let (process, http, mqtt) = spawn(dir, "127.0.0.1:0", "127.0.0.1:0");
-        Self { dir: dir.to_owned(), http, mqtt, process, _folder: None }
+        let (process, http, mqtt) = spawn(dir, "127.0.0.1:0", "127.0.0.1:0", &[]);
+        Self { dir: dir.to_owned(), http, mqtt, process, arguments: Vec::new(), _folder: None }
+    }
+
+    /// Starts one in this folder at these addresses, with further arguments of `flotilla up`.
+    pub fn start_at(dir: &Path, http: &str, mqtt: &str, arguments: &[&str]) -> Self {
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let (process, http, mqtt) = spawn(dir, http, mqtt, &arguments);
+        Self { dir: dir.to_owned(), http, mqtt, process, arguments, _folder: None }
     }
 
     /// SIGKILL.
@@ -42,10 +57,16 @@ impl Plane {
         self.process.wait().unwrap();
     }
 
+    /// SIGTERM; gives how it ended.
+    pub fn terminate(&mut self) -> ExitStatus {
+        run_ok(Command::new("kill").args(["-TERM", &self.process.id().to_string()]));
+        self.process.wait().unwrap()
+    }
+
     /// Starts it again in its folder, at its addresses, because devices know them.
     pub fn restart(&mut self) {
         let address = |url: &str| url.trim_start_matches("http://").to_owned();
-        let (process, http, mqtt) = spawn(&self.dir, &address(&self.http), &self.mqtt);
+        let (process, http, mqtt) = spawn(&self.dir, &address(&self.http), &self.mqtt, &self.arguments);
         self.process = process;
         self.http = http;
         self.mqtt = mqtt;
@@ -68,6 +89,13 @@ impl Plane {
     /// GET as the administrator: status and JSON body.
     pub fn get(&self, path: &str) -> (u16, Value) {
         self.request("GET", path, Some(&self.token()), None)
+    }
+
+    /// GET of a file as the administrator, which must be there.
+    pub fn get_bytes(&self, path: &str) -> Vec<u8> {
+        let bearer = format!("Bearer {}", self.token());
+        let answer = ureq::get(format!("{}{path}", self.http)).header("authorization", bearer).call();
+        answer.unwrap().body_mut().read_to_vec().unwrap()
     }
 
     /// POST as the administrator.
@@ -129,10 +157,11 @@ impl Drop for Plane {
     }
 }
 
-fn spawn(dir: &Path, http: &str, mqtt: &str) -> (Child, String, String) {
+fn spawn(dir: &Path, http: &str, mqtt: &str, arguments: &[String]) -> (Child, String, String) {
     let mut process = Command::new(binary("flotilla"))
         .args(["up", "--probation-s", "2", "--http", http, "--mqtt", mqtt, "--dir"])
         .arg(dir)
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())

@@ -1,4 +1,4 @@
-//! The commands that end: enrol, status, predict.
+//! The commands that end: enrol, status, doctor, predict.
 
 use super::{Output, client};
 use crate::clock::Clock;
@@ -7,7 +7,8 @@ use crate::disk::{self, DiskError};
 use crate::enrol::{enrol as enrol_folder, read_claim};
 use crate::folder::Folder;
 use crate::sensors::Sensors;
-use crate::{Error, identity};
+use crate::{Error, doctor, identity};
+use flotilla_protocol::message::Verdict;
 use flotilla_protocol::{DeviceId, ErrorCode, ModelName, limits};
 use http::Method;
 use serde_json::{Value, json};
@@ -111,6 +112,22 @@ fn agent_text(status: &Value) -> String {
     let phase = upgrade["phase"].as_str().filter(|phase| *phase != "idle");
     let phase = phase.map(|phase| format!(", upgrade {phase}")).unwrap_or_default();
     format!("{place}{phase}{}", failure.unwrap_or_default())
+}
+
+pub(super) async fn doctor(dir: &Path, output: Output) -> Result<(), Error> {
+    // Opening a folder that is not there would make it.
+    if !dir.is_dir() {
+        return Err(Error::NotEnrolled { folder: dir.to_owned() });
+    }
+    let diagnosis = doctor::examine(&Folder::open(dir)?).await;
+    match output {
+        Output::Json => println!("{}", json!(diagnosis)),
+        Output::Text => print!("{}", doctor::text(&diagnosis)),
+    }
+    match diagnosis.count(Verdict::Fail) {
+        0 => Ok(()),
+        fails => Err(Error::Sick { fails }),
+    }
 }
 
 pub(super) async fn predict(model: &ModelName, file: &Path, dir: &Path) -> Result<(), Error> {

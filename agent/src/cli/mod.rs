@@ -8,7 +8,7 @@ use crate::daemon::Ended;
 use crate::folder::Folder;
 use crate::probe::{ChildArgs, child_main};
 use crate::upgrade::{self, SelfTestArgs, self_test_main};
-use crate::{Error, daemon};
+use crate::{Error, clock, daemon};
 use clap::{Subcommand, ValueEnum};
 use flotilla_device::launch::EXIT_SWITCH;
 use flotilla_protocol::{DeviceId, ModelName};
@@ -28,6 +28,7 @@ pub const EXIT_CODES: &str = "Exit codes:
   4  refused: claim code, certificate authority, or the server's answer
   5  not reachable: server, or no agent runs on the folder
   6  storage: in use, full, read-only or damaged
+  7  the doctor found what does not work; warnings alone give 0
   10 flotilla-launcher is to start another binary of the agent
 
 Errors are one line: what failed, where, what to do, and a stable code in brackets.";
@@ -74,6 +75,17 @@ enum Command {
     },
     /// Show what the agent on this folder does.
     Status {
+        /// The agent's folder.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Examine the device: certificates, clock, disk, link, models and more, each with what to do.
+    ///
+    /// Changes nothing; works with or without a running agent.
+    Doctor {
         /// The agent's folder.
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
@@ -146,6 +158,7 @@ fn start(command: Command, prefix: ExePrefix) -> Result<Ended, Error> {
                 return run(dir, listen, until_stdin_closes, prefix).await;
             }
             Command::Status { dir, output } => commands::status(&dir, output).await?,
+            Command::Doctor { dir, output } => commands::doctor(&dir, output).await?,
             Command::Predict { model, file, dir } => commands::predict(&model, &file, &dir).await?,
             Command::Config | Command::Probe(_) | Command::SelfTest(_) => {
                 print!("{}", crate::config::DEFAULT);
@@ -174,8 +187,8 @@ async fn run(
     if until_stdin_closes {
         on_stdin_end(shutdown.clone());
     }
-    let launched = upgrade::launched();
-    daemon::run(daemon::Options { folder, config, exe, prefix: prefix.0, launched }, shutdown).await
+    let (launched, wall) = (upgrade::launched(), clock::wall_ms);
+    daemon::run(daemon::Options { folder, config, exe, prefix: prefix.0, launched, wall }, shutdown).await
 }
 
 fn log(config: &Config) -> Result<(), Error> {

@@ -4,12 +4,13 @@ use super::{Daemon, state};
 use crate::folder::DESIRED;
 use crate::identity::store_trust;
 use flotilla_device::desired::{Accepted, accept};
-use flotilla_device::session;
 use flotilla_device::update::{Event, UpdateJournal};
+use flotilla_device::{renewal, session};
 use flotilla_protocol::message::{
     Command, CommandKind, CommandReport, CommandState, Desired, DesiredModel, EventKind, ReplyBody,
     RequestBody, Settings,
 };
+use flotilla_protocol::topic::Down;
 use flotilla_protocol::{Envelope, ErrorCode, ModelName, limits};
 use std::collections::BTreeSet;
 
@@ -54,6 +55,10 @@ impl Daemon {
             Err((code, problem)) => return self.refuse_desired(code, problem),
         };
         self.desired_refusal = None;
+        // It was signed just now, for this connection.
+        let ahead = i128::from(self.clock.wall_ms()) - i128::from(accepted.desired.issued_at_ms);
+        self.clock_ahead_ms = Some(ahead.clamp(i64::MIN.into(), i64::MAX.into()) as i64);
+        self.status_stale = true;
         if accepted.newer || self.desired.is_none() {
             let version = accepted.desired.version;
             let noted = state::Accepted { desired_version: version, proof_ms: self.clock.proof_ms() };
@@ -69,6 +74,8 @@ impl Daemon {
             self.apply();
         }
         self.session(session::Event::DesiredSeen);
+        // An answer to the hello: the pair of this connection works.
+        self.renewal(renewal::Event::Heard(self.link_pair));
     }
 
     /// A refused document changes nothing. The same reason is recorded once until a good document comes.
@@ -77,7 +84,7 @@ impl Daemon {
         if self.desired_refusal.replace(code) == Some(code) {
             return;
         }
-        self.event(EventKind::Failed, Some(code), problem);
+        self.unusable(Down::Desired, code, problem);
         if code == ErrorCode::SignatureInvalid {
             // The control key may have been replaced.
             self.ask_for_trust();
@@ -94,6 +101,7 @@ impl Daemon {
     }
 
     fn apply(&mut self) {
+        self.fetcher.configure(&self.settings());
         let wanted: BTreeSet<ModelName> =
             self.desired.iter().flat_map(|desired| desired.models.keys().cloned()).collect();
         for name in &wanted {
@@ -118,18 +126,24 @@ impl Daemon {
             self.desired.as_ref().map(|d: &Desired| d.commands.clone()).unwrap_or_default();
         let before = self.commands.len();
         self.commands.retain(|done| open.iter().any(|command| command.id == done.id));
-        let new: Vec<Command> =
-            open.into_iter().filter(|c| self.commands.iter().all(|done| done.id != c.id)).collect();
+        let fresh =
+            |c: &Command| !self.examining.contains(&c.id) && self.commands.iter().all(|done| done.id != c.id);
+        let (slow, new): (Vec<Command>, Vec<Command>) =
+            open.into_iter().filter(fresh).partition(|c| c.kind == CommandKind::Diagnostics);
+        // An examination takes its time and changes nothing: it is done when it has ended.
+        for command in slow {
+            self.examine(command.id);
+        }
         if new.is_empty() && self.commands.len() == before {
             return;
         }
-        let done: Vec<CommandReport> =
-            new.iter().map(|c| CommandReport { id: c.id, state: self.outcome(&c.kind) }).collect();
+        let done: Vec<CommandReport> = new
+            .iter()
+            .map(|c| CommandReport { id: c.id, state: self.outcome(&c.kind), diagnosis: None })
+            .collect();
         self.commands.extend(done);
         // Noted down first: a command that brings the agent down must not be done for ever.
-        if let Err(error) = state::store_commands(&self.options.folder, &self.commands) {
-            tracing::error!(%error, "commands cannot be noted down");
-        }
+        self.keep_commands();
         for command in new {
             if let CommandKind::RestartModel { model } = command.kind {
                 self.give(&model, Event::Reload);
@@ -140,7 +154,7 @@ impl Daemon {
     fn outcome(&self, kind: &CommandKind) -> CommandState {
         let failed = |code, detail: String| CommandState::Failed { code, detail };
         match kind {
-            CommandKind::Ping => CommandState::Done,
+            CommandKind::Ping | CommandKind::Diagnostics => CommandState::Done,
             CommandKind::RestartModel { model } if self.models.contains_key(model) => CommandState::Done,
             CommandKind::RestartModel { model } => {
                 failed(ErrorCode::NotFound, format!("there is no model {model} on this device"))
@@ -162,7 +176,7 @@ impl Daemon {
     pub(super) fn on_trust(&mut self, body: ReplyBody) {
         let bytes = match body {
             ReplyBody::Trust(bytes) => bytes,
-            ReplyBody::Ok => return,
+            ReplyBody::Ok | ReplyBody::Certificate { .. } => return,
             ReplyBody::Error { code, detail } => {
                 tracing::debug!(%code, %detail, "no newer trust file");
                 return;

@@ -2,10 +2,11 @@
 
 use super::{Daemon, state};
 use crate::link::{Link, LinkEvent};
+use flotilla_device::renewal;
 use flotilla_device::session::{Effect, Event};
+use flotilla_protocol::codec;
 use flotilla_protocol::message::{Ack, Chunk, Hello, Reply, Reported, Request, RequestBody};
 use flotilla_protocol::topic::{Down, Up};
-use flotilla_protocol::{codec, limits};
 
 impl Daemon {
     /// One step of the session machine.
@@ -15,7 +16,10 @@ impl Daemon {
         for effect in effects {
             match effect {
                 Effect::Connect => self.connect(),
-                Effect::Close => self.drop_link(),
+                Effect::Close => {
+                    self.drop_link();
+                    self.renewal(renewal::Event::Lost { pair: self.link_pair, expired: false });
+                }
                 Effect::Subscribe => {
                     // A connection without room for its first message is lost by its deadline.
                     self.link.as_ref().map(Link::subscribe);
@@ -39,13 +43,16 @@ impl Daemon {
     fn connect(&mut self) {
         self.link_number += 1;
         let (keepalive_s, events) = (self.options.config.keepalive_s, self.link_events.clone());
-        self.link = Some(Link::open(&self.identity, keepalive_s, self.link_number, events));
+        self.link_pair = self.renewal.pair();
+        let tls = self.identity.tls(self.link_pair);
+        self.link = Some(Link::open(&self.identity.names, tls, keepalive_s, self.link_number, events));
     }
 
-    fn drop_link(&mut self) {
+    pub(super) fn drop_link(&mut self) {
         self.link = None;
         self.fetcher.link(None);
         self.trust_questions.clear();
+        self.certificate_question = None;
         self.status_stale = true;
         if let Some(outbox) = &mut self.outbox {
             outbox.disconnected();
@@ -54,6 +61,7 @@ impl Daemon {
 
     pub(super) fn lose_link(&mut self) {
         self.drop_link();
+        self.renewal(renewal::Event::Lost { pair: self.link_pair, expired: false });
         self.session(Event::Lost);
     }
 
@@ -77,10 +85,12 @@ impl Daemon {
                 }
             }
             LinkEvent::Message { down, payload } => self.on_message(down, &payload),
-            LinkEvent::Lost { code, detail } => {
+            LinkEvent::Lost { code, detail, expired } => {
                 tracing::warn!(%code, %detail, "not connected");
                 self.link_problem = Some((code, detail));
-                self.lose_link();
+                self.drop_link();
+                self.renewal(renewal::Event::Lost { pair: self.link_pair, expired });
+                self.session(Event::Lost);
             }
         }
     }
@@ -89,32 +99,29 @@ impl Daemon {
         match down {
             Down::Desired => self.on_desired(payload),
             Down::Chunk => {
-                if let Some(chunk) = self.decode::<Chunk>(payload) {
+                if let Some(chunk) = self.decode::<Chunk>(down, payload) {
                     self.fetcher.chunk(chunk);
                 }
             }
             Down::Reply => {
-                let Some(reply) = self.decode::<Reply>(payload) else { return };
+                let Some(reply) = self.decode::<Reply>(down, payload) else { return };
                 if self.trust_questions.remove(&reply.id) {
                     self.on_trust(reply.body);
+                } else if self.certificate_question == Some(reply.id) {
+                    self.certificate_question = None;
+                    self.on_certificate(reply.body);
                 } else {
                     self.fetcher.refused(reply);
                 }
             }
             Down::Ack => {
-                let Some(ack) = self.decode::<Ack>(payload) else { return };
+                let Some(ack) = self.decode::<Ack>(down, payload) else { return };
                 self.status_stale = true;
                 if let Some(Err(error)) = self.outbox.as_mut().map(|outbox| outbox.ack(&ack)) {
                     self.outbox_failed(&error);
                 }
             }
         }
-    }
-
-    fn decode<T: serde::de::DeserializeOwned>(&self, payload: &[u8]) -> Option<T> {
-        codec::decode(payload, limits::MQTT_PAYLOAD)
-            .inspect_err(|error| tracing::warn!(%error, "a message cannot be read"))
-            .ok()
     }
 
     fn publish(&self, up: Up, payload: Vec<u8>) -> bool {

@@ -4,11 +4,14 @@
 //! A confirmed release serves as soon as it is loaded, with or without a network.
 
 mod desired;
+mod diagnosis;
 mod jobs;
 mod link;
 mod models;
 mod records;
+mod renewal;
 mod state;
+mod unusable;
 mod upgrade;
 mod work;
 
@@ -24,10 +27,12 @@ use crate::link::{Link, LinkEvent, QUEUE};
 use crate::outbox::Store;
 use crate::sensors::Sensors;
 use crate::{Error, api};
+pub(crate) use diagnosis::stored;
 use flotilla_device::launch::Place;
+use flotilla_device::renewal::{Pair, Renewal};
 use flotilla_device::session::{self, Session};
 use flotilla_device::update;
-use flotilla_protocol::message::{CommandReport, Desired, EventKind, EventRecord};
+use flotilla_protocol::message::{CommandReport, Desired, Diagnosis, EventKind, EventRecord};
 use flotilla_protocol::{ErrorCode, ModelName, TrustFile};
 use jobs::Jobs;
 use serde_json::Value;
@@ -37,6 +42,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
+use unusable::Unusable;
+
+/// An address that could not be written down is tried again after so long.
+const ENDPOINT_RETRY_MS: u64 = 5_000;
 
 /// What an agent runs on.
 pub struct Options {
@@ -50,6 +59,8 @@ pub struct Options {
     pub prefix: Vec<String>,
     /// From where the launcher started it, if it did: [`crate::upgrade::launched`].
     pub launched: Option<Place>,
+    /// The device's clock, in milliseconds since 1970.
+    pub wall: fn() -> u64,
 }
 
 /// Why the agent ended.
@@ -67,6 +78,10 @@ enum News {
     Update(ModelName, update::Event),
     /// A model's folder may be empty now.
     Cleared(ModelName),
+    /// An examination has ended, or why it could not.
+    Examined(Result<Diagnosis, String>),
+    /// The outcome of a question for a certificate over HTTPS.
+    Certificate(Result<Option<String>, Error>),
 }
 
 struct Managed {
@@ -94,10 +109,22 @@ struct Daemon {
     link_problem: Option<(ErrorCode, String)>,
     trust_questions: BTreeSet<u64>,
 
+    renewal: Renewal,
+    renewal_tick_ms: Option<u64>,
+    /// The pair with which the link was opened.
+    link_pair: Pair,
+    certificate_question: Option<u64>,
+    renewal_problem: Option<(ErrorCode, String)>,
+
     accepted_version: u64,
     desired: Option<Desired>,
     desired_refusal: Option<ErrorCode>,
+    unusable: Unusable,
     commands: Vec<CommandReport>,
+    /// Commands that wait for the examination that runs.
+    examining: BTreeSet<u64>,
+    /// By how much this clock was ahead of the control plane's when the last desired document came.
+    clock_ahead_ms: Option<i64>,
     models: BTreeMap<ModelName, Managed>,
     upgrade: Option<upgrade::Upgrade>,
     upgrade_news: mpsc::Sender<crate::upgrade::work::News>,
@@ -108,6 +135,8 @@ struct Daemon {
     status: Arc<Mutex<Value>>,
     status_stale: bool,
     endpoint: SocketAddr,
+    /// When its file is to be written, if it is not there yet.
+    endpoint_due_ms: Option<u64>,
 }
 
 /// Runs the agent until `shutdown`.
@@ -115,7 +144,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
     let _lock = options.folder.lock()?;
     let mut damage = state::Damage::new();
     let stored = state::Accepted::read(&options.folder, &mut damage);
-    let clock = Clock::new(stored.proof_ms);
+    let clock = Clock::with_wall(stored.proof_ms, options.wall);
     let identity = identity::read(&options.folder, &clock)?;
     let trust = identity::trust(&options.folder, &identity.names.project)?;
     clock.observe_signed(trust.issued_at_ms);
@@ -130,7 +159,6 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
     let shown = Arc::clone(&status);
     let show: api::Status = Arc::new(move || shown.lock().unwrap_or_else(PoisonError::into_inner).clone());
     let serving = api::serve(listener, Arc::clone(&host), show, shutdown.child_token());
-    options.folder.disk().replace(ENDPOINT.as_ref(), format!("{endpoint}\n").as_bytes())?;
     tracing::info!(device = %identity.names.device, project = %identity.names.project, %endpoint, "the agent runs");
 
     let (news, mut news_in) = mpsc::channel(64);
@@ -138,6 +166,11 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
     let (link_events, mut link_in) = mpsc::channel(QUEUE);
     let fetcher = Fetcher::new(clock.clone());
     let mut daemon = Daemon {
+        renewal: renewal::machine(&identity),
+        renewal_tick_ms: Some(0),
+        link_pair: Pair::Present,
+        certificate_question: None,
+        renewal_problem: None,
         session: Session::new(state::counter(&options.folder, &clock, &mut damage)),
         accepted_version: stored.desired_version,
         commands: state::commands(&options.folder, &mut damage),
@@ -158,6 +191,9 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
         trust_questions: BTreeSet::new(),
         desired: None,
         desired_refusal: None,
+        unusable: Unusable::default(),
+        examining: BTreeSet::new(),
+        clock_ahead_ms: None,
         models: BTreeMap::new(),
         upgrade: None,
         upgrade_news,
@@ -167,7 +203,9 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
         status,
         status_stale: true,
         endpoint,
+        endpoint_due_ms: Some(0),
     };
+    daemon.announce();
     daemon.boot(damage);
     loop {
         daemon.on_time();
@@ -197,6 +235,17 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
 }
 
 impl Daemon {
+    /// Writes down where the local endpoint listens. A disk that takes nothing is no reason not to serve: it is tried
+    /// again.
+    fn announce(&mut self) {
+        let written =
+            self.options.folder.disk().replace(ENDPOINT.as_ref(), format!("{}\n", self.endpoint).as_bytes());
+        self.endpoint_due_ms = written.err().map(|error| {
+            tracing::warn!(%error, "the endpoint's address cannot be written down yet");
+            self.clock.now_ms() + ENDPOINT_RETRY_MS
+        });
+    }
+
     /// Everything that needs no network: records, models, the stored desired document.
     fn boot(&mut self, damage: state::Damage) {
         match Store::open(&self.options.folder) {
@@ -227,6 +276,8 @@ impl Daemon {
         match news {
             News::Update(model, event) => self.give(&model, event),
             News::Cleared(model) => self.forget_if_gone(&model),
+            News::Examined(examined) => self.on_examined(examined),
+            News::Certificate(outcome) => self.on_renewed(outcome),
         }
     }
 
@@ -235,6 +286,10 @@ impl Daemon {
         if self.session_tick_ms.is_some_and(|at| now_ms >= at) {
             self.session_tick_ms = None;
             self.session(session::Event::Tick);
+        }
+        if self.renewal_tick_ms.is_some_and(|at| now_ms >= at) {
+            self.renewal_tick_ms = None;
+            self.renewal(flotilla_device::renewal::Event::Tick);
         }
         let due = |(name, model): (&ModelName, &Managed)| {
             model.tick_ms.is_some_and(|at| now_ms >= at).then(|| name.clone())
@@ -245,12 +300,22 @@ impl Daemon {
         }
         self.tick_upgrade(now_ms);
         self.sample_if_due(now_ms);
+        if self.endpoint_due_ms.is_some_and(|at| now_ms >= at) {
+            self.announce();
+        }
     }
 
     fn due_ms(&self) -> u64 {
         let ticks = self.models.values().filter_map(|model| model.tick_ms);
         let outbox = self.outbox.as_ref().filter(|_| self.session.is_up()).and_then(Store::due_ms);
-        let others = [self.session_tick_ms, outbox, self.upgrade_due_ms(), Some(self.sample_due_ms)];
+        let others = [
+            self.session_tick_ms,
+            self.renewal_tick_ms,
+            outbox,
+            self.upgrade_due_ms(),
+            Some(self.sample_due_ms),
+            self.endpoint_due_ms,
+        ];
         ticks.chain(others.into_iter().flatten()).min().unwrap_or(u64::MAX / 2)
     }
 

@@ -1,7 +1,6 @@
 //! Telemetry, events, and the document of the local endpoint's `/status`.
 
 use super::Daemon;
-use crate::clock::wall_ms;
 use crate::outbox::Unusable;
 use crate::sensors::rss_bytes;
 use flotilla_protocol::message::{EventKind, EventRecord, RecordBody};
@@ -37,7 +36,7 @@ impl Daemon {
         self.status_stale = true;
         match &mut self.outbox {
             Some(outbox) => {
-                if let Err(error) = outbox.append(wall_ms(), body) {
+                if let Err(error) = outbox.append(self.clock.wall_ms(), body) {
                     self.outbox_failed(&error);
                 }
             }
@@ -114,11 +113,15 @@ impl Daemon {
             "broker": self.identity.names.mqtt,
             "connected": self.session.is_up(),
             "connection_problem": problem,
+            "clock_ahead_ms": self.clock_ahead_ms,
+            "certificate": self.certificate_status(),
             "desired_version": self.accepted_version,
             "trust_version": self.trust.version,
             "models": models,
             "serving": serving,
             "records_waiting": self.outbox.as_ref().map(|outbox| outbox.waiting()),
+            "records_made": self.outbox.as_ref().map(|outbox| outbox.made()),
+            "records_dropped": self.outbox.as_ref().map(|outbox| outbox.dropped()),
             "records_lost": self.records_lost,
             "rss_bytes": rss_bytes(),
             "pid": std::process::id(),

@@ -47,10 +47,16 @@ impl Desk {
     }
 
     pub(super) fn board(&self) -> Result<Board, Fault> {
+        self.board_beside(self.fetcher.rooms().promised_bytes())
+    }
+
+    /// The board, with so many bytes of its disk promised to other downloads.
+    fn board_beside(&self, promised_bytes: u64) -> Result<Board, Fault> {
+        let free_bytes = self.folder.free_bytes().map_err(disk_fault)?;
         Ok(Board {
             name: self.config.board.clone(),
             model_bytes: self.config.model_bytes,
-            disk_free_bytes: self.folder.free_bytes().map_err(disk_fault)?,
+            disk_free_bytes: free_bytes.saturating_sub(promised_bytes),
             disk_reserve_bytes: self.config.disk_reserve_bytes,
             memory_bytes: self.memory_bytes,
         })
@@ -108,9 +114,11 @@ async fn release_facts(
         Some(envelope) => (envelope, true),
         None => (desk.fetcher.document(release, bytes as usize, cancel).await?, false),
     };
-    let (now_ms, board) = (desk.clock.trusted_ms(), desk.board()?);
-    let present = |manifest: &_| slot.present_bytes(manifest);
-    let manifest = examine(&envelope, release, &desk.model, &desk.trust, now_ms, &board, present)?;
+    let board = desk.board()?;
+    let manifest = desk.clock.examine(|now_ms| {
+        let present = |manifest: &_| slot.present_bytes(manifest);
+        examine(&envelope, release, &desk.model, &desk.trust, now_ms, &board, present)
+    })?;
     if !stored {
         slot.put_envelope(&envelope)?;
     }
@@ -128,7 +136,8 @@ pub(super) async fn fetch_files(
     slot: SlotName,
     release: Digest,
 ) {
-    let result = match files(&desk, &cancel, ticket, &desk.slot(slot), release).await {
+    let (place, other) = (desk.slot(slot), desk.slot(slot.other()));
+    let result = match files(&desk, &cancel, ticket, &place, other, release).await {
         Ok(()) => Ok(()),
         Err(Stopped::Fault(fault)) => Err(fault),
         Err(Stopped::Cancelled) => return,
@@ -141,6 +150,7 @@ async fn files(
     cancel: &CancellationToken,
     ticket: u64,
     slot: &Slot,
+    other: Slot,
     release: Digest,
 ) -> Result<(), Stopped> {
     let place = slot.clone();
@@ -151,6 +161,17 @@ async fn files(
         Ok((manifest, download))
     })
     .await?;
+    let _room = desk.fetcher.rooms().promise(slot, &manifest, |promised| desk.board_beside(promised))?;
+    let place = slot.clone();
+    let (manifest, mut download, reused) = blocking(move || {
+        let reused = place.reuse(&manifest, &[&other, &place], &mut download)?;
+        Ok((manifest, download, reused))
+    })
+    .await?;
+    if reused > 0 {
+        tracing::info!(model = %desk.model, bytes = reused, "copied from what was on the device already");
+        desk.tell(Event::FilesReused { ticket, bytes: reused }).await;
+    }
     let mut progress = |bytes_done| {
         // A figure that finds no room is followed by a later one.
         let event = Event::FileProgress { ticket, bytes_done };

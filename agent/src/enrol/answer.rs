@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use flotilla_device::Fault;
 use flotilla_protocol::enrol::{ClaimCode, EnrolAnswer};
-use flotilla_protocol::{Digest, Envelope, ErrorCode, TrustFile};
+use flotilla_protocol::{Digest, Envelope, ErrorCode, TrustFile, limits};
 use rcgen::{KeyPair, PublicKeyData};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
@@ -45,9 +45,13 @@ pub(super) fn check(
     if tls::key_digest(&ca) != Some(claim.ca) {
         return Err(no(ErrorCode::CaMismatch, "it brings another CA than the claim code names"));
     }
-    let names =
-        Names { project: answer.project.clone(), device: answer.device.clone(), mqtt: answer.mqtt.clone() };
-    check_certificate(answer, ca, key, &names, trusted_now_ms)?;
+    let names = Names {
+        project: answer.project.clone(),
+        device: answer.device.clone(),
+        mqtt: answer.mqtt.clone(),
+        server: Some(claim.server.clone()),
+    };
+    check_certificate(&answer.certificate_pem, ca, key, &names, trusted_now_ms)?;
     let trust = check_trust(answer, claim)?;
     if split_address(&names.mqtt).is_none() {
         return Err(no(ErrorCode::Malformed, "the broker's address is not HOST:PORT"));
@@ -55,8 +59,9 @@ pub(super) fn check(
     Ok(Checked { names, trust })
 }
 
-fn check_certificate(
-    answer: &EnrolAnswer,
+/// Whether a chain is a certificate over our key, by that CA, for the device of these names.
+pub(crate) fn check_certificate(
+    chain_pem: &str,
     ca: CertificateDer<'static>,
     key: &KeyPair,
     names: &Names,
@@ -65,7 +70,10 @@ fn check_certificate(
     let malformed =
         |what: String| no(ErrorCode::Malformed, format!("the certificate cannot be used: {what}"));
     let refused = |what: String| no(ErrorCode::Tls, format!("the certificate is not acceptable: {what}"));
-    let chain = CertificateDer::pem_slice_iter(answer.certificate_pem.as_bytes())
+    if chain_pem.len() > limits::CERTIFICATE {
+        return Err(malformed(format!("it has more than {} bytes", limits::CERTIFICATE)));
+    }
+    let chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| malformed(e.to_string()))?;
     let (own, intermediates) = chain.split_first().ok_or_else(|| malformed("there is none".to_owned()))?;

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use flotilla_protocol::enrol::ClaimSecret;
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::trust::KeySet;
-use flotilla_protocol::{Digest, Envelope, EnvelopeKind, TrustFile};
+use flotilla_protocol::{Digest, Envelope, EnvelopeKind, ErrorCode, TrustFile};
 use rcgen::{
     BasicConstraints, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyUsagePurpose, PublicKeyData, SanType,
@@ -60,6 +60,11 @@ impl Ca {
 }
 
 fn trust(ca: Digest, project: &str) -> String {
+    trust_signed(ca, project, &SigningKey::from_seed(&[1; 32]))
+}
+
+/// A trust file that names the usual release key, signed by these.
+fn trust_signed_by(ca: Digest, project: &str, by: &[&SigningKey]) -> String {
     let key = SigningKey::from_seed(&[1; 32]);
     let file = TrustFile {
         version: 1,
@@ -70,7 +75,11 @@ fn trust(ca: Digest, project: &str) -> String {
         min_release: BTreeMap::new(),
         issued_at_ms: 1,
     };
-    STANDARD.encode(Envelope::seal(EnvelopeKind::Trust, &file, &[&key]).to_bytes())
+    STANDARD.encode(Envelope::seal(EnvelopeKind::Trust, &file, by).to_bytes())
+}
+
+fn trust_signed(ca: Digest, project: &str, by: &SigningKey) -> String {
+    trust_signed_by(ca, project, &[by])
 }
 
 fn good_answer(ca: &Ca, request: &EnrolRequest) -> EnrolAnswer {
@@ -234,6 +243,9 @@ async fn answers_that_do_not_fit_are_refused_as_a_whole() {
     let strangers_csr = CertificateParams::default().serialize_request(&stranger).unwrap().pem().unwrap();
     let bench = Bench::new();
     let strangers = bench.ca.device(&strangers_csr, "flotilla:default/gate-7");
+    let forged = trust_signed(bench.ca.hash(), "default", &SigningKey::from_seed(&[77; 32]));
+    let unsigned = trust_signed_by(bench.ca.hash(), "default", &[]);
+    let enough = "x".repeat(limits::CERTIFICATE + 1);
 
     type Change = Box<dyn Fn(&mut EnrolAnswer) + Send + Sync>;
     let cases: Vec<(&str, ErrorCode, Change)> = vec![
@@ -250,6 +262,17 @@ async fn answers_that_do_not_fit_are_refused_as_a_whole() {
             ErrorCode::CaMismatch,
             Box::new(move |a| a.trust = trust(other_hash, "default")),
         ),
+        (
+            "trust signed by other keys",
+            ErrorCode::SignatureInvalid,
+            Box::new(move |a| a.trust = forged.clone()),
+        ),
+        (
+            "trust signed by nobody",
+            ErrorCode::SignatureInvalid,
+            Box::new(move |a| a.trust = unsigned.clone()),
+        ),
+        ("far too many certificates", ErrorCode::Malformed, Box::new(move |a| a.certificate_pem += &enough)),
         ("broken trust", ErrorCode::Malformed, Box::new(|a| a.trust = "AAAA".into())),
         ("no broker", ErrorCode::Malformed, Box::new(|a| a.mqtt = "nowhere".into())),
     ];
@@ -266,15 +289,32 @@ async fn answers_that_do_not_fit_are_refused_as_a_whole() {
 }
 
 #[tokio::test]
-async fn what_the_server_refuses_is_said_with_its_code() {
+async fn a_certificate_of_another_ca_is_refused_whatever_it_names() {
     let bench = Bench::new();
-    let problem = r#"{"type":"about:blank","code":"claim_used","detail":"this code was used"}"#;
-    let answering: Answering = Box::new(move |_, _| (409, problem.to_owned()));
+    let answering: Answering = Box::new(move |ca, request| {
+        let other = Ca::new();
+        let mut answer = good_answer(ca, request);
+        answer.certificate_pem = other.device(&request.csr_pem, "flotilla:default/gate-7");
+        (200, serde_json::to_string(&answer).unwrap())
+    });
     let server = Server::start(bench.ca.clone(), Some(bench.ca.der.clone()), answering).await;
     let error = bench.enrol(&server).await.unwrap_err();
-    assert_eq!(error.code(), ErrorCode::ClaimUsed);
-    assert!(error.to_string().contains("this code was used"), "{error}");
+    assert_eq!(error.code(), ErrorCode::Tls, "{error}");
     bench.check_nothing_stored();
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_is_said_with_its_code() {
+    let bench = Bench::new();
+    for code in [ErrorCode::ClaimUsed, ErrorCode::ClaimExpired, ErrorCode::ClaimInvalid] {
+        let problem = format!(r#"{{"type":"about:blank","code":"{code}","detail":"this code is {code}"}}"#);
+        let answering: Answering = Box::new(move |_, _| (403, problem.clone()));
+        let server = Server::start(bench.ca.clone(), Some(bench.ca.der.clone()), answering).await;
+        let error = bench.enrol(&server).await.unwrap_err();
+        assert_eq!(error.code(), code);
+        assert!(error.to_string().contains(&format!("this code is {code}")), "{error}");
+        bench.check_nothing_stored();
+    }
 }
 
 #[tokio::test]

@@ -21,6 +21,9 @@ pub struct ChildArgs {
     /// Private memory that this process may take, in bytes; 0 for no bound.
     #[arg(long, default_value_t = 0)]
     pub memory_bytes: u64,
+    /// End when standard input does: with the parent, however that ends.
+    #[arg(long)]
+    pub until_stdin_closes: bool,
 }
 
 /// Probes the candidate in a slot. To be called first in a process that does nothing else.
@@ -43,7 +46,33 @@ pub(crate) fn answer(result: Result<ProbeReport, ProbeFailure>) -> ExitCode {
     if written.is_ok() { code } else { ExitCode::FAILURE }
 }
 
+/// Bytes of stack for a thread that does nothing but read: the memory bound counts it.
+const WATCH_STACK: usize = 64 * limits::KIB;
+
+/// Ends this process when the parent's end of the pipe is closed, which the system does for a parent that was killed.
+/// A probe that nobody waits for would take the time and memory of the next one.
+pub(crate) fn end_with_parent() -> Result<(), ProbeFailure> {
+    let watch = || {
+        let mut byte = [0];
+        loop {
+            match io::stdin().read(&mut byte) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Ok(1..) => {}
+                Ok(0) | Err(_) => std::process::exit(1),
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .stack_size(WATCH_STACK)
+        .spawn(watch)
+        .map(drop)
+        .map_err(|e| failure(ErrorCode::Internal, format!("the parent cannot be watched: {e}")))
+}
+
 fn probe(args: &ChildArgs) -> Result<ProbeReport, ProbeFailure> {
+    if args.until_stdin_closes {
+        end_with_parent()?;
+    }
     limit_memory(args.memory_bytes)?;
     let manifest = manifest(&args.dir)?;
     let bundle = Bundle::open(args.dir.join(FILES_FOLDER), manifest).map_err(refused)?;

@@ -86,7 +86,7 @@ impl ProbeError {
 }
 
 /// Probes the candidate in `slot` with the child `exe prefix… probe`, which must call
-/// [`super::child_main`]. The child does not outlive the returned future.
+/// [`super::child_main`]. The child outlives neither the returned future nor this process.
 pub async fn run(
     exe: &Path,
     args_prefix: &[String],
@@ -120,19 +120,22 @@ pub async fn version(exe: &Path, timeout: Duration) -> Result<String, ProbeError
 }
 
 async fn hear(mut command: Command, limits: ProbeLimits) -> Result<Words, ProbeError> {
-    command.arg(format!("--memory-bytes={}", limits.memory_bytes));
+    command.arg(format!("--memory-bytes={}", limits.memory_bytes)).arg("--until-stdin-closes");
     listen_for(command, limits.timeout).await
 }
 
 /// Runs a child to its end, or to the end of its time.
 async fn listen_for(mut command: Command, timeout: Duration) -> Result<Words, ProbeError> {
     let mut child = command
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .map_err(ProbeError::Spawn)?;
+    // Held open, or waiting would close it. When this process ends, killed or not, the system closes it, and the child
+    // ends with it.
+    let _lifeline = child.stdin.take();
     let ended = tokio::time::timeout(timeout, listen(&mut child)).await;
     let stopped = match &ended {
         Ok(Ok(_)) => Ok(()),

@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::folder::{AGENT_JOURNAL, Folder, MODELS, OUTBOX};
 use crate::launcher::file::LaunchFile;
-use crate::probe::{ProbeFailure, answer, limit_memory, peak_rss_bytes};
+use crate::probe::{ProbeFailure, answer, end_with_parent, limit_memory, peak_rss_bytes};
 use crate::{Error, daemon, disk, identity};
 use flotilla_device::update::UpdateJournal;
 use flotilla_protocol::message::ProbeReport;
@@ -27,6 +27,9 @@ pub struct SelfTestArgs {
     /// Private memory that this process may take, in bytes; 0 for no bound.
     #[arg(long, default_value_t = 0)]
     pub memory_bytes: u64,
+    /// End when standard input does: with the parent, however that ends.
+    #[arg(long)]
+    pub until_stdin_closes: bool,
 }
 
 /// Tries everything. To be called first in a process that does nothing else. What was tried is in the report's number
@@ -37,6 +40,9 @@ pub fn self_test_main(args: &SelfTestArgs) -> ExitCode {
 
 fn self_test(args: &SelfTestArgs) -> Result<ProbeReport, ProbeFailure> {
     let started = Instant::now();
+    if args.until_stdin_closes {
+        end_with_parent()?;
+    }
     limit_memory(args.memory_bytes)?;
     let folder = Folder::open(&args.dir).map_err(|e| failure(e.code(), e.to_string()))?;
     let vectors = try_all(&folder)?;

@@ -61,10 +61,16 @@ impl Desk {
     }
 
     fn board(&self) -> Result<Board, Fault> {
+        self.board_beside(self.fetcher.rooms().promised_bytes())
+    }
+
+    /// The board, with so many bytes of its disk promised to other downloads.
+    fn board_beside(&self, promised_bytes: u64) -> Result<Board, Fault> {
+        let free_bytes = self.folder.free_bytes().map_err(disk_fault)?;
         Ok(Board {
             name: self.config.board.clone(),
             model_bytes: BINARY,
-            disk_free_bytes: self.folder.free_bytes().map_err(disk_fault)?,
+            disk_free_bytes: free_bytes.saturating_sub(promised_bytes),
             disk_reserve_bytes: self.config.disk_reserve_bytes,
             memory_bytes: self.memory_bytes,
         })
@@ -113,6 +119,9 @@ async fn release_facts(
     release: Digest,
     bytes: u32,
 ) -> Result<ReleaseFacts, Stopped> {
+    if cancel.is_cancelled() {
+        return Err(Stopped::Cancelled);
+    }
     if bytes as usize > limits::ENVELOPE {
         let detail = format!("its document has {bytes} bytes; {} are possible", limits::ENVELOPE);
         return Err(Fault::lasting(ErrorCode::TooLarge, detail).into());
@@ -123,9 +132,11 @@ async fn release_facts(
         Some(envelope) => (envelope, true),
         None => (desk.fetcher.document(release, bytes as usize, cancel).await?, false),
     };
-    let (now_ms, board) = (desk.clock.trusted_ms(), desk.board()?);
-    let present = |manifest: &_| place.present_bytes(manifest);
-    let manifest = examine_agent(&envelope, release, &desk.trust, now_ms, &board, PLATFORM, present)?;
+    let board = desk.board()?;
+    let manifest = desk.clock.examine(|now_ms| {
+        let present = |manifest: &_| place.present_bytes(manifest);
+        examine_agent(&envelope, release, &desk.trust, now_ms, &board, PLATFORM, present)
+    })?;
     if !stored {
         place.put_envelope(&envelope)?;
     }
@@ -143,7 +154,8 @@ pub(crate) async fn fetch_files(
     place: SlotName,
     release: Digest,
 ) {
-    let result = match files(&desk, &cancel, ticket, slot(&desk.folder, place), release).await {
+    let (place, other) = (slot(&desk.folder, place), slot(&desk.folder, place.other()));
+    let result = match files(&desk, &cancel, ticket, &place, other, release).await {
         Ok(()) => Ok(()),
         Err(Stopped::Fault(fault)) => Err(fault),
         Err(Stopped::Cancelled) => return,
@@ -155,17 +167,30 @@ async fn files(
     desk: &Desk,
     cancel: &CancellationToken,
     ticket: u64,
-    place: Slot,
+    place: &Slot,
+    other: Slot,
     release: Digest,
 ) -> Result<(), Stopped> {
-    let (part, _) = desk.part(&place, release)?;
+    let (part, _) = desk.part(place, release)?;
     let (resumed, wanted) = (place.clone(), part.clone());
-    let mut download = blocking(move || {
+    let download = blocking(move || {
         let mut download = Download::files(&wanted.files);
         resumed.resume(&wanted, &mut download)?;
         Ok(download)
     })
     .await?;
+    let _room = desk.fetcher.rooms().promise(place, &part, |promised| desk.board_beside(promised))?;
+    let target = place.clone();
+    let (part, mut download, reused) = blocking(move || {
+        let mut download = download;
+        let reused = target.reuse(&part, &[&other, &target], &mut download)?;
+        Ok((part, download, reused))
+    })
+    .await?;
+    if reused > 0 {
+        tracing::info!(bytes = reused, "copied from what was on the device already");
+        desk.tell(Event::FilesReused { ticket, bytes: reused }).await;
+    }
     let mut progress = |bytes_done| {
         // A figure that finds no room is followed by a later one.
         let _ = desk.news.try_send(News::Update(Event::FileProgress { ticket, bytes_done }));

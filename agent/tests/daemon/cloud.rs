@@ -2,13 +2,13 @@
 
 use bytes::BytesMut;
 use flotilla_protocol::message::{
-    Ack, Chunk, Command, Desired, DesiredModel, EventKind, EventRecord, Fetch, Hello, Record, RecordBody,
-    Reply, ReplyBody, Reported, Request, RequestBody, Settings, TelemetryBatch,
+    Ack, Chunk, Command, Desired, DesiredModel, Epoch, EventKind, EventRecord, Fetch, Hello, Record,
+    RecordBody, Reply, ReplyBody, Reported, Request, RequestBody, Settings, Stream, TelemetryBatch,
 };
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::topic::{Channel, Down, Topic, Up};
 use flotilla_protocol::trust::KeySet;
-use flotilla_protocol::{Digest, Envelope, EnvelopeKind, ModelName, TrustFile, codec, limits};
+use flotilla_protocol::{Digest, Envelope, EnvelopeKind, ErrorCode, ModelName, TrustFile, codec, limits};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData, SanType,
@@ -17,14 +17,15 @@ use rumqttc::{ConnAck, ConnectReturnCode, Packet, PubAck, Publish, QoS, SubAck, 
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 const PACKET: usize = limits::MQTT_PAYLOAD + 4 * limits::KIB;
 /// How long a test waits for what must happen. It bounds a broken run and measures nothing.
@@ -43,18 +44,34 @@ pub(crate) fn control_key() -> SigningKey {
 pub(crate) struct State {
     pub(crate) objects: BTreeMap<Digest, Vec<u8>>,
     pub(crate) desired: Option<Vec<u8>>,
+    /// The trust file that is given out next, once; later ones wait behind it.
     pub(crate) trust: Option<Vec<u8>>,
+    pub(crate) later_trust: VecDeque<Vec<u8>>,
     pub(crate) hellos: Vec<Hello>,
+    pub(crate) certificate_requests: Vec<String>,
     pub(crate) reported: Option<Reported>,
     pub(crate) records: Vec<Record>,
+    /// Each record once, as an idempotent cloud keeps it.
+    pub(crate) kept: BTreeMap<(Epoch, Stream, u64), Record>,
+    /// Numbers that came with two contents.
+    pub(crate) conflicts: u64,
+    /// Batches of records, in the order in which they were published.
+    pub(crate) batches: Vec<TelemetryBatch>,
+    /// Acknowledgements of this stream are held back.
+    pub(crate) hold: Option<Stream>,
+    held: Vec<Ack>,
     /// Chunks that were asked for, by file.
     pub(crate) asked: BTreeMap<Digest, Vec<u64>>,
-    /// Chunks that go out changed before right ones do.
-    pub(crate) spoil: u32,
+    /// Chunks of a content that go out with one byte changed before right ones do.
+    pub(crate) spoil: BTreeMap<Digest, u32>,
+    /// Chunks that went out changed: content and offset.
+    pub(crate) spoiled: Vec<(Digest, u64)>,
     /// Chunks that still go out; then fetches are not answered.
     pub(crate) budget: Option<u32>,
     /// Whether records are acknowledged.
     pub(crate) deaf: bool,
+    /// Whether the device may not connect.
+    pub(crate) shut_out: bool,
     outgoing: Option<mpsc::UnboundedSender<(Down, Vec<u8>)>>,
 }
 
@@ -68,6 +85,8 @@ pub(crate) struct Cloud {
     changed: watch::Sender<u64>,
     task: Option<JoinHandle<()>>,
     version: u64,
+    /// When documents say that they were signed, in milliseconds since 1970.
+    pub(crate) issued_at_ms: u64,
     pub(crate) settings: Settings,
     pub(crate) models: BTreeMap<ModelName, DesiredModel>,
     pub(crate) commands: Vec<Command>,
@@ -91,6 +110,7 @@ impl Cloud {
             changed: watch::Sender::new(0),
             task: None,
             version: 0,
+            issued_at_ms: 1,
             settings: Settings { probation_s: 0, ..Settings::default() },
             models: BTreeMap::new(),
             commands: Vec::new(),
@@ -98,6 +118,13 @@ impl Cloud {
         };
         cloud.listen("127.0.0.1:0").await;
         cloud
+    }
+
+    /// Stands where another control plane stood.
+    pub(crate) async fn take_the_place_of(&mut self, other: &Self) {
+        self.stop().await;
+        let address = other.address.clone();
+        self.listen(&address).await;
     }
 
     async fn listen(&mut self, address: &str) {
@@ -123,11 +150,15 @@ impl Cloud {
         self.address = listener.local_addr().unwrap().to_string();
         let (state, changed) = (Arc::clone(&self.state), self.changed.clone());
         self.task = Some(tokio::spawn(async move {
+            // They end with this task.
+            let mut sessions = JoinSet::new();
             loop {
                 let Ok((tcp, _)) = listener.accept().await else { return };
-                let Ok(stream) = acceptor.accept(tcp).await else { continue };
-                let _ = session(stream, &state, &changed).await;
-                lock(&state).outgoing = None;
+                let (acceptor, state, changed) = (acceptor.clone(), Arc::clone(&state), changed.clone());
+                sessions.spawn(async move {
+                    let Ok(stream) = acceptor.accept(tcp).await else { return };
+                    let _ = session(stream, &state, &changed).await;
+                });
             }
         }));
     }
@@ -141,6 +172,12 @@ impl Cloud {
         self.state().outgoing = None;
     }
 
+    /// Takes the address of one that went away.
+    pub(crate) async fn impersonate(&mut self, other: &Cloud) {
+        self.stop().await;
+        self.listen(&other.address).await;
+    }
+
     /// Comes back at the same address.
     pub(crate) async fn resume(&mut self) {
         let address = self.address.clone();
@@ -149,6 +186,11 @@ impl Cloud {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    /// The root CA, PEM.
+    pub(crate) fn root_pem(&self) -> &str {
+        &self.root_pem
     }
 
     fn ca_hash(&self) -> Digest {
@@ -174,14 +216,26 @@ impl Cloud {
 
     /// Puts an identity into a folder as enrolment does.
     pub(crate) fn admit(&self, folder: &Path) {
+        self.admit_until(folder, Duration::from_secs(365 * 24 * 3_600));
+    }
+
+    /// The same with a certificate that ends so long from now; 0 for one that ended yesterday.
+    pub(crate) fn admit_until(&self, folder: &Path, left: Duration) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
+        let day = Duration::from_secs(24 * 3_600);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let at = |since: Duration| rcgen::date_time_ymd(1970, 1, 1) + since;
+        (params.not_before, params.not_after) =
+            (at(now - 2 * day), at(if left.is_zero() { now - day } else { now + left }));
         params.subject_alt_names = vec![SanType::URI("flotilla:default/gate-7".try_into().unwrap())];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&key, &self.root).unwrap();
         let identity = folder.join("identity");
         std::fs::create_dir_all(&identity).unwrap();
         std::fs::write(identity.join("key.pem"), key.serialize_pem()).unwrap();
+        let private = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(identity.join("key.pem"), private).unwrap();
         std::fs::write(identity.join("cert.pem"), certificate.pem()).unwrap();
         std::fs::write(identity.join("ca.pem"), &self.root_pem).unwrap();
         let names = serde_json::json!({ "project": "default", "device": "gate-7", "mqtt": self.address });
@@ -204,7 +258,7 @@ impl Cloud {
             project: "default".parse().unwrap(),
             device: "gate-7".parse().unwrap(),
             version,
-            issued_at_ms: 1,
+            issued_at_ms: self.issued_at_ms,
             models: self.models.clone(),
             settings: self.settings.clone(),
             commands: self.commands.clone(),
@@ -216,9 +270,24 @@ impl Cloud {
     pub(crate) fn send_desired(&self, bytes: Vec<u8>) {
         let mut state = self.state();
         if let Some(out) = &state.outgoing {
-            out.send((Down::Desired, bytes.clone())).unwrap();
+            // A device that went away this moment gets it after its next hello.
+            let _ = out.send((Down::Desired, bytes.clone()));
         }
         state.desired = Some(bytes);
+    }
+
+    /// Sends any bytes on any of the device's topics.
+    pub(crate) fn send(&self, down: Down, payload: Vec<u8>) {
+        self.state().outgoing.as_ref().expect("the device is there").send((down, payload)).unwrap();
+    }
+
+    /// Sends what was held back, and holds nothing back any more.
+    pub(crate) fn release(&self) {
+        let mut state = self.state();
+        state.hold = None;
+        for ack in std::mem::take(&mut state.held) {
+            state.outgoing.as_ref().unwrap().send((Down::Ack, codec::encode(&ack))).unwrap();
+        }
     }
 
     pub(crate) fn put(&self, bytes: Vec<u8>) -> Digest {
@@ -270,21 +339,41 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap()
 }
 
+/// One connection. A later one of the same device ends it, as a broker does.
 async fn session(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     state: &Mutex<State>,
     changed: &watch::Sender<u64>,
 ) -> std::io::Result<()> {
-    let (outgoing, mut sends) = mpsc::unbounded_channel();
-    lock(state).outgoing = Some(outgoing);
+    let (outgoing, sends) = mpsc::unbounded_channel();
+    let own = outgoing.downgrade();
+    let ended = converse(stream, state, changed, Some(outgoing), sends).await;
+    if own.upgrade().is_some() {
+        lock(state).outgoing = None;
+    }
+    ended
+}
+
+async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    state: &Mutex<State>,
+    changed: &watch::Sender<u64>,
+    mut outgoing: Option<mpsc::UnboundedSender<(Down, Vec<u8>)>>,
+    mut sends: mpsc::UnboundedReceiver<(Down, Vec<u8>)>,
+) -> std::io::Result<()> {
     let (mut incoming, mut number) = (BytesMut::new(), 0u16);
     loop {
         let mut answers = BytesMut::new();
         while let Ok(packet) = Packet::read(&mut incoming, PACKET) {
             match packet {
                 Packet::Connect(connect) => {
-                    assert_eq!(connect.client_id, "gate-7");
-                    ConnAck::new(ConnectReturnCode::Success, false).write(&mut answers).unwrap();
+                    let mut state = lock(state);
+                    let code = match state.shut_out || connect.client_id != "gate-7" {
+                        true => ConnectReturnCode::NotAuthorized,
+                        false => ConnectReturnCode::Success,
+                    };
+                    ConnAck::new(code, false).write(&mut answers).unwrap();
+                    state.outgoing = outgoing.take();
                 }
                 Packet::Subscribe(subscribe) => {
                     let codes = vec![SubscribeReasonCode::Success(QoS::AtLeastOnce); subscribe.filters.len()];
@@ -310,7 +399,8 @@ async fn session(
                     return Ok(());
                 }
             }
-            Some((down, payload)) = sends.recv() => {
+            sent = sends.recv() => {
+                let Some((down, payload)) = sent else { return Ok(()) };
                 number = number.checked_add(1).unwrap_or(1);
                 let topic = Topic::down(&"default".parse().unwrap(), &"gate-7".parse().unwrap(), down);
                 let mut publish = Publish::new(topic.to_string(), QoS::AtLeastOnce, payload);
@@ -339,9 +429,17 @@ fn take(publish: &Publish, state: &Mutex<State>) {
             let batch: TelemetryBatch = codec::decode(payload, PACKET).unwrap();
             batch.check().unwrap();
             let up_to = batch.records.last().map_or(0, |record| record.seq);
-            state.records.extend(batch.records);
-            if !state.deaf {
-                let ack = Ack { epoch: batch.epoch, stream: batch.stream, up_to };
+            for record in &batch.records {
+                let key = (batch.epoch, batch.stream, record.seq);
+                let first = state.kept.entry(key).or_insert_with(|| record.clone()) == record;
+                state.conflicts += u64::from(!first);
+            }
+            let ack = Ack { epoch: batch.epoch, stream: batch.stream, up_to };
+            state.records.extend(batch.records.iter().cloned());
+            state.batches.push(batch);
+            if state.hold == Some(ack.stream) {
+                state.held.push(ack);
+            } else if !state.deaf {
                 answers.push((Down::Ack, codec::encode(&ack)));
             }
         }
@@ -350,16 +448,25 @@ fn take(publish: &Publish, state: &Mutex<State>) {
             match request.body {
                 RequestBody::Desired => answers.extend(state.desired.clone().map(|d| (Down::Desired, d))),
                 RequestBody::Trust { .. } => {
-                    let body = state.trust.take().map_or(ReplyBody::Ok, ReplyBody::Trust);
+                    let next = state.trust.take();
+                    state.trust = state.later_trust.pop_front();
+                    let body = next.map_or(ReplyBody::Ok, ReplyBody::Trust);
                     answers.push((Down::Reply, codec::encode(&Reply { id: request.id, body })));
                 }
+                RequestBody::Certificate { csr_pem } => state.certificate_requests.push(csr_pem),
                 RequestBody::Unknown => {}
             }
         }
         Up::Fetch => {
             let fetch: Fetch = codec::decode(payload, PACKET).unwrap();
             assert_eq!(fetch.check(), Ok(()));
-            answers.extend(chunks(&mut state, &fetch));
+            if state.objects.contains_key(&fetch.digest) {
+                answers.extend(chunks(&mut state, &fetch));
+            } else {
+                let detail = "the file cannot be read now".to_owned();
+                let body = ReplyBody::Error { code: ErrorCode::NotFound, detail };
+                answers.push((Down::Reply, codec::encode(&Reply { id: fetch.id, body })));
+            }
         }
         Up::Upload => panic!("this device uploads nothing"),
     }
@@ -371,7 +478,11 @@ fn take(publish: &Publish, state: &Mutex<State>) {
 }
 
 fn chunks(state: &mut State, fetch: &Fetch) -> Vec<(Down, Vec<u8>)> {
-    let content = state.objects.get(&fetch.digest).expect("only known objects are asked for").clone();
+    let Some(content) = state.objects.get(&fetch.digest).cloned() else {
+        state.asked.entry(fetch.digest).or_default().push(fetch.offset);
+        let body = ReplyBody::Error { code: ErrorCode::FetchDenied, detail: "not here".into() };
+        return vec![(Down::Reply, codec::encode(&Reply { id: fetch.id, body }))];
+    };
     let mut out = Vec::new();
     for index in 0..u64::from(fetch.chunks) {
         let offset = fetch.offset + index * limits::CHUNK as u64;
@@ -381,10 +492,13 @@ fn chunks(state: &mut State, fetch: &Fetch) -> Vec<(Down, Vec<u8>)> {
         }
         state.budget = state.budget.map(|left| left - 1);
         let end = (offset as usize + limits::CHUNK).min(content.len());
-        let mut data = content[offset as usize..end].to_vec();
-        if state.spoil > 0 {
-            state.spoil -= 1;
-            data[0] ^= 1;
+        // Of a truncated file there may be nothing here.
+        let mut data = content.get(offset as usize..end).unwrap_or_default().to_vec();
+        if let Some(left) = state.spoil.get_mut(&fetch.digest).filter(|left| **left > 0) {
+            *left -= 1;
+            let middle = data.len() / 2;
+            data[middle] ^= 1;
+            state.spoiled.push((fetch.digest, offset));
         }
         let chunk = Chunk { digest: fetch.digest, offset, total: content.len() as u64, data };
         out.push((Down::Chunk, codec::encode(&chunk)));

@@ -1,8 +1,10 @@
 //! The agent process on its own folder.
 
 use crate::cloud::{Cloud, PATIENCE};
+use flotilla_agent::http_client::Ask;
+use flotilla_device::update::UpdateJournal;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
@@ -10,16 +12,24 @@ use tokio::process::{Child, Command};
 const AGENT: &str = env!("CARGO_BIN_EXE_flotilla-agent");
 
 pub(crate) struct Device {
-    root: tempfile::TempDir,
+    root: PathBuf,
     child: Option<Child>,
+    /// Removes the folder with the device.
+    _folder: Option<tempfile::TempDir>,
 }
 
 impl Device {
     /// An enrolled device whose agent does not run yet.
     pub(crate) fn new(cloud: &Cloud) -> Self {
-        let root = tempfile::tempdir().unwrap();
-        cloud.admit(root.path());
-        Self { root, child: None }
+        let folder = tempfile::tempdir().unwrap();
+        let device = Self::at(cloud, folder.path());
+        Self { _folder: Some(folder), ..device }
+    }
+
+    /// The same in this folder.
+    pub(crate) fn at(cloud: &Cloud, root: &Path) -> Self {
+        cloud.admit(root);
+        Self { root: root.to_owned(), child: None, _folder: None }
     }
 
     pub(crate) async fn started(cloud: &Cloud) -> Self {
@@ -29,15 +39,22 @@ impl Device {
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
+        self.root.join(name)
     }
 
     pub(crate) async fn start(&mut self) {
+        self.spawn();
+        self.until("the agent listens", async |device| device.path("run/endpoint").exists().then_some(()))
+            .await;
+    }
+
+    /// Starts the agent without waiting for anything.
+    pub(crate) fn spawn(&mut self) {
         let _ = std::fs::remove_file(self.path("run/endpoint"));
         let log = std::fs::OpenOptions::new().append(true).create(true).open(self.path("log")).unwrap();
         let child = Command::new(AGENT)
             .args(["run", "--dir"])
-            .arg(self.root.path())
+            .arg(&self.root)
             .env("RUST_LOG", "info")
             .stdin(Stdio::null())
             .stderr(log)
@@ -45,8 +62,42 @@ impl Device {
             .spawn()
             .unwrap();
         self.child = Some(child);
-        self.until("the agent listens", async |device| device.path("run/endpoint").exists().then_some(()))
-            .await;
+    }
+
+    /// Processes that probe a candidate of this device.
+    pub(crate) fn probes(&self) -> Vec<u32> {
+        let root = self.root.to_str().unwrap();
+        let of = |entry: std::fs::DirEntry| {
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+            let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+            (words.nth(1)? == "probe" && words.any(|word| word.starts_with(root))).then_some(pid)
+        };
+        std::fs::read_dir("/proc").unwrap().flatten().filter_map(of).collect()
+    }
+
+    /// The release and label of an answer, asked for without another process; none if there is no answer.
+    pub(crate) async fn answer(&self) -> Option<(String, String)> {
+        let text = std::fs::read_to_string(self.path("run/endpoint")).ok()?;
+        self.answer_at(text.trim()).await
+    }
+
+    /// The same of an endpoint whose address is known.
+    pub(crate) async fn answer_at(&self, host: &str) -> Option<(String, String)> {
+        let stream = tokio::net::TcpStream::connect(host).await.ok()?;
+        let ask = Ask {
+            host,
+            method: http::Method::POST,
+            path: "/predict/letters",
+            content_type: "application/octet-stream",
+            body: vec![1, 2, 3, 4],
+            max_answer: 1 << 20,
+            timeout: PATIENCE,
+        };
+        let (status, body) = flotilla_agent::http_client::ask(stream, ask).await.ok()?;
+        let answer: Value = serde_json::from_slice(&body).ok()?;
+        let text = |name: &str| answer[name].as_str().map(ToOwned::to_owned);
+        status.is_success().then(|| text("release").zip(text("label")))?
     }
 
     /// As a power cut does.
@@ -64,7 +115,7 @@ impl Device {
     }
 
     pub(crate) async fn command(&self, args: &[&str]) -> Output {
-        let dir = self.root.path();
+        let dir = &self.root;
         Command::new(AGENT).args(args).arg("--dir").arg(dir).stdin(Stdio::null()).output().await.unwrap()
     }
 
@@ -92,6 +143,11 @@ impl Device {
     pub(crate) async fn status(&self) -> Value {
         let output = self.command(&["status", "-o", "json"]).await;
         serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// What the update's journal on the disk says.
+    pub(crate) fn journal(&self) -> UpdateJournal {
+        UpdateJournal::from_bytes(&std::fs::read(self.path("models/letters/journal")).unwrap()).unwrap()
     }
 
     pub(crate) fn log(&self) -> String {

@@ -1,6 +1,7 @@
 //! A disk that takes no more, or loses what was written last, under an agent in this process.
 
 use crate::cloud::Cloud;
+use crate::device::Device;
 use crate::releases::Plan;
 use crate::updates::{confirmed, report, want};
 use flotilla_agent::config::Config;
@@ -9,7 +10,10 @@ use flotilla_agent::disk::{Disk, DiskError, FolderDisk};
 use flotilla_agent::folder::Folder;
 use flotilla_device::update::{Step, UpdateJournal};
 use flotilla_protocol::message::Phase;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +50,53 @@ impl Disk for FullDisk {
     }
 }
 
+/// A small file system of its own, to fill up or to make read-only; unmounted when dropped.
+pub(crate) struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// Mounts one; `None`, and a line that says so, where that is not permitted. In CI nothing may be skipped.
+    pub(crate) fn mount(size: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let options = format!("size={size}");
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).output();
+        if mount.is_ok_and(|output| output.status.success()) {
+            return Some(Self(folder));
+        }
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI must be able to mount a tmpfs");
+        eprintln!("skipped: mounting a tmpfs is not permitted here");
+        None
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn write_protect(&self) {
+        let status = Command::new("mount").args(["-o", "remount,ro"]).arg(self.path()).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Takes so much room, or all there is; [`Self::release`] gives it back.
+    pub(crate) fn fill(&self, bytes: usize) {
+        let mut file = File::create(self.path().join("somebody-elses-file")).unwrap();
+        let mut left = bytes;
+        while left > 0 && file.write_all(&[0; 4096]).is_ok() {
+            left = left.saturating_sub(4096);
+        }
+    }
+
+    pub(crate) fn release(&self) {
+        std::fs::remove_file(self.path().join("somebody-elses-file")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("--lazy").arg(self.path()).status());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_journal_that_cannot_be_written_holds_the_update_up_and_breaks_nothing() {
     for step in [Step::Filling, Step::Staged, Step::Trial] {
@@ -67,6 +118,7 @@ async fn a_journal_that_cannot_be_written_holds_the_update_up_and_breaks_nothing
                 exe: PathBuf::from(env!("CARGO_BIN_EXE_flotilla-agent")),
                 prefix: Vec::new(),
                 launched: None,
+                wall: flotilla_agent::clock::wall_ms,
             },
             shutdown.clone(),
         ));
@@ -77,4 +129,43 @@ async fn a_journal_that_cannot_be_written_holds_the_update_up_and_breaks_nothing
         shutdown.cancel();
         agent.await.unwrap().unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_stops_nobody_from_predicting_and_is_got_over_when_there_is_room_again() {
+    let Some(disk) = SmallDisk::mount("32m") else { return };
+    let mut cloud = Cloud::start().await;
+    let first = Plan::good(0).publish(&cloud);
+    want(&mut cloud, &first);
+    let mut device = Device::at(&cloud, disk.path());
+    std::fs::write(device.path("agent.toml"), "disk_reserve_bytes = 1000000").unwrap();
+    device.start().await;
+    confirmed(&cloud, first.release).await;
+
+    disk.fill(usize::MAX);
+    let second = Plan { ballast_chunks: 8, ..Plan::good(1) }.publish(&cloud);
+    want(&mut cloud, &second);
+    // What cannot be stored is not acted on: the device gives the connection up and comes again.
+    let gave_up = async |d: &Device| (d.status().await["connected"] == false).then_some(());
+    device.until("the end of the connection", gave_up).await;
+    assert_eq!(device.answer().await.map(|(_, label)| label).as_deref(), Some("a"));
+    disk.release();
+    confirmed(&cloud, second.release).await;
+    assert_eq!(device.label().await, "b");
+
+    // From a cold start on a full disk the confirmed release serves.
+    device.kill().await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    std::fs::write(device.path("agent.toml"), format!("disk_reserve_bytes = 1000000\nlisten = \"{port}\""))
+        .unwrap();
+    disk.fill(usize::MAX);
+    device.spawn();
+    let answer = device.until("an answer", async |d| d.answer_at(&port.to_string()).await).await;
+    assert_eq!(answer.1, "b");
+    disk.release();
+    device.until("the endpoint's file", async |d| d.path("run/endpoint").exists().then_some(())).await;
+    let third = Plan { ballast_chunks: 8, salt: 1, ..Plan::good(2) }.publish(&cloud);
+    want(&mut cloud, &third);
+    confirmed(&cloud, third.release).await;
+    assert_eq!(device.label().await, "c");
 }

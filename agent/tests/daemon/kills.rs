@@ -4,6 +4,7 @@ use crate::cloud::Cloud;
 use crate::device::Device;
 use crate::releases::{Plan, largest_object};
 use crate::updates::{confirmed, phase, report, settled, want};
+use flotilla_device::update::Step;
 use flotilla_protocol::message::{EventKind, Phase};
 use flotilla_protocol::{ErrorCode, limits};
 
@@ -18,6 +19,10 @@ async fn a_kill_in_the_middle_of_a_download_resumes_where_it_was() {
     want(&mut cloud, &second);
     cloud.until("a half download", |s| report(s).filter(|r| r.bytes_done >= 10 * CHUNK)).await;
     device.kill().await;
+    assert_eq!(
+        device.journal().candidate.map(|c| (c.release, c.step)),
+        Some((second.release, Step::Filling))
+    );
     {
         let mut state = cloud.state();
         state.budget = None;
@@ -32,34 +37,6 @@ async fn a_kill_in_the_middle_of_a_download_resumes_where_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kills_all_over_an_update_end_in_a_working_release() {
-    let (mut cloud, mut device, _) = settled().await;
-    // The phases are passed quickly, so the kills are put all over them by the journal's own writes.
-    for round in 0..6 {
-        let label = 1 + round % 2;
-        let next = Plan { ballast_chunks: 2, ..Plan::good(label) }.publish(&cloud);
-        let journal = device.path("models/letters/journal");
-        let writes = std::fs::read(&journal).unwrap();
-        want(&mut cloud, &next);
-        for _ in 0..=round {
-            let seen = std::fs::read(&journal).unwrap();
-            let moved = |now: &[u8]| now != seen && now != writes;
-            let wait = device.until("a journal write", async |_| {
-                let now = std::fs::read(&journal).unwrap_or_default();
-                let done = report(&cloud.state()).is_some_and(|r| r.confirmed == Some(next.release));
-                (moved(&now) || done).then_some(())
-            });
-            wait.await;
-        }
-        device.kill().await;
-        device.start().await;
-        device.until("an answer", async |device| device.predict(&[1, 2, 3, 4]).await.ok()).await;
-        confirmed(&cloud, next.release).await;
-        assert_eq!(device.label().await, ["a", "b", "c"][label]);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_kill_on_probation_goes_on_with_it_and_too_many_revert_without_a_network() {
     let (mut cloud, mut device, first) = settled().await;
     cloud.settings.probation_s = 3_600;
@@ -67,8 +44,11 @@ async fn a_kill_on_probation_goes_on_with_it_and_too_many_revert_without_a_netwo
     want(&mut cloud, &second);
     phase(&cloud, Phase::Probation).await;
     cloud.stop().await;
-    for expected in ["b", "b", "a"] {
+    for (starts, expected) in [(1, "b"), (2, "b"), (3, "a")] {
         device.kill().await;
+        let at_the_kill = device.journal();
+        assert_eq!(at_the_kill.candidate.map(|c| (c.step, c.starts)), Some((Step::Trial, starts)));
+        assert_eq!(at_the_kill.confirmed.map(|c| c.release), Some(first.release));
         device.start().await;
         device.until("an answer", async |device| device.predict(&[1, 2, 3, 4]).await.ok()).await;
         assert_eq!(device.label().await, expected);

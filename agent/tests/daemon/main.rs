@@ -2,11 +2,19 @@
 //! and life without a network.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod clocks;
 mod cloud;
 mod device;
 mod disk;
+mod doctor;
+mod download;
 mod kills;
+mod malformed;
+mod offline;
+mod random_kills;
 mod refusals;
 mod releases;
+mod switch;
+mod trust;
 mod updates;
 mod upgrade;

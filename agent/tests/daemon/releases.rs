@@ -15,7 +15,7 @@ use flotilla_protocol::{
 };
 use flotilla_runtime::{Model, make_golden};
 
-const LABELS: [&str; 3] = ["a", "b", "c"];
+pub(crate) const LABELS: [&str; 3] = ["a", "b", "c"];
 
 pub(crate) fn letters() -> ModelName {
     "letters".parse().unwrap()
@@ -26,13 +26,31 @@ pub(crate) struct Plan {
     pub(crate) label: usize,
     pub(crate) golden_label: usize,
     pub(crate) ballast_chunks: usize,
+    /// Makes the ballast another one.
+    pub(crate) salt: u8,
+    /// Values that a prediction works out for nothing, four bytes each and several times over.
+    pub(crate) toil: usize,
     pub(crate) key: SigningKey,
+    /// Keys that sign too.
+    pub(crate) more_keys: Vec<SigningKey>,
     pub(crate) manifest: Box<dyn Fn(&mut ReleaseManifest)>,
 }
 
+/// So much toil takes a moment on any machine.
+pub(crate) const SLOW: usize = 4_000_000;
+
 impl Plan {
     pub(crate) fn good(label: usize) -> Self {
-        Self { label, golden_label: label, ballast_chunks: 0, key: release_key(), manifest: Box::new(|_| ()) }
+        Self {
+            label,
+            golden_label: label,
+            ballast_chunks: 0,
+            salt: 0,
+            toil: 0,
+            key: release_key(),
+            more_keys: Vec::new(),
+            manifest: Box::new(|_| ()),
+        }
     }
 
     pub(crate) fn changed(label: usize, change: impl Fn(&mut ReleaseManifest) + 'static) -> Self {
@@ -42,15 +60,15 @@ impl Plan {
     /// Puts the release's bytes into the cloud; returns what a desired document says of it.
     pub(crate) fn publish(self, cloud: &Cloud) -> DesiredModel {
         let golden = make_golden(
-            &mut Model::load(&pipeline(), &onnx(self.golden_label)).unwrap(),
+            &mut Model::load(&pipeline(), &onnx(self.golden_label, 0)).unwrap(),
             [[1, 2, 3, 4], [200, 0, 7, 9]],
             1e-4,
         );
         let ballast: Vec<u8> = (0..self.ballast_chunks * limits::CHUNK)
-            .map(|i| (i / limits::CHUNK * 31 + i % 251) as u8 ^ self.label as u8)
+            .map(|i| (i / limits::CHUNK * 31 + i % 251) as u8 ^ self.label as u8 ^ self.salt)
             .collect();
         let files = [
-            ("model.onnx", onnx(self.label)),
+            ("model.onnx", onnx(self.label, self.toil)),
             ("golden.cbor", codec::encode(&golden.unwrap())),
             ("ballast.bin", ballast),
         ];
@@ -80,7 +98,9 @@ impl Plan {
         for (_, content) in files {
             cloud.put(content);
         }
-        let envelope = Envelope::seal(EnvelopeKind::Release, &manifest, &[&self.key]).to_bytes();
+        let mut envelope = Envelope::seal(EnvelopeKind::Release, &manifest, &[&self.key]);
+        self.more_keys.iter().for_each(|key| assert!(envelope.sign(key)));
+        let envelope = envelope.to_bytes();
         let envelope_bytes = envelope.len() as u32;
         DesiredModel { release: cloud.put(envelope), envelope_bytes, attempt: 0 }
     }
@@ -111,17 +131,29 @@ fn pipeline() -> Pipeline {
     }
 }
 
-fn onnx(label: usize) -> Vec<u8> {
+fn onnx(label: usize, toil: usize) -> Vec<u8> {
     let mut bias = vec![0.0; LABELS.len()];
     bias[label] = 10.0;
-    GraphBuilder::new("always")
+    let graph = GraphBuilder::new("always")
         .input(Value::f32("x", [Dim::from("N"), 1.into(), 2.into(), 2.into()]))
         .output(Value::f32("y", [Dim::from("N"), Dim::from(LABELS.len())]))
         .initializer_f32("w", &[4, LABELS.len()], vec![0.01; 4 * LABELS.len()])
         .initializer_f32("b", &[LABELS.len()], bias)
-        .node(Node::new("Flatten", ["x"], ["flat"]).int("axis", 1))
-        .node(Node::new("Gemm", ["flat", "w", "b"], ["y"]))
-        .build()
-        .unwrap()
-        .write()
+        .node(Node::new("Flatten", ["x"], ["flat"]).int("axis", 1));
+    let graph = if toil > 0 {
+        graph
+            .node(Node::new("Gemm", ["flat", "w", "b"], ["base"]))
+            .initializer_i64("wide", &[4], vec![1, (toil / 4) as i64, 2, 2])
+            .initializer_i64("one", &[1], vec![1])
+            .initializer_f32("nothing", &[1, LABELS.len()], vec![0.0; LABELS.len()])
+            .node(Node::new("Expand", ["x", "wide"], ["many"]))
+            .node(Node::new("Exp", ["many"], ["more"]))
+            .node(Node::new("ReduceMean", ["more"], ["mean"]).ints("axes", [1, 2, 3]).int("keepdims", 0))
+            .node(Node::new("Unsqueeze", ["mean", "one"], ["row"]))
+            .node(Node::new("MatMul", ["row", "nothing"], ["zero"]))
+            .node(Node::new("Add", ["base", "zero"], ["y"]))
+    } else {
+        graph.node(Node::new("Gemm", ["flat", "w", "b"], ["y"]))
+    };
+    graph.build().unwrap().write()
 }

@@ -33,10 +33,17 @@ pub(crate) fn want(cloud: &mut Cloud, model: &DesiredModel) {
 
 /// A device that has confirmed a release which answers `a`.
 pub(crate) async fn settled() -> (Cloud, Device, DesiredModel) {
+    settled_with("").await
+}
+
+/// The same with this configuration.
+pub(crate) async fn settled_with(config: &str) -> (Cloud, Device, DesiredModel) {
     let mut cloud = Cloud::start().await;
     let first = Plan::good(0).publish(&cloud);
     want(&mut cloud, &first);
-    let device = Device::started(&cloud).await;
+    let mut device = Device::new(&cloud);
+    std::fs::write(device.path("agent.toml"), config).unwrap();
+    device.start().await;
     confirmed(&cloud, first.release).await;
     (cloud, device, first)
 }
@@ -70,12 +77,22 @@ async fn changed_chunks_are_thrown_away_and_asked_for_again() {
     let mut cloud = Cloud::start().await;
     let plan = Plan { ballast_chunks: 5, ..Plan::good(0) };
     let release = plan.publish(&cloud);
-    cloud.state().spoil = 4;
+    let ballast = largest_object(&cloud);
+    cloud.state().spoil.insert(ballast, 4);
     want(&mut cloud, &release);
     let device = Device::started(&cloud).await;
     confirmed(&cloud, release.release).await;
     assert_eq!(device.label().await, "a");
-    assert_eq!(cloud.state().events().filter(|event| event.kind == EventKind::Failed).count(), 0);
+    let state = cloud.state();
+    assert_eq!(state.spoiled.len(), 4, "chunks of the file went out changed");
+    for (digest, offset) in &state.spoiled {
+        let asked = state.asked[digest].iter().filter(|asked| *asked == offset).count();
+        assert!(asked >= 2, "the changed chunk at {offset} was asked for {asked} times");
+    }
+    assert_eq!(device.log().matches("a wrong chunk was thrown away").count(), 4, "{}", device.log());
+    let stored = std::fs::read(device.path("models/letters/slot-a/files/ballast.bin")).unwrap();
+    assert_eq!(stored, state.objects[&ballast]);
+    assert_eq!(state.events().filter(|event| event.kind == EventKind::Failed).count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

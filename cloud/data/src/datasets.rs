@@ -51,6 +51,12 @@ impl Datasets {
         }
     }
 
+    /// Removes what an import left that was killed. Once, before the first import.
+    pub async fn tidy(&self) -> Result<()> {
+        let _turn = self.importing.lock().await;
+        Staging::begin(&*self.records, &self.objects).await.map(drop)
+    }
+
     /// Imports data as a new version. Content that the dataset holds already, with the same split, gives the
     /// version that holds it. One import runs at a time; a failed one leaves nothing behind.
     pub async fn import(

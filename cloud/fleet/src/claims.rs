@@ -55,14 +55,17 @@ pub struct ClaimRequest {
 }
 
 impl Claim {
+    /// Refuses if its time is over.
+    pub(crate) fn ended(&self, now_ms: u64) -> Result<()> {
+        if now_ms >= self.expires_at_ms { Err(Error::ClaimExpired) } else { Ok(()) }
+    }
+
     /// Uses the claim once, if that is possible.
     pub(crate) fn redeem(&mut self, device: &DeviceId, now_ms: u64) -> Result<()> {
         if self.used >= self.uses {
             return Err(Error::ClaimUsed);
         }
-        if now_ms >= self.expires_at_ms {
-            return Err(Error::ClaimExpired);
-        }
+        self.ended(now_ms)?;
         self.used += 1;
         self.last_device = Some(device.clone());
         Ok(())

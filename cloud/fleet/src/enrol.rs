@@ -27,34 +27,58 @@ pub(crate) struct Enrolment<'a> {
 }
 
 impl Enrolment<'_> {
-    /// Uses the claim once and makes the device, its twin and the audit record, all in one commit. Whoever has no
-    /// valid claim learns nothing about the devices that exist.
+    /// Uses the claim once and makes the device, its twin and the audit record, all in one commit. A device that asks
+    /// again with the same claim and key, because no answer came, gets one. Whoever has no valid claim learns nothing
+    /// about the devices that exist.
     pub(crate) async fn enrol(&self, request: EnrolRequest, now_ms: u64) -> Result<EnrolAnswer> {
         let store = self.store;
         for _ in 0..ATTEMPTS {
             let found = claims::find(store, &request.secret).await?;
-            let id = request.device.clone().unwrap_or_else(DeviceId::random);
             let mut claim = found.value.clone();
+            // Whoever leaves the id to the cloud and asks again means the device that the claim made last.
+            let wanted = request.device.clone().or_else(|| claim.last_device.clone());
+            let csr = request.csr_pem.as_bytes();
+            let key = self.authority.key_of_csr(csr)?;
+            let known = match &wanted {
+                Some(id) => store.devices.get(id.as_str()).await?,
+                None => None,
+            };
+            let again = known.filter(|known| known.value.is_enrolled_as(&claim.id.short(), &key));
+            let id = match &again {
+                Some(known) => known.value.id.clone(),
+                None => request.device.clone().unwrap_or_else(DeviceId::random),
+            };
+            let now = UNIX_EPOCH + Duration::from_millis(now_ms);
+            if let Some(known) = again {
+                // Its answer was lost on the way: the same claim and key are the same enrolment.
+                claim.ended(now_ms)?;
+                let issued = self.authority.sign_device_csr(csr, &id, now)?;
+                let mut device = known.value.clone();
+                device.certificates = vec![Certificate::from(&issued)];
+                let serial = &device.certificates[0].serial;
+                let detail = json!({ "claim": claim.id.short(), "serial": serial, "again": true });
+                let mut batch = Batch::new();
+                store.devices.update(&mut batch, &known, &device)?;
+                let subject = format!("device/{id}");
+                audit::record(&mut batch, &Actor::device(&id), "device:enrol", &subject, detail, now_ms)?;
+                if store.try_commit(batch).await? {
+                    return Ok(self.answer(id, issued.chain_pem));
+                }
+                continue;
+            }
             claim.redeem(&id, now_ms)?;
             if store.devices.get(id.as_str()).await?.is_some() {
                 return Err(Error::DeviceExists(id));
             }
-            let now = UNIX_EPOCH + Duration::from_millis(now_ms);
-            let issued = self.authority.sign_device_csr(request.csr_pem.as_bytes(), &id, now)?;
+            let issued = self.authority.sign_device_csr(csr, &id, now)?;
             let project = self.authority.project().clone();
             let certificate = Certificate::from(&issued);
             let detail = json!({
                 "claim": claim.id.short(), "serial": certificate.serial,
                 "key": certificate.key, "board": request.board.board,
             });
-            let device = Device::enrolled(
-                project.clone(),
-                id.clone(),
-                &request.board,
-                certificate,
-                claim.id.short(),
-                now_ms,
-            );
+            let device =
+                Device::enrolled(project, id.clone(), &request.board, certificate, claim.id.short(), now_ms);
             let mut batch = Batch::new();
             store.claims.update(&mut batch, &found, &claim)?;
             store.devices.insert(&mut batch, &device)?;
@@ -63,18 +87,22 @@ impl Enrolment<'_> {
             audit::record(&mut batch, &Actor::device(&id), "device:enrol", &subject, detail, now_ms)?;
             if store.try_commit(batch).await? {
                 tracing::info!(device = %id, "a device has enrolled");
-                return Ok(EnrolAnswer {
-                    project,
-                    device: id,
-                    certificate_pem: issued.chain_pem,
-                    ca_pem: self.authority.root_pem(),
-                    trust: STANDARD.encode(&self.registry.trust().envelope),
-                    mqtt: self.mqtt.to_owned(),
-                });
+                return Ok(self.answer(id, issued.chain_pem));
             }
             // Another device used the claim, or took the id, at the same moment: look again.
         }
         Err(Error::Contended("the claim".into()))
+    }
+
+    fn answer(&self, device: DeviceId, certificate_pem: String) -> EnrolAnswer {
+        EnrolAnswer {
+            project: self.authority.project().clone(),
+            device,
+            certificate_pem,
+            ca_pem: self.authority.root_pem(),
+            trust: STANDARD.encode(&self.registry.trust().envelope),
+            mqtt: self.mqtt.to_owned(),
+        }
     }
 }
 

@@ -103,6 +103,30 @@ async fn a_claim_makes_a_device_with_certificate_trust_and_twin() {
 }
 
 #[tokio::test]
+async fn a_device_whose_answer_was_lost_asks_again_and_gets_it_without_using_the_claim_up() {
+    let installation = Installation::new().await;
+    let secret = installation.claim(1).await;
+    for name in [Some("gate-7"), None] {
+        let secret = if name.is_some() { secret.clone() } else { installation.claim(1).await };
+        let asked = request(&secret, name);
+        let first = installation.enrol(asked.clone(), NOW + 1).await.unwrap();
+        let second = installation.enrol(asked, NOW + 2).await.unwrap();
+        assert_eq!(first.device, second.device);
+        let serial = |answer: &EnrolAnswer| {
+            let pem = answer.certificate_pem.as_bytes();
+            device_identity(&CertificateDer::from_pem_slice(pem).unwrap()).unwrap().serial
+        };
+        let device = installation.store.devices.get(first.device.as_str()).await.unwrap().unwrap().value;
+        assert!(device.accepts(&serial(&second)));
+        assert!(!device.accepts(&serial(&first)), "the certificate that was lost opens nothing");
+        // Neither another key nor, once the device has connected, the same one gets anything more.
+        let other = installation.enrol(request(&secret, name), NOW + 3).await.unwrap_err();
+        assert_eq!(other.code(), ErrorCode::ClaimUsed);
+    }
+    assert_eq!(installation.devices().await.len(), 2);
+}
+
+#[tokio::test]
 async fn a_claim_works_as_often_as_it_says_even_at_the_same_moment() {
     let installation = Installation::new().await;
     let secret = installation.claim(3).await;

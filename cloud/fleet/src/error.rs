@@ -28,6 +28,26 @@ pub enum Error {
     /// The device may not connect any more.
     #[error("device {0} is revoked: enrol it anew under another id")]
     DeviceRevoked(DeviceId),
+    /// A renewal is not by a key that a device of this fleet has.
+    #[error("no device of this fleet is proven by this request: ask with the key that the device had")]
+    RenewalUnproven,
+    /// A renewal is not signed over a fresh challenge.
+    #[error("the challenge is too old or was used before: ask for a new one")]
+    RenewalStale,
+    /// The device waits for no approval.
+    #[error("device {0} has not asked for a new certificate")]
+    RenewalMissing(DeviceId),
+    /// A person said no.
+    #[error("the renewal of device {device} was rejected: {reason}")]
+    RenewalRejected {
+        /// The device.
+        device: DeviceId,
+        /// Why.
+        reason: String,
+    },
+    /// Too many certificates in a short time.
+    #[error("device {0} has been given too many certificates in a short time: it gets another one later")]
+    RenewedTooOften(DeviceId),
     /// There is no such rollout.
     #[error("there is no rollout {0}")]
     RolloutMissing(RolloutId),
@@ -86,7 +106,14 @@ impl Error {
             Self::ClaimUsed => ErrorCode::ClaimUsed,
             Self::ClaimExpired => ErrorCode::ClaimExpired,
             Self::DeviceExists(_) => ErrorCode::AlreadyExists,
-            Self::DeviceMissing(_) | Self::RolloutMissing(_) | Self::NoRelease(_) => ErrorCode::NotFound,
+            Self::DeviceMissing(_)
+            | Self::RolloutMissing(_)
+            | Self::NoRelease(_)
+            | Self::RenewalMissing(_) => ErrorCode::NotFound,
+            Self::RenewalUnproven => ErrorCode::Unauthenticated,
+            Self::RenewalStale => ErrorCode::Replayed,
+            Self::RenewalRejected { .. } => ErrorCode::PermissionDenied,
+            Self::RenewedTooOften(_) => ErrorCode::Busy,
             Self::DeviceRevoked(_) => ErrorCode::Revoked,
             Self::RolloutUnderWay(_) | Self::RolloutState { .. } => ErrorCode::WrongState,
             Self::Busy { .. } | Self::Contended(_) => ErrorCode::Busy,

@@ -11,16 +11,19 @@ use crate::enrol::Enrolment;
 use crate::error::{Error, Result};
 use crate::inbound::{Core, Dispatcher};
 use crate::ingest::{DeviceEvent, HistoryPoint, Ingest};
+use crate::renewal::{self, Challenges, PendingRenewal};
 use crate::rollout::{Rollout, RolloutControl, RolloutDevice, RolloutRequest, Rollouts};
 use crate::store::Store;
 use crate::transfer::Transfers;
+use bytes::Bytes;
 use flotilla_identity::{Actor, now_ms};
 use flotilla_protocol::enrol::{ClaimCode, EnrolAnswer, EnrolRequest};
 use flotilla_protocol::message::{CommandKind, Settings};
+use flotilla_protocol::renew::{Challenge, RenewAnswer, RenewRequest};
 use flotilla_protocol::{DeviceId, ModelName, RolloutId};
 use flotilla_registry::{CurrentTrust, Registry};
 use flotilla_storage::{Objects, Records, Segments};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -40,7 +43,7 @@ pub struct FleetConfig {
     pub telemetry: PathBuf,
     /// Where the broker listens; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// `host:port` of the broker as devices reach it; the address it listens on where none is given.
+    /// Name or address under which devices reach the broker; the address it listens on where none is given.
     pub advertise: Option<String>,
     /// Names and addresses that the broker's certificate is for, beside those of this machine's loopback.
     pub server_names: Vec<String>,
@@ -95,6 +98,15 @@ struct Inner {
     downlink: Mutex<Option<Arc<Broker>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    challenges: Challenges,
+}
+
+/// `host:port`, with brackets around an IPv6 address.
+pub fn host_port(host: &str, port: u16) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(address) => SocketAddr::new(address, port).to_string(),
+        Err(_) => format!("{host}:{port}"),
+    }
 }
 
 impl Fleet {
@@ -137,6 +149,7 @@ impl Fleet {
             project,
             store: store.clone(),
             registry: parts.registry.clone(),
+            authority: parts.authority.clone(),
             connections: connections.clone(),
             ingest: ingest.clone(),
             transfers: Arc::new(transfers),
@@ -155,7 +168,7 @@ impl Fleet {
         });
         tasks.spawn(sweep(store.clone(), stop.clone()));
         let inner = Inner {
-            mqtt: config.advertise.unwrap_or_else(|| address.to_string()),
+            mqtt: config.advertise.map_or(address.to_string(), |host| host_port(&host, address.port())),
             settings: config.settings,
             address,
             parts,
@@ -166,6 +179,7 @@ impl Fleet {
             downlink: Mutex::new(Some(broker)),
             tasks,
             stop,
+            challenges: Challenges::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -230,6 +244,38 @@ impl Fleet {
         Ok(answer)
     }
 
+    // === renewal ===
+
+    /// What a device signs that asks for a new certificate without a connection.
+    pub fn challenge(&self) -> Challenge {
+        self.inner.challenges.give(now_ms())
+    }
+
+    /// A device whose certificate has ended asks for a new one: it is given when a person has approved it.
+    pub async fn renew(&self, request: RenewRequest) -> Result<RenewAnswer> {
+        let inner = &*self.inner;
+        let device = request.device.clone();
+        let answer =
+            renewal::renew(&inner.store, &inner.parts.authority, &inner.challenges, request, now_ms())
+                .await?;
+        inner.changes.device(&device);
+        Ok(answer)
+    }
+
+    /// Lets a device that waits have its new certificate.
+    pub async fn approve_renewal(&self, actor: &Actor, id: &DeviceId) -> Result<PendingRenewal> {
+        let renewal = renewal::decide(&self.inner.store, actor, id, None, now_ms()).await?;
+        self.inner.changes.device(id);
+        Ok(renewal)
+    }
+
+    /// Refuses a device that waits its new certificate.
+    pub async fn reject_renewal(&self, actor: &Actor, id: &DeviceId, reason: &str) -> Result<PendingRenewal> {
+        let renewal = renewal::decide(&self.inner.store, actor, id, Some(reason), now_ms()).await?;
+        self.inner.changes.device(id);
+        Ok(renewal)
+    }
+
     // === devices ===
 
     fn views(&self) -> Views<'_> {
@@ -269,9 +315,14 @@ impl Fleet {
         Ok(())
     }
 
-    /// Changes how a device behaves.
-    pub async fn configure(&self, actor: &Actor, id: &DeviceId, settings: &Settings) -> Result<()> {
-        if devices::configure(&self.inner.store, actor, id, settings, now_ms()).await? {
+    /// Changes how a device behaves, from what it is now. `change` may be asked more than once.
+    pub async fn configure(
+        &self,
+        actor: &Actor,
+        id: &DeviceId,
+        change: impl Fn(&Settings) -> Result<Settings>,
+    ) -> Result<()> {
+        if devices::configure(&self.inner.store, actor, id, change, now_ms()).await? {
             self.inner.connections.desired_changed(id);
             self.inner.changes.device(id);
         }
@@ -283,6 +334,11 @@ impl Fleet {
         let command = devices::command(&self.inner.store, actor, id, kind, now_ms()).await?;
         self.inner.connections.desired_changed(id);
         Ok(command)
+    }
+
+    /// The number of the examination that a device is asked for, and its last one.
+    pub async fn examination(&self, id: &DeviceId) -> Result<(Option<u64>, Option<devices::Examined>)> {
+        devices::examination(&self.inner.store, id).await
     }
 
     // === rollouts ===
@@ -327,9 +383,20 @@ impl Fleet {
         let before = self.inner.parts.registry.trust();
         let trust = self.inner.parts.registry.set_floor(actor, model, counter, now_ms()).await?;
         if trust.file.version != before.file.version {
-            self.inner.connections.devices().iter().for_each(|device| self.disconnect(device));
+            self.disconnect_all();
         }
         Ok(trust)
+    }
+
+    /// Takes a trust file that was made and signed elsewhere. Devices get it as after [`Fleet::set_floor`].
+    pub async fn publish_trust(&self, actor: &Actor, envelope: Bytes) -> Result<Arc<CurrentTrust>> {
+        let trust = self.inner.parts.registry.publish_trust(actor, envelope, now_ms()).await?;
+        self.disconnect_all();
+        Ok(trust)
+    }
+
+    fn disconnect_all(&self) {
+        self.inner.connections.devices().iter().for_each(|device| self.disconnect(device));
     }
 
     fn disconnect(&self, device: &DeviceId) {

@@ -1,7 +1,7 @@
 //! Devices, twins, rollouts, telemetry and the embedded MQTT broker.
 //!
 //! - [`broker`], [`ca`]: the devices' connections and certificates.
-//! - `claims`, `enrol`: a claim code turns a box into a device.
+//! - `claims`, `enrol`: a claim code turns a box into a device; `renewal`: the certificates after its first.
 //! - `devices`: what a device is, what it should run and what it says it runs.
 //! - `inbound`, `transfer`, `ingest`: what devices say, the model bytes they pull, the records they send.
 //! - `rollout`: a release goes to many devices, a wave at a time.
@@ -22,6 +22,7 @@ mod error;
 mod fleet;
 mod inbound;
 mod ingest;
+mod renewal;
 mod rollout;
 mod store;
 mod text;
@@ -30,12 +31,13 @@ mod transfer;
 pub use changes::Change;
 pub use claims::{CLAIM_TTL_MS, CLAIM_USES, Claim, ClaimRequest};
 pub use devices::{
-    Certificate, Device, DeviceState, DeviceView, Health, ModelState, ModelView, Problem, ReleaseView,
-    ReportHead, Traffic, Twin,
+    Certificate, Device, DeviceState, DeviceView, Examined, Health, ModelState, ModelView, Problem,
+    ReleaseView, ReportHead, Traffic, Twin,
 };
 pub use error::{Error, Result};
-pub use fleet::{Fleet, FleetConfig, FleetParts};
+pub use fleet::{Fleet, FleetConfig, FleetParts, host_port};
 pub use ingest::{DeviceEvent, DeviceEvents, HistoryPoint, LatestSample, Rollup};
+pub use renewal::{PendingRenewal, RenewalState};
 pub use rollout::{
     Action, Observation, Observations, Reason, Report, Rollout, RolloutControl, RolloutDevice,
     RolloutRequest, RolloutState, Sent, Status, Wanted, Wave, WaveSpec, plan, resolve,

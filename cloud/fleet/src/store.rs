@@ -1,9 +1,10 @@
 //! The fleet's records, in one place.
 
 use crate::claims::Claim;
-use crate::devices::{Device, ModelState, ReportHead, Twin};
+use crate::devices::{Device, Examined, ModelState, ReportHead, Twin};
 use crate::error::{Error, Result};
 use crate::ingest::{DeviceEvents, FoldPosition, LatestSample, Rollup};
+use crate::renewal::PendingRenewal;
 use crate::rollout::{Rollout, RolloutDevice};
 use flotilla_storage::{Batch, Collection, Entity, PAGE_ENTITIES, Page, Records, Versioned};
 use std::sync::Arc;
@@ -15,10 +16,12 @@ pub(crate) const ATTEMPTS: usize = 16;
 pub(crate) struct Store {
     records: Arc<dyn Records>,
     pub(crate) claims: Collection<Claim>,
+    pub(crate) renewals: Collection<PendingRenewal>,
     pub(crate) devices: Collection<Device>,
     pub(crate) twins: Collection<Twin>,
     pub(crate) reports: Collection<ReportHead>,
     pub(crate) models: Collection<ModelState>,
+    pub(crate) examined: Collection<Examined>,
     pub(crate) rollouts: Collection<Rollout>,
     pub(crate) rollout_devices: Collection<RolloutDevice>,
     pub(crate) rollups: Collection<Rollup>,
@@ -31,10 +34,12 @@ impl Store {
     pub(crate) fn new(records: Arc<dyn Records>) -> Self {
         Self {
             claims: Collection::new(records.clone()),
+            renewals: Collection::new(records.clone()),
             devices: Collection::new(records.clone()),
             twins: Collection::new(records.clone()),
             reports: Collection::new(records.clone()),
             models: Collection::new(records.clone()),
+            examined: Collection::new(records.clone()),
             rollouts: Collection::new(records.clone()),
             rollout_devices: Collection::new(records.clone()),
             rollups: Collection::new(records.clone()),

@@ -27,6 +27,8 @@ macro_rules! permissions {
 permissions! {
     /// See the server's state, version and metrics.
     ServerRead = "server:read",
+    /// Make one-time addresses that open the console as the administrator.
+    ServerLogin = "server:login",
     /// Read the audit trail.
     AuditRead = "audit:read",
     /// List and read datasets and their samples.
@@ -53,6 +55,10 @@ permissions! {
     DeviceRead = "device:read",
     /// Make claim codes with which devices enrol.
     DeviceClaim = "device:claim",
+    /// Approve or reject the renewal of a device's certificate.
+    DeviceApprove = "device:approve",
+    /// Replace the trust file by one that the release keys signed.
+    TrustPublish = "trust:publish",
     /// Revoke a device, or change its settings.
     DeviceControl = "device:control",
     /// Start a rollout.

@@ -57,6 +57,7 @@ pub fn step(job: &Job, event: Event, now_ms: u64) -> Result<Job, WrongState> {
             next.started_at_ms = Some(now_ms);
             next.progress = Progress::default();
             next.metrics.clear();
+            next.series = None;
             next.log = None;
             next.state = JobState::Running;
         }
@@ -91,7 +92,7 @@ pub fn step(job: &Job, event: Event, now_ms: u64) -> Result<Job, WrongState> {
         (JobState::Running, Event::Lose) => {
             next.interruptions += 1;
             if next.interruptions >= INTERRUPTIONS {
-                let detail = format!("the server stopped {INTERRUPTIONS} times while the job ran");
+                let detail = format!("the job was interrupted {INTERRUPTIONS} times");
                 next.fail(JobFailure::new(ErrorCode::JobCrashed, detail), now_ms);
             } else {
                 next.state = JobState::Queued;

@@ -65,6 +65,29 @@ pub enum Error {
         /// The stable code.
         code: ErrorCode,
     },
+    /// A new trust file is not acceptable.
+    #[error("the trust file is refused: {0}")]
+    TrustRefused(#[source] TrustError),
+    /// A new trust file would leave this installation, or new devices, without the keys they need.
+    #[error("the trust file is refused: {problem}")]
+    TrustUnfit {
+        /// What is wrong, and what to do.
+        problem: String,
+        /// The stable code.
+        code: ErrorCode,
+    },
+    /// The release key of this installation is not enough to sign.
+    #[error(
+        "{what} takes {needed} signatures of the project's release keys, and the key of this installation is not enough: {advice}"
+    )]
+    OfflineKeys {
+        /// What is to be signed.
+        what: &'static str,
+        /// How many.
+        needed: u16,
+        /// What to do.
+        advice: &'static str,
+    },
     /// A floor can only go up, and never above the newest release.
     #[error(
         "the floor of model {model} is {from} and its newest release is {newest}: {to} is not between them"
@@ -155,7 +178,9 @@ impl Error {
             Self::Envelope(error) => error.code(),
             Self::Release(error) => error.code(),
             Self::Trust(error) => error.code(),
-            Self::TrustForeign { code, .. } => *code,
+            Self::TrustRefused(error) => error.code(),
+            Self::TrustForeign { code, .. } | Self::TrustUnfit { code, .. } => *code,
+            Self::OfflineKeys { .. } => ErrorCode::SignatureInvalid,
             Self::BundlePath { .. } => ErrorCode::ArchivePath,
             Self::Bundle(_) => ErrorCode::Malformed,
             Self::BundleDigest { .. } => ErrorCode::DigestMismatch,

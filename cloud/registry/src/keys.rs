@@ -29,6 +29,14 @@ impl Keys {
     }
 }
 
+/// Reads a private key that a person keeps, such as an offline release key. Blocks on the disk.
+pub fn read_key(path: &Path) -> Result<SigningKey> {
+    let missing =
+        || Error::Io { action: "open", path: path.to_owned(), source: std::io::ErrorKind::NotFound.into() };
+    let bytes = files::read(path)?.ok_or_else(missing)?;
+    SigningKey::from_pkcs8(&bytes).map_err(|_| Error::KeyDamaged { path: path.to_owned() })
+}
+
 fn open(folder: &Path, name: &str) -> Result<SigningKey> {
     let path = folder.join(name);
     let bytes = match files::read(&path)? {

@@ -5,7 +5,8 @@
 //! - [`Release`]: a version signed for devices: a manifest with content-addressed files and golden vectors,
 //!   which the registry computes by running the very bytes that ship.
 //! - [`Keys`], [`Trust`]: the project's release key and control key (two private files, neither of them the
-//!   CA's), and the signed trust file that tells devices which keys and floors to believe.
+//!   CA's), and the signed trust file that tells devices which keys and floors to believe. Further release keys may
+//!   live offline: then a new trust file, and a release, is made here, signed elsewhere, and brought back.
 //! - [`AgentRequest`]: a release of the device agent itself.
 //! - [`Bundle`]: a release as one zip file, to carry it elsewhere or back.
 //!
@@ -26,7 +27,7 @@ mod trust;
 pub use agent::{AGENT_OS, AgentBinary, AgentRequest, architecture};
 pub use bundle::Bundle;
 pub use error::{Error, Result};
-pub use keys::Keys;
+pub use keys::{Keys, read_key};
 pub use model::{Model, ModelVersion, NewVersion, Source};
 pub use registry::Registry;
 pub use release::{Release, ReleaseFile, ReleaseRequest};

@@ -1,5 +1,6 @@
 //! The registry: use cases over records and objects.
 
+use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::model::{Model, ModelVersion, NewVersion};
@@ -7,14 +8,16 @@ use crate::release::{self, GOLDEN_FILE, MODEL_FILE, Material, Release, ReleaseRe
 use crate::trust::{CurrentTrust, Trust};
 use bytes::Bytes;
 use flotilla_identity::{Actor, audit};
+use flotilla_protocol::envelope::EnvelopeError;
 use flotilla_protocol::message::Desired;
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::{
-    Digest, Envelope, EnvelopeKind, ErrorCode, ModelName, Pipeline, ProjectId, ReleaseManifest, limits,
+    Digest, Envelope, EnvelopeKind, ErrorCode, ModelName, Pipeline, ProjectId, ReleaseManifest, TrustFile,
+    codec, limits,
 };
 use flotilla_storage::{Batch, Collection, Objects, Page, Records, Versioned};
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How often a change starts again because another changed the same model in between.
@@ -182,6 +185,14 @@ impl Registry {
     /// manifest, files and record visible in one commit.
     pub async fn release(&self, actor: &Actor, request: ReleaseRequest, now_ms: u64) -> Result<Release> {
         request.check(now_ms)?;
+        let keys = &self.trust.current().file.release_keys;
+        if !keys.is_met_by(&self.keys.release.public()) {
+            return Err(Error::OfflineKeys {
+                what: "a release",
+                needed: keys.threshold,
+                advice: "make a draft with `flotilla release draft`, sign it with `flotilla release sign`, import it",
+            });
+        }
         let request = Arc::new(request);
         for _ in 0..ATTEMPTS {
             let name = &request.model;
@@ -213,6 +224,33 @@ impl Registry {
             }
         }
         Err(busy(&request.model))
+    }
+
+    /// A release as a bundle for other keys to sign and to be imported then: nothing is recorded here. It carries the
+    /// signature of this installation's release key where that counts.
+    pub async fn draft(&self, request: ReleaseRequest, now_ms: u64) -> Result<Bytes> {
+        request.check(now_ms)?;
+        let model = self.model(&request.model).await?;
+        let version = self.version(&request.model, request.version.unwrap_or(model.latest_version)).await?;
+        let material = Material {
+            project: self.project.clone(),
+            pipeline: self.pipeline(&version).await?,
+            onnx: self.onnx(&version).await?,
+            counter: model.latest_release + 1,
+            version,
+            now_ms,
+        };
+        let (keys, trust) = (Arc::clone(&self.keys), self.trust.current());
+        blocking(move || {
+            let onnx = material.onnx.clone();
+            let mut signed = release::sign(&request, material, &keys.release)?;
+            if trust.file.release_keys.get(keys.release.public().id()).is_none() {
+                signed.envelope.signatures.clear();
+            }
+            let files = [(MODEL_FILE.to_owned(), onnx), (GOLDEN_FILE.to_owned(), signed.golden)].into();
+            Ok(Bundle { envelope: signed.envelope.to_bytes().into(), files }.to_zip()?.into())
+        })
+        .await
     }
 
     /// The release whose envelope has this digest.
@@ -268,6 +306,29 @@ impl Registry {
     ) -> Result<Arc<CurrentTrust>> {
         let newest = self.model(model).await?.latest_release;
         self.trust.set_floor(actor, model, counter, newest, now_ms).await
+    }
+
+    /// Takes a trust file that was made and signed elsewhere, on every device, for good.
+    pub async fn publish_trust(
+        &self,
+        actor: &Actor,
+        envelope: Bytes,
+        now_ms: u64,
+    ) -> Result<Arc<CurrentTrust>> {
+        let said: TrustFile = codec::decode(&Envelope::from_bytes(&envelope)?.payload, limits::ENVELOPE)
+            .map_err(EnvelopeError::from)?;
+        let mut newest = BTreeMap::new();
+        for name in said.min_release.into_keys() {
+            if let Some(model) = self.models.get(name.as_str()).await? {
+                newest.insert(name, model.value.latest_release);
+            }
+        }
+        self.trust.publish(actor, envelope, &newest, now_ms).await
+    }
+
+    /// The trust file that a device takes next which has this version; `None` if it has the newest.
+    pub async fn trust_after(&self, have: u64) -> Result<Option<Bytes>> {
+        self.trust.after(have).await
     }
 
     /// Signs a desired document with the control key and encodes the envelope.

@@ -15,8 +15,8 @@ use crate::http::listen;
 use crate::http::service::Api;
 use crate::work;
 use flotilla_data::Datasets;
-use flotilla_fleet::ca::CertificateAuthority;
-use flotilla_fleet::{Fleet, FleetConfig, FleetParts};
+use flotilla_fleet::ca::{CertificateAuthority, DEVICE_VALIDITY};
+use flotilla_fleet::{Fleet, FleetConfig, FleetParts, host_port};
 use flotilla_identity::{DEFAULT_PROJECT, Identity, now_ms};
 use flotilla_jobs::{Queue, Worker, WorkerConfig};
 use flotilla_protocol::message::Settings;
@@ -27,11 +27,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+/// Uploads that are received or imported at a time.
+pub const UPLOADS: usize = 4;
 
 /// How a control plane is set up.
 #[derive(Clone, Debug)]
@@ -46,6 +49,8 @@ pub struct AppConfig {
     pub names: Vec<String>,
     /// How newly enrolled devices behave.
     pub settings: Settings,
+    /// How long the certificate of a device is valid.
+    pub device_validity: Duration,
 }
 
 impl Default for AppConfig {
@@ -57,6 +62,7 @@ impl Default for AppConfig {
             mqtt: loopback(8883),
             names: Vec::new(),
             settings: Settings::default(),
+            device_validity: DEVICE_VALIDITY,
         }
     }
 }
@@ -82,6 +88,14 @@ pub enum StartError {
         /// What failed.
         source: io::Error,
     },
+    /// Nobody said how devices reach this machine.
+    #[error(
+        "{address} means every address of this machine, so devices have to be told one: add --name HOST, the name or address under which they reach it"
+    )]
+    NameNeeded {
+        /// The address.
+        address: SocketAddr,
+    },
     /// The TLS set-up failed.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
@@ -94,6 +108,9 @@ pub enum StartError {
     /// Jobs do not open.
     #[error(transparent)]
     Jobs(#[from] flotilla_jobs::Error),
+    /// The datasets do not open.
+    #[error(transparent)]
+    Data(#[from] flotilla_data::Error),
     /// The registry does not open.
     #[error(transparent)]
     Registry(#[from] flotilla_registry::Error),
@@ -120,10 +137,12 @@ impl StartError {
                 ErrorCode::PortInUse
             }
             StartError::Bind { .. } => ErrorCode::Network,
+            StartError::NameNeeded { .. } => ErrorCode::InvalidInput,
             StartError::Tls(_) => ErrorCode::Tls,
             StartError::Storage(e) => e.code(),
             StartError::Identity(e) => e.code(),
             StartError::Jobs(e) => e.code(),
+            StartError::Data(e) => e.code(),
             StartError::Registry(e) => e.code(),
             StartError::Ca(e) => e.code(),
             StartError::Fleet(e) => e.code(),
@@ -147,8 +166,12 @@ pub struct App {
     pub fleet: Fleet,
     /// Accuracy counted on devices.
     pub evaluations: crate::evaluations::Evaluations,
+    /// How far running imports are.
+    pub imports: crate::imports::Imports,
     /// Where uploads wait.
     pub spool: PathBuf,
+    /// A permit an upload, so that they cannot fill the disk all at once.
+    pub uploads: Arc<Semaphore>,
     /// Milliseconds since 1970.
     pub started_at_ms: u64,
     dir: PathBuf,
@@ -163,32 +186,34 @@ impl App {
     /// Opens everything in the folder and starts to listen.
     pub async fn start(config: AppConfig) -> Result<Arc<Self>, StartError> {
         install_crypto_provider();
+        let reach = Reach::of(&config)?;
         let dir = config.dir.clone();
         make_private_folder(&dir)?;
         let project = ProjectId::new(DEFAULT_PROJECT).expect("the name is well-formed");
         let records: Arc<dyn Records> = Arc::new(SledRecords::open(&dir.join("records"))?);
         let objects = Objects::open(&dir.join("objects"))?;
         let identity = Identity::open(records.clone(), &dir, now_ms()).await?;
-        let authority = Arc::new(CertificateAuthority::open_or_create(&dir.join("ca"), &project)?);
+        let authority = CertificateAuthority::open_or_create(&dir.join("ca"), &project)?;
+        let authority = Arc::new(authority.with_device_validity(config.device_validity));
         let keys = Keys::open_or_create(&dir.join("keys"))?;
         let ca = authority.ca_hash();
         let registry =
             Arc::new(Registry::open(project, records.clone(), objects.clone(), keys, ca, now_ms()).await?);
         let datasets = Arc::new(Datasets::new(records.clone(), objects.clone()));
+        datasets.tidy().await?;
         let queue = Queue::new(records.clone(), objects.clone(), dir.join("jobs"));
         let spool = dir.join("spool");
         // Uploads of an earlier life are of no use to anybody.
         drop(std::fs::remove_dir_all(&spool));
 
-        let listener = listen::bind(config.http)
+        let (listeners, http) = listen::bind(config.http)
             .await
-            .map_err(|source| StartError::Bind { address: config.http, source })?;
-        let http =
-            listener.local_addr().map_err(|source| StartError::Bind { address: config.http, source })?;
-        let tls = Arc::new(server_tls(&authority, &config.names)?);
+            .map_err(|(address, source)| StartError::Bind { address, source })?;
+        let tls = Arc::new(server_tls(&authority, &reach.names)?);
         let fleet = FleetConfig {
             listen: config.mqtt,
-            server_names: config.names.clone(),
+            advertise: reach.mqtt,
+            server_names: reach.names,
             settings: config.settings.clone(),
             ..FleetConfig::local(dir.join("telemetry"))
         };
@@ -202,6 +227,7 @@ impl App {
         let (changed, _) = watch::channel(0);
         let app = Arc::new(Self {
             evaluations: crate::evaluations::Evaluations::new(records.clone()),
+            imports: crate::imports::Imports::default(),
             identity,
             records,
             datasets,
@@ -209,27 +235,30 @@ impl App {
             registry,
             fleet,
             spool,
+            uploads: Arc::new(Semaphore::new(UPLOADS)),
             started_at_ms: now_ms(),
             dir,
-            http,
-            enrol_at: advertised(http, &config.names),
+            http: listen::local(http),
+            enrol_at: reach.http.map_or(http.to_string(), |host| host_port(&host, http.port())),
             changed,
             stop: CancellationToken::new(),
             tasks: Mutex::default(),
         });
         app.write_server_file()?;
-        app.spawn(listen::serve(listener, tls, Api::new(app.clone()), app.stop.clone()));
+        for listener in listeners {
+            app.spawn(listen::serve(listener, tls.clone(), Api::new(app.clone()), app.stop.clone()));
+        }
         app.spawn(app.clone().run_worker());
         app.spawn(app.clone().forward_changes());
         Ok(app)
     }
 
-    /// `http://host:port` of the API and the console.
+    /// `http://host:port` of the API and the console, for this machine.
     pub fn http_url(&self) -> String {
         format!("http://{}", self.http)
     }
 
-    /// Where the API listens.
+    /// Where the API listens for this machine.
     pub fn http_address(&self) -> SocketAddr {
         self.http
     }
@@ -328,12 +357,33 @@ impl App {
     }
 }
 
-/// The name that claim codes carry: the first extra name if there is one, else the address itself.
-fn advertised(address: SocketAddr, names: &[String]) -> String {
-    match names.first() {
-        Some(name) => format!("{name}:{}", address.port()),
-        None if address.ip().is_unspecified() => format!("localhost:{}", address.port()),
-        None => address.to_string(),
+/// How devices reach this machine.
+struct Reach {
+    /// Names and addresses that certificates are for, beside those of loopback.
+    names: Vec<String>,
+    /// Host of the HTTPS server, as claim codes carry it; the address itself where there is none.
+    http: Option<String>,
+    /// Host of the broker, as enrolled devices learn it.
+    mqtt: Option<String>,
+}
+
+impl Reach {
+    /// The first name that was given; without one, addresses speak for themselves.
+    fn of(config: &AppConfig) -> Result<Self, StartError> {
+        let mut names = config.names.clone();
+        for address in [config.http, config.mqtt] {
+            let ip = address.ip();
+            if ip.is_unspecified() && config.names.is_empty() {
+                return Err(StartError::NameNeeded { address });
+            }
+            if !ip.is_unspecified() && !ip.is_loopback() && !names.contains(&ip.to_string()) {
+                names.push(ip.to_string());
+            }
+        }
+        // Loopback is for this machine only, whatever names it has.
+        let host =
+            |address: SocketAddr| config.names.first().filter(|_| !address.ip().is_loopback()).cloned();
+        Ok(Self { http: host(config.http), mqtt: host(config.mqtt), names })
     }
 }
 

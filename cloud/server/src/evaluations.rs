@@ -1,16 +1,18 @@
 //! Accuracy counted on the devices' own endpoints, as operators record it.
 
 use flotilla_identity::{Actor, Permission, audit};
-use flotilla_protocol::{DeviceId, Digest};
+use flotilla_protocol::{DeviceId, Digest, ModelName};
 use flotilla_storage::{Batch, Collection, Entity, Records, Result, Table};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// How one device did with one release. The newest evaluation a device is kept.
+/// How one device did with one release. The newest evaluation of a model on a device is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// The device.
     pub device: DeviceId,
+    /// The model.
+    pub model: ModelName,
     /// The release that answered.
     pub release: Digest,
     /// Samples.
@@ -25,8 +27,13 @@ impl Entity for Evaluation {
     const TABLE: Table = Table::new("device-evaluations");
 
     fn id(&self) -> Vec<u8> {
-        self.device.as_str().as_bytes().to_vec()
+        id_of(&self.device, &self.model)
     }
+}
+
+fn id_of(device: &DeviceId, model: &ModelName) -> Vec<u8> {
+    // No id holds a zero byte.
+    [device.as_str().as_bytes(), &[0], model.as_str().as_bytes()].concat()
 }
 
 /// The evaluations of all devices.
@@ -41,16 +48,21 @@ impl Evaluations {
         Self { collection: Collection::new(records.clone()), records }
     }
 
-    /// The evaluation of a device, if it is of this release.
-    pub async fn of(&self, device: &str, release: &str) -> Result<Option<Evaluation>> {
-        let found = self.collection.get(device).await?.map(|found| found.value);
-        Ok(found.filter(|evaluation| evaluation.release.to_string() == release))
+    /// The evaluation of a model on a device, if it is of this release.
+    pub async fn of(
+        &self,
+        device: &DeviceId,
+        model: &ModelName,
+        release: &Digest,
+    ) -> Result<Option<Evaluation>> {
+        let found = self.collection.get(id_of(device, model)).await?.map(|found| found.value);
+        Ok(found.filter(|evaluation| evaluation.release == *release))
     }
 
     /// Records an evaluation in place of an older one.
     pub async fn record(&self, actor: &Actor, evaluation: Evaluation) -> Result<(), crate::http::Problem> {
         let mut batch = Batch::new();
-        match self.collection.get(evaluation.device.as_str()).await? {
+        match self.collection.get(id_of(&evaluation.device, &evaluation.model)).await? {
             Some(held) => self.collection.update(&mut batch, &held, &evaluation)?,
             None => self.collection.insert(&mut batch, &evaluation)?,
         }

@@ -10,6 +10,8 @@ pub mod cli;
 mod error_text;
 pub mod evaluations;
 pub mod http;
+mod imports;
+mod progress;
 pub mod quickstart;
 mod signals;
 pub mod up;

@@ -3,6 +3,7 @@
 //! Production uses [`RealFs`]. Tests pass an implementation that records the calls, rebuilds from them what
 //! a disk may hold after a power loss, or fails a call on purpose.
 
+use crate::error::{IoContext, Result};
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -48,6 +49,11 @@ pub trait Fs: Send + Sync + Debug + 'static {
     fn hand_over(&self, folder: &Path);
     /// Makes a file durable that such a library has written and closed.
     fn sync_foreign(&self, path: &Path) -> io::Result<()>;
+}
+
+/// Bytes an ordinary user may still write on the disk of `path`.
+pub fn free_bytes(path: &Path) -> Result<u64> {
+    RealFs.free_bytes(path).at("measure", path)
 }
 
 /// An open file, read and written at positions.

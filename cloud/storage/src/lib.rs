@@ -31,6 +31,7 @@ pub use batch::{BATCH_BYTES, BATCH_OPERATIONS, Batch, Expect};
 pub use collection::{Collection, Entity, PAGE_ENTITIES, Page, Versioned};
 pub use durable::{RecordsConfig, SledRecords};
 pub use error::{Error, Result};
+pub use fs::free_bytes;
 pub use key::{KEY_ID, Key, RANGE_PAGE, Range, Table, compound};
 pub use lease::Lease;
 pub use objects::{OBJECT_IN_MEMORY, OBJECTS_PAGE, Objects};

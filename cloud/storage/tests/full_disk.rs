@@ -184,6 +184,39 @@ async fn a_full_disk_is_refused_kept_and_survived() {
     acknowledged.check(&stores).await;
 }
 
+/// The folder of the index that is in use.
+fn index_folders(disk: &SmallDisk) -> Vec<std::ffi::OsString> {
+    let entries =
+        std::fs::read_dir(disk.path().join("records")).unwrap().map(|entry| entry.unwrap().file_name());
+    entries.filter(|name| name.to_string_lossy().starts_with("index-")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_others_filled_for_a_while_heals_without_a_restart() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let stores = Stores::open(disk.path()).unwrap();
+    let mut acknowledged = Acknowledged::default();
+    let first = index_folders(&disk);
+    // sled writes in the background twice a second; sooner or later it meets the full disk, and then fails for good.
+    for _ in 0..500 {
+        let filler = disk.fill();
+        assert_eq!(stores.commit(0).await.unwrap_err().code(), ErrorCode::StorageFull);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        std::fs::remove_file(filler).unwrap();
+        stores.commit(acknowledged.records).await.unwrap();
+        acknowledged.records += 1;
+        if index_folders(&disk) != first {
+            break;
+        }
+    }
+    let healed = index_folders(&disk);
+    assert!(healed != first && healed.len() == 1, "the index was made anew: {first:?} {healed:?}");
+    acknowledged.check(&stores).await;
+    stores.records.close().await.unwrap();
+    drop(stores);
+    acknowledged.check(&Stores::open(disk.path()).unwrap()).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_disk_is_named_and_nothing_is_lost() {
     let Some(disk) = SmallDisk::mount() else { return };

@@ -11,7 +11,7 @@ const MAX_CHANNELS: usize = 4;
 /// Most classes.
 const MAX_CLASSES: usize = 1000;
 /// Most numbers in one set of images (1 GiB).
-const MAX_VALUES: usize = 1 << 28;
+pub const IMAGES_VALUES: usize = 1 << 28;
 
 /// Labelled images of one size.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,11 +79,11 @@ impl Images {
             return mismatch("the number of classes", classes, format!("2 to {MAX_CLASSES}"));
         }
         let expected = self.values().saturating_mul(self.len());
-        if expected > MAX_VALUES {
+        if expected > IMAGES_VALUES {
             return Err(Error::TooLarge {
                 what: "the number of pixel values",
                 found: expected as u64,
-                limit: MAX_VALUES as u64,
+                limit: IMAGES_VALUES as u64,
                 advice: "make the images smaller or take fewer",
             });
         }

@@ -27,7 +27,7 @@ pub use config::{Algorithm, Augment, Config};
 pub use error::{Error, Result};
 pub use export::{INPUT, OUTPUT};
 pub use fit::{Trained, train};
-pub use images::Images;
+pub use images::{IMAGES_VALUES, Images};
 pub use observer::{EpochMetrics, Observer, Silent};
 
 #[cfg(test)]

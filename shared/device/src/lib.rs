@@ -2,9 +2,10 @@
 //!
 //! - [`update`]: one model from release to release; an update cannot brick a device.
 //! - [`release`]: whether a release may come onto this device at all.
-//! - [`download`]: which bytes to ask for next, and whether a chunk is believed.
+//! - [`download`]: which bytes to ask for next, and whether a chunk is believed; [`window`] and [`budget`]: how many.
 //! - [`launch`]: which binary of the agent runs; an upgrade of the agent cannot brick a device either.
 //! - [`session`]: the connection: hello, reported, and when to try again.
+//! - [`renewal`]: the certificate: when a new one is due, and how it takes over.
 //! - [`desired`]: whether a desired document is accepted.
 //! - [`outbox`]: in which order records are sent, what is dropped, what an `ack` frees.
 //! - [`clock`], [`backoff`], [`frame`], [`fault`]: time that cannot be turned back, waiting, checked files,
@@ -13,6 +14,7 @@
 //! The agent runs these machines on a real disk and link; simulators run them on virtual ones.
 
 pub mod backoff;
+pub mod budget;
 pub mod clock;
 pub mod desired;
 pub mod download;
@@ -21,7 +23,9 @@ pub mod frame;
 pub mod launch;
 pub mod outbox;
 pub mod release;
+pub mod renewal;
 pub mod session;
 pub mod update;
+pub mod window;
 
 pub use fault::Fault;

@@ -1,8 +1,10 @@
 //! In which order kept records are sent, what is dropped when room runs out, and what an `ack` frees.
 //!
 //! Each stream has one batch in flight, so a long backlog never keeps a live record or an event waiting; where
-//! several streams have something to send, events go first and the backlog last. Only the oldest telemetry is
-//! ever dropped, so what is dropped of a stream is one range at its head.
+//! several streams have something to send, events go first and the backlog last. The live stream never holds more
+//! than a batch, whatever the cloud is busy with: telemetry beyond it is backlog too. So a record of this moment is
+//! published before anything that is published after it was recorded, but for what is more urgent. The oldest goes
+//! first when room runs out, telemetry before events, so what is dropped of a stream is one range at its head.
 
 use crate::backoff::Backoff;
 use flotilla_protocol::limits;
@@ -122,7 +124,8 @@ impl Outbox {
 
     /// The stream for telemetry of this moment.
     pub fn telemetry_stream(&self) -> Stream {
-        if self.connected { Stream::Live } else { Stream::Backlog }
+        let room = self.stream(Stream::Live).len() < limits::TELEMETRY_BATCH as u64;
+        if self.connected && room { Stream::Live } else { Stream::Backlog }
     }
 
     /// A record of `bytes` was appended to the stream; returns its number. [`Self::over`] comes next.

@@ -37,6 +37,80 @@ fn events_go_first_and_a_backlog_does_not_hold_up_live_records() {
     assert_eq!(outbox.next(0).map(|b| (b.stream, b.from)), Some((Stream::Backlog, 513)));
 }
 
+/// A link that carries publishes one after the other, and a cloud that acknowledges them in that order.
+struct Road {
+    outbox: Outbox,
+    wire: std::collections::VecDeque<(Stream, u64)>,
+    published: Vec<(Stream, u64)>,
+}
+
+impl Road {
+    fn publish_all(&mut self) {
+        while let Some(batch) = self.outbox.next(0) {
+            let last = batch.to - 1;
+            self.outbox.sent(batch.stream, last, 0, 0);
+            self.wire.push_back((batch.stream, last));
+            self.published.push((batch.stream, last));
+        }
+    }
+
+    /// The oldest publish on the way is acknowledged.
+    fn acknowledge(&mut self) -> Option<(Stream, u64)> {
+        let (stream, last) = self.wire.pop_front()?;
+        if let Some(freed) = self.outbox.ack(&ack(stream, last)) {
+            self.outbox.freed(stream, 100 * (freed.last + 1 - freed.first));
+        }
+        self.publish_all();
+        Some((stream, last))
+    }
+}
+
+#[test]
+fn whatever_the_backlog_a_fresh_record_is_the_next_to_be_published_and_acknowledged_behind_one_batch() {
+    for (telemetry, stream) in [(false, Stream::Event), (true, Stream::Live)] {
+        for acknowledged_before in 0..20 {
+            let mut road = Road { outbox: outbox(), wire: Default::default(), published: Vec::new() };
+            for _ in 0..10_000 {
+                road.outbox.append(Stream::Backlog, 100);
+            }
+            road.outbox.connected();
+            road.publish_all();
+            for _ in 0..acknowledged_before {
+                road.acknowledge();
+            }
+            let published = road.published.len();
+            let to = if telemetry { road.outbox.telemetry_stream() } else { Stream::Event };
+            assert_eq!(to, stream);
+            let seq = road.outbox.append(stream, 100);
+            road.publish_all();
+            assert_eq!(
+                road.published[published..],
+                [(stream, seq)],
+                "it goes out at once, before any backlog"
+            );
+            let before: Vec<Stream> = std::iter::from_fn(|| road.acknowledge())
+                .map(|(stream, _)| stream)
+                .take_while(|acknowledged| *acknowledged != stream)
+                .collect();
+            assert!(before.len() <= 1, "{before:?} were acknowledged before it");
+        }
+    }
+}
+
+#[test]
+fn while_the_cloud_acknowledges_nothing_the_live_stream_stays_one_batch_long() {
+    let mut outbox = outbox();
+    outbox.connected();
+    for _ in 0..3 * limits::TELEMETRY_BATCH {
+        outbox.append(outbox.telemetry_stream(), 100);
+    }
+    assert_eq!(outbox.stream(Stream::Live).len(), limits::TELEMETRY_BATCH as u64);
+    assert_eq!(outbox.stream(Stream::Backlog).len(), 2 * limits::TELEMETRY_BATCH as u64);
+    outbox.sent(Stream::Live, 500, 0, 0);
+    outbox.ack(&ack(Stream::Live, 500));
+    assert_eq!(outbox.telemetry_stream(), Stream::Live, "with room it is live again");
+}
+
 #[test]
 fn records_are_kept_until_the_cloud_says_that_it_has_them() {
     let mut outbox = outbox();

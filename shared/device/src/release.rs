@@ -11,7 +11,7 @@ pub struct Board {
     pub name: String,
     /// Largest release that may be stored, in bytes.
     pub model_bytes: u64,
-    /// Free bytes on the disk of the agent's folder.
+    /// Free bytes on the disk of the agent's folder that no other download was promised.
     pub disk_free_bytes: u64,
     /// Bytes on that disk that stay free.
     pub disk_reserve_bytes: u64,
@@ -89,6 +89,20 @@ fn open(
         .map_err(|e| Fault::lasting(e.code(), e.to_string()))
 }
 
+/// Whether so many bytes fit onto the disk beside what stays free. If not, that is tried again: others may go.
+pub fn check_disk(bytes: u64, board: &Board) -> Result<(), Fault> {
+    let needed = bytes.saturating_add(board.disk_reserve_bytes);
+    // What is complete needs no room, however full the disk has become since.
+    if bytes == 0 || needed <= board.disk_free_bytes {
+        return Ok(());
+    }
+    let detail = format!(
+        "{needed} bytes must be free on the disk ({} of them stay free), {} are; make room, and it goes on by itself",
+        board.disk_reserve_bytes, board.disk_free_bytes
+    );
+    Err(Fault::transient(ErrorCode::NoRoom, detail))
+}
+
 fn check_room(manifest: &ReleaseManifest, board: &Board, present_bytes: u64) -> Result<(), Fault> {
     let transfer = limits::CHUNK as u32;
     if let Some(file) = manifest.files.iter().find(|f| f.chunk_bytes != transfer && f.chunks.len() > 1) {
@@ -101,14 +115,7 @@ fn check_room(manifest: &ReleaseManifest, board: &Board, present_bytes: u64) -> 
         let detail = format!("the release has {total} bytes, this device takes {}", board.model_bytes);
         return Err(Fault::lasting(ErrorCode::TooLarge, detail));
     }
-    let needed = total.saturating_sub(present_bytes).saturating_add(board.disk_reserve_bytes);
-    if needed > board.disk_free_bytes {
-        let detail = format!(
-            "{needed} bytes must be free on the disk ({} of them stay free), {} are",
-            board.disk_reserve_bytes, board.disk_free_bytes
-        );
-        return Err(Fault::lasting(ErrorCode::NoRoom, detail));
-    }
+    check_disk(total.saturating_sub(present_bytes), board)?;
     let memory = manifest.constraints.memory_bytes;
     if board.memory_bytes > 0 && memory > board.memory_bytes {
         let detail =

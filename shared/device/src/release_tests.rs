@@ -154,13 +154,16 @@ fn a_release_that_does_not_fit_is_refused_before_any_file_is_fetched() {
     let small = Board { model_bytes: 5_000, ..board() };
     assert_eq!(offer_signed(&manifest(), &key(), &small), Err((ErrorCode::TooLarge, false)));
     let full = Board { disk_free_bytes: 6_000, ..board() };
-    assert_eq!(offer_signed(&manifest(), &key(), &full), Err((ErrorCode::NoRoom, false)));
+    assert_eq!(offer_signed(&manifest(), &key(), &full), Err((ErrorCode::NoRoom, true)), "room may be made");
     let just = Board { disk_free_bytes: 6_100, ..board() };
     assert_eq!(offer_signed(&manifest(), &key(), &just), Ok(9));
     let bytes = Envelope::seal(EnvelopeKind::Release, &manifest(), &[&key()]).to_bytes();
     let model = "digits".parse().unwrap();
     let resumed = examine(&bytes, Digest::of(&bytes), &model, &trust(), 5_000, &full, |_| 100);
     assert!(resumed.is_ok(), "what is there already needs no room: {resumed:?}");
+    let none = Board { disk_free_bytes: 0, ..board() };
+    let complete = examine(&bytes, Digest::of(&bytes), &model, &trust(), 5_000, &none, |m| m.total_bytes());
+    assert!(complete.is_ok(), "what is complete needs not even the reserve: {complete:?}");
 }
 
 #[test]

@@ -101,6 +101,20 @@ impl Envelope {
         Self { kind, payload, signatures }
     }
 
+    /// Adds the signature of a further key; one that has signed already changes nothing. False if there is no room.
+    pub fn sign(&mut self, key: &SigningKey) -> bool {
+        let id = key.public().id();
+        if self.signatures.iter().any(|s| s.key == id) {
+            return true;
+        }
+        if self.signatures.len() >= limits::SIGNATURES {
+            return false;
+        }
+        let text = Self::signed_text(self.kind, &self.payload);
+        self.signatures.push(Signature { key: id, bytes: key.sign(&text).to_vec() });
+        true
+    }
+
     /// The encoded envelope: what travels, what is stored, and what a release digest covers.
     pub fn to_bytes(&self) -> Vec<u8> {
         codec::encode(self)

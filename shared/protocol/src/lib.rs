@@ -5,6 +5,7 @@
 //! - [`manifest`], [`pipeline`]: what a release is; [`trust`]: which keys a device believes.
 //! - [`envelope`], [`signature`], [`digest`]: signatures over exact bytes, content addresses.
 //! - [`enrol`]: claim codes and the answer that makes a box a device of the fleet.
+//! - [`renew`]: a new certificate over HTTPS for a device whose old one has ended.
 //! - [`limits`], [`error_code`]: every bound and every stable error code.
 //!
 //! Wire formats are versioned. Decoders ignore unknown fields, so a newer control plane talks to an older
@@ -20,6 +21,7 @@ pub mod limits;
 pub mod manifest;
 pub mod message;
 pub mod pipeline;
+pub mod renew;
 pub mod signature;
 pub mod topic;
 pub mod trust;

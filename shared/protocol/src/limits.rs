@@ -20,6 +20,10 @@ pub const ENVELOPE: usize = 256 * KIB;
 pub const SIGNATURES: usize = 16;
 /// Keys in one key set of a trust file.
 pub const TRUST_KEYS: usize = 16;
+/// Slowest download limit that may be set, in bytes a second.
+pub const DOWNLOAD_RATE_MIN: u64 = KIB as u64;
+/// Spans of quiet hours in one desired document.
+pub const QUIET_HOURS: usize = 16;
 /// Models in one desired document.
 pub const DESIRED_MODELS: usize = 64;
 /// Open commands in one desired document.
@@ -43,6 +47,11 @@ pub const OUTBOX: usize = 16 * MIB;
 /// Events kept within the outbox; they have their own share because telemetry may not push them out.
 pub const OUTBOX_EVENTS: usize = 2 * MIB;
 
+/// Findings in one diagnosis: with the bound on their texts it fits into one record of the control plane.
+pub const DIAGNOSIS_FINDINGS: usize = 24;
+/// One text of a finding.
+pub const DIAGNOSIS_TEXT: usize = 240;
+
 /// Free text in a message (a reason, a detail).
 pub const TEXT: usize = 1024;
 /// Length of an id's text.
@@ -53,6 +62,8 @@ pub const CLAIM: usize = 1024;
 pub const ENROL_BODY: usize = 64 * KIB;
 /// Largest certificate signing request.
 pub const CSR: usize = 8 * KIB;
+/// Largest certificate with its intermediates (PEM).
+pub const CERTIFICATE: usize = 32 * KIB;
 
 /// Largest encoded input of one prediction.
 pub const PREDICT_INPUT: usize = 16 * MIB;

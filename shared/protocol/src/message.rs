@@ -4,11 +4,16 @@
 //! the connection's client certificate already says who speaks.
 
 mod desired;
+mod diagnosis;
+mod lenient;
 mod report;
 mod telemetry;
 mod transfer;
 
-pub use desired::{Command, CommandKind, Desired, DesiredModel, Settings};
+pub use desired::{
+    Command, CommandKind, DAY_MIN, Desired, DesiredModel, InvalidSettings, QuietHours, Settings,
+};
+pub use diagnosis::{Diagnosis, Finding, Subject, Verdict};
 pub use report::{
     AgentReport, BoardFacts, CommandReport, CommandState, Failure, Hello, ModelReport, Phase, ProbeReport,
     Reported, SlotName,

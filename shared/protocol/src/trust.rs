@@ -26,6 +26,11 @@ impl KeySet {
         self.keys.iter().take(limits::TRUST_KEYS).find(|key| key.id() == id)
     }
 
+    /// Whether this key alone is enough.
+    pub fn is_met_by(&self, key: &PublicKey) -> bool {
+        self.threshold <= 1 && self.get(key.id()).is_some()
+    }
+
     fn is_usable(&self) -> bool {
         let mut ids: Vec<_> = self.keys.iter().map(PublicKey::id).collect();
         ids.sort();

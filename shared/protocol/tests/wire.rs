@@ -15,6 +15,7 @@ use flotilla_protocol::message::*;
 use flotilla_protocol::pipeline::{
     Activation, Classification, Colour, ImageInput, Input, Layout, Output, Resize,
 };
+use flotilla_protocol::renew::{Challenge, RenewAnswer, RenewRequest};
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::trust::KeySet;
 use flotilla_protocol::{Digest, Envelope, ErrorCode, Pipeline, TrustFile, codec, limits};
@@ -172,6 +173,7 @@ fn reported() -> Reported {
                 slot: Some(SlotName::B),
                 bytes_done: 300_007,
                 bytes_total: 300_007,
+                bytes_reused: 0,
                 probe: Some(ProbeReport {
                     vectors: 8,
                     max_abs_error: 1e-6,
@@ -189,6 +191,7 @@ fn reported() -> Reported {
         commands: vec![CommandReport {
             id: 2,
             state: CommandState::Failed { code: ErrorCode::NotFound, detail: "no such model".into() },
+            diagnosis: None,
         }],
         agent: None,
     }
@@ -230,6 +233,38 @@ fn telemetry() -> TelemetryBatch {
     }
 }
 
+/// A report of a device that has examined itself.
+fn examined() -> Reported {
+    let diagnosis = Diagnosis {
+        at_ms: 1_790_000_000_000,
+        agent: "0.1.0".into(),
+        findings: vec![
+            Finding {
+                subject: Subject::Board,
+                verdict: Verdict::Ok,
+                code: None,
+                what: "profile generic".into(),
+                remedy: String::new(),
+            },
+            Finding {
+                subject: Subject::Link,
+                verdict: Verdict::Fail,
+                code: Some(ErrorCode::CaMismatch),
+                what: "another CA".into(),
+                remedy: "check the address".into(),
+            },
+        ],
+        left_out: 1,
+    };
+    let report = CommandReport { id: 3, state: CommandState::Done, diagnosis: Some(diagnosis) };
+    Reported { commands: vec![report], models: BTreeMap::new(), ..reported() }
+}
+
+fn download_settings() -> Settings {
+    let night = QuietHours { from_min: 22 * 60, to_min: 6 * 60 };
+    Settings { download_bytes_per_s: Some(65_536), quiet_hours: vec![night], ..Settings::default() }
+}
+
 /// Old bytes read to the same value, and today's encoder still writes them.
 fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, value: &T) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1").join(format!("{name}.cbor"));
@@ -252,15 +287,23 @@ fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, value
 fn every_format_of_version_1_still_reads() {
     let key = SigningKey::from_seed(&[1; 32]);
     golden("hello", &hello());
+    golden("settings-download", &download_settings());
+    golden("model-report-reused", &ModelReport { bytes_reused: 131_072, ..ModelReport::default() });
     golden("desired", &desired());
     golden("desired-agent", &Desired { agent: Some(desired_agent()), ..desired() });
     golden("reported", &reported());
     golden("reported-agent", &Reported { agent: Some(agent_report()), ..reported() });
+    golden("reported-diagnosis", &examined());
+    golden("command-diagnostics", &Command { id: 3, kind: CommandKind::Diagnostics });
     golden("telemetry", &telemetry());
     golden("ack", &Ack { epoch: Epoch(7), stream: Stream::Live, up_to: 6 });
     golden("fetch", &Fetch { id: 3, digest: Digest::of(b"x"), offset: limits::CHUNK as u64, chunks: 8 });
     golden("chunk", &Chunk { digest: Digest::of(b"x"), offset: 0, total: 5, data: b"hello".to_vec() });
     golden("request", &Request { id: 4, body: RequestBody::Trust { have: 2 } });
+    let csr_pem = "-----BEGIN CERTIFICATE REQUEST-----".to_owned();
+    golden("request-certificate", &Request { id: 7, body: RequestBody::Certificate { csr_pem } });
+    let chain_pem = "-----BEGIN CERTIFICATE-----".to_owned();
+    golden("reply-certificate", &Reply { id: 7, body: ReplyBody::Certificate { chain_pem } });
     golden(
         "reply",
         &Reply { id: 4, body: ReplyBody::Error { code: ErrorCode::FetchDenied, detail: "no".into() } },
@@ -278,6 +321,37 @@ fn every_format_of_version_1_still_reads() {
             vectors: vec![GoldenVector { input: vec![1, 2], scores: vec![0.25, 0.75] }],
         },
     );
+}
+
+/// The same for what travels as JSON over HTTPS.
+fn golden_json<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, value: &T) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1").join(format!("{name}.json"));
+    let now = serde_json::to_string_pretty(value).unwrap() + "\n";
+    if !path.exists() && std::env::var_os("FLOTILLA_BLESS").is_some() {
+        std::fs::write(&path, &now).unwrap();
+    }
+    let old = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    assert_eq!(&serde_json::from_str::<T>(&old).unwrap(), value, "{name} reads differently");
+    assert_eq!(old, now, "{name} is written differently");
+}
+
+#[test]
+fn every_json_body_of_a_renewal_still_reads() {
+    golden_json("renew-challenge", &Challenge { nonce: "00ff".into() });
+    golden_json(
+        "renew-request",
+        &RenewRequest {
+            project: "default".parse().unwrap(),
+            device: "gate-7".parse().unwrap(),
+            key: "MFkw".into(),
+            csr_pem: "-----BEGIN CERTIFICATE REQUEST-----".into(),
+            nonce: "00ff".into(),
+            signature: "MEUC".into(),
+        },
+    );
+    golden_json("renew-pending", &RenewAnswer::Pending);
+    let chain_pem = "-----BEGIN CERTIFICATE-----".to_owned();
+    golden_json("renew-approved", &RenewAnswer::Approved { chain_pem });
 }
 
 #[test]
@@ -336,6 +410,24 @@ fn bytes_over_the_bound_or_after_the_end_are_refused() {
     assert_eq!(codec::decode::<Hello>(&bytes, 4096).unwrap_err().code(), ErrorCode::Malformed);
     let nested = vec![0x81; 200_000];
     assert_eq!(codec::decode::<Hello>(&nested, 1 << 20).unwrap_err().code(), ErrorCode::Malformed);
+}
+
+#[test]
+fn quiet_hours_may_go_past_midnight_and_must_leave_time() {
+    let night = download_settings();
+    assert_eq!(night.check(), Ok(()));
+    let quiet: Vec<bool> = [0, 359, 360, 1_319, 1_320, 1_439].map(|m| night.is_quiet(m)).to_vec();
+    assert_eq!(quiet, [true, true, false, false, true, true]);
+    let span = |from_min, to_min| QuietHours { from_min, to_min };
+    let with = |quiet_hours| Settings { quiet_hours, ..Settings::default() }.check();
+    let all_day = vec![span(0, 720), span(720, 1_439), span(1_439, 1)];
+    assert_eq!(with(all_day), Err(InvalidSettings::AlwaysQuiet));
+    for wrong in [span(5, 5), span(1_440, 3), span(3, 1_440)] {
+        assert_eq!(with(vec![wrong]), Err(InvalidSettings::Span(wrong)));
+    }
+    assert_eq!(with(vec![span(1, 2); 17]), Err(InvalidSettings::Spans(17)));
+    let slow = Settings { download_bytes_per_s: Some(1_023), ..Settings::default() };
+    assert_eq!(slow.check(), Err(InvalidSettings::Rate(1_023)));
 }
 
 #[test]

@@ -94,6 +94,12 @@ pub enum Error {
         /// What the decoder says.
         source: Source,
     },
+    /// A picture could not be written.
+    #[error("a picture cannot be encoded as PNG")]
+    ImageEncode {
+        /// What the encoder says.
+        source: Source,
+    },
     /// The picture is over the bounds, as its header says; it has not been decoded.
     #[error(
         "the picture has {width} x {height} pixels, over the bound of {} pixels or {} a side",
@@ -198,6 +204,7 @@ impl Error {
             Error::ModelUnsupported { .. } | Error::Interface(_) => ErrorCode::ModelUnsupported,
             Error::ImageFormat | Error::ImageDecode { .. } => ErrorCode::SampleInvalid,
             Error::ImageTooLarge { .. } => ErrorCode::TooLarge,
+            Error::ImageEncode { .. } => ErrorCode::Internal,
             Error::Run(_) | Error::NotFinite { .. } => ErrorCode::InferenceFailed,
             Error::Golden(_) => ErrorCode::Malformed,
             Error::GoldenMismatch { .. } => ErrorCode::ProbeMismatch,

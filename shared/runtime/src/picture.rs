@@ -4,7 +4,11 @@ use crate::error::{Source, no_panic};
 use crate::{DECODE_BYTES, Error, IMAGE_SIDE, Result};
 use flotilla_protocol::limits;
 use flotilla_protocol::pipeline::Colour;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, ImageResult, Limits};
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{
+    DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageError, ImageFormat, ImageReader,
+    ImageResult, Limits,
+};
 use std::borrow::Cow;
 use std::io::Cursor;
 
@@ -62,6 +66,19 @@ impl<'a> Picture<'a> {
         };
         Picture { width, height, channels: colour.channels(), bytes: Cow::Owned(bytes) }
     }
+}
+
+/// Pixels as a PNG.
+pub(crate) fn png(pixels: &[u8], width: u32, height: u32, colour: Colour) -> Result<Vec<u8>> {
+    let kind = match colour {
+        Colour::Grey => ExtendedColorType::L8,
+        Colour::Rgb => ExtendedColorType::Rgb8,
+    };
+    let mut out = Vec::new();
+    let encoder = PngEncoder::new_with_quality(&mut out, CompressionType::Best, FilterType::Adaptive);
+    let written = encoder.write_image(pixels, width, height, kind);
+    written.map_err(|error| Error::ImageEncode { source: error.into() })?;
+    Ok(out)
 }
 
 /// The picture, or none where its size is over the bounds; `size` is set as soon as it is known.

@@ -1,6 +1,6 @@
 //! The declarative pre-processing of a pipeline, executed.
 
-use crate::picture::Picture;
+use crate::picture::{self, Picture};
 use crate::resize::stretch;
 use crate::{Error, IMAGE_SIDE, Input, Result};
 use flotilla_protocol::Pipeline;
@@ -37,6 +37,19 @@ impl Preprocessor {
 
     /// Decodes, converts, resizes and normalises one input.
     pub fn tensor(&self, input: Input<'_>) -> Result<Vec<f32>> {
+        Ok(self.normalise(&self.values(input)?))
+    }
+
+    /// The same picture at the model's own size and colour, as PNG: for inputs that have to be small, such as
+    /// golden vectors. Its tensor differs from the original's by the rounding of values to bytes.
+    pub fn miniature(&self, input: Input<'_>) -> Result<Vec<u8>> {
+        let values = self.values(input)?;
+        let pixels: Vec<u8> = values.iter().map(|value| value.round().clamp(0.0, 255.0) as u8).collect();
+        picture::png(&pixels, self.image.width, self.image.height, self.image.colour)
+    }
+
+    /// Channel values of 0 to 255 at the model's own size, row by row.
+    fn values(&self, input: Input<'_>) -> Result<Vec<f32>> {
         let ImageInput { width, height, colour, resize, .. } = self.image;
         let picture = match input {
             Input::Encoded(bytes) => Picture::decode(bytes, colour)?,
@@ -46,7 +59,7 @@ impl Preprocessor {
         if resize == Resize::Exact && size != (width, height) {
             return Err(Error::ImageSize { got: size, need: (width, height) });
         }
-        Ok(self.normalise(&stretch(&picture, width, height)))
+        Ok(stretch(&picture, width, height))
     }
 
     /// `(value / 255 - mean) / std`, in the order of the layout.

@@ -1,4 +1,4 @@
-// The fleet: a row a device, a card each on narrow screens.
+// The fleet: a row a device and model, a card each on narrow screens.
 import { html } from '/console/vendor/htm/standalone.module.js';
 import { ago, bytes, count, micros, millis, percent, short } from '/console/format.js';
 
@@ -9,28 +9,36 @@ export function Devices({ devices }) {
       : html`<table class="cards"><thead><tr>
           <th>Device</th><th>State</th><th>Release</th><th>Slot</th><th class="n">Accuracy</th>
           <th class="n">Latency p50 / p95</th><th class="n">Memory</th><th class="n">Predictions</th><th>Seen</th>
-        </tr></thead><tbody>${devices.map((device) => html`<${Device} key=${device.id} device=${device} />`)}</tbody></table>`}
+        </tr></thead><tbody>${devices.flatMap(rows)}</tbody></table>`}
   </section>`;
 }
 
-function Device({ device }) {
-  const latency = device.p50_us !== null
-    ? `≤ ${micros(device.p50_us)} / ≤ ${micros(device.p95_us)}`
-    : `${millis(device.probe?.p50_ms)} / ${millis(device.probe?.p95_ms)}`;
-  return html`<tr data-device=${device.id} data-state=${device.state}>
+function rows(device) {
+  const models = device.models.length > 0 ? device.models : [null];
+  return models.map((model) => html`<${Row} key=${`${device.id}/${model?.model}`} device=${device} model=${model} />`);
+}
+
+function Row({ device, model }) {
+  // A revoked device is that, whatever its models last said.
+  const state = device.state === 'revoked' || !model ? device.state : model.state;
+  const latency = typeof model?.p50_us === 'number'
+    ? `≤ ${micros(model.p50_us)} / ≤ ${micros(model.p95_us)}`
+    : `${millis(model?.probe?.p50_ms)} / ${millis(model?.probe?.p95_ms)}`;
+  return html`<tr data-device=${device.id} data-model=${model?.model ?? ''} data-state=${state}>
     <td data-th="Device"><span class="dot ${device.connected ? 'on' : 'off'}" title=${device.connected ? 'online' : 'offline'}></span>
       <b>${device.id}</b> <small>${device.arch}</small></td>
-    <td data-th="State"><span class="state ${device.state}">${device.state}</span>
-      ${device.bytes_total > 0 && device.state === 'downloading'
-        ? html`<progress max=${device.bytes_total} value=${device.bytes_done}></progress>` : ''}
-      ${device.failure ? html`<small class="bad">${device.failure.code}: ${device.failure.detail}</small>` : ''}</td>
-    <td data-th="Release">${device.release
-      ? html`<span title=${device.release}>${device.model} v${device.version ?? '?'}</span> <small><code>${short(device.release)}</code></small>` : '–'}</td>
-    <td data-th="Slot">${device.slot ? device.slot.toUpperCase() : '–'}</td>
-    <td data-th="Accuracy" class="n" title=${device.accuracy_source ?? ''}>${percent(device.accuracy)}</td>
+    <td data-th="State"><span class="state ${state}">${state}</span>
+      ${model && model.bytes_total > 0 && state === 'downloading'
+        ? html`<progress max=${model.bytes_total} value=${model.bytes_done}></progress>` : ''}
+      ${model?.failure ? html`<small class="bad">${model.failure.code}: ${model.failure.detail}</small>` : ''}</td>
+    <td data-th="Release">${model
+      ? html`<span title=${model.release ?? ''}>${model.model} ${model.release ? `v${model.version ?? '?'}` : ''}</span>${' '}
+        <small><code>${model.release ? short(model.release) : 'none confirmed'}</code></small>` : '–'}</td>
+    <td data-th="Slot">${model?.slot ? model.slot.toUpperCase() : '–'}</td>
+    <td data-th="Accuracy" class="n" title=${model?.accuracy_source ?? ''}>${percent(model?.accuracy)}</td>
     <td data-th="Latency p50 / p95" class="n">${latency}</td>
     <td data-th="Memory" class="n">${bytes(device.rss_bytes)}</td>
-    <td data-th="Predictions" class="n">${count(device.predictions)}</td>
+    <td data-th="Predictions" class="n">${model ? count(model.predictions) : '–'}</td>
     <td data-th="Seen">${device.connected ? 'online' : ago(device.last_seen_ms)}</td>
   </tr>`;
 }

@@ -1,6 +1,6 @@
 //! Finds out which format a source has.
 
-use super::image_csv::{first_rows, looks_like_pictures, sample};
+use super::image_csv::{ROWS, first_rows, looks_like_pictures, sample};
 use super::read::TreeCsv;
 use super::tree::{Tree, TreeFile};
 use super::{Format, class_folders, idx};
@@ -8,8 +8,6 @@ use crate::error::{Error, Result};
 
 /// Extensions of tables.
 const TABLE_EXTENSIONS: [&str; 3] = ["csv", "tsv", "tab"];
-/// Rows that are looked at.
-const ROWS: usize = 6;
 
 /// The format of a source.
 pub(super) fn detect(tree: &mut Tree) -> Result<Format> {

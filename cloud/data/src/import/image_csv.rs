@@ -11,6 +11,8 @@ use std::io::{BufReader, Read};
 
 /// Bytes from which delimiter and header are guessed.
 const SAMPLE: usize = 64 * limits::KIB;
+/// Rows that are looked at to find out what a csv is.
+pub(super) const ROWS: usize = 20;
 /// Fewest pixels of a picture: 4 x 4.
 const PIXELS_MIN: usize = 16;
 /// Up to this value the pixels are taken for counts of 4x4 blocks, as in the digits of UCI.
@@ -56,16 +58,18 @@ struct Layout {
 }
 
 impl Layout {
-    /// Why not: a csv that does not look like pictures.
-    fn of(first: &[String], options: &ImportOptions) -> Result<Self, String> {
-        let header =
-            options.header.unwrap_or_else(|| first.iter().any(|field| field.parse::<u16>().is_err()));
-        let columns = first.len();
+    /// What most of the first rows say; any of them may be broken. Why not: a csv that does not look like pictures.
+    fn of(rows: &[Vec<String>], options: &ImportOptions) -> Result<Self, String> {
+        let first = rows.first().map_or(&[][..], |row| &row[..]);
+        let words = first.iter().filter(|field| field.parse::<u16>().is_err()).count();
+        // One bad field makes no header: it makes a broken line, which is listed.
+        let header = options.header.unwrap_or(words * 2 > first.len());
+        let columns = usual_columns(rows);
         let pixels = columns.saturating_sub(1);
         let side = pixels.isqrt();
         if pixels < PIXELS_MIN || side * side != pixels {
             return Err(format!(
-                "its first line has {columns} fields; a square picture and a label have n x n + 1 fields"
+                "its lines have {columns} fields; a square picture and a label have n x n + 1 fields"
             ));
         }
         let named = |name: &str| first.iter().position(|field| field.eq_ignore_ascii_case(name));
@@ -83,23 +87,35 @@ impl Layout {
     }
 }
 
-/// Whether a csv looks like pictures: no header, or one that names pixels, and whole numbers only.
+/// The number of fields that most rows have; of equals, that of the earlier row.
+fn usual_columns(rows: &[Vec<String>]) -> usize {
+    let with = |columns: usize| rows.iter().filter(|row| row.len() == columns).count();
+    rows.iter().rev().map(Vec::len).max_by_key(|columns| with(*columns)).unwrap_or(0)
+}
+
+/// Whether a csv looks like pictures: no header, or one that names pixels, and whole numbers in most of its rows.
 pub(super) fn looks_like_pictures(rows: &[Vec<String>]) -> bool {
-    let Some((first, rest)) = rows.split_first() else { return false };
-    let whole = |row: &Vec<String>| row.iter().all(|field| field.parse::<u16>().is_ok());
-    let names_pixels = first.iter().filter(|field| field.to_ascii_lowercase().starts_with("pixel")).count();
-    let header = names_pixels + 1 == first.len();
-    Layout::of(first, &ImportOptions::default()).is_ok()
-        && (header || whole(first))
-        && rest.iter().take(5).all(whole)
+    let Ok(layout) = Layout::of(rows, &ImportOptions::default()) else { return false };
+    let names_pixels = |first: &[String]| {
+        first.iter().filter(|field| field.to_ascii_lowercase().starts_with("pixel")).count() + 1
+            == first.len()
+    };
+    if layout.header && !rows.first().is_some_and(|first| names_pixels(first)) {
+        return false;
+    }
+    let rest = &rows[usize::from(layout.header)..];
+    let whole = |row: &&Vec<String>| {
+        row.len() == layout.columns && row.iter().all(|field| field.parse::<u16>().is_ok())
+    };
+    rest.is_empty() || rest.iter().filter(whole).count() * 2 > rest.len()
 }
 
 /// Reads all pictures.
 pub(super) fn read(csv: &mut dyn Csv, options: &ImportOptions, collector: &mut Collector) -> Result<()> {
     let name = csv.name().to_owned();
     let (delimiter, sample) = sample(csv)?;
-    let first = first_rows(delimiter, &sample, 1).pop().unwrap_or_default();
-    let layout = Layout::of(&first, options).map_err(|problem| Error::format(&name, problem))?;
+    let layout = Layout::of(&first_rows(delimiter, &sample, ROWS), options)
+        .map_err(|problem| Error::format(&name, problem))?;
     let scale = match options.pixel_max {
         Some(scale) => scale,
         None => guess_scale(csv, delimiter, layout)?,

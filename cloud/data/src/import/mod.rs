@@ -182,6 +182,17 @@ pub enum ImportStage {
     Done,
 }
 
+impl ImportStage {
+    /// The stable name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ImportStage::Reading => "reading",
+            ImportStage::Finishing => "finishing",
+            ImportStage::Done => "done",
+        }
+    }
+}
+
 /// What came of an import.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ImportReport {

@@ -32,6 +32,32 @@ async fn a_broken_csv_line_is_listed_with_its_number() {
 }
 
 #[tokio::test]
+async fn a_csv_of_pictures_is_one_wherever_its_broken_lines_are() {
+    let house = House::new();
+    let pixel = |n: u32, i: u32| if i == 0 { n / 17 } else { (n * i) % 17 };
+    let good = |n: u32| -> Vec<String> {
+        (0..16).map(|i| pixel(n, i)).chain([n % 2]).map(|value| value.to_string()).collect()
+    };
+    for broken in [vec![1], vec![2], vec![1, 2, 3], vec![6, 7]] {
+        let mut csv = String::new();
+        for line in 1..=30 {
+            let mut fields = good(line);
+            if broken.contains(&line) {
+                fields[5] = format!("x{line}");
+            }
+            csv += &format!("{}\n", fields.join(","));
+        }
+        let file = house.file("own.csv", csv);
+        let name = format!("own-{}-{}", broken[0], broken.len());
+        let report = house.import(request(&name, &file)).await.unwrap();
+        assert_eq!(report.version.source.format, Format::ImageCsv, "{broken:?}");
+        let told: Vec<_> = report.skipped.iter().map(|s| s.line.unwrap() as u32).collect();
+        assert_eq!(told, broken, "{:?}", report.skipped);
+        assert_eq!(report.imported, 30 - broken.len() as u64);
+    }
+}
+
+#[tokio::test]
 async fn a_csv_of_pictures_may_have_a_header_and_its_label_in_front() {
     let house = House::new();
     let mut csv = format!("label,{}\n", (0..16).map(|i| format!("pixel{i}")).collect::<Vec<_>>().join(","));

@@ -21,8 +21,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const AUTHORITY_VALIDITY: Duration = DAY.saturating_mul(30 * 365);
 /// How long a server certificate is valid. A server takes a new one at every start.
 const SERVER_VALIDITY: Duration = DAY.saturating_mul(825);
-/// How long a device certificate is valid.
-const DEVICE_VALIDITY: Duration = DAY.saturating_mul(365);
+/// How long a device certificate is valid where nothing else is configured.
+pub const DEVICE_VALIDITY: Duration = DAY.saturating_mul(365);
 /// How far a device certificate reaches into the past, so that a server clock set back a little refuses nobody.
 const DEVICE_BACKDATE: Duration = DAY;
 
@@ -36,6 +36,7 @@ pub struct CertificateAuthority {
     project: ProjectId,
     root: Pair,
     intermediate: Pair,
+    device_validity: Duration,
 }
 
 struct Pair {
@@ -101,7 +102,17 @@ impl CertificateAuthority {
             None => Pair::create(folder, &file, &name, Some(&root), now)?,
         };
         intermediate.check(&folder.join(&file), &name, &root)?;
-        Ok(Self { project: project.clone(), root, intermediate })
+        Ok(Self { project: project.clone(), root, intermediate, device_validity: DEVICE_VALIDITY })
+    }
+
+    /// The same authority with another life of device certificates.
+    pub fn with_device_validity(self, device_validity: Duration) -> Self {
+        Self { device_validity, ..self }
+    }
+
+    /// How long a device certificate is valid.
+    pub fn device_validity(&self) -> Duration {
+        self.device_validity
     }
 
     /// The project whose devices this authority signs.
@@ -149,6 +160,12 @@ impl CertificateAuthority {
         Ok(ServerIdentity { chain, key: key.into(), serial })
     }
 
+    /// Digest of the public key in a device's request, after its self-signature proved that the device holds the
+    /// private one.
+    pub fn key_of_csr(&self, request: &[u8]) -> Result<Digest, Error> {
+        Ok(Digest::of(&requested_key(request)?.subject_public_key_info()))
+    }
+
     /// Signs a device's request (PEM or DER). Only its public key is used, after its self-signature proved that the
     /// device holds the private one; every name and usage in the certificate is ours.
     pub fn sign_device_csr(
@@ -161,8 +178,10 @@ impl CertificateAuthority {
         let mut params = leaf(device.as_str(), ExtendedKeyUsagePurpose::ClientAuth);
         params.distinguished_name.push(DnType::OrganizationName, self.project.as_str());
         params.subject_alt_names = vec![SanType::URI(uri(&self.project, device).try_into()?)];
-        let not_after = now + DEVICE_VALIDITY;
-        params.not_before = date_time_ymd(1970, 1, 1) + since_epoch(now).saturating_sub(DEVICE_BACKDATE);
+        let not_after = now + self.device_validity;
+        // A device counts its certificate's age from this moment: it stays small beside the whole life.
+        let backdate = DEVICE_BACKDATE.min(self.device_validity / 10);
+        params.not_before = date_time_ymd(1970, 1, 1) + since_epoch(now).saturating_sub(backdate);
         params.not_after = date_time_ymd(1970, 1, 1) + since_epoch(not_after);
         let serial = Serial::random()?;
         params.serial_number = Some(SerialNumber::from_slice(serial.as_bytes()));

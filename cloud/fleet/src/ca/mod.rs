@@ -19,6 +19,6 @@ mod identity;
 #[cfg(test)]
 mod tests;
 
-pub use authority::{CertificateAuthority, DeviceCertificate, ServerIdentity};
+pub use authority::{CertificateAuthority, DEVICE_VALIDITY, DeviceCertificate, ServerIdentity};
 pub use error::Error;
 pub use identity::{InvalidSerial, PeerIdentity, Serial, device_identity};

@@ -7,8 +7,14 @@ use flotilla_protocol::{ActorId, DeviceId, Digest, ErrorCode, ProjectId, limits}
 use flotilla_storage::{Entity, Table};
 use serde::{Deserialize, Serialize};
 
-/// Certificates that one device may hold: the current one, and those it replaces.
+/// Certificates that one device may hold: the current one, and some that are to take over, of which the last counts.
 const CERTIFICATES: usize = 4;
+/// Certificates that are signed for a device within [`RENEWAL_WINDOW_MS`], the first aside.
+const RENEWALS: usize = 6;
+/// The time over which they are counted; the life of one certificate if that is shorter.
+const RENEWAL_WINDOW_MS: u64 = 60 * 60 * 1000;
+/// Repeated hellos are raised as an event at most this often a device.
+const RAISE_MS: u64 = 60 * 60 * 1000;
 /// Engines that a device may name.
 const ENGINES: usize = 16;
 /// Longest text of a board fact that is kept.
@@ -27,6 +33,9 @@ pub struct Device {
     pub state: DeviceState,
     /// The certificates it may show.
     pub certificates: Vec<Certificate>,
+    /// When its last certificates after the first were signed, in milliseconds since 1970.
+    #[serde(default)]
+    pub renewed_ms: Vec<u64>,
     /// When it enrolled, in milliseconds since 1970.
     pub enrolled_at_ms: u64,
     /// With which claim.
@@ -80,6 +89,9 @@ pub struct Certificate {
     pub key: Digest,
     /// When it ends, in milliseconds since 1970.
     pub not_after_ms: u64,
+    /// Whether it has yet to be used: the first hello with it retires the others.
+    #[serde(default)]
+    pub unused: bool,
 }
 
 impl From<&DeviceCertificate> for Certificate {
@@ -88,6 +100,7 @@ impl From<&DeviceCertificate> for Certificate {
             serial: issued.serial.to_string(),
             key: issued.key_digest,
             not_after_ms: millis(issued.not_after),
+            unused: false,
         }
     }
 }
@@ -129,6 +142,8 @@ pub struct Health {
     pub repeated_hellos: u64,
     /// The last of these.
     pub last_problem: Option<Problem>,
+    /// When a repeated hello was last raised as an event, in milliseconds since 1970.
+    pub raised_ms: Option<u64>,
 }
 
 /// Something a device got wrong.
@@ -150,6 +165,7 @@ impl Health {
         if newer.last_problem.is_some() {
             self.last_problem.clone_from(&newer.last_problem);
         }
+        self.raised_ms = self.raised_ms.max(newer.raised_ms);
     }
 }
 
@@ -177,6 +193,7 @@ impl Device {
             board: bounded_board(board),
             state: DeviceState::Active,
             certificates: vec![certificate],
+            renewed_ms: Vec::new(),
             enrolled_at_ms: now_ms,
             claim,
             last_seen_ms: None,
@@ -194,16 +211,67 @@ impl Device {
         self.state == DeviceState::Active
     }
 
+    /// Whether an enrolment with this claim and key is the one that made the device, which has not connected yet.
+    pub(crate) fn is_enrolled_as(&self, claim: &str, key: &Digest) -> bool {
+        let same_key = self.certificates.iter().any(|certificate| certificate.key == *key);
+        self.is_active() && self.claim == claim && same_key && self.hello_counter == 0
+    }
+
     /// Whether the device may connect with this certificate.
     pub fn accepts(&self, serial: &Serial) -> bool {
         let serial = serial.to_string();
         self.is_active() && self.certificates.iter().take(CERTIFICATES).any(|known| known.serial == serial)
     }
 
-    /// Takes in a hello. A counter that did not rise is counted: of two devices with the same folder at least one
-    /// shows it.
-    pub(crate) fn hello(&mut self, hello: &Hello, now_ms: u64) {
-        if hello.counter <= self.hello_counter {
+    /// Whether one of its certificates is over this key.
+    pub(crate) fn knows(&self, key: &Digest) -> bool {
+        self.certificates.iter().any(|known| known.key == *key)
+    }
+
+    /// Whether another certificate may be signed for it now; counts it.
+    pub(crate) fn count_renewal(&mut self, life_ms: u64, now_ms: u64) -> bool {
+        let window = RENEWAL_WINDOW_MS.min(life_ms);
+        self.renewed_ms.retain(|at| now_ms.saturating_sub(*at) < window);
+        if self.renewed_ms.len() >= RENEWALS {
+            return false;
+        }
+        self.renewed_ms.push(now_ms);
+        true
+    }
+
+    /// Adds a certificate that is to take over. One over the same key that was never used gives way to it. One over
+    /// another key stays as long as there is room: it may be the one that the device has.
+    pub(crate) fn issue(&mut self, certificate: Certificate) {
+        self.certificates.retain(|known| !(known.unused && known.key == certificate.key));
+        while self.certificates.len() >= CERTIFICATES {
+            let oldest = self.certificates.iter().position(|known| known.unused).unwrap_or(0);
+            self.certificates.remove(oldest);
+        }
+        self.certificates.push(Certificate { unused: true, ..certificate });
+    }
+
+    /// Takes note that a hello was said with this certificate. The first one retires the others, which are returned.
+    pub(crate) fn used(&mut self, serial: &Serial) -> Option<Vec<Certificate>> {
+        let serial = serial.to_string();
+        let used = self.certificates.iter_mut().find(|known| known.serial == serial && known.unused)?;
+        used.unused = false;
+        Some(self.certificates.extract_if(.., |known| known.serial != serial).collect())
+    }
+
+    /// Whether repeated hellos are to be raised as an event now; takes note of it.
+    pub(crate) fn raise_repeated(&mut self, now_ms: u64) -> bool {
+        let raise = self.health.raised_ms.is_none_or(|at| now_ms.saturating_sub(at) >= RAISE_MS);
+        if raise {
+            self.health.raised_ms = Some(now_ms);
+        }
+        raise
+    }
+
+    /// Takes in a hello. A counter that did not rise is counted, and said: of two devices with the same folder at least
+    /// one shows it.
+    pub(crate) fn hello(&mut self, hello: &Hello, now_ms: u64) -> bool {
+        let repeated = hello.counter <= self.hello_counter;
+        if repeated {
             let detail = format!(
                 "hello counter {} after {}: the device's folder may have been copied or restored",
                 hello.counter, self.hello_counter
@@ -217,6 +285,7 @@ impl Device {
         self.trust_version = hello.trust_version;
         self.board = bounded_board(&hello.board);
         self.last_seen_ms = Some(now_ms);
+        repeated
     }
 }
 

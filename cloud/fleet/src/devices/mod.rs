@@ -1,11 +1,14 @@
 //! Devices, their twins, and what people see of them.
 
 mod device;
+mod examined;
 mod service;
 mod twin;
 mod view;
 
 pub use device::{Certificate, Device, DeviceState, Health, Problem, Traffic};
+pub use examined::Examined;
+pub(crate) use examined::examination;
 pub(crate) use service::{command, configure, revoke};
 pub(crate) use twin::sanitise;
 pub use twin::{ModelState, ReportHead, Twin};

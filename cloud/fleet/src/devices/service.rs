@@ -35,20 +35,19 @@ pub(crate) async fn revoke(
     revoked.map(drop).ok_or_else(|| Error::DeviceMissing(id.clone()))
 }
 
-/// Changes how a device behaves. Says whether that is a change.
+/// Changes how a device behaves, from what it is now. Says whether that is a change.
 pub(crate) async fn configure(
     store: &Store,
     actor: &Actor,
     id: &DeviceId,
-    settings: &Settings,
+    change: impl Fn(&Settings) -> Result<Settings>,
     now_ms: u64,
 ) -> Result<bool> {
-    if settings.telemetry_interval_s == 0 || settings.probation_telemetry_interval_s == 0 {
-        return Err(Error::Invalid("telemetry intervals are at least one second".into()));
-    }
     let mut changed = false;
     let twin = store
         .modify(&store.twins, id.as_str().as_bytes(), |twin, batch| {
+            let settings = change(&twin.settings)?;
+            settings.check().map_err(|problem| Error::Invalid(problem.to_string()))?;
             changed = twin.configure(settings.clone(), now_ms);
             if changed {
                 let detail = json!({ "settings": settings, "desired_version": twin.version });
@@ -71,8 +70,12 @@ pub(crate) async fn command(
     let mut command = 0;
     let twin = store
         .modify(&store.twins, id.as_str().as_bytes(), |twin, batch| {
+            let before = twin.version;
             let busy = |_: ErrorCode| Error::Busy { what: "open commands", bound: COMMANDS };
             command = twin.command(kind.clone(), now_ms).map_err(busy)?;
+            if twin.version == before {
+                return Ok(false);
+            }
             let detail = json!({ "command": command, "kind": kind });
             audit::record(batch, actor, "device:control", &subject(id), detail, now_ms)?;
             Ok(true)

@@ -3,7 +3,8 @@
 use crate::text::bounded;
 use flotilla_protocol::manifest::agent_name;
 use flotilla_protocol::message::{
-    Command, CommandKind, CommandReport, Desired, DesiredModel, Failure, ModelReport, Reported, Settings,
+    Command, CommandKind, CommandReport, CommandState, Desired, DesiredModel, Diagnosis, Failure,
+    ModelReport, Reported, Settings,
 };
 use flotilla_protocol::{DeviceId, ErrorCode, ModelName, ProjectId, limits};
 use flotilla_storage::{Entity, Table, compound};
@@ -114,8 +115,19 @@ impl Twin {
         differs
     }
 
-    /// Adds an open command and returns its id.
+    /// The open command to examine itself.
+    pub(crate) fn examination(&self) -> Option<u64> {
+        self.commands
+            .iter()
+            .find(|command| command.kind == CommandKind::Diagnostics)
+            .map(|command| command.id)
+    }
+
+    /// Adds an open command and returns its id. Whoever asks for an examination while one is open waits for that one.
     pub(crate) fn command(&mut self, kind: CommandKind, now_ms: u64) -> Result<u64, ErrorCode> {
+        if let Some(open) = self.examination().filter(|_| kind == CommandKind::Diagnostics) {
+            return Ok(open);
+        }
         if self.commands.len() >= COMMANDS {
             return Err(ErrorCode::Busy);
         }
@@ -219,6 +231,12 @@ pub(crate) fn sanitise(mut reported: Reported) -> Result<Reported, ErrorCode> {
             probe.max_abs_error.is_finite() && probe.p50_ms.is_finite() && probe.p95_ms.is_finite()
         });
     }
+    for report in &mut reported.commands {
+        if let CommandState::Failed { detail, .. } = &mut report.state {
+            *detail = bounded(detail, DETAIL);
+        }
+        report.diagnosis = report.diagnosis.take().map(Diagnosis::bounded);
+    }
     Ok(reported)
 }
 
@@ -227,7 +245,7 @@ pub(crate) fn sanitise(mut reported: Reported) -> Result<Reported, ErrorCode> {
 mod tests {
     use super::*;
     use flotilla_protocol::Digest;
-    use flotilla_protocol::message::{AgentReport, CommandState, ProbeReport};
+    use flotilla_protocol::message::{AgentReport, ProbeReport};
 
     fn twin() -> Twin {
         Twin::new(DeviceId::new("gate-7").unwrap(), Settings::default(), 1)
@@ -299,10 +317,10 @@ mod tests {
         let ping = twin.command(CommandKind::Ping, 1).unwrap();
         let other = twin.command(CommandKind::Ping, 2).unwrap();
         assert_ne!(ping, other);
-        assert!(twin.finish(&[CommandReport { id: ping, state: CommandState::Done }], 3));
+        assert!(twin.finish(&[CommandReport { id: ping, state: CommandState::Done, diagnosis: None }], 3));
         assert_eq!(twin.commands.iter().map(|c| c.id).collect::<Vec<_>>(), [other]);
         let version = twin.version;
-        assert!(!twin.finish(&[CommandReport { id: ping, state: CommandState::Done }], 4));
+        assert!(!twin.finish(&[CommandReport { id: ping, state: CommandState::Done, diagnosis: None }], 4));
         assert_eq!(twin.version, version, "the same report again changes nothing");
         while twin.commands.len() < COMMANDS {
             twin.command(CommandKind::Ping, 5).unwrap();

@@ -1,10 +1,11 @@
 //! What people see of a device: records, connection and telemetry in one.
 
-use super::device::{Device, DeviceState, Health, Traffic};
+use super::device::{Certificate, Device, DeviceState, Health, Traffic};
 use super::twin::ModelState;
 use crate::connections::{Connection, Connections};
 use crate::error::{Error, Result};
 use crate::ingest::{HistoryPoint, LatestSample};
+use crate::renewal::PendingRenewal;
 use crate::store::{self, Store};
 use flotilla_protocol::manifest::AGENT_NAME;
 use flotilla_protocol::message::{
@@ -58,6 +59,16 @@ pub struct DeviceView {
     pub disk_free_bytes: Option<u64>,
     /// Seconds since the agent's start.
     pub uptime_s: Option<u64>,
+    /// The certificates it may show.
+    pub certificates: Vec<Certificate>,
+    /// What it waits for, or was told, since it asked for a new certificate after the end of its old one.
+    pub renewal: Option<PendingRenewal>,
+    /// Records that came from it.
+    pub records: u64,
+    /// Records that it declared dropped, because its outbox was full.
+    pub records_dropped: u64,
+    /// Records that are missing without a word.
+    pub records_missing: u64,
     /// What it got wrong.
     pub health: Health,
     /// Payload to and from it.
@@ -85,6 +96,8 @@ pub struct ModelView {
     pub bytes_done: u64,
     /// All bytes of the candidate.
     pub bytes_total: u64,
+    /// Bytes of the candidate that were on the device already.
+    pub bytes_reused: u64,
     /// The last probe.
     pub probe: Option<ProbeReport>,
     /// Why a release did not make it.
@@ -154,6 +167,7 @@ impl<'a> Views<'a> {
         let twin = self.store.twins.get(id).await?.map(|found| found.value);
         let head = self.store.reports.get(id).await?.map(|found| found.value);
         let latest = self.store.samples.get(id).await?.map(|found| found.value);
+        let rollup = self.store.rollups.get(id).await?.map(|found| found.value);
         let reported = store::all(&self.store.models, &ModelState::prefix(&device.id)).await?;
         let mut reported: BTreeMap<ModelName, ModelState> =
             reported.into_iter().map(|state| (state.value.model.clone(), state.value)).collect();
@@ -168,6 +182,7 @@ impl<'a> Views<'a> {
         }
         let agent = models.iter().position(|model| model.model.as_str() == AGENT_NAME);
         let agent_upgrade = agent.map(|at| models.remove(at));
+        let renewal = self.store.renewals.get(id).await?.map(|found| found.value);
         let live = connection.as_ref().map(|connection| connection.last_seen_ms());
         let traffic = connection.as_ref().map(|connection| connection.uncounted()).unwrap_or_default();
         Ok(DeviceView {
@@ -185,12 +200,17 @@ impl<'a> Views<'a> {
             rss_bytes: sample.map(|sample| sample.rss_bytes),
             disk_free_bytes: sample.map(|sample| sample.disk_free_bytes),
             uptime_s: sample.map(|sample| sample.uptime_s),
+            records: rollup.as_ref().map_or(0, |rollup| rollup.records),
+            records_dropped: rollup.as_ref().map_or(0, |rollup| rollup.dropped),
+            records_missing: rollup.as_ref().map_or(0, |rollup| rollup.missing),
             traffic: device.traffic.plus(traffic),
             id: device.id,
             state: device.state,
             enrolled_at_ms: device.enrolled_at_ms,
             agent: device.agent,
             board: device.board,
+            certificates: device.certificates,
+            renewal,
             health: device.health,
         })
     }
@@ -219,6 +239,7 @@ impl<'a> Views<'a> {
             slot: report.slot,
             bytes_done: report.bytes_done,
             bytes_total: report.bytes_total,
+            bytes_reused: report.bytes_reused,
             probe: report.probe,
             failure: report.failure,
             accuracy,

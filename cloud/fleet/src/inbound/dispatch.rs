@@ -2,7 +2,7 @@
 
 use super::Core;
 use super::worker::{Mail, Worker};
-use crate::broker::Inbound;
+use crate::broker::{Inbound, PeerIdentity};
 use flotilla_identity::now_ms;
 use flotilla_protocol::{DeviceId, limits};
 use std::collections::HashMap;
@@ -67,7 +67,7 @@ impl Dispatcher {
 
     fn dispatch(&mut self, event: Inbound, stop: &CancellationToken) {
         match event {
-            Inbound::Connected { peer, connection, .. } => self.connected(&peer.device, connection, stop),
+            Inbound::Connected { peer, connection, .. } => self.connected(&peer, connection, stop),
             Inbound::Disconnected { peer, connection } => {
                 let is_current = |c: &Conversation| c.number == connection;
                 if self.current.get(&peer.device).is_some_and(is_current)
@@ -95,7 +95,8 @@ impl Dispatcher {
     }
 
     /// Begins a conversation. It starts once the device's last one is over: what one device says has one order.
-    fn connected(&mut self, device: &DeviceId, number: u64, stop: &CancellationToken) {
+    fn connected(&mut self, peer: &PeerIdentity, number: u64, stop: &CancellationToken) {
+        let device = &peer.device;
         let replaced = match self.current.get(device) {
             Some(current) if current.number >= number => return,
             Some(_) => self.current.remove(device).map(|old| {
@@ -107,7 +108,7 @@ impl Dispatcher {
         let (mailbox, mail) = mpsc::channel(MAILBOX);
         let stop = stop.child_token();
         let connection = self.core.connections.begin(device, number, now_ms());
-        let worker = Worker::new(Arc::clone(&self.core), device.clone(), connection, stop.clone());
+        let worker = Worker::new(Arc::clone(&self.core), peer.clone(), connection, stop.clone());
         let task = tokio::spawn(async move {
             if let Some(replaced) = replaced {
                 joined(replaced.await);

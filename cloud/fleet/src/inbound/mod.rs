@@ -12,6 +12,7 @@ mod worker;
 pub(crate) use dispatch::Dispatcher;
 
 use crate::broker::Downlink;
+use crate::ca::CertificateAuthority;
 use crate::changes::Changes;
 use crate::connections::Connections;
 use crate::ingest::Ingest;
@@ -27,6 +28,7 @@ pub(crate) struct Core {
     pub(crate) project: ProjectId,
     pub(crate) store: Arc<Store>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) authority: Arc<CertificateAuthority>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) transfers: Arc<Transfers>,

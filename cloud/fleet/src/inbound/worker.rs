@@ -5,11 +5,13 @@
 
 use super::Core;
 use super::fetches::Fetches;
-use crate::broker;
+use crate::broker::{self, PeerIdentity};
+use crate::ca::Serial;
 use crate::connections::Connection;
-use crate::devices::{Health, ModelState, Problem, ReportHead, Traffic, sanitise};
+use crate::devices::{Examined, Health, ModelState, Problem, ReportHead, Traffic, sanitise};
 use crate::error::{Error, Result};
 use crate::ingest::Head;
+use crate::renewal;
 use crate::store;
 use crate::text::bounded;
 use crate::transfer::Refused;
@@ -65,6 +67,8 @@ impl Unusable {
 pub(super) struct Worker {
     core: Arc<Core>,
     device: DeviceId,
+    /// The certificate with which the connection was opened.
+    serial: Serial,
     connection: Arc<Connection>,
     stop: CancellationToken,
     /// The hello of this connection.
@@ -86,13 +90,14 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(
         core: Arc<Core>,
-        device: DeviceId,
+        peer: PeerIdentity,
         connection: Arc<Connection>,
         stop: CancellationToken,
     ) -> Self {
         Self {
             core,
-            device,
+            device: peer.device,
+            serial: peer.serial,
             connection,
             stop,
             hello: None,
@@ -180,8 +185,18 @@ impl Worker {
         let repeated = self.hello.as_ref() == Some(&hello);
         self.report_version = None;
         self.answered = hello.desired_version;
-        if !repeated && let Err(error) = self.store_hello(&hello).await {
-            self.failed("its hello", &error);
+        if !repeated {
+            match self.store_hello(&hello).await {
+                Ok(true) => {}
+                // Retired or revoked between its admission and this moment: it gets no answer.
+                Ok(false) => {
+                    tracing::info!(device = %self.device, serial = %self.serial,
+                        "a device said hello with a certificate that does not count any more");
+                    self.core.downlink.disconnect(&self.core.project, &self.device);
+                    return Ok(());
+                }
+                Err(error) => self.failed("its hello", &error),
+            }
         }
         self.hello = Some(hello);
         self.core.changes.device(&self.device);
@@ -189,19 +204,33 @@ impl Worker {
         Ok(())
     }
 
-    async fn store_hello(&mut self, hello: &Hello) -> Result<()> {
+    /// Takes the hello in. `false` if its certificate does not count any more.
+    async fn store_hello(&mut self, hello: &Hello) -> Result<bool> {
         let (store, id, now_ms) = (&self.core.store, self.device.as_str().as_bytes(), now_ms());
-        let mut before = 0;
+        let (mut counts, mut cloned, mut rotated) = (false, None, false);
         store
-            .modify(&store.devices, id, |device, _| {
-                before = device.hello_counter;
-                device.hello(hello, now_ms);
+            .modify(&store.devices, id, |device, batch| {
+                (counts, cloned) = (device.accepts(&self.serial), None);
+                if !counts {
+                    return Ok(false);
+                }
+                let before = device.hello_counter;
+                if device.hello(hello, now_ms) && device.raise_repeated(now_ms) {
+                    cloned = Some(renewal::cloned(batch, &self.device, before, hello.counter, now_ms)?);
+                }
+                rotated = renewal::used(batch, device, &self.serial, now_ms)?;
                 Ok(true)
             })
             .await?;
-        if hello.counter <= before {
-            tracing::warn!(device = %self.device, before, counter = hello.counter,
-                "a hello counter did not rise: the device's folder may have been copied or restored");
+        if !counts {
+            return Ok(false);
+        }
+        if let Some(event) = cloned {
+            renewal::raise(store, &self.device, event, now_ms).await?;
+        }
+        if rotated {
+            tracing::info!(device = %self.device, serial = %self.serial, "a device has a new certificate");
+            renewal::finish(store, &self.device).await?;
         }
         let mut overtaken = false;
         store
@@ -214,7 +243,7 @@ impl Worker {
             tracing::warn!(device = %self.device, version = hello.desired_version,
                 "the device knows a newer desired document than these records: they seem to come from a backup");
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn on_reported(&mut self, payload: &[u8]) -> Result<(), Unusable> {
@@ -266,8 +295,12 @@ impl Worker {
             return Ok(());
         }
         let mut finished = false;
+        let last = store.examined.get(self.device.as_str()).await?;
         store
-            .modify(&store.twins, self.device.as_str().as_bytes(), |twin, _| {
+            .modify(&store.twins, self.device.as_str().as_bytes(), |twin, batch| {
+                if let Some(examined) = Examined::answer(twin, &reported.commands, now_ms) {
+                    store::put(&store.examined, batch, last.as_ref(), &examined)?;
+                }
                 finished = twin.finish(&reported.commands, now_ms);
                 Ok(finished)
             })
@@ -329,20 +362,42 @@ impl Worker {
 
     async fn on_request(&mut self, payload: &[u8]) -> Result<(), Unusable> {
         let request: Request = decode(payload)?;
-        let trust = self.core.registry.trust();
         let body = match request.body {
             RequestBody::Desired => {
                 self.send_desired().await;
                 ReplyBody::Ok
             }
-            RequestBody::Trust { have } if have < trust.file.version => {
-                ReplyBody::Trust(trust.envelope.to_vec())
-            }
-            RequestBody::Trust { .. } => ReplyBody::Ok,
+            RequestBody::Trust { have } => self.next_trust(have).await,
+            RequestBody::Certificate { csr_pem } => self.rotate(&csr_pem).await,
             RequestBody::Unknown => unsupported("this request is not known here"),
         };
         let _ = self.publish(Down::Reply, &Reply { id: request.id, body }).await;
         Ok(())
+    }
+
+    /// The trust file after the one that the device has: each is signed by the keys of the one before.
+    async fn next_trust(&self, have: u64) -> ReplyBody {
+        match self.core.registry.trust_after(have).await {
+            Ok(Some(envelope)) => ReplyBody::Trust(envelope.to_vec()),
+            Ok(None) => ReplyBody::Ok,
+            Err(error) => {
+                let error = Error::from(error);
+                self.failed("a trust file", &error);
+                ReplyBody::Error { code: error.code(), detail: error.to_string() }
+            }
+        }
+    }
+
+    /// A certificate over a new key, for the device of this connection and no other.
+    async fn rotate(&self, csr_pem: &str) -> ReplyBody {
+        let (store, authority) = (&self.core.store, &self.core.authority);
+        match renewal::rotate(store, authority, &self.device, csr_pem, now_ms()).await {
+            Ok(chain_pem) => ReplyBody::Certificate { chain_pem },
+            Err(error) => {
+                tracing::warn!(device = %self.device, code = %error.code(), %error, "no new certificate");
+                ReplyBody::Error { code: error.code(), detail: bounded(&error.to_string(), limits::TEXT) }
+            }
+        }
     }
 
     async fn on_upload(&mut self, payload: &[u8]) -> Result<(), Unusable> {

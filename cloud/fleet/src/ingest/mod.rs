@@ -11,6 +11,8 @@
 mod fold;
 mod frame;
 mod marks;
+#[cfg(test)]
+mod model_tests;
 mod rollup;
 mod service;
 #[cfg(test)]

@@ -201,7 +201,7 @@ impl Kept {
                 history: VecDeque::new(),
             },
             sample: None,
-            events: DeviceEvents { device: device.clone(), events: VecDeque::new() },
+            events: DeviceEvents::of(device),
         }
     }
 
@@ -241,12 +241,23 @@ impl Kept {
     }
 
     fn event(&mut self, at_ms: u64, received_ms: u64, event: EventRecord) {
+        self.events.push(at_ms, received_ms, event);
+    }
+}
+
+impl DeviceEvents {
+    /// A device without events.
+    pub(crate) fn of(device: &DeviceId) -> Self {
+        Self { device: device.clone(), events: VecDeque::new() }
+    }
+
+    /// Adds an event within the bounds of what is kept.
+    pub(crate) fn push(&mut self, at_ms: u64, received_ms: u64, event: EventRecord) {
         let EventRecord { kind, model, release, code, detail } = event;
         let detail = bounded(&detail, DETAIL);
-        let events = &mut self.events.events;
-        events.push_back(DeviceEvent { at_ms, received_ms, kind, model, release, code, detail });
-        if events.len() > EVENTS {
-            events.pop_front();
+        self.events.push_back(DeviceEvent { at_ms, received_ms, kind, model, release, code, detail });
+        if self.events.len() > EVENTS {
+            self.events.pop_front();
         }
     }
 }

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use super::marks::{Head, Marks};
-use super::rollup::{EVENTS, HISTORY, Kept};
+use super::rollup::{EVENTS, HISTORY, Kept, Rollup};
 use super::{frame::Frame, service::Ingest};
 use crate::changes::Changes;
 use crate::store::Store;
@@ -163,14 +163,14 @@ fn an_old_sample_is_history_but_not_the_latest() {
 
 // === against a model, with restarts ===
 
-struct Cloud {
-    ingest: Ingest,
+pub(super) struct Cloud {
+    pub(super) ingest: Ingest,
     records: Arc<dyn Records>,
     store: Arc<Store>,
 }
 
 impl Cloud {
-    async fn open(dir: &Path) -> Self {
+    pub(super) async fn open(dir: &Path) -> Self {
         let records: Arc<dyn Records> = Arc::new(SledRecords::open(&dir.join("records")).unwrap());
         let segments = Segments::open(&dir.join("segments")).unwrap();
         let store = Arc::new(Store::new(records.clone()));
@@ -178,15 +178,23 @@ impl Cloud {
         Self { ingest, records, store }
     }
 
-    async fn restart(self, dir: &Path) -> Self {
+    pub(super) async fn close(self) {
         let Self { ingest, records, store } = self;
         ingest.close().await;
         records.close().await.unwrap();
         drop((store, records));
+    }
+
+    pub(super) async fn restart(self, dir: &Path) -> Self {
+        self.close().await;
         Self::open(dir).await
     }
 
-    async fn fold(&self) {
+    pub(super) async fn rollup(&self, id: &DeviceId) -> Option<Rollup> {
+        self.store.rollups.get(id.as_str()).await.unwrap().map(|found| found.value)
+    }
+
+    pub(super) async fn fold(&self) {
         self.ingest.fold_until_idle(&CancellationToken::new()).await.unwrap();
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 /// Devices of one rollout at most.
 const ROLLOUT_DEVICES: usize = 100_000;
-/// How long a device may take, unless the operator says otherwise.
+/// How long a device may take beside its probation, unless the operator says otherwise.
 const DEADLINE_S: u64 = 30 * 60;
 /// The longest that an operator may say: 90 days.
 const DEADLINE_MAX_S: u64 = 90 * 24 * 60 * 60;
@@ -40,7 +40,7 @@ pub struct RolloutRequest {
     /// The waves; one canary and then the rest where none are named.
     #[serde(default)]
     pub waves: Option<Vec<WaveSpec>>,
-    /// How long a device may take, in seconds.
+    /// How long a device may take, in seconds; its probation and half an hour where nothing is said.
     #[serde(default)]
     pub deadline_s: Option<u64>,
 }
@@ -92,7 +92,10 @@ impl Rollouts {
 
     /// Starts a rollout. Its devices are resolved now: one that enrols later is not part of it.
     pub(crate) async fn start(&self, actor: &Actor, request: RolloutRequest, now_ms: u64) -> Result<Rollout> {
-        let deadline_s = request.deadline_s.unwrap_or(DEADLINE_S);
+        let deadline_s = match request.deadline_s {
+            Some(asked) => asked,
+            None => (DEADLINE_S + self.longest_probation_s().await?).min(DEADLINE_MAX_S),
+        };
         if !(1..=DEADLINE_MAX_S).contains(&deadline_s) {
             return Err(Error::Invalid(format!(
                 "a deadline is 1 to {DEADLINE_MAX_S} seconds, not {deadline_s}"
@@ -147,6 +150,11 @@ impl Rollouts {
         self.changes.rollout(&rollout.id);
         self.wake.notify_one();
         Ok(rollout)
+    }
+
+    async fn longest_probation_s(&self) -> Result<u64> {
+        let twins = store::all(&self.store.twins, &[]).await?;
+        Ok(twins.iter().map(|twin| u64::from(twin.value.settings.probation_s)).max().unwrap_or(0))
     }
 
     async fn release(&self, request: &RolloutRequest) -> Result<Release> {

@@ -3,11 +3,12 @@
 use crate::support::{Installation, device, model};
 use flotilla_fleet::{DeviceState, RolloutRequest, WaveSpec};
 use flotilla_protocol::message::{
-    CommandKind, CommandReport, CommandState, Epoch, EventKind, EventRecord, Record, RecordBody, ReplyBody,
-    Reported, Request, RequestBody, SeqRange, Settings, Stream, TelemetryBatch, TelemetrySample, Upload,
+    Command, CommandKind, CommandReport, CommandState, Diagnosis, Epoch, EventKind, EventRecord, Finding,
+    Record, RecordBody, ReplyBody, Reported, Request, RequestBody, SeqRange, Settings, Stream, Subject,
+    TelemetryBatch, TelemetrySample, Upload, Verdict,
 };
 use flotilla_protocol::topic::Up;
-use flotilla_protocol::{Digest, Envelope, ErrorCode, ReleaseManifest};
+use flotilla_protocol::{Digest, Envelope, ErrorCode, ReleaseManifest, limits};
 
 fn samples(seqs: impl IntoIterator<Item = u64>) -> TelemetryBatch {
     let record = |seq| {
@@ -32,7 +33,8 @@ async fn a_device_gets_its_signed_document_after_each_hello_and_shows_in_the_vie
 
     // What it should do changes: the newer document comes by itself.
     let settings = Settings { telemetry_interval_s: 5, ..Settings::default() };
-    installation.fleet.configure(&installation.admin, &device("gate-7"), &settings).await.unwrap();
+    let change = |_: &Settings| Ok(settings.clone());
+    installation.fleet.configure(&installation.admin, &device("gate-7"), change).await.unwrap();
     let newer = gate.desired().await;
     assert_eq!((newer.version, newer.settings.telemetry_interval_s), (2, 5));
     // And whenever it asks.
@@ -104,6 +106,33 @@ async fn records_are_acknowledged_when_durable_and_counted_once() {
     assert_eq!(history.iter().map(|point| point.at_ms / 1000).collect::<Vec<_>>(), [1, 2, 3, 6, 7, 8]);
     let events = installation.fleet.events(&device("gate-7")).await.unwrap();
     assert_eq!(events.iter().map(|event| event.detail.as_str()).collect::<Vec<_>>(), ["power on"]);
+    installation.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_record_is_acknowledged_in_its_turn_while_a_backlog_is_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let installation = Installation::open(folder.path()).await;
+    let mut gate = installation.device("gate-7").await;
+    gate.desired().await;
+    let backlog = |number: u64| {
+        let first = number * limits::TELEMETRY_BATCH as u64 + 1;
+        let records = samples(first..first + limits::TELEMETRY_BATCH as u64);
+        TelemetryBatch { stream: Stream::Backlog, ..records }
+    };
+    // Thousands of records, and in their midst a live one. Nothing is waited for in between.
+    for number in 0..16 {
+        gate.post(Up::Telemetry, &backlog(number));
+        if number == 3 {
+            gate.post(Up::Telemetry, &samples(1..=1));
+        }
+    }
+    let mut order = Vec::new();
+    for _ in 0..17 {
+        order.push(gate.ack().await.stream);
+    }
+    let live = order.iter().position(|stream| *stream == Stream::Live);
+    assert_eq!(live, Some(4), "every publish is acknowledged in the order of publishes: {order:?}");
     installation.close().await;
 }
 
@@ -240,12 +269,64 @@ async fn commands_wait_for_the_device_and_end_when_it_reports_them() {
         version: 1,
         desired_version: desired.version,
         models: Default::default(),
-        commands: vec![CommandReport { id, state: CommandState::Done }],
+        commands: vec![CommandReport { id, state: CommandState::Done, diagnosis: None }],
         agent: None,
     };
     gate.send(Up::Reported, &done).await;
     let after = gate.desired().await;
     assert!(after.version > desired.version && after.commands.is_empty());
+    installation.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_examination_is_answered_with_findings_within_their_bounds_or_with_why_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let installation = Installation::open(folder.path()).await;
+    let credentials = installation.enrol("gate-7").await;
+    let (fleet, id) = (&installation.fleet, device("gate-7"));
+    let ask = async || fleet.command(&installation.admin, &id, &CommandKind::Diagnostics).await.unwrap();
+    let first = ask().await;
+    assert_eq!(ask().await, first, "who asks while a question is open waits for its answer");
+    assert_eq!(fleet.examination(&id).await.unwrap(), (Some(first), None));
+
+    let mut gate = installation.connect(&credentials, 1).await;
+    let desired = gate.desired().await;
+    assert_eq!(desired.commands, [Command { id: first, kind: CommandKind::Diagnostics }]);
+    let finding = Finding {
+        subject: Subject::Disk,
+        verdict: Verdict::Fail,
+        code: Some(ErrorCode::NoRoom),
+        what: "\n\"".repeat(500),
+        remedy: "free some room".into(),
+    };
+    let diagnosis = Diagnosis { at_ms: 1, agent: "0.1.0".into(), findings: vec![finding; 60], left_out: 0 };
+    let report = |version, id, state, diagnosis| Reported {
+        version,
+        desired_version: desired.version,
+        models: Default::default(),
+        commands: vec![CommandReport { id, state, diagnosis }],
+        agent: None,
+    };
+    gate.send(Up::Reported, &report(1, first, CommandState::Done, Some(diagnosis))).await;
+    assert!(gate.desired().await.commands.is_empty());
+    let (open, answer) = fleet.examination(&id).await.unwrap();
+    let answer = answer.unwrap();
+    assert_eq!((open, answer.command), (None, first));
+    let kept = answer.diagnosis.unwrap();
+    assert_eq!(kept.findings.len(), limits::DIAGNOSIS_FINDINGS);
+    assert!(kept.findings.iter().all(|f| f.what.len() <= limits::DIAGNOSIS_TEXT && !f.what.contains('\n')));
+
+    // An older agent does not know the command.
+    let second = ask().await;
+    gate.desired().await;
+    let unknown =
+        CommandState::Failed { code: ErrorCode::Unsupported, detail: "agent 0.1.0 does not know it".into() };
+    gate.send(Up::Reported, &report(2, second, unknown.clone(), None)).await;
+    gate.desired().await;
+    let (_, answer) = fleet.examination(&id).await.unwrap();
+    let answer = answer.unwrap();
+    assert_eq!((answer.command, answer.outcome, answer.diagnosis), (second, unknown, None));
+    assert_eq!(fleet.examination(&device("gate-8")).await.unwrap_err().code(), ErrorCode::NotFound);
     installation.close().await;
 }
 

@@ -1,6 +1,7 @@
 //! The fleet over real connections: broker, certificates, twins, transfers, telemetry and rollouts.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod certificates;
 mod devices;
 mod rollouts;
 mod support;

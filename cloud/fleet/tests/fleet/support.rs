@@ -158,10 +158,15 @@ impl Installation {
 
 pub(crate) struct Credentials {
     pub(crate) answer: EnrolAnswer,
-    key: KeyPair,
+    pub(crate) key: KeyPair,
 }
 
 impl Credentials {
+    /// The same device with a later certificate.
+    pub(crate) fn with(&self, key: KeyPair, certificate_pem: String) -> Self {
+        Self { answer: EnrolAnswer { certificate_pem, ..self.answer.clone() }, key }
+    }
+
     fn tls(&self) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.answer.ca_pem.as_bytes()).unwrap()).unwrap();
@@ -243,6 +248,12 @@ impl Device {
 
     pub(crate) async fn send(&mut self, channel: Up, message: &impl Serialize) {
         self.send_bytes(channel, codec::encode(message)).await;
+    }
+
+    /// Publishes without waiting for anything.
+    pub(crate) fn post(&mut self, channel: Up, message: &impl Serialize) {
+        let topic = Topic::up(&project(), &self.id, channel).to_string();
+        self.client.try_publish(topic, QoS::AtLeastOnce, false, codec::encode(message)).unwrap();
     }
 
     /// The next message on a channel. Others are kept.

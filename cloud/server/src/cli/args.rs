@@ -1,12 +1,15 @@
 //! The command line as types.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use flotilla_protocol::message::Settings;
+use flotilla_protocol::message::{QuietHours, Settings};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 control plane not reachable, \
 4 not allowed, 5 not found, 6 folder or port not usable. Errors carry a stable code in brackets.";
+
+/// Lives of a device's certificate that are possible: what a device needs to renew it, to ten years.
+const CERTIFICATE_S: std::ops::RangeInclusive<u64> = 10..=10 * 365 * 24 * 60 * 60;
 
 /// From data to a healthy fleet of edge devices, in one binary.
 #[derive(Debug, Parser)]
@@ -49,6 +52,9 @@ pub enum Command {
     /// Signed releases.
     #[command(subcommand)]
     Release(Release),
+    /// Which keys devices believe.
+    #[command(subcommand)]
+    Trust(Trust),
     /// Devices.
     #[command(subcommand)]
     Device(Device),
@@ -127,11 +133,16 @@ pub struct Up {
     pub names: Vec<String>,
     /// Seconds that a new release must stay healthy on a device before it is confirmed. For devices that enrol
     /// from now on.
-    #[arg(long, default_value_t = Settings::default().probation_s)]
+    #[arg(long, default_value_t = Settings::default().probation_s, value_parser = clap::value_parser!(u32).range(1..=30 * 24 * 3600))]
     pub probation_s: u32,
     /// Seconds between a device's telemetry samples. For devices that enrol from now on.
-    #[arg(long, default_value_t = Settings::default().telemetry_interval_s)]
+    #[arg(long, default_value_t = Settings::default().telemetry_interval_s, value_parser = clap::value_parser!(u32).range(1..=24 * 3600))]
     pub telemetry_s: u32,
+    /// Seconds for which a device's certificate is valid; devices renew theirs by themselves when two thirds have
+    /// passed. For certificates signed from now on.
+    #[arg(long, default_value_t = flotilla_fleet::ca::DEVICE_VALIDITY.as_secs(),
+        value_parser = clap::value_parser!(u64).range(CERTIFICATE_S))]
+    pub certificate_s: u64,
     /// Form of errors.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
@@ -255,6 +266,30 @@ pub enum Release {
         #[command(flatten)]
         target: Target,
     },
+    /// Write a release that offline keys have yet to sign, with its files, as a zip.
+    Draft {
+        /// The model.
+        model: String,
+        /// The file to write.
+        file: PathBuf,
+        /// The version; the newest by default.
+        #[arg(long)]
+        version: Option<u32>,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Add the signature of a release key to a draft. Needs no control plane.
+    Sign {
+        /// The zip.
+        file: PathBuf,
+        /// File with the private key.
+        #[arg(long)]
+        key: PathBuf,
+        /// Output form, of errors too.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
     /// List releases.
     List(Target),
     /// Write a release with its files as a zip.
@@ -270,6 +305,68 @@ pub enum Release {
     /// Import a bundle that the project's keys signed.
     Import {
         /// The zip.
+        file: PathBuf,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+/// `flotilla trust …`
+///
+/// A new version is proposed to a file, signed there by the release keys, each where it lives, and published.
+#[derive(Debug, Subcommand)]
+pub enum Trust {
+    /// Show the trust file in force, or one in a file.
+    Show {
+        /// A proposed trust file.
+        file: Option<PathBuf>,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Make a private key in a new file (mode 0600) and print its public half. Needs no control plane.
+    Key {
+        /// The file to write.
+        file: PathBuf,
+        /// Output form, of errors too.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Write the next version, not signed, to a new file.
+    Propose {
+        /// The file to write.
+        file: PathBuf,
+        /// A release key's public half in hex; repeat for all that are to be. Unchanged where none is given.
+        #[arg(long = "release-key")]
+        release_keys: Vec<String>,
+        /// How many release keys must sign.
+        #[arg(long)]
+        threshold: Option<u16>,
+        /// A control key's public half in hex; repeat for all that are to be. Unchanged where none is given.
+        #[arg(long = "control-key")]
+        control_keys: Vec<String>,
+        /// MODEL=COUNTER: forbids every release of the model below this counter; repeat for several. Floors only rise.
+        #[arg(long = "floor")]
+        floors: Vec<String>,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Add the signature of a release key to a proposed trust file. Needs no control plane.
+    Sign {
+        /// The proposed trust file.
+        file: PathBuf,
+        /// File with the private key.
+        #[arg(long)]
+        key: PathBuf,
+        /// Output form, of errors too.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Put a trust file in force that enough keys have signed: those in force and its own.
+    Publish {
+        /// The signed trust file.
         file: PathBuf,
         /// The control plane.
         #[command(flatten)]
@@ -296,6 +393,47 @@ pub enum Device {
         #[command(flatten)]
         target: Target,
     },
+    /// Let a device examine itself and print what it finds: certificates, clock, disk, link, models and more, each
+    /// with what to do. Exits with 1 if a check fails.
+    Diagnose {
+        /// The device.
+        id: String,
+        /// Seconds to wait for its answer.
+        #[arg(long, default_value_t = 60)]
+        wait: u64,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Print what a device found when it last examined itself.
+    Diagnosis {
+        /// The device.
+        id: String,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Let a device have the new certificate that it asks for after the end of its old one.
+    Approve {
+        /// The device.
+        id: String,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Refuse a device the new certificate that it asks for.
+    Reject {
+        /// The device.
+        id: String,
+        /// Why; the device's log says it too.
+        #[arg(long, default_value = "rejected by an operator")]
+        reason: String,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show how a device behaves, or change it.
+    Settings(DeviceSettings),
     /// Shut a device out at once.
     Revoke {
         /// The device.
@@ -304,6 +442,42 @@ pub enum Device {
         #[command(flatten)]
         target: Target,
     },
+}
+
+/// `flotilla device settings`
+#[derive(Debug, Args)]
+pub struct DeviceSettings {
+    /// The device.
+    pub id: String,
+    /// Bytes a second that its downloads may take together; 0 for as many as the link carries.
+    #[arg(long)]
+    pub download_bytes_per_s: Option<u64>,
+    /// A span of every day, in UTC, in which it downloads nothing, such as 22:00-06:00; repeat for several.
+    #[arg(long = "quiet", value_parser = quiet_hours)]
+    pub quiet: Vec<QuietHours>,
+    /// Let it download at any time.
+    #[arg(long, conflicts_with = "quiet")]
+    pub no_quiet: bool,
+    /// Seconds that a new release must stay healthy before it is confirmed.
+    #[arg(long)]
+    pub probation_s: Option<u32>,
+    /// Seconds between its telemetry samples.
+    #[arg(long)]
+    pub telemetry_s: Option<u32>,
+    /// The control plane.
+    #[command(flatten)]
+    pub target: Target,
+}
+
+fn quiet_hours(text: &str) -> Result<QuietHours, String> {
+    let minute = |time: &str| {
+        let (hour, minute) = time.split_once(':')?;
+        let (hour, minute): (u16, u16) = (hour.parse().ok()?, minute.parse().ok()?);
+        (hour < 24 && minute < 60).then_some(hour * 60 + minute)
+    };
+    let span = text.split_once('-').and_then(|(from, to)| Some((minute(from)?, minute(to)?)));
+    let (from_min, to_min) = span.ok_or("quiet hours are two times of day, such as 22:00-06:00")?;
+    Ok(QuietHours { from_min, to_min })
 }
 
 /// `flotilla rollout …`
@@ -381,6 +555,8 @@ impl Command {
             Command::Quickstart(options) => options.output,
             Command::Up(options) => options.output,
             Command::Agent(_) | Command::JobChild { .. } => Output::Text,
+            Command::Release(Release::Sign { output, .. })
+            | Command::Trust(Trust::Key { output, .. } | Trust::Sign { output, .. }) => *output,
             Command::Login(target) | Command::Audit(target) => target.output,
             Command::Train(train) => train.target.output,
             Command::Compress(compress) => compress.target.output,
@@ -390,11 +566,22 @@ impl Command {
                 Release::Create { target, .. }
                 | Release::CreateAgent { target, .. }
                 | Release::List(target)
+                | Release::Draft { target, .. }
                 | Release::Export { target, .. }
                 | Release::Import { target, .. },
             )
             | Command::Device(
-                Device::List(target) | Device::Claim { target, .. } | Device::Revoke { target, .. },
+                Device::List(target)
+                | Device::Claim { target, .. }
+                | Device::Settings(DeviceSettings { target, .. })
+                | Device::Diagnose { target, .. }
+                | Device::Diagnosis { target, .. }
+                | Device::Approve { target, .. }
+                | Device::Reject { target, .. }
+                | Device::Revoke { target, .. },
+            )
+            | Command::Trust(
+                Trust::Show { target, .. } | Trust::Propose { target, .. } | Trust::Publish { target, .. },
             )
             | Command::Rollout(
                 Rollout::Create { target, .. }

@@ -28,7 +28,7 @@ pub struct ServerFile {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The server refused, and says why.
-    #[error("{0}")]
+    #[error("{}", .0.detail)]
     Refused(Problem),
     /// The server cannot be reached.
     #[error(
@@ -134,15 +134,45 @@ impl Client {
         parse(&url, &bytes)
     }
 
+    /// POST a JSON value for any body.
+    pub fn post_for_bytes<B: Serialize>(&self, path: &str, body: &B) -> Result<Vec<u8>, ClientError> {
+        let url = self.url(path);
+        let sent = self.agent.post(&url).header("authorization", self.bearer()).send_json(body);
+        finish(url, sent)
+    }
+
+    /// PATCH with a JSON value for a JSON value.
+    pub fn patch<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, ClientError> {
+        let url = self.url(path);
+        let sent = self.agent.patch(&url).header("authorization", self.bearer()).send_json(body);
+        let bytes = finish(url.clone(), sent)?;
+        parse(&url, &bytes)
+    }
+
     /// POST a file as the body.
     pub fn post_file<T: DeserializeOwned>(&self, path: &str, file: std::fs::File) -> Result<T, ClientError> {
+        self.post_bytes(path, file.metadata().ok().map(|facts| facts.len()), file)
+    }
+
+    /// POST what this yields as the body: `length` bytes, where that is known. The server is asked first, so that a
+    /// refusal comes before the body goes out.
+    pub fn post_bytes<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        length: Option<u64>,
+        mut body: impl std::io::Read,
+    ) -> Result<T, ClientError> {
         let url = self.url(path);
-        let request = self
+        let mut request = self
             .agent
             .post(&url)
+            .header("expect", "100-continue")
             .header("authorization", self.bearer())
             .header("content-type", "application/octet-stream");
-        let bytes = finish(url.clone(), request.send(file))?;
+        if let Some(length) = length {
+            request = request.header("content-length", length);
+        }
+        let bytes = finish(url.clone(), request.send(ureq::SendBody::from_reader(&mut body)))?;
         parse(&url, &bytes)
     }
 

@@ -1,20 +1,26 @@
 //! The commands that talk to a running control plane.
 
-use super::args::{Command, Compress, Dataset, Device, Job, Model, Release, Rollout, Target, Train};
+use super::args::{
+    Command, Compress, Dataset, Device, DeviceSettings, Job, Model, Release, Rollout, Target, Train,
+};
 use super::client::Client;
 use super::exit::Failure;
-use super::{follow, read_file, table, upload};
+use super::{diagnose, follow, read_file, table, trust, upload};
 use crate::http::api::{
     AuditView, ClaimRequest, ClaimView, CompressRequest, DatasetView, DeviceView, ImportView, JobView, Json,
-    LoginView, ModelVersionView, ReleaseRequest, ReleaseView, RolloutRequest, RolloutView, TrainRequest,
+    LoginView, ModelVersionView, RejectRequest, ReleaseRequest, ReleaseView, RolloutRequest, RolloutView,
+    TrainRequest,
 };
+use crate::progress::Progress;
 use flotilla_protocol::ErrorCode;
 use serde::Serialize;
+use serde_json::json;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
-type Done = Result<(), Failure>;
+pub(super) type Done = Result<(), Failure>;
 
 /// Runs a command.
 pub(crate) fn run(command: Command, json: bool) -> Done {
@@ -27,6 +33,7 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
         Command::Compress(compress) => self::compress(compress, &out),
         Command::Model(command) => model(command, &out),
         Command::Release(command) => release(command, &out),
+        Command::Trust(command) => trust::run(command, &out),
         Command::Device(command) => device(command, &out),
         Command::Rollout(command) => rollout(command, &out),
         Command::Job(command) => job(command, &out),
@@ -37,13 +44,13 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
 }
 
 /// Where results go.
-struct Out {
+pub(super) struct Out {
     json: bool,
 }
 
 impl Out {
     /// Prints a value as JSON, or by `text`.
-    fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T)) -> Done {
+    pub(super) fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T)) -> Done {
         if !self.json {
             text(value);
             return Ok(());
@@ -54,7 +61,7 @@ impl Out {
     }
 }
 
-fn client(target: &Target) -> Result<Client, Failure> {
+pub(super) fn client(target: &Target) -> Result<Client, Failure> {
     let (Some(server), Some(file)) = (&target.server, &target.token_file) else {
         return Ok(Client::of_folder(&target.dir)?);
     };
@@ -103,10 +110,15 @@ fn dataset(command: Dataset, out: &Out) -> Done {
         }
         Dataset::Import { name, path, format, label, seed, target } => {
             let client = client(&target)?;
+            let progress = Progress::new();
+            let stage = "import";
+            progress.stage(stage, &name);
+            let encoded = encode(&name);
+            let base = format!("/api/v1/datasets/{encoded}");
             let import: ImportView = match path {
-                None => {
-                    client.post(&format!("/api/v1/datasets/{}/import-bundled", encode(&name)), &Json::Null)?
-                }
+                None => follow::import(&client, &progress, stage, &encoded, || {
+                    client.post(&format!("{base}/import-bundled"), &Json::Null)
+                })?,
                 Some(path) => {
                     let (file, file_name) = upload::open(&path)?;
                     let mut query = format!("?file={}", encode(&file_name));
@@ -116,9 +128,14 @@ fn dataset(command: Dataset, out: &Out) -> Done {
                             query += &format!("&{key}={}", encode(&value));
                         }
                     }
-                    client.post_file(&format!("/api/v1/datasets/{}/import{query}", encode(&name)), file)?
+                    let bytes = (0, file.metadata().ok().map(|facts| facts.len()));
+                    let upload = follow::Upload { file, shown: (&progress, stage), bytes };
+                    follow::import(&client, &progress, stage, &encoded, || {
+                        client.post_bytes(&format!("{base}/import{query}"), bytes.1, upload)
+                    })?
                 }
             };
+            progress.clear();
             out.show(&import, print_import)
         }
     }
@@ -260,6 +277,11 @@ fn release(command: Release, out: &Out) -> Done {
                 client(&target)?.post_file(&path, upload::programs(&binaries, arch)?)?;
             out.show(&release, print_one)
         }
+        Release::Draft { model, version, file, target } => {
+            let request = ReleaseRequest { model, version };
+            write_new(&file, || Ok(client(&target)?.post_for_bytes("/api/v1/releases/draft", &request)?))
+        }
+        Release::Sign { file, key, .. } => trust::sign_release(&file, &key, out),
         Release::List(target) => {
             let all: Vec<ReleaseView> = client(&target)?.get("/api/v1/releases")?;
             out.show(&all, |all| all.iter().for_each(print_one))
@@ -281,6 +303,25 @@ fn device(command: Device, out: &Out) -> Done {
             let all: Vec<DeviceView> = client(&target)?.get("/api/v1/devices")?;
             out.show(&all, |all| print_devices(all))
         }
+        Device::Diagnose { id, wait, target } => {
+            let view = diagnose::ask(&client(&target)?, &encode(&id), Duration::from_secs(wait))?;
+            out.show(&view, diagnose::print).and_then(|()| diagnose::verdict(&view))
+        }
+        Device::Diagnosis { id, target } => {
+            let view = diagnose::last(&client(&target)?, &encode(&id))?;
+            out.show(&view, diagnose::print).and_then(|()| diagnose::verdict(&view))
+        }
+        Device::Approve { id, target } => {
+            let path = format!("/api/v1/devices/{}/renewal/approve", encode(&id));
+            let device: DeviceView = client(&target)?.post(&path, &Json::Null)?;
+            out.show(&device, |d| print_devices(std::slice::from_ref(d)))
+        }
+        Device::Reject { id, reason, target } => {
+            let path = format!("/api/v1/devices/{}/renewal/reject", encode(&id));
+            let device: DeviceView = client(&target)?.post(&path, &RejectRequest { reason })?;
+            out.show(&device, |d| print_devices(std::slice::from_ref(d)))
+        }
+        Device::Settings(settings) => device_settings(settings, out),
         Device::Revoke { id, target } => {
             let path = format!("/api/v1/devices/{}/revoke", encode(&id));
             let device: DeviceView = client(&target)?.post(&path, &Json::Null)?;
@@ -298,21 +339,70 @@ fn device(command: Device, out: &Out) -> Done {
     }
 }
 
+fn device_settings(wanted: DeviceSettings, out: &Out) -> Done {
+    let path = format!("/api/v1/devices/{}/settings", encode(&wanted.id));
+    let mut patch = serde_json::Map::new();
+    if let Some(rate) = wanted.download_bytes_per_s {
+        patch.insert("download_bytes_per_s".into(), json!((rate > 0).then_some(rate)));
+    }
+    if wanted.no_quiet || !wanted.quiet.is_empty() {
+        patch.insert("quiet_hours".into(), json!(wanted.quiet));
+    }
+    for (name, seconds) in [("probation_s", wanted.probation_s), ("telemetry_interval_s", wanted.telemetry_s)]
+    {
+        patch.extend(seconds.map(|seconds| (name.to_owned(), json!(seconds))));
+    }
+    let client = client(&wanted.target)?;
+    let settings: Json = if patch.is_empty() { client.get(&path)? } else { client.patch(&path, &patch)? };
+    out.show(&settings, |settings| {
+        let rows = settings.as_object().into_iter().flatten();
+        let rows: Vec<_> = rows.map(|(name, value)| vec![name.clone(), value.to_string()]).collect();
+        table::print(&["SETTING", "VALUE"], &rows);
+    })
+}
+
 fn print_devices(devices: &[DeviceView]) {
-    let row = |d: &DeviceView| {
-        let link = if d.connected { "online" } else { "offline" };
-        let release = d.release.as_deref().map(|r| r.chars().take(12).collect()).unwrap_or_default();
-        vec![
-            d.id.clone(),
-            link.into(),
-            d.state.clone(),
-            release,
-            d.slot.clone().unwrap_or_default(),
-            d.predictions.to_string(),
-        ]
-    };
-    let header = ["DEVICE", "LINK", "STATE", "RELEASE", "SLOT", "PREDICTIONS"];
-    table::print(&header, &devices.iter().map(row).collect::<Vec<_>>());
+    let mut rows = Vec::new();
+    for device in devices {
+        let link = if device.connected { "online" } else { "offline" };
+        if device.models.is_empty() {
+            let none = String::new;
+            rows.push(vec![
+                device.id.clone(),
+                link.into(),
+                none(),
+                device.state.clone(),
+                none(),
+                none(),
+                none(),
+                note(device),
+            ]);
+        }
+        for model in &device.models {
+            let release = model.release.as_deref().map(|r| r.chars().take(12).collect()).unwrap_or_default();
+            rows.push(vec![
+                device.id.clone(),
+                link.into(),
+                model.model.clone(),
+                if device.state == "revoked" { device.state.clone() } else { model.state.clone() },
+                release,
+                model.slot.clone().unwrap_or_default(),
+                model.predictions.to_string(),
+                note(device),
+            ]);
+        }
+    }
+    table::print(&["DEVICE", "LINK", "MODEL", "STATE", "RELEASE", "SLOT", "PREDICTIONS", "NOTE"], &rows);
+}
+
+/// What somebody should look at.
+fn note(device: &DeviceView) -> String {
+    match (device.renewal.as_deref(), device.repeated_hellos) {
+        (Some("pending"), _) => "asks for a new certificate: approve or reject".to_owned(),
+        (Some(other), _) => format!("renewal {other}"),
+        (None, 0) => String::new(),
+        (None, repeated) => format!("{repeated} repeated hellos: its folder may have been copied"),
+    }
 }
 
 fn rollout(command: Rollout, out: &Out) -> Done {
@@ -351,7 +441,7 @@ fn print_rollout(rollout: &RolloutView) {
 
 /// Writes a new file that only its owner reads; an existing one stays as it is. The file is made before the
 /// content is asked for: what the control plane gives out once must have a place to go.
-fn write_new(path: &Path, content: impl FnOnce() -> Result<Vec<u8>, Failure>) -> Done {
+pub(super) fn write_new(path: &Path, content: impl FnOnce() -> Result<Vec<u8>, Failure>) -> Done {
     let failed = |e: std::io::Error| {
         let (code, advice) = match e.kind() {
             std::io::ErrorKind::AlreadyExists => (ErrorCode::AlreadyExists, "; name another file"),

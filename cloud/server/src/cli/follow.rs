@@ -1,26 +1,28 @@
 //! Follows long work on stderr until it is over.
 
-use super::client::Client;
+use super::client::{Client, ClientError};
 use super::exit::Failure;
-use crate::http::api::{JobView, RolloutView};
+use crate::http::api::{ImportProgressView, JobView, RolloutView};
+use crate::progress::Progress;
 use flotilla_protocol::ErrorCode;
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-const POLL: Duration = Duration::from_millis(300);
+const POLL: Duration = Duration::from_millis(150);
 
 /// Follows a job; its failure is the command's.
 pub(crate) fn job(client: &Client, mut job: JobView) -> Result<JobView, Failure> {
-    let mut shown = None;
+    let progress = Progress::new();
+    let kind = job.kind.clone();
+    progress.stage(&kind, &format!("{} is queued", job.id));
     while !job.is_over() {
-        if job.progress != shown {
-            shown = job.progress.clone();
-            if let Some(p) = &shown {
-                eprintln!("{}  {} {}/{}", job.id, p.stage, p.done, p.total);
-            }
-        }
         std::thread::sleep(POLL);
         job = client.get(&format!("/api/v1/jobs/{}", job.id))?;
+        job_progress(&progress, &kind, &job);
     }
+    progress.clear();
     match &job.failure {
         Some(failure) => {
             Err(Failure::new(ErrorCode::from_text(&failure.code), format!("{}: {}", job.id, failure.detail)))
@@ -32,20 +34,27 @@ pub(crate) fn job(client: &Client, mut job: JobView) -> Result<JobView, Failure>
     }
 }
 
+/// Shows how far a running job is, with its newest validation accuracy if it has one.
+pub(crate) fn job_progress(display: &Progress, stage: &str, job: &JobView) {
+    // Before its first stage a job has nothing to count.
+    let Some(progress) = job.progress.as_ref().filter(|progress| !progress.stage.is_empty()) else { return };
+    let accuracy = job.metrics.last().and_then(|m| m["validation_accuracy"].as_f64());
+    let accuracy = accuracy.map(|a| format!(", validation accuracy {a:.4}")).unwrap_or_default();
+    display.update(stage, progress.done, Some(progress.total), &format!("{}{accuracy}", progress.stage));
+}
+
 /// Follows a rollout; anything but success is a failure.
 pub(crate) fn rollout(client: &Client, mut rollout: RolloutView) -> Result<RolloutView, Failure> {
-    let mut shown = String::new();
+    let progress = Progress::new();
+    progress.stage("rollout", &rollout.id);
     while !rollout.is_over() {
         let devices = || rollout.waves.iter().flat_map(|w| &w.devices);
-        let confirmed = devices().filter(|d| d.state == "confirmed").count();
-        let line = format!("{}  {} {confirmed}/{} confirmed", rollout.id, rollout.state, devices().count());
-        if line != shown {
-            eprintln!("{line}");
-            shown = line;
-        }
+        let confirmed = devices().filter(|d| d.state == "confirmed").count() as u64;
+        progress.update("rollout", confirmed, Some(devices().count() as u64), "devices confirmed");
         std::thread::sleep(POLL);
         rollout = client.get(&format!("/api/v1/rollouts/{}", rollout.id))?;
     }
+    progress.clear();
     if rollout.state == "succeeded" {
         return Ok(rollout);
     }
@@ -53,4 +62,49 @@ pub(crate) fn rollout(client: &Client, mut rollout: RolloutView) -> Result<Rollo
         ErrorCode::WrongState,
         format!("{} ended as {}: {}", rollout.id, rollout.state, rollout.reason),
     ))
+}
+
+/// Does `send`, the request that imports into the dataset `name`, and shows meanwhile how far the server is.
+pub(crate) fn import<T>(
+    client: &Client,
+    display: &Progress,
+    stage: &str,
+    name: &str,
+    send: impl FnOnce() -> Result<T, ClientError>,
+) -> Result<T, ClientError> {
+    std::thread::scope(|scope| {
+        let (over, ended) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            while ended.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
+                // There is none to be seen before the data has arrived.
+                let seen = client.get::<ImportProgressView>(&format!("/api/v1/datasets/{name}/import"));
+                if let Ok(ImportProgressView { stage: doing, done, total }) = seen {
+                    display.update(stage, done, total, &format!("samples, {doing}"));
+                }
+            }
+        });
+        let result = send();
+        drop(over);
+        result
+    })
+}
+
+/// A file that shows how much of it was read.
+pub(crate) struct Upload<'a> {
+    /// The file.
+    pub(crate) file: File,
+    /// Where it is shown, and under which stage.
+    pub(crate) shown: (&'a Progress, &'a str),
+    /// Bytes read, and all of them where that is known.
+    pub(crate) bytes: (u64, Option<u64>),
+}
+
+impl Read for Upload<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.bytes.0 += read as u64;
+        let ((display, stage), (done, total)) = (self.shown, self.bytes);
+        display.update(stage, done, total, "bytes sent");
+        Ok(read)
+    }
 }

@@ -4,9 +4,11 @@
 pub mod args;
 pub mod client;
 mod commands;
+mod diagnose;
 pub mod exit;
-mod follow;
+pub(crate) mod follow;
 mod table;
+mod trust;
 mod upload;
 
 use args::{Cli, Command, Output};

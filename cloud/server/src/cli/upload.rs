@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
 
+/// Files left out that are named.
+const LEFT_OUT_SHOWN: usize = 20;
 /// Folders deeper than this are not walked.
 const DEPTH: usize = 16;
 
@@ -22,10 +24,22 @@ pub(crate) fn open(path: &Path) -> Result<(File, String), Failure> {
     if facts.is_file() {
         return Ok((File::open(path).map_err(missing)?, name));
     }
-    let failed =
-        |e: std::io::Error| Failure::new(ErrorCode::StorageIo, format!("packing {}: {e}", path.display()));
+    let failed = |e: std::io::Error| {
+        let (code, advice) = match e.kind() {
+            std::io::ErrorKind::StorageFull => (ErrorCode::StorageFull, "; name a larger disk with TMPDIR"),
+            _ => (ErrorCode::StorageIo, ""),
+        };
+        Failure::new(code, format!("packing {}: {e}{advice}", path.display()))
+    };
     let mut writer = zip::ZipWriter::new(anonymous_file().map_err(failed)?);
-    pack(&mut writer, path, "", 0).map_err(failed)?;
+    let mut left_out = Vec::new();
+    pack(&mut writer, path, "", 0, &mut left_out).map_err(failed)?;
+    for reason in left_out.iter().take(LEFT_OUT_SHOWN) {
+        eprintln!("left out: {reason}");
+    }
+    if left_out.len() > LEFT_OUT_SHOWN {
+        eprintln!("left out: … and {} more", left_out.len() - LEFT_OUT_SHOWN);
+    }
     let mut file = writer.finish().map_err(|e| failed(std::io::Error::other(e)))?;
     file.seek(SeekFrom::Start(0)).map_err(failed)?;
     Ok((file, format!("{name}.zip")))
@@ -68,22 +82,39 @@ fn anonymous_file() -> std::io::Result<File> {
     Ok(file)
 }
 
-fn pack(writer: &mut zip::ZipWriter<File>, folder: &Path, prefix: &str, depth: usize) -> std::io::Result<()> {
+/// Packs what can be read; what cannot is named in `left_out`, with the reason.
+fn pack(
+    writer: &mut zip::ZipWriter<File>,
+    folder: &Path,
+    prefix: &str,
+    depth: usize,
+    left_out: &mut Vec<String>,
+) -> std::io::Result<()> {
     if depth > DEPTH {
-        return Err(std::io::Error::other(format!("folders are nested deeper than {DEPTH}")));
+        left_out.push(format!("{}: it lies more than {DEPTH} folders deep", folder.display()));
+        return Ok(());
     }
     let mut entries = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
     entries.sort_by_key(std::fs::DirEntry::file_name);
     for entry in entries {
         let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-        let kind = entry.file_type()?;
+        let (kind, path) = (entry.file_type()?, entry.path());
         if kind.is_dir() {
-            pack(writer, &entry.path(), &format!("{name}/"), depth + 1)?;
+            pack(writer, &path, &format!("{name}/"), depth + 1, left_out)?;
         } else if kind.is_file() {
+            let mut file = match File::open(&path) {
+                Ok(file) => file,
+                Err(e) => {
+                    left_out.push(format!("{}: {e}", path.display()));
+                    continue;
+                }
+            };
             // Pictures are compressed already.
             let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
             writer.start_file(name, options).map_err(std::io::Error::other)?;
-            std::io::copy(&mut File::open(entry.path())?, writer)?;
+            std::io::copy(&mut file, writer)?;
+        } else {
+            left_out.push(format!("{}: it is neither a file nor a folder", path.display()));
         }
     }
     Ok(())

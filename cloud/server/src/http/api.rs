@@ -1,5 +1,8 @@
 //! The bodies of the HTTP API, shared by its handlers, the command line and the console.
 
+mod diagnosis;
+
+pub use diagnosis::{DiagnosisAnswer, DiagnosisView, FindingView};
 use flotilla_protocol::ErrorCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -26,6 +29,17 @@ pub struct DatasetView {
     pub validation: u64,
     /// Samples of the test split.
     pub test: u64,
+}
+
+/// How far a running import is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImportProgressView {
+    /// What it is doing: `reading`, `finishing` or `done`.
+    pub stage: String,
+    /// Samples so far.
+    pub done: u64,
+    /// Samples in all, where that is known before.
+    pub total: Option<u64>,
 }
 
 /// What an import did.
@@ -275,7 +289,7 @@ pub struct DeviceView {
     pub id: String,
     /// Whether it is connected now.
     pub connected: bool,
-    /// Phase of its (first) model, or `idle`; `revoked` for a revoked device.
+    /// The state of the model that is worst off, or `idle`; `revoked` for a revoked device.
     pub state: String,
     /// Board profile.
     pub board: String,
@@ -286,9 +300,55 @@ pub struct DeviceView {
     /// Where the agent's own release stands, once there is one.
     #[serde(default)]
     pub agent_upgrade: Option<AgentUpgradeView>,
-    /// The model it runs.
-    pub model: Option<String>,
-    /// The model version it runs.
+    /// Its models, wanted or running, by name.
+    pub models: Vec<DeviceModelView>,
+    /// Memory of the agent.
+    pub rss_bytes: Option<u64>,
+    /// MQTT payload sent to it since it enrolled.
+    pub bytes_sent: u64,
+    /// Milliseconds since 1970.
+    pub last_seen_ms: u64,
+    /// Events and telemetry samples that came from it.
+    #[serde(default)]
+    pub records: u64,
+    /// Those that it declared dropped, because its outbox was full.
+    #[serde(default)]
+    pub records_dropped: u64,
+    /// Those that are missing without a word.
+    #[serde(default)]
+    pub records_missing: u64,
+    /// Hellos whose counter did not rise: the device's folder may have been copied.
+    #[serde(default)]
+    pub repeated_hellos: u64,
+    /// The last thing that it got wrong.
+    #[serde(default)]
+    pub problem: Option<FailureView>,
+    /// Serial numbers of the certificates that it may show.
+    #[serde(default)]
+    pub certificates: Vec<String>,
+    /// When the newest of these ends, in milliseconds since 1970.
+    #[serde(default)]
+    pub certificate_ends_ms: Option<u64>,
+    /// Its question for a new certificate after the end of the old one: pending, approved or rejected.
+    #[serde(default)]
+    pub renewal: Option<String>,
+}
+
+impl DeviceView {
+    /// Its model of this name.
+    pub fn model(&self, name: &str) -> Option<&DeviceModelView> {
+        self.models.iter().find(|model| model.model == name)
+    }
+}
+
+/// A model on a device.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DeviceModelView {
+    /// Name.
+    pub model: String,
+    /// What the update machine does.
+    pub state: String,
+    /// The model version that it runs.
     pub version: Option<u32>,
     /// The confirmed release.
     pub release: Option<String>,
@@ -298,6 +358,8 @@ pub struct DeviceView {
     pub bytes_done: u64,
     /// All bytes of it.
     pub bytes_total: u64,
+    /// Bytes of it that were on the device already and are not fetched.
+    pub bytes_reused: u64,
     /// The last probe.
     pub probe: Option<ProbeView>,
     /// Why the last update failed.
@@ -314,10 +376,25 @@ pub struct DeviceView {
     pub predictions: u64,
     /// Predictions failed since the agent's start.
     pub failures: u64,
-    /// Memory of the agent.
-    pub rss_bytes: Option<u64>,
-    /// Milliseconds since 1970.
-    pub last_seen_ms: u64,
+}
+
+/// Why a renewal is rejected.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RejectRequest {
+    /// For people, the device's log included.
+    pub reason: String,
+}
+
+/// The trust file in force.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TrustView {
+    /// Its version.
+    pub version: u64,
+    /// What it says.
+    pub document: Json,
+    /// The signed envelope, hex.
+    pub envelope: String,
 }
 
 /// Where the agent's own release stands on a device.

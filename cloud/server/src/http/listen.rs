@@ -5,15 +5,18 @@
 //! and the number of connections is bounded, so that a silent or slow client costs one slot for a while and
 //! nothing else.
 
+use super::problem::Problem;
 use super::service::{Api, Peer};
+use flotilla_protocol::ErrorCode;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutWriter;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,14 +27,33 @@ const CONNECTIONS: usize = 1024;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Time for the head of a request.
 const HEAD: Duration = Duration::from_secs(15);
+/// Time without any progress in writing an answer.
+const WRITE: Duration = Duration::from_secs(60);
 /// Time that requests get to finish at shutdown.
 const GRACE: Duration = Duration::from_secs(5);
 /// First byte of a TLS handshake record.
 const TLS_HANDSHAKE_RECORD: u8 = 22;
 
-/// Binds `address`.
-pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
+/// Binds `address`, and loopback beside it where it leaves loopback out: this machine's own commands and browser
+/// speak plain HTTP. Gives the listeners and the address with its real port; on failure, the address that it was.
+pub async fn bind(address: SocketAddr) -> Result<(Vec<TcpListener>, SocketAddr), (SocketAddr, io::Error)> {
+    let one = async |address: SocketAddr| TcpListener::bind(address).await.map_err(|e| (address, e));
+    let first = one(address).await?;
+    let bound = first.local_addr().map_err(|e| (address, e))?;
+    let mut listeners = vec![first];
+    if !bound.ip().is_loopback() && !bound.ip().is_unspecified() {
+        listeners.push(one(local(bound)).await?);
+    }
+    Ok((listeners, bound))
+}
+
+/// The address at which this machine itself reaches what [`bind`] bound.
+pub fn local(bound: SocketAddr) -> SocketAddr {
+    match bound.ip() {
+        ip if ip.is_loopback() => bound,
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::from((Ipv6Addr::LOCALHOST, bound.port())),
+        _ => SocketAddr::from((Ipv4Addr::LOCALHOST, bound.port())),
+    }
 }
 
 /// Accepts connections until `shutdown`, then lets requests in flight finish for a moment.
@@ -45,10 +67,13 @@ pub async fn serve(
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let tasks = TaskTracker::new();
     loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { break };
-        let accepted = tokio::select! {
+        let accepted = async {
+            let slot = slots.clone().acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
             () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = accepted => accepted,
         };
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
@@ -91,9 +116,20 @@ async fn connection(
     } else if address.ip().to_canonical().is_loopback() {
         http(stream, Peer { address, tls: false }, api, shutdown).await;
     } else {
-        let refusal = b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.3\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-        drop(stream.write_all(refusal).await);
+        drop(tokio::time::timeout(HEAD, stream.write_all(&plain_refused())).await);
     }
+}
+
+/// The answer to plain HTTP from another machine.
+fn plain_refused() -> Vec<u8> {
+    let problem = Problem::new(ErrorCode::Tls, "plain HTTP is for this machine only: use https://");
+    let body = serde_json::to_string(&problem).unwrap_or_default();
+    format!(
+        "HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.3\r\nConnection: Upgrade, close\r\n\
+         Content-Type: application/problem+json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }
 
 async fn http<S>(stream: S, peer: Peer, api: Api, shutdown: CancellationToken)
@@ -106,6 +142,9 @@ where
         request.extensions_mut().insert(peer);
         api.call(request)
     });
+    let mut stream = TimeoutWriter::new(stream);
+    stream.set_timeout(Some(WRITE));
+    let stream = Box::pin(stream);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {

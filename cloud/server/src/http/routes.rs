@@ -1,6 +1,6 @@
 //! The ROUTES table: the one place with the method, path, permission and handler of every route.
 
-use super::handlers::{console, datasets, fleet, jobs, models, releases, server};
+use super::handlers::{console, datasets, diagnosis, fleet, jobs, models, releases, server, settings, trust};
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;
 use http::Method;
@@ -95,15 +95,18 @@ routes! {
     GET "/api/v1/health" Public, NONE => Some("Health"), server::health, "Whether the control plane is up";
     GET "/api/v1/openapi.json" Public, NONE => NONE, server::openapi, "This description";
     POST "/api/v1/enrol" PublicTls, NONE => NONE, fleet::enrol, "Makes a box a device of the fleet (device protocol)";
+    POST "/api/v1/renew/challenge" PublicTls, NONE => NONE, fleet::challenge, "What a device signs to renew its certificate (device protocol)";
+    POST "/api/v1/renew" PublicTls, NONE => NONE, fleet::renew, "A new certificate for a device whose old one has ended, after an approval (device protocol)";
 
     GET "/api/v1/whoami" Needs(P::ServerRead), NONE => Some("WhoAmI"), server::whoami, "Who the token or session belongs to";
-    POST "/api/v1/login-codes" Needs(P::ServerRead), NONE => Some("LoginView"), server::login_code, "A one-time address that opens the console";
+    POST "/api/v1/login-codes" Needs(P::ServerLogin), NONE => Some("LoginView"), server::login_code, "A one-time address that opens the console";
     GET "/api/v1/overview" Needs(P::ServerRead), NONE => Some("Overview"), server::overview, "Everything the console shows";
     GET "/api/v1/events" Needs(P::ServerRead), NONE => NONE, server::events, "The overview again at every change, as server-sent events";
     GET "/api/v1/audit" Needs(P::AuditRead), NONE => Some("[AuditView]"), server::audit, "The audit trail, newest first";
 
     GET "/api/v1/datasets" Needs(P::DatasetRead), NONE => Some("[DatasetView]"), datasets::list, "Datasets";
     GET "/api/v1/datasets/{name}" Needs(P::DatasetRead), NONE => Some("DatasetView"), datasets::show, "One dataset";
+    GET "/api/v1/datasets/{name}/import" Needs(P::DatasetRead), NONE => Some("ImportProgressView"), datasets::import_progress, "How far the import into a dataset is that runs now";
     POST "/api/v1/datasets/{name}/import" Needs(P::DatasetImport), NONE => Some("ImportView"), datasets::import, "Imports the body (zip, csv, csv.gz) as a new version; query: format, label, seed, file";
     POST "/api/v1/datasets/{name}/import-bundled" Needs(P::DatasetImport), NONE => Some("ImportView"), datasets::import_bundled, "Imports the bundled optical digits as a new version";
     GET "/api/v1/datasets/{name}/versions/{version}/samples" Needs(P::DatasetRead), NONE => Some("[SampleView]"), datasets::samples, "Samples of a version; query: split";
@@ -125,13 +128,23 @@ routes! {
     POST "/api/v1/releases" Needs(P::ReleaseCreate), Some("ReleaseRequest") => Some("ReleaseView"), releases::create, "Signs a model version";
     POST "/api/v1/agent-releases" Needs(P::ReleaseCreate), NONE => Some("ReleaseView"), releases::create_agent, "Signs an agent: the body is a zip of binaries, each named by its architecture; query: version";
     GET "/api/v1/releases/{digest}/bundle" Needs(P::ReleaseRead), NONE => NONE, releases::export, "A release with its files, as a zip";
+    POST "/api/v1/releases/draft" Needs(P::ReleaseCreate), Some("ReleaseRequest") => NONE, releases::draft, "A release for offline keys to sign, as a zip; nothing is recorded";
     POST "/api/v1/bundles" Needs(P::ModelImport), NONE => Some("ReleaseView"), releases::import, "Imports a bundle that the project's keys signed";
 
     POST "/api/v1/claims" Needs(P::DeviceClaim), Some("ClaimRequest") => Some("ClaimView"), fleet::claim, "A claim code with which devices enrol";
     GET "/api/v1/devices" Needs(P::DeviceRead), NONE => Some("[DeviceView]"), fleet::devices, "Devices by id";
     GET "/api/v1/devices/{id}" Needs(P::DeviceRead), NONE => Some("DeviceView"), fleet::device, "One device";
     POST "/api/v1/devices/{id}/revoke" Needs(P::DeviceControl), NONE => Some("DeviceView"), fleet::revoke, "Shuts a device out at once";
+    POST "/api/v1/devices/{id}/diagnose" Needs(P::DeviceControl), NONE => Some("DiagnosisView"), diagnosis::diagnose, "Tells a device to examine itself";
+    GET "/api/v1/devices/{id}/diagnosis" Needs(P::DeviceRead), NONE => Some("DiagnosisView"), diagnosis::diagnosis, "What a device found when it last examined itself";
+    POST "/api/v1/devices/{id}/renewal/approve" Needs(P::DeviceApprove), NONE => Some("DeviceView"), fleet::approve, "Lets a device have the new certificate that it asks for";
+    POST "/api/v1/devices/{id}/renewal/reject" Needs(P::DeviceApprove), Some("RejectRequest") => Some("DeviceView"), fleet::reject, "Refuses a device the new certificate that it asks for";
+    GET "/api/v1/devices/{id}/settings" Needs(P::DeviceRead), NONE => Some("Json"), settings::show, "How a device behaves";
+    PATCH "/api/v1/devices/{id}/settings" Needs(P::DeviceControl), Some("Json") => Some("Json"), settings::change, "Changes how a device behaves (RFC 7396): null brings a setting back to its default";
     POST "/api/v1/devices/{id}/evaluations" Needs(P::DeviceControl), Some("DeviceEvaluation") => Some("DeviceView"), fleet::record_evaluation, "Records accuracy counted on a device's own endpoint";
+
+    GET "/api/v1/trust" Needs(P::ReleaseRead), NONE => Some("TrustView"), trust::show, "The trust file in force";
+    POST "/api/v1/trust" Needs(P::TrustPublish), NONE => Some("TrustView"), trust::publish, "Takes a signed envelope (CBOR) as the next trust file";
 
     GET "/api/v1/rollouts" Needs(P::RolloutRead), NONE => Some("[RolloutView]"), fleet::rollouts, "Rollouts, oldest first";
     POST "/api/v1/rollouts" Needs(P::RolloutCreate), Some("RolloutRequest") => Some("RolloutView"), fleet::roll_out, "Starts a rollout: one canary, then the rest";

@@ -16,12 +16,17 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use warp::Filter;
 use warp::reply::Reply;
 
 /// Largest JSON body of a request.
 const JSON_BODY: usize = 256 * 1024;
+/// Time until the next piece of a body.
+const PIECE: Duration = Duration::from_secs(30);
+/// Time for a whole body that is kept in memory.
+const BODY: Duration = Duration::from_secs(60);
 /// Name of the console's session cookie.
 pub const COOKIE: &str = "flotilla_session";
 
@@ -47,6 +52,8 @@ pub struct Call {
     pub path: BTreeMap<&'static str, String>,
     /// Query parameters.
     pub query: BTreeMap<String, String>,
+    /// Bytes of the body, where the request says how many come.
+    pub length: Option<u64>,
     /// The body. The lock is never contended: it makes a call shareable between the awaits of one handler.
     body: Mutex<BodyStream>,
     /// Where the request comes from.
@@ -124,6 +131,11 @@ impl Call {
 
     /// The whole body, up to `max` bytes.
     pub async fn bytes(&mut self, max: usize) -> Result<Bytes, Problem> {
+        let whole = tokio::time::timeout(BODY, self.collect(max)).await;
+        whole.unwrap_or_else(|_| Err(broken_body(too_slow(BODY))))
+    }
+
+    async fn collect(&mut self, max: usize) -> Result<Bytes, Problem> {
         let mut whole = BytesMut::new();
         while let Some(piece) = self.body().try_next().await.map_err(broken_body)? {
             if whole.len() + piece.len() > max {
@@ -146,8 +158,26 @@ impl Call {
     }
 }
 
-fn broken_body(error: std::io::Error) -> Problem {
-    Problem::new(ErrorCode::Network, format!("the body ended early: {error}"))
+/// The problem of a body that does not come to its end.
+pub(super) fn broken_body(error: std::io::Error) -> Problem {
+    match error.kind() {
+        std::io::ErrorKind::TimedOut => Problem::new(ErrorCode::Timeout, error),
+        _ => Problem::new(ErrorCode::Network, format!("the body ended early: {error}")),
+    }
+}
+
+fn too_slow(limit: Duration) -> std::io::Error {
+    let detail = format!("the body does not come: {} s have passed", limit.as_secs());
+    std::io::Error::new(std::io::ErrorKind::TimedOut, detail)
+}
+
+/// The same stream, with an error in place of a piece that is too long in coming.
+fn in_time(body: BodyStream) -> BodyStream {
+    let next = async |mut body: BodyStream| match tokio::time::timeout(PIECE, body.next()).await {
+        Ok(piece) => Some((piece?, body)),
+        Err(_) => Some((Err(too_slow(PIECE)), body)),
+    };
+    futures::stream::unfold(body, next).boxed()
 }
 
 /// The HTTP API as a service.
@@ -194,7 +224,7 @@ fn filter(
                 }),
                 std::io::Error::other,
             ));
-            async move { respond(app, method, path.as_str(), &query, headers, peer, body).await }
+            async move { respond(app, method, path.as_str(), &query, headers, peer, in_time(body)).await }
         })
 }
 
@@ -254,7 +284,9 @@ async fn dispatch(
     let (route, values) = find(method, path)?;
     let actor = admit(&app, route, method, headers, peer).await?;
     let query = parse_query(query)?;
-    let call = Call { app, actor, path: values, query, body: Mutex::new(body), peer };
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    let call = Call { app, actor, path: values, query, length, body: Mutex::new(body), peer };
     // A panic in a handler costs that request only.
     match std::panic::AssertUnwindSafe((route.handler)(call)).catch_unwind().await {
         Ok(handled) => handled,

@@ -4,6 +4,7 @@ use super::report::{
     CompressionReport, DatasetReport, ReleaseReport, RolloutReport, TrainingReport, WaveReport,
 };
 use super::{At, NAME, StageError, Stages};
+use crate::cli::follow;
 use crate::http::api::{
     CompressRequest, DatasetView, ImportView, JobView, Json, ModelVersionView, ReleaseRequest, ReleaseView,
     RolloutRequest, RolloutView, TrainRequest, default_max_drop,
@@ -21,8 +22,10 @@ impl Stages {
     pub(super) fn import(&mut self) -> Result<(), StageError> {
         let stage = "import";
         self.progress.stage(stage, "importing the bundled optical digits");
-        let import: ImportView =
-            self.client.post(&format!("/api/v1/datasets/{NAME}/import-bundled"), &json!({})).at(stage)?;
+        let import: ImportView = follow::import(&self.client, &self.progress, stage, NAME, || {
+            self.client.post(&format!("/api/v1/datasets/{NAME}/import-bundled"), &json!({}))
+        })
+        .at(stage)?;
         let DatasetView { name, version, samples, classes, train, validation, test, .. } = import.dataset;
         let note = if import.unchanged { " (already there)" } else { "" };
         self.progress.done(
@@ -71,18 +74,22 @@ impl Stages {
     pub(super) fn compress(&mut self) -> Result<(), StageError> {
         let stage = "compress";
         let versions = self.versions(stage)?;
+        let training = self.report.training.job.clone();
+        let trained = versions.iter().find(|v| v.job == training).map(|v| v.version);
         let (job, note) = match versions.into_iter().find(|v| v.source == "compressed") {
             Some(version) => (self.job(stage, &version.job)?, " (already compressed)"),
             None => {
                 let request = CompressRequest {
                     model: NAME.into(),
-                    version: None,
+                    version: trained,
                     max_drop: default_max_drop(),
                     max_bytes: None,
                 };
                 (self.job_to_its_end(stage, "compress", &json!(request))?, "")
             }
         };
+        let made = self.versions(stage)?.into_iter().find(|v| v.job == job.id).map(|v| v.version);
+        self.compressed = made;
         let result = job.result.unwrap_or_default();
         self.report.compression = CompressionReport {
             recipe: text(&result, "recipe"),
@@ -105,13 +112,14 @@ impl Stages {
     pub(super) fn release(&mut self) -> Result<(), StageError> {
         let stage = "release";
         self.progress.stage(stage, "signing");
-        let newest = self.versions(stage)?.last().map(|v| v.version);
+        // Versions that somebody else added in the meantime are not of this loop.
+        let wanted = self.compressed;
         let releases: Vec<ReleaseView> = self.client.get("/api/v1/releases").at(stage)?;
-        let existing = releases.into_iter().rev().find(|r| r.model == NAME && Some(r.version) == newest);
+        let existing = releases.into_iter().rev().find(|r| r.model == NAME && Some(r.version) == wanted);
         let (release, note) = match existing {
             Some(release) => (release, " (already signed)"),
             None => {
-                let request = ReleaseRequest { model: NAME.into(), version: newest };
+                let request = ReleaseRequest { model: NAME.into(), version: wanted };
                 (self.client.post("/api/v1/releases", &request).at(stage)?, "")
             }
         };
@@ -133,15 +141,21 @@ impl Stages {
         let started = Instant::now();
         let digest = self.report.release.digest.clone();
         let rollouts: Vec<RolloutView> = self.client.get("/api/v1/rollouts").at(stage)?;
-        let existing = rollouts
-            .into_iter()
-            .rev()
-            .find(|r| r.release == digest && (!r.is_over() || self.covers_every_device(r)));
+        let mut rollouts = rollouts.into_iter().rev().filter(|r| r.model == NAME).peekable();
+        if let Some(open) = rollouts.peek().filter(|r| !r.is_over() && !self.is_of_running_devices(r)) {
+            // It waits for devices of an earlier run that do not run now.
+            let path = format!("/api/v1/rollouts/{}/abort", open.id);
+            let _aborted: RolloutView = self.client.post(&path, &json!({})).at(stage)?;
+            rollouts.next();
+        }
+        let existing =
+            rollouts.find(|r| r.release == digest && (!r.is_over() || self.covers_every_device(r)));
         let (mut rollout, note) = match existing {
             Some(rollout) if rollout.is_over() => (rollout, " (already rolled out)"),
             Some(rollout) => (rollout, " (continued)"),
             None => {
-                let request = RolloutRequest { release: digest, devices: None };
+                let devices = self.report.devices.iter().map(|device| device.id.clone()).collect();
+                let request = RolloutRequest { release: digest, devices: Some(devices) };
                 (self.client.post("/api/v1/rollouts", &request).at(stage)?, "")
             }
         };
@@ -156,7 +170,7 @@ impl Stages {
             let all = rollout.waves.iter().map(|w| w.devices.len() as u64).sum();
             let states = rollout.waves.iter().flat_map(|w| &w.devices);
             let confirmed = states.filter(|d| d.state == "confirmed").count() as u64;
-            self.progress.update(stage, confirmed, all, "devices confirmed");
+            self.progress.update(stage, confirmed, Some(all), "devices confirmed");
         }
         if rollout.state != "succeeded" {
             let detail = format!("{} ended as {}: {}", rollout.id, rollout.state, rollout.reason);
@@ -181,6 +195,11 @@ impl Stages {
             &format!("{}: waves of {} confirmed in {seconds:.1} s{note}", rollout.state, sizes.join(" + ")),
         );
         Ok(())
+    }
+
+    fn is_of_running_devices(&self, rollout: &RolloutView) -> bool {
+        let mut devices = rollout.waves.iter().flat_map(|wave| &wave.devices);
+        devices.all(|device| self.report.devices.iter().any(|running| running.id == device.id))
     }
 
     fn covers_every_device(&self, rollout: &RolloutView) -> bool {
@@ -210,16 +229,7 @@ impl Stages {
         while !job.is_over() {
             std::thread::sleep(POLL);
             job = self.job(stage, &job.id)?;
-            if let Some(progress) = &job.progress {
-                let metric = job.metrics.last().and_then(|m| m["validation_accuracy"].as_f64());
-                let metric = metric.map(|a| format!(", validation accuracy {a:.4}")).unwrap_or_default();
-                self.progress.update(
-                    stage,
-                    progress.done,
-                    progress.total,
-                    &format!("{}{metric}", progress.stage),
-                );
-            }
+            follow::job_progress(&self.progress, stage, &job);
         }
         if job.state == "succeeded" {
             return Ok(job);

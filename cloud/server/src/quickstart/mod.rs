@@ -7,16 +7,16 @@
 mod devices;
 mod loop_stages;
 mod predict;
-mod progress;
 mod report;
 
 use crate::app::{App, AppConfig};
 use crate::cli::client::{Client, ClientError};
 use crate::cli::exit::Failure;
+use crate::progress::Progress;
+use crate::signals::Termination;
 use devices::LocalDevice;
 use flotilla_protocol::ErrorCode;
 use flotilla_protocol::message::Settings;
-use progress::Progress;
 use report::Report;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -28,12 +28,14 @@ const NAME: &str = "digits";
 /// Devices at most: every one is a process.
 const DEVICES: usize = 32;
 /// A demonstration reports more often than a fleet on a mobile network would.
-const SETTINGS: Settings = Settings {
-    telemetry_interval_s: 2,
-    probation_telemetry_interval_s: 1,
-    probation_s: 3,
-    probation_error_per_mille: 50,
-};
+fn settings() -> Settings {
+    Settings {
+        telemetry_interval_s: 2,
+        probation_telemetry_interval_s: 1,
+        probation_s: 3,
+        ..Settings::default()
+    }
+}
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -51,7 +53,7 @@ pub struct Options {
 }
 
 /// Where the first run in a folder listened: its devices know these addresses.
-#[derive(Serialize, Deserialize)]
+#[derive(PartialEq, Serialize, Deserialize)]
 struct Addresses {
     http: SocketAddr,
     mqtt: SocketAddr,
@@ -61,6 +63,10 @@ struct Addresses {
 const ADDRESSES: &str = "quickstart.json";
 
 impl Addresses {
+    fn asked(options: &Options) -> Self {
+        Self { http: options.http, mqtt: options.mqtt }
+    }
+
     /// The addresses that were asked for; where a free port was, that of the first run.
     fn of(options: &Options) -> Self {
         let text = std::fs::read(options.dir.join(ADDRESSES)).ok();
@@ -86,6 +92,8 @@ pub(crate) struct Stages {
     options: Options,
     progress: Progress,
     report: Report,
+    /// The model version that this loop compressed.
+    compressed: Option<u32>,
 }
 
 /// Why the quickstart ended early.
@@ -118,12 +126,6 @@ impl<T> At<T> for Result<T, ClientError> {
     }
 }
 
-impl<T> At<T> for std::io::Result<T> {
-    fn at(self, stage: &'static str) -> Result<T, StageError> {
-        self.map_err(|e| StageError::new(stage, io_code(&e), e))
-    }
-}
-
 fn io_code(error: &std::io::Error) -> ErrorCode {
     match error.kind() {
         std::io::ErrorKind::StorageFull => ErrorCode::StorageFull,
@@ -149,16 +151,30 @@ pub fn run(options: Options) -> Result<(), Failure> {
     progress.stage("start", "starting the control plane");
     let resumed = options.dir.join(flotilla_identity::ADMIN_TOKEN_FILE).exists();
     let addresses = Addresses::of(&options);
-    let config = AppConfig {
-        dir: options.dir.clone(),
-        http: addresses.http,
-        mqtt: addresses.mqtt,
-        settings: SETTINGS,
-        ..AppConfig::default()
+    let termination = {
+        let _inside = runtime.enter();
+        Termination::listen().map_err(|e| Failure::stage("start", io_code(&e), e))?
     };
-    let app = runtime
-        .block_on(App::start(config))
-        .map_err(|e| Failure::stage("start", e.code(), crate::error_text::with_causes(&e)))?;
+    let start = |addresses: &Addresses| {
+        runtime.block_on(App::start(AppConfig {
+            dir: options.dir.clone(),
+            http: addresses.http,
+            mqtt: addresses.mqtt,
+            // Its devices run on this machine.
+            names: vec!["localhost".into()],
+            settings: settings(),
+            ..AppConfig::default()
+        }))
+    };
+    let app = match start(&addresses) {
+        // A port of the first run that somebody else uses now: the devices are told the new one.
+        Err(e) if e.code() == ErrorCode::PortInUse && addresses != Addresses::asked(&options) => {
+            progress.line("a port of the first run is taken; looking for a free one");
+            start(&Addresses::asked(&options))
+        }
+        started => started,
+    }
+    .map_err(|e| Failure::stage("start", e.code(), crate::error_text::with_causes(&e)))?;
     Addresses { http: app.http_address(), mqtt: app.mqtt_address() }
         .remember(&options.dir)
         .map_err(|e| Failure::stage("start", io_code(&e), e))?;
@@ -170,7 +186,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let finished = match outcome {
         Ok(report) if options.once => Ok(Some(report)),
         Ok(report) => {
-            stay_up(&runtime, &app, &options, &progress, &report);
+            stay_up(&runtime, &app, &options, &progress, &report, termination);
             Ok(None)
         }
         Err(error) => Err(Failure::stage(error.stage, error.code, &error.detail)),
@@ -208,13 +224,14 @@ fn all_stages(
         "start",
         &format!("{where_} {}; API {}, MQTT {}", options.dir.display(), client.base(), app.mqtt_address()),
     );
-    let mut stages = Stages { client, options, progress, report: Report::default() };
+    let mqtt = app.mqtt_address().to_string();
+    let mut stages = Stages { client, options, progress, report: Report::default(), compressed: None };
     stages.report.seconds.insert("start".into(), seconds(started));
     stages.timed("import", Stages::import)?;
     stages.timed("train", Stages::train)?;
     stages.timed("compress", Stages::compress)?;
     stages.timed("release", Stages::release)?;
-    stages.timed("devices", |s| s.devices(devices))?;
+    stages.timed("devices", |s| s.devices(&mqtt, devices))?;
     stages.timed("rollout", Stages::rollout)?;
     stages.timed("predict", |s| s.predict(devices))?;
     stages.timed("telemetry", Stages::telemetry)?;
@@ -245,6 +262,7 @@ fn stay_up(
     options: &Options,
     progress: &Progress,
     report: &Report,
+    termination: Termination,
 ) {
     let url = app.login_url();
     progress.line("");
@@ -255,6 +273,6 @@ fn stay_up(
     progress.line(&format!("      {url}"));
     progress.line(&format!("  Another address later:  flotilla login --dir {}", options.dir.display()));
     progress.line("  Ctrl-C stops the control plane and the devices; the folder keeps everything.");
-    runtime.block_on(crate::signals::terminated());
+    runtime.block_on(termination.wait());
     progress.line("stopping…");
 }

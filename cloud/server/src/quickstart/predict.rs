@@ -3,7 +3,7 @@
 use super::devices::LocalDevice;
 use super::report::ProbeReport;
 use super::{At, NAME, StageError, Stages};
-use crate::http::api::{DeviceEvaluation, DeviceView, EvaluationView, Json, Overview, SampleView};
+use crate::http::api::{DeviceEvaluation, DeviceView, EvaluationView, Json, SampleView};
 use flotilla_protocol::ErrorCode;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ impl Stages {
         for (index, device) in devices.iter().enumerate() {
             let answers = ask(device, &images, || {
                 done += 1;
-                self.progress.update(stage, done, total, "predictions on the devices");
+                self.progress.update(stage, done, Some(total), "predictions on the devices");
             })
             .map_err(|(code, detail)| StageError::new(stage, code, detail))?;
             let correct = answers.labels.iter().zip(&samples).filter(|(label, s)| **label == s.label).count();
@@ -80,7 +80,8 @@ impl Stages {
         let views = loop {
             let views: Vec<DeviceView> = self.client.get("/api/v1/devices").at(stage)?;
             let told = |id: &str, at_least: u64| {
-                views.iter().any(|v| v.id == id && v.predictions >= at_least && v.rss_bytes.is_some())
+                let counted = |v: &DeviceView| v.model(NAME).is_some_and(|m| m.predictions >= at_least);
+                views.iter().any(|v| v.id == id && counted(v) && v.rss_bytes.is_some())
             };
             if self.report.devices.iter().all(|d| told(&d.id, d.predictions)) {
                 break views;
@@ -94,22 +95,22 @@ impl Stages {
         };
         for report in &mut self.report.devices {
             let Some(view) = views.iter().find(|v| v.id == report.id) else { continue };
-            report.state = view.state.clone();
-            report.release = view.release.clone().unwrap_or_default();
-            report.slot = view.slot.clone().unwrap_or_default();
+            let Some(model) = view.model(NAME) else { continue };
+            report.state = model.state.clone();
+            report.release = model.release.clone().unwrap_or_default();
+            report.slot = model.slot.clone().unwrap_or_default();
             report.rss_bytes = view.rss_bytes.unwrap_or_default();
-            report.probe = view.probe.as_ref().map_or(ProbeReport::default(), |p| ProbeReport {
+            self.report.bytes_over_mqtt += view.bytes_sent;
+            report.probe = model.probe.as_ref().map_or(ProbeReport::default(), |p| ProbeReport {
                 max_abs_error: p.max_abs_error,
                 p50_ms: p.p50_ms,
             });
         }
-        let overview: Overview = self.client.get("/api/v1/overview").at(stage)?;
-        self.report.bytes_over_mqtt = overview.server.bytes_over_mqtt;
         let rss = self.report.devices.iter().map(|d| d.rss_bytes).max().unwrap_or_default();
         self.progress.done(
             stage,
             &format!(
-                "every device reports; largest agent {:.1} MB; {} model bytes over MQTT",
+                "every device reports; largest agent {:.1} MB; {} bytes sent to the devices over MQTT",
                 rss as f64 / 1e6,
                 self.report.bytes_over_mqtt
             ),

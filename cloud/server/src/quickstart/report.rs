@@ -18,7 +18,8 @@ pub(crate) struct Report {
     pub rollout: RolloutReport,
     /// The devices.
     pub devices: Vec<DeviceReport>,
-    /// Chunk bytes that the control plane sent to devices.
+    /// MQTT payload that the control plane has sent to these devices since they enrolled: model chunks, desired
+    /// documents, replies and acknowledgements.
     pub bytes_over_mqtt: u64,
     /// Wall seconds a stage, and `total`.
     pub seconds: BTreeMap<String, f64>,

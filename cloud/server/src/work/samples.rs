@@ -9,6 +9,8 @@ use flotilla_protocol::pipeline::{
 };
 use std::path::Path;
 
+/// Bytes of a split that is held in memory at most.
+const SPLIT_BYTES: usize = 1 << 30;
 /// Larger pictures are brought down to this side for training.
 const SIDE: u32 = 64;
 
@@ -51,11 +53,28 @@ fn size(facts: &ImageFacts) -> (u32, u32) {
     }
 }
 
-/// A split in memory: the samples as they are, and their labels.
+/// The samples of a split, one after another, as they are.
+pub(crate) fn each_sample(
+    path: &Path,
+) -> Result<impl Iterator<Item = Result<(u32, Vec<u8>), JobFailure>> + use<>, JobFailure> {
+    let samples = SampleFile::open(path).map_err(data_failure)?;
+    Ok(samples.map(|sample| sample.map_err(data_failure)))
+}
+
+/// A split in memory: the samples as they are, and their labels. For work that runs through them many times.
 pub(crate) fn read_split(path: &Path) -> Result<(Vec<Vec<u8>>, Vec<u32>), JobFailure> {
     let mut samples = (Vec::new(), Vec::new());
-    for sample in SampleFile::open(path).map_err(data_failure)? {
-        let (label, bytes) = sample.map_err(data_failure)?;
+    let mut bytes_in_memory = 0;
+    for sample in each_sample(path)? {
+        let (label, bytes) = sample?;
+        bytes_in_memory += bytes.len();
+        if bytes_in_memory > SPLIT_BYTES {
+            let detail = format!(
+                "the split holds more than {} MB of samples; import smaller pictures, or give it a smaller share",
+                SPLIT_BYTES / 1_000_000
+            );
+            return Err(JobFailure::new(ErrorCode::TooLarge, detail));
+        }
         samples.0.push(bytes);
         samples.1.push(label);
     }

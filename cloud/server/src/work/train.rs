@@ -1,6 +1,6 @@
 //! Training jobs.
 
-use super::samples::{pipeline_for, read_split};
+use super::samples::{each_sample, pipeline_for};
 use super::{
     data_failure, io_failure, read, read_json, registry_failure, runtime_failure, train_failure, write_json,
 };
@@ -14,7 +14,7 @@ use flotilla_protocol::{DatasetName, ErrorCode, ModelName, Pipeline};
 use flotilla_registry::{NewVersion, Registry, Source};
 use flotilla_runtime::{Input, Model, Preprocessor, evaluate};
 use flotilla_storage::Batch;
-use flotilla_train::{Config, EpochMetrics, Images, Observer};
+use flotilla_train::{Config, EpochMetrics, IMAGES_VALUES, Images, Observer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -136,10 +136,19 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
     )?;
 
     // The exported file is what counts, not the trainer's copy.
-    let (samples, labels) = read_split(&context.input("test.samples"))?;
     let mut model = Model::load(&task.pipeline, &trained.onnx).map_err(runtime_failure)?;
-    let pairs = samples.iter().zip(&labels).map(|(bytes, label)| (Input::of(bytes), *label as usize));
-    let test = evaluate(&mut model, pairs).map_err(runtime_failure)?;
+    let mut unreadable = None;
+    let samples = each_sample(&context.input("test.samples"))?.map_while(|sample| match sample {
+        Ok((label, bytes)) => Some((bytes, label as usize)),
+        Err(failure) => {
+            unreadable = Some(failure);
+            None
+        }
+    });
+    let test = evaluate(&mut model, samples).map_err(runtime_failure)?;
+    if let Some(failure) = unreadable {
+        return Err(failure);
+    }
     let result = TrainResult {
         algorithm: task.config.algorithm.name().to_owned(),
         parameters: trained.parameters,
@@ -155,12 +164,22 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
 
 /// A split as training tensors, through the very pre-processing that devices run.
 fn load(context: &ChildContext, pipeline: &Pipeline, split: Split) -> Result<Images, JobFailure> {
-    let (samples, labels) = read_split(&context.input(&format!("{}.samples", split.as_str())))?;
     let preprocessor = Preprocessor::new(pipeline).map_err(runtime_failure)?;
     let [_, channels, height, width] = preprocessor.shape();
-    let mut pixels = Vec::with_capacity(samples.len() * channels * height * width);
-    for sample in &samples {
-        pixels.extend(preprocessor.tensor(Input::of(sample)).map_err(runtime_failure)?);
+    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    for sample in each_sample(&context.input(&format!("{}.samples", split.as_str())))? {
+        let (label, bytes) = sample?;
+        let tensor = preprocessor.tensor(Input::of(&bytes)).map_err(runtime_failure)?;
+        if pixels.len() + tensor.len() > IMAGES_VALUES {
+            let detail = format!(
+                "the {} split is over the {IMAGES_VALUES} pixel values that training takes: {} pictures of {width} x {height} are too many",
+                split.as_str(),
+                labels.len() + 1
+            );
+            return Err(JobFailure::new(ErrorCode::TooLarge, detail));
+        }
+        pixels.extend(tensor);
+        labels.push(label);
     }
     Ok(Images { channels, height, width, classes: pipeline.labels().to_vec(), pixels, labels })
 }

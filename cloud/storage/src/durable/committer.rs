@@ -12,12 +12,15 @@ use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 /// Batches that share one sync.
 const GROUP: usize = 512;
 /// Bytes of batches that share one sync.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
+/// Time between two attempts to make a broken index anew.
+const MEND_PAUSE: Duration = Duration::from_secs(1);
 /// While a snapshot is written the journal may grow to this many times the size at which one is begun;
 /// then commits wait.
 const JOURNAL_FACTOR: u64 = 4;
@@ -44,8 +47,10 @@ struct Committer {
     checkpoint: Option<Checkpoint>,
     /// The size of the journal at which the next snapshot is begun.
     checkpoint_at: u64,
-    /// Set when a durable commit could not be applied: reads may miss it until the store is opened again.
+    /// Set while the index is broken: a durable commit may be missing from it.
     refusing: Option<Error>,
+    /// When the index may be made anew, after an attempt that failed.
+    mend_at: Instant,
 }
 
 /// Starts the thread. It ends when the sending side is gone and the queue is empty, and then closes the
@@ -58,8 +63,9 @@ pub(super) fn start(
 ) -> Result<JoinHandle<Result<()>>> {
     let folder = shared.folder.path.clone();
     let checkpoint_at = shared.config.checkpoint_bytes.max(snapshot_bytes);
+    let mend_at = Instant::now();
     let mut committer =
-        Committer { shared, log, snapshot_bytes, checkpoint: None, checkpoint_at, refusing: None };
+        Committer { shared, log, snapshot_bytes, checkpoint: None, checkpoint_at, refusing: None, mend_at };
     std::thread::Builder::new()
         .name("committer".into())
         .spawn(move || {
@@ -98,6 +104,9 @@ struct Pending<'a> {
 
 impl Committer {
     fn commit(&mut self, group: Vec<Request>) {
+        if self.shared.index.is_broken() {
+            self.mend();
+        }
         let mut accepted = Accepted::default();
         let mut pending = Pending { shared: &self.shared, changed: HashMap::new() };
         let next = self.log.next();
@@ -129,12 +138,44 @@ impl Committer {
             return Err(Error::DiskFull { action: "commit to", path: folder.path.clone(), source: None });
         }
         self.log.append(&accepted.frames)?;
-        self.shared.index.apply(&accepted.operations, self.log.next() - 1).map_err(|error| {
-            let refusing = error.into_refusing(&folder.path);
-            tracing::error!(error = %refusing, cause = ?refusing, "a durable commit could not be applied");
-            self.refusing = Some(refusing.clone());
-            refusing
-        })
+        let Err(error) = self.shared.index.apply(&accepted.operations, self.log.next() - 1) else {
+            return Ok(());
+        };
+        let refusing = error.into_refusing(&folder.path);
+        tracing::error!(error = %refusing, cause = ?refusing, "a durable commit could not be applied");
+        self.refusing = Some(refusing);
+        // What is in the journal is in the index that is made from it.
+        self.mend();
+        self.refusing.clone().map_or(Ok(()), Err)
+    }
+
+    /// Makes a broken index anew as soon as there is room: everything durable is in snapshot and journal.
+    fn mend(&mut self) {
+        let now = Instant::now();
+        if now < self.mend_at {
+            return;
+        }
+        self.mend_at = now + MEND_PAUSE;
+        self.finish_checkpoint();
+        let folder = &self.shared.folder;
+        let needed = self.shared.config.reserve_bytes + self.snapshot_bytes + self.log.bytes();
+        let mended = folder.fs.free_bytes(&folder.path).at("measure", &folder.path).and_then(|free| {
+            if free < needed {
+                return Err(Error::DiskFull { action: "repair", path: folder.path.clone(), source: None });
+            }
+            recovery::renew(folder, &self.shared.config, &self.log, &self.shared.index)
+        });
+        match mended {
+            Ok(snapshot_bytes) => {
+                tracing::warn!("the index failed and was made anew");
+                self.snapshot_bytes = snapshot_bytes;
+                self.refusing = None;
+            }
+            Err(error) => {
+                tracing::error!(%error, cause = ?error, "the index has failed and cannot be made anew yet");
+                self.refusing = Some(error);
+            }
+        }
     }
 
     fn tell(&self, changed: Vec<(u64, Vec<(Key, bool)>)>) {

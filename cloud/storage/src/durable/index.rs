@@ -9,7 +9,8 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 /// Holds the last applied commit. No table name starts with a zero byte.
@@ -21,9 +22,16 @@ const CLOSE_WAIT: Duration = Duration::from_millis(5);
 /// All records in one tree. Gone once closed.
 #[derive(Debug)]
 pub(super) struct Index {
-    path: PathBuf,
     /// Written while a group is applied, so that a page is read at one moment.
-    db: RwLock<Option<sled::Db>>,
+    tree: RwLock<Tree>,
+    /// sled goes on failing after one failed write of its own, even when the cause has gone.
+    broken: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Tree {
+    path: PathBuf,
+    db: Option<sled::Db>,
 }
 
 impl Index {
@@ -34,12 +42,33 @@ impl Index {
         let db = catch_unwind(AssertUnwindSafe(|| config.open()))
             .unwrap_or_else(|_| Err(sled::Error::ReportableBug("it panicked on opening".into())))
             .map_err(|error| failed(path, error))?;
-        Ok(Self { path: path.to_path_buf(), db: RwLock::new(Some(db)) })
+        let tree = Tree { path: path.to_path_buf(), db: Some(db) };
+        Ok(Self { tree: RwLock::new(tree), broken: AtomicBool::new(false) })
     }
 
     /// The folder.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    pub(super) fn path(&self) -> PathBuf {
+        self.tree().path.clone()
+    }
+
+    /// Whether it has failed: what it says need not be the last state any more.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    /// Takes the place of a broken tree, and gives that one's folder back, closed as well as it can be.
+    pub(super) fn replace(&self, fresh: Index) -> PathBuf {
+        let fresh = fresh.tree.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *tree, fresh);
+        self.broken.store(false, Ordering::Release);
+        drop(tree);
+        drop(old.db);
+        old.path
+    }
+
+    fn tree(&self) -> RwLockReadGuard<'_, Tree> {
+        self.tree.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The last commit that was applied; 0 for none.
@@ -114,54 +143,63 @@ impl Index {
             }
         }
         batch.insert(APPLIED, &applied.to_be_bytes());
-        let guard = self.db.write().unwrap_or_else(PoisonError::into_inner);
-        let db = guard.as_ref().ok_or_else(|| self.closed())?;
-        db.apply_batch(batch).map_err(|error| failed(&self.path, error))
+        let tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
+        let db = tree.db.as_ref().ok_or_else(|| closed(&tree.path))?;
+        db.apply_batch(batch).map_err(|error| self.failed(&tree.path, error))
     }
 
     /// Closes the tree and makes its files durable. On an error the folder must not be trusted again.
     pub(super) fn close(&self, fs: &dyn Fs) -> Result<()> {
-        let Some(db) = self.db.write().unwrap_or_else(PoisonError::into_inner).take() else {
-            return Err(self.closed());
-        };
-        db.flush().map_err(|error| failed(&self.path, error))?;
+        let (path, db) = self.take();
+        let Some(db) = db else { return Err(closed(&path)) };
+        db.flush().map_err(|error| failed(&path, error))?;
         drop(db);
-        self.wait_until_free()?;
-        sync_tree(fs, &self.path)
+        wait_until_free(&path)?;
+        sync_tree(fs, &path)
     }
 
     /// Forgets the tree.
     pub(super) fn discard(&self) {
-        self.db.write().unwrap_or_else(PoisonError::into_inner).take();
+        drop(self.take());
     }
 
-    /// sled's threads may write until its file is unlocked.
-    fn wait_until_free(&self) -> Result<()> {
-        let path = self.path.join("db");
-        let file = File::open(&path).at("open", &path)?;
-        for _ in 0..CLOSE_ATTEMPTS {
-            match file.try_lock() {
-                Ok(()) => return Ok(()),
-                Err(TryLockError::WouldBlock) => std::thread::sleep(CLOSE_WAIT),
-                Err(TryLockError::Error(source)) => return Err(Error::io("lock", &path, source)),
-            }
-        }
-        Err(Error::InUse { folder: self.path.clone() })
+    fn take(&self) -> (PathBuf, Option<sled::Db>) {
+        let mut tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
+        (tree.path.clone(), tree.db.take())
     }
 
     fn with<T>(&self, read: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T> {
-        let guard = self.db.read().unwrap_or_else(PoisonError::into_inner);
-        let db = guard.as_ref().ok_or_else(|| self.closed())?;
-        read(db).map_err(|error| failed(&self.path, error))
+        let tree = self.tree();
+        let db = tree.db.as_ref().ok_or_else(|| closed(&tree.path))?;
+        read(db).map_err(|error| self.failed(&tree.path, error))
     }
 
-    fn closed(&self) -> Error {
-        Error::Closed { path: self.path.clone() }
+    fn failed(&self, path: &Path, error: sled::Error) -> Error {
+        self.broken.store(true, Ordering::Release);
+        failed(path, error)
     }
 
     fn damaged(&self, key: &[u8]) -> Error {
-        Error::corrupt(&self.path, format!("the entry {} is not a record", key.escape_ascii()))
+        Error::corrupt(&self.path(), format!("the entry {} is not a record", key.escape_ascii()))
     }
+}
+
+fn closed(path: &Path) -> Error {
+    Error::Closed { path: path.to_path_buf() }
+}
+
+/// sled's threads may write until its file is unlocked.
+pub(super) fn wait_until_free(folder: &Path) -> Result<()> {
+    let path = folder.join("db");
+    let file = File::open(&path).at("open", &path)?;
+    for _ in 0..CLOSE_ATTEMPTS {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(CLOSE_WAIT),
+            Err(TryLockError::Error(source)) => return Err(Error::io("lock", &path, source)),
+        }
+    }
+    Err(Error::InUse { folder: folder.to_path_buf() })
 }
 
 fn failed(path: &Path, error: sled::Error) -> Error {

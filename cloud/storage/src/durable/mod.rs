@@ -16,6 +16,9 @@
 //!   is made anew from snapshot and journal, unless the file **CLEAN** says that this very folder was
 //!   flushed, synced and closed at the journal's last commit. CLEAN is durably gone before sled is opened.
 //!
+//! An index that fails while the store is open, as sled does for good after one failed write of its own, is made anew
+//! in the same way before the next commit.
+//!
 //! A restart after a crash therefore costs time in proportion to the records; a clean one does not. Memory is
 //! bounded by sled's cache, the queue's bytes and one group.
 

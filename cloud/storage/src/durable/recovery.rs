@@ -75,10 +75,30 @@ pub(super) fn open(folder: &Folder, config: &RecordsConfig) -> Result<Recovered>
     Ok(Recovered { log, index, snapshot_bytes })
 }
 
+/// Makes a broken index anew in place, from what is durable. No snapshot may be under way. Returns the size of the
+/// newest snapshot.
+pub(super) fn renew(folder: &Folder, config: &RecordsConfig, log: &Log, index: &Index) -> Result<u64> {
+    let found = look(folder)?;
+    let base = found.snapshots.last().copied();
+    let name = index_name(found.indexes.last().map_or(1, |n| n + 1));
+    let (fresh, snapshot_bytes) = rebuild(folder, config, base, log, &found).inspect_err(|_| {
+        // Half an index takes room on what may be a full disk.
+        drop(folder.fs.remove_dir_all(&folder.join(&name)));
+    })?;
+    let old = index.replace(fresh);
+    let removed =
+        super::index::wait_until_free(&old).and_then(|()| folder.fs.remove_dir_all(&old).at("remove", &old));
+    if let Err(error) = removed {
+        tracing::warn!(path = %old.display(), %error, "a broken index stays until the next start");
+    }
+    Ok(snapshot_bytes)
+}
+
 /// Closes the index and notes that it may be trusted, if it may.
 pub(super) fn close(folder: &Folder, index: &Index, last_commit: u64) -> Result<()> {
     index.close(&*folder.fs)?;
-    let Some(name) = index.path().file_name().and_then(|name| name.to_str()) else { return Ok(()) };
+    let path = index.path();
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
     // The entry of the index folder itself is made durable with CLEAN's.
     write_small(&*folder.fs, &folder.path, CLEAN, format!("{last_commit} {name}\n").as_bytes())
 }

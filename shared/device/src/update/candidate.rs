@@ -5,7 +5,7 @@ use super::journal::{FailedRelease, Step};
 use super::machine::{PROBE_STARTS, RETRY, Update, Work};
 use crate::fault::Fault;
 use flotilla_protocol::ErrorCode;
-use flotilla_protocol::message::{EventKind, ProbeReport};
+use flotilla_protocol::message::{EventKind, Failure, ProbeReport};
 
 impl Update {
     pub(super) fn on_envelope(&mut self, facts: ReleaseFacts, ctx: &Context, out: &mut Vec<Effect>) {
@@ -28,6 +28,7 @@ impl Update {
     pub(super) fn verify(&mut self, out: &mut Vec<Effect>) {
         let Some(candidate) = &self.journal.candidate else { return };
         self.bytes_done = self.bytes_total;
+        self.hindrance = None;
         self.work = Work::Verifying;
         let (slot, release) = (candidate.slot, candidate.release);
         out.push(Effect::VerifyFiles { ticket: self.ticket, slot, release });
@@ -66,6 +67,7 @@ impl Update {
         );
         candidate.probe = Some(report);
         self.work = Work::None;
+        self.hindrance = None;
         self.emit(EventKind::Probed, Some(release), None, detail, out);
         self.activate(slot, release, out);
     }
@@ -87,6 +89,8 @@ impl Update {
         if !fault.transient {
             return self.refuse(fault.code, fault.detail, out);
         }
+        let release = self.journal.candidate.as_ref().map(|candidate| candidate.release);
+        self.hindrance = release.map(|release| Failure { release, code: fault.code, detail: fault.detail });
         let wait = RETRY.delay_ms(self.retries, ctx.random);
         self.retries += 1;
         self.work = Work::Waiting { due_ms: ctx.now_ms + wait };
@@ -96,6 +100,7 @@ impl Update {
     pub(super) fn refuse(&mut self, code: ErrorCode, detail: String, out: &mut Vec<Effect>) {
         let Some(candidate) = self.journal.candidate.take() else { return };
         self.work = Work::None;
+        self.hindrance = None;
         self.emit(EventKind::Failed, Some(candidate.release), Some(code), detail.clone(), out);
         self.journal.failed =
             Some(FailedRelease { release: candidate.release, attempt: candidate.attempt, code, detail });

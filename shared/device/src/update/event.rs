@@ -63,6 +63,13 @@ pub enum Event {
         /// The bytes.
         bytes_done: u64,
     },
+    /// Bytes of the candidate's files that were on the device already and are not fetched.
+    FilesReused {
+        /// The ticket of [`Effect::FetchFiles`].
+        ticket: u64,
+        /// The bytes.
+        bytes: u64,
+    },
     /// Answer to [`Effect::FetchFiles`]: every chunk is there.
     FilesComplete {
         /// The effect's ticket.

@@ -59,6 +59,9 @@ pub struct Update {
     pub(super) trouble: Option<Failure>,
     pub(super) bytes_done: u64,
     pub(super) bytes_total: u64,
+    pub(super) bytes_reused: u64,
+    /// What holds the candidate up before it serves.
+    pub(super) hindrance: Option<Failure>,
     /// Both slots were cleared, and nothing came into them since.
     swept: bool,
     /// Of the candidate, from its envelope.
@@ -82,6 +85,8 @@ impl Update {
             trouble: None,
             bytes_done: 0,
             bytes_total: 0,
+            bytes_reused: 0,
+            hindrance: None,
             swept: false,
             expires_at_ms: None,
             ticket: 0,
@@ -141,8 +146,12 @@ impl Update {
             Event::FileProgress { ticket, bytes_done } if self.awaits(ticket, Work::Filling) => {
                 if bytes_done > self.bytes_done {
                     self.retries = 0;
+                    self.hindrance = None;
                 }
                 self.bytes_done = bytes_done.min(self.bytes_total);
+            }
+            Event::FilesReused { ticket, bytes } if self.awaits(ticket, Work::Filling) => {
+                self.bytes_reused += bytes;
             }
             Event::FilesComplete { ticket, result } if self.awaits(ticket, Work::Filling) => match result {
                 Ok(()) => self.verify(out),
@@ -163,6 +172,7 @@ impl Update {
             // Answers to work that was given up in the meantime.
             Event::EnvelopeFetched { .. }
             | Event::FileProgress { .. }
+            | Event::FilesReused { .. }
             | Event::FilesComplete { .. }
             | Event::FilesVerified { .. }
             | Event::ProbeDone { .. } => {}
@@ -234,6 +244,8 @@ impl Update {
         });
         self.swept = false;
         self.retries = 0;
+        self.hindrance = None;
+        self.bytes_reused = 0;
         self.resume(out);
     }
 
@@ -253,7 +265,8 @@ impl Update {
     fn drop_candidate(&mut self, out: &mut Vec<Effect>) {
         self.journal.candidate = None;
         self.work = Work::None;
-        (self.bytes_done, self.bytes_total) = (0, 0);
+        self.hindrance = None;
+        (self.bytes_done, self.bytes_total, self.bytes_reused) = (0, 0, 0);
         out.push(Effect::Cancel);
     }
 

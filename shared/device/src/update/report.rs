@@ -8,13 +8,12 @@ impl Update {
     /// The state to report.
     pub fn report(&self) -> ModelReport {
         let journal = &self.journal;
-        let failure = self.trouble.clone().or_else(|| {
-            journal.failed.as_ref().map(|failed| Failure {
-                release: failed.release,
-                code: failed.code,
-                detail: failed.detail.clone(),
-            })
+        let failed = journal.failed.as_ref().map(|failed| Failure {
+            release: failed.release,
+            code: failed.code,
+            detail: failed.detail.clone(),
         });
+        let failure = self.hindrance.clone().or_else(|| self.trouble.clone()).or(failed);
         let probe = match (&journal.candidate, &journal.confirmed) {
             (Some(candidate), _) if candidate.probe.is_some() => candidate.probe.clone(),
             (_, Some(confirmed)) => confirmed.probe.clone(),
@@ -28,6 +27,7 @@ impl Update {
             slot: self.serving_slot(),
             bytes_done: self.bytes_done,
             bytes_total: self.bytes_total,
+            bytes_reused: self.bytes_reused,
             probe,
             failure,
         }

@@ -141,6 +141,26 @@ fn fresh() -> Desk {
 }
 
 #[test]
+fn what_holds_a_candidate_up_is_said_and_what_was_here_already_is_counted() {
+    let mut desk = fresh();
+    desk.give(wanted("one"));
+    let ticket = desk.ticket();
+    let missing = Fault::transient(ErrorCode::NotFound, "the cloud does not have it");
+    desk.give(Event::EnvelopeFetched { ticket, result: Err(missing) });
+    assert_eq!((desk.update.phase(), desk.failure()), (Phase::Downloading, Some(ErrorCode::NotFound)));
+    assert!(desk.events().is_empty(), "that is no failure of the release");
+    desk.now_ms += 1_000_000;
+    desk.give(Event::Tick { health: Health::default() });
+    let ticket = desk.ticket();
+    desk.give(Event::EnvelopeFetched { ticket, result: Ok(facts(1)) });
+    desk.give(Event::FilesReused { ticket, bytes: 5 });
+    desk.give(Event::FileProgress { ticket, bytes_done: 7 });
+    assert_eq!((desk.update.report().bytes_reused, desk.failure()), (5, None));
+    desk.give(wanted("two"));
+    assert_eq!(desk.update.report().bytes_reused, 0);
+}
+
+#[test]
 fn an_update_goes_through_every_phase_and_changes_the_slot() {
     let mut desk = fresh();
     desk.reach_confirmed("one", 1);
@@ -198,7 +218,8 @@ fn faults_of_the_link_are_tried_again_and_never_failures() {
         desk.give(Event::Tick { health: Health::default() });
     }
     assert_eq!(waits, [500, 1_000, 2_000, 4_000]);
-    assert_eq!((desk.update.phase(), desk.failure()), (Phase::Downloading, None));
+    assert_eq!((desk.update.phase(), desk.failure()), (Phase::Downloading, Some(ErrorCode::Network)));
+    assert_eq!(desk.update.journal().failed, None);
 }
 
 #[test]

@@ -31,8 +31,9 @@ pub struct Desired {
 impl Desired {
     /// Checks the bounds.
     pub fn check(&self) -> Result<(), ErrorCode> {
-        let fits =
-            self.models.len() <= limits::DESIRED_MODELS && self.commands.len() <= limits::DESIRED_COMMANDS;
+        let fits = self.models.len() <= limits::DESIRED_MODELS
+            && self.commands.len() <= limits::DESIRED_COMMANDS
+            && self.settings.quiet_hours.len() <= limits::QUIET_HOURS;
         if fits { Ok(()) } else { Err(ErrorCode::TooLarge) }
     }
 }
@@ -61,6 +62,85 @@ pub struct Settings {
     pub probation_s: u32,
     /// Share of failed predictions during probation, in per mille, above which the release is reverted.
     pub probation_error_per_mille: u32,
+    /// Bytes a second that all downloads together may take; without it as many as the link carries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub download_bytes_per_s: Option<u64>,
+    /// When nothing is downloaded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quiet_hours: Vec<QuietHours>,
+}
+
+/// A span of every day, in minutes since midnight UTC. One that ends before it begins goes on past midnight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuietHours {
+    /// Its first minute.
+    pub from_min: u16,
+    /// The first minute after it.
+    pub to_min: u16,
+}
+
+/// Minutes of a day.
+pub const DAY_MIN: u16 = 24 * 60;
+
+impl QuietHours {
+    /// Whether this minute of the day is within the span. An empty span holds none.
+    pub fn holds(&self, minute: u16) -> bool {
+        if self.from_min <= self.to_min {
+            (self.from_min..self.to_min).contains(&minute)
+        } else {
+            minute >= self.from_min || minute < self.to_min
+        }
+    }
+}
+
+/// Why settings are not acceptable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSettings {
+    /// Telemetry at every moment.
+    #[error("telemetry intervals are at least one second")]
+    Interval,
+    /// A download limit that would never let a model through.
+    #[error("download_bytes_per_s is {0}; the slowest is {min}, and without it there is no limit", min = limits::DOWNLOAD_RATE_MIN)]
+    Rate(u64),
+    /// More spans than fit.
+    #[error("{0} spans of quiet hours are more than {max}", max = limits::QUIET_HOURS)]
+    Spans(usize),
+    /// A span that is none.
+    #[error("quiet hours from minute {from_min} to {to_min} are no span of a day: minutes are 0 to 1439, and not twice the same", from_min = .0.from_min, to_min = .0.to_min)]
+    Span(QuietHours),
+    /// Nothing would ever be downloaded.
+    #[error("the quiet hours leave no minute of the day for downloads")]
+    AlwaysQuiet,
+}
+
+impl Settings {
+    /// Whether this minute of the day is quiet.
+    pub fn is_quiet(&self, minute: u16) -> bool {
+        self.quiet_hours.iter().any(|span| span.holds(minute))
+    }
+
+    /// Checks what an operator asks for. A device takes what is signed, and makes the best of it.
+    pub fn check(&self) -> Result<(), InvalidSettings> {
+        if self.telemetry_interval_s == 0 || self.probation_telemetry_interval_s == 0 {
+            return Err(InvalidSettings::Interval);
+        }
+        if let Some(rate) = self.download_bytes_per_s.filter(|rate| *rate < limits::DOWNLOAD_RATE_MIN) {
+            return Err(InvalidSettings::Rate(rate));
+        }
+        if self.quiet_hours.len() > limits::QUIET_HOURS {
+            return Err(InvalidSettings::Spans(self.quiet_hours.len()));
+        }
+        let empty = |span: &&QuietHours| {
+            span.from_min == span.to_min || span.from_min >= DAY_MIN || span.to_min >= DAY_MIN
+        };
+        if let Some(span) = self.quiet_hours.iter().find(empty) {
+            return Err(InvalidSettings::Span(*span));
+        }
+        if (0..DAY_MIN).all(|minute| self.is_quiet(minute)) {
+            return Err(InvalidSettings::AlwaysQuiet);
+        }
+        Ok(())
+    }
 }
 
 impl Default for Settings {
@@ -70,6 +150,8 @@ impl Default for Settings {
             probation_telemetry_interval_s: 60,
             probation_s: 60,
             probation_error_per_mille: 50,
+            download_bytes_per_s: None,
+            quiet_hours: Vec::new(),
         }
     }
 }
@@ -80,6 +162,7 @@ pub struct Command {
     /// Unique a device; a device does each id once.
     pub id: u64,
     /// What to do.
+    #[serde(deserialize_with = "super::lenient::enumeration")]
     pub kind: CommandKind,
 }
 
@@ -94,6 +177,8 @@ pub enum CommandKind {
         /// The model.
         model: ModelName,
     },
+    /// Examine yourself and report what you find.
+    Diagnostics,
     /// A command of a newer control plane, reported back as unsupported.
     #[serde(other)]
     Unknown,

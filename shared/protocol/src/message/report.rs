@@ -1,5 +1,6 @@
 //! What a device says of itself: `hello` once a connection, `reported` on every change.
 
+use super::diagnosis::Diagnosis;
 use super::telemetry::Epoch;
 use crate::{Digest, ErrorCode, ModelName};
 use serde::{Deserialize, Serialize};
@@ -89,10 +90,17 @@ pub struct ModelReport {
     /// All bytes of the candidate; 0 before its manifest is known.
     #[serde(default)]
     pub bytes_total: u64,
+    /// Bytes of the candidate that were on the device already, in whichever slot, and are not fetched.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes_reused: u64,
     /// The last probe.
     pub probe: Option<ProbeReport>,
-    /// Why `failed_release` did not make it.
+    /// Why the release that it names did not make it; of a candidate on its way in, what holds it up.
     pub failure: Option<Failure>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The phases of an update.
@@ -201,6 +209,9 @@ pub struct CommandReport {
     pub id: u64,
     /// Its state.
     pub state: CommandState,
+    /// What [`super::CommandKind::Diagnostics`] found. At most one report of a device carries one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnosis: Option<Diagnosis>,
 }
 
 /// How a command ended.

@@ -215,6 +215,8 @@ pub enum EventKind {
     Failed,
     /// Stored state was damaged and has been repaired or dropped.
     Repaired,
+    /// The hello counter did not rise: the device's folder may have been copied. Raised by the control plane.
+    Cloned,
     /// A kind of a newer agent.
     #[serde(other)]
     Unknown,

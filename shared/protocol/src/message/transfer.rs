@@ -46,6 +46,7 @@ pub struct Request {
     /// Correlates the reply; unique a connection.
     pub id: u64,
     /// What is asked.
+    #[serde(deserialize_with = "super::lenient::enumeration")]
     pub body: RequestBody,
 }
 
@@ -59,6 +60,11 @@ pub enum RequestBody {
     Trust {
         /// The accepted version.
         have: u64,
+    },
+    /// A certificate over a new key, to take over from the one that this connection was opened with.
+    Certificate {
+        /// Certificate signing request (PKCS#10, PEM). Only its public key is used.
+        csr_pem: String,
     },
     /// A request of a newer device, answered as unsupported.
     #[serde(other)]
@@ -82,6 +88,11 @@ pub enum ReplyBody {
     Ok,
     /// An encoded trust envelope.
     Trust(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// A new certificate. The one before stays good until the device has said hello with this one.
+    Certificate {
+        /// The device's certificate and the intermediates, PEM.
+        chain_pem: String,
+    },
     /// Refused.
     Error {
         /// The stable code.

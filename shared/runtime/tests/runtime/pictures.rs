@@ -161,3 +161,20 @@ fn the_form_of_an_input_is_told_by_its_signature() {
     assert_eq!(Input::of(&[0xff; 12]), Input::Raw(&[0xff; 12]));
     assert_eq!(Input::of(&[]), Input::Raw(&[]));
 }
+
+#[test]
+fn a_miniature_is_as_small_as_the_model_and_gives_nearly_the_same_tensor() {
+    let photo = RgbImage::from_fn(640, 480, |x, y| [x as u8, (y * 3) as u8, (x ^ y) as u8].into());
+    let photo = jpeg(photo);
+    for pipeline in
+        [rgb(32, 24, Resize::Stretch, Layout::Nchw, &["a"]), grey(32, 24, Resize::Stretch, &["a"])]
+    {
+        let preprocessor = Preprocessor::new(&pipeline).unwrap();
+        let small = preprocessor.miniature(Input::Encoded(&photo)).unwrap();
+        assert!(small.len() < photo.len() / 10, "{} bytes of {}", small.len(), photo.len());
+        let whole = preprocessor.tensor(Input::Encoded(&photo)).unwrap();
+        let again = preprocessor.tensor(Input::of(&small)).unwrap();
+        let error = whole.iter().zip(&again).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(error <= 0.51 / 255.0, "{error}");
+    }
+}

@@ -1,9 +1,9 @@
 //! Datasets, their samples and imports.
 
-use super::super::api::{DatasetView, ImportView, SampleView, SkippedView};
+use super::super::api::{DatasetView, ImportProgressView, ImportView, SampleView, SkippedView};
 use super::super::problem::Problem;
-use super::super::service::{Answer, Call, Handled};
-use crate::app::App;
+use super::super::service::{Answer, Call, Handled, broken_body};
+use crate::app::{App, UPLOADS};
 use bytes::Bytes;
 use flotilla_data::{DatasetVersion, Format, ImportOptions, ImportReport, ImportRequest, Source, Split};
 use flotilla_identity::now_ms;
@@ -13,6 +13,8 @@ use http::StatusCode;
 use std::path::{Path, PathBuf};
 use tokio::io::AsyncWriteExt;
 
+/// Bytes of an upload between two looks at the room on the disk.
+const CHECK_EVERY: u64 = 1 << 20;
 /// Datasets that one answer lists.
 const LISTED: usize = 500;
 
@@ -72,17 +74,41 @@ pub(crate) async fn import(mut call: Call) -> Handled {
         options.seed = seed;
     }
     let file_name: String = call.query("file")?.unwrap_or_else(|| "data".to_owned());
+    let _turn = call.app.uploads.clone().try_acquire_owned().map_err(|_| {
+        let detail = format!("{UPLOADS} uploads are under way already; try again when one has ended");
+        Problem::new(ErrorCode::Busy, detail)
+    })?;
     let spools = call.app.spool.clone();
-    let spool = Spool::receive(&spools, &file_name, call.body(), options.max_bytes).await?;
+    let reserve = flotilla_storage::RecordsConfig::default().reserve_bytes;
+    if call.length.is_some_and(|length| length > options.max_bytes) {
+        // Said before the body is asked for: a client that waits for 100 Continue sends nothing.
+        return Err(too_large(options.max_bytes));
+    }
+    let spool = Spool::receive(&spools, &file_name, call.body(), options.max_bytes, reserve).await?;
     let source = Source::Path(spool.file.clone());
     run(&call, ImportRequest { name, source, format, options }).await
 }
 
 async fn run(call: &Call, request: ImportRequest) -> Handled {
-    let report = call.app.datasets.import(call.actor()?, request, &mut |_| {}, now_ms()).await?;
+    let running = call.app.imports.begin(&request.name);
+    let mut report = |progress| running.report(progress);
+    let report = call.app.datasets.import(call.actor()?, request, &mut report, now_ms()).await?;
     call.app.changed();
     let status = if report.existing { StatusCode::OK } else { StatusCode::CREATED };
     Answer::json_with(status, &import_view(report))
+}
+
+/// `GET /api/v1/datasets/{name}/import`
+pub(crate) async fn import_progress(call: Call) -> Handled {
+    let name: DatasetName = call.param("name")?;
+    let progress = call.app.imports.progress(&name).ok_or_else(|| {
+        Problem::new(ErrorCode::NotFound, format!("no import into the dataset {name} runs now"))
+    })?;
+    Answer::json(&ImportProgressView {
+        stage: progress.stage.as_str().to_owned(),
+        done: progress.done,
+        total: progress.total,
+    })
 }
 
 fn import_view(report: ImportReport) -> ImportView {
@@ -139,6 +165,7 @@ impl Spool {
         file_name: &str,
         body: &mut super::super::service::BodyStream,
         max: u64,
+        reserve: u64,
     ) -> Result<Self, Problem> {
         // The name tells the format and stands in reports; it must not choose a place.
         let plain = Path::new(file_name).file_name().and_then(|n| n.to_str()).filter(|n| n.len() <= 200);
@@ -147,25 +174,56 @@ impl Spool {
         })?;
         let folder = spools.join(format!("upload-{:016x}", rand::random::<u64>()));
         let spool = Self { file: folder.join(plain), folder };
-        let failed = |e: std::io::Error| Problem::new(io_code(&e), format!("the upload cannot be kept: {e}"));
-        tokio::fs::create_dir_all(&spool.folder).await.map_err(failed)?;
-        let mut file = tokio::fs::File::create(&spool.file).await.map_err(failed)?;
         let mut received = 0;
-        let broken =
-            |e: std::io::Error| Problem::new(ErrorCode::Network, format!("the body ended early: {e}"));
-        while let Some(piece) = body.try_next().await.map_err(broken)? {
-            received += Bytes::len(&piece) as u64;
-            if received > max {
-                return Err(Problem::new(
-                    ErrorCode::TooLarge,
-                    format!("the upload is over the bound of {max} bytes"),
-                ));
+        let kept = spool.write(body, max, reserve, &mut received).await;
+        if kept.is_err() {
+            // A client reads the refusal once it has sent all, so the rest is taken and thrown away.
+            while received <= max
+                && let Ok(Some(piece)) = body.try_next().await
+            {
+                received += Bytes::len(&piece) as u64;
+            }
+        }
+        kept.map(|()| spool)
+    }
+
+    async fn write(
+        &self,
+        body: &mut super::super::service::BodyStream,
+        max: u64,
+        reserve: u64,
+        received: &mut u64,
+    ) -> Result<(), Problem> {
+        let failed = |e: std::io::Error| {
+            let detail = format!("the upload cannot be kept in {}: {e}", self.folder.display());
+            Problem::new(io_code(&e), detail + "; give the control plane's disk room and send it again")
+        };
+        tokio::fs::create_dir_all(&self.folder).await.map_err(failed)?;
+        let mut file = tokio::fs::File::create(&self.file).await.map_err(failed)?;
+        let mut checked = 0;
+        while let Some(piece) = body.try_next().await.map_err(broken_body)? {
+            *received += Bytes::len(&piece) as u64;
+            if *received > max {
+                return Err(too_large(max));
+            }
+            if *received >= checked {
+                // Records need their reserve more than an upload needs room.
+                checked = *received + CHECK_EVERY;
+                if flotilla_storage::free_bytes(&self.folder)? < reserve + CHECK_EVERY {
+                    return Err(failed(std::io::ErrorKind::StorageFull.into()));
+                }
             }
             file.write_all(&piece).await.map_err(failed)?;
         }
-        file.flush().await.map_err(failed)?;
-        Ok(spool)
+        file.flush().await.map_err(failed)
     }
+}
+
+fn too_large(max: u64) -> Problem {
+    Problem::new(
+        ErrorCode::TooLarge,
+        format!("the upload is over the bound of {max} bytes; import it in parts"),
+    )
 }
 
 impl Drop for Spool {

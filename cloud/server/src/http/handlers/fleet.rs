@@ -1,8 +1,8 @@
 //! Devices, claims, enrolment and rollouts.
 
 use super::super::api::{
-    AgentUpgradeView, ClaimRequest, ClaimView, DeviceEvaluation, DeviceView, FailureView, ProbeView,
-    RolloutRequest, RolloutView, WaveDeviceView, WaveView,
+    AgentUpgradeView, ClaimRequest, ClaimView, DeviceEvaluation, DeviceModelView, DeviceView, FailureView,
+    ProbeView, RejectRequest, RolloutRequest, RolloutView, WaveDeviceView, WaveView,
 };
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
@@ -11,6 +11,8 @@ use crate::evaluations::Evaluation;
 use flotilla_fleet::{DeviceState, ModelView, Rollout, RolloutControl, RolloutDevice, RolloutState, Status};
 use flotilla_identity::now_ms;
 use flotilla_protocol::enrol::EnrolRequest;
+use flotilla_protocol::message::Phase;
+use flotilla_protocol::renew::RenewRequest;
 use flotilla_protocol::{DeviceId, Digest, ErrorCode, RolloutId, limits};
 use http::StatusCode;
 
@@ -28,6 +30,35 @@ pub(crate) async fn enrol(mut call: Call) -> Handled {
     })?;
     let answer = call.app.fleet.enrol(request).await?;
     Answer::json_with(StatusCode::CREATED, &answer)
+}
+
+/// `POST /api/v1/renew/challenge`
+pub(crate) async fn challenge(call: Call) -> Handled {
+    Answer::json(&call.app.fleet.challenge())
+}
+
+/// `POST /api/v1/renew`
+pub(crate) async fn renew(mut call: Call) -> Handled {
+    let body = call.bytes(limits::ENROL_BODY).await?;
+    let request: RenewRequest = serde_json::from_slice(&body).map_err(|e| {
+        Problem::new(ErrorCode::InvalidInput, format!("the body is not a renewal request: {e}"))
+    })?;
+    Answer::json(&call.app.fleet.renew(request).await?)
+}
+
+/// `POST /api/v1/devices/{id}/renewal/approve`
+pub(crate) async fn approve(call: Call) -> Handled {
+    let id: DeviceId = call.param("id")?;
+    call.app.fleet.approve_renewal(call.actor()?, &id).await?;
+    one_device(&call).await
+}
+
+/// `POST /api/v1/devices/{id}/renewal/reject`
+pub(crate) async fn reject(mut call: Call) -> Handled {
+    let request: RejectRequest = call.json().await?;
+    let id: DeviceId = call.param("id")?;
+    call.app.fleet.reject_renewal(call.actor()?, &id, &request.reason).await?;
+    one_device(&call).await
 }
 
 /// `POST /api/v1/claims`
@@ -71,51 +102,89 @@ async fn one_device(call: &Call) -> Handled {
 }
 
 async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceView, Problem> {
-    let revoked = matches!(device.state, DeviceState::Revoked { .. });
-    let model: Option<ModelView> = device.models.into_iter().next();
-    let release = model.as_ref().and_then(|m| m.release.as_ref());
-    let digest = release.map(|r| r.digest.to_string());
+    let worst = device.models.iter().map(|m| m.phase).min_by_key(|phase| rank(*phase));
+    let state = match (&device.state, worst) {
+        (DeviceState::Revoked { .. }, _) => "revoked",
+        (DeviceState::Active, phase) => phase.unwrap_or_default().as_str(),
+    };
+    let mut models = Vec::with_capacity(device.models.len());
+    for model in device.models {
+        models.push(model_view(app, &device.id, model).await?);
+    }
+    Ok(DeviceView {
+        id: device.id.to_string(),
+        connected: device.connected,
+        state: state.to_owned(),
+        board: device.board.board,
+        arch: device.board.arch,
+        agent: device.agent,
+        agent_upgrade: device.agent_upgrade.map(agent_upgrade),
+        models,
+        rss_bytes: device.rss_bytes,
+        bytes_sent: device.traffic.sent,
+        last_seen_ms: device.last_seen_ms.unwrap_or_default(),
+        records: device.records,
+        records_dropped: device.records_dropped,
+        records_missing: device.records_missing,
+        repeated_hellos: device.health.repeated_hellos,
+        problem: device.health.last_problem.as_ref().map(|p| FailureView::new(p.code, &p.detail)),
+        certificate_ends_ms: device.certificates.iter().map(|c| c.not_after_ms).max(),
+        certificates: device.certificates.iter().map(|c| c.serial.clone()).collect(),
+        renewal: device.renewal.as_ref().map(|r| r.decision.as_str().to_owned()),
+    })
+}
+
+/// How much a phase needs somebody's eye: the lower the more.
+fn rank(phase: Phase) -> u8 {
+    match phase {
+        Phase::Failed => 0,
+        Phase::Reverting => 1,
+        Phase::Probation => 2,
+        Phase::Switching => 3,
+        Phase::Probing => 4,
+        Phase::Staged => 5,
+        Phase::Verifying => 6,
+        Phase::Downloading => 7,
+        Phase::Idle => 8,
+        Phase::Confirmed => 9,
+    }
+}
+
+async fn model_view(app: &App, device: &DeviceId, model: ModelView) -> Result<DeviceModelView, Problem> {
+    let release = model.release.as_ref();
+    let digest = release.map(|r| r.digest);
     let counted = match &digest {
-        Some(digest) => app.evaluations.of(device.id.as_str(), digest).await?,
+        Some(digest) => app.evaluations.of(device, &model.model, digest).await?,
         None => None,
     };
-    let stated = model.as_ref().and_then(|m| m.accuracy);
     let (accuracy, accuracy_source) = match counted {
         Some(e) => {
             let source = format!("counted on the device: {} of {}", e.correct, e.total);
             (Some(e.correct as f64 / e.total.max(1) as f64), Some(source))
         }
-        None => (stated, stated.map(|_| "as measured for the release".to_owned())),
+        None => (model.accuracy, model.accuracy.map(|_| "as measured for the release".to_owned())),
     };
-    let phase = model.as_ref().map_or("idle", |m| m.phase.as_str());
-    Ok(DeviceView {
-        id: device.id.to_string(),
-        connected: device.connected,
-        state: if revoked { "revoked" } else { phase }.to_owned(),
-        board: device.board.board,
-        arch: device.board.arch,
-        agent: device.agent,
-        agent_upgrade: device.agent_upgrade.map(agent_upgrade),
+    Ok(DeviceModelView {
+        model: model.model.to_string(),
+        state: model.phase.as_str().to_owned(),
         version: release.and_then(|r| r.version),
-        release: digest,
-        slot: model.as_ref().and_then(|m| m.slot).map(|s| s.as_str().to_owned()),
-        bytes_done: model.as_ref().map_or(0, |m| m.bytes_done),
-        bytes_total: model.as_ref().map_or(0, |m| m.bytes_total),
-        probe: model.as_ref().and_then(|m| m.probe.as_ref()).map(|p| ProbeView {
+        release: digest.map(|digest| digest.to_string()),
+        slot: model.slot.map(|slot| slot.as_str().to_owned()),
+        bytes_done: model.bytes_done,
+        bytes_total: model.bytes_total,
+        bytes_reused: model.bytes_reused,
+        probe: model.probe.map(|p| ProbeView {
             max_abs_error: p.max_abs_error,
             p50_ms: p.p50_ms,
             p95_ms: p.p95_ms,
         }),
-        failure: model.as_ref().and_then(|m| m.failure.as_ref()).map(|f| FailureView::new(f.code, &f.detail)),
+        failure: model.failure.map(|f| FailureView::new(f.code, &f.detail)),
         accuracy,
         accuracy_source,
-        p50_us: model.as_ref().and_then(|m| m.p50_us),
-        p95_us: model.as_ref().and_then(|m| m.p95_us),
-        predictions: model.as_ref().map_or(0, |m| m.predictions),
-        failures: model.as_ref().map_or(0, |m| m.failures),
-        rss_bytes: device.rss_bytes,
-        last_seen_ms: device.last_seen_ms.unwrap_or_default(),
-        model: model.map(|m| m.model.to_string()),
+        p50_us: model.p50_us,
+        p95_us: model.p95_us,
+        predictions: model.predictions,
+        failures: model.failures,
     })
 }
 
@@ -149,7 +218,13 @@ pub(crate) async fn record_evaluation(mut call: Call) -> Handled {
         let detail = format!("{} right of {} samples is not possible", request.correct, request.total);
         return Err(Problem::new(ErrorCode::InvalidInput, detail));
     }
+    let runs = |model: &&ModelView| model.release.as_ref().is_some_and(|r| r.digest == release);
+    let model = device.models.iter().find(runs).ok_or_else(|| {
+        let detail = format!("{} has not confirmed the release {}", device.id, release.short());
+        Problem::new(ErrorCode::NotFound, detail)
+    })?;
     let evaluation = Evaluation {
+        model: model.model.clone(),
         device: device.id,
         release,
         total: request.total,

@@ -3,11 +3,14 @@
 
 pub(crate) mod console;
 pub(crate) mod datasets;
+pub(crate) mod diagnosis;
 pub(crate) mod fleet;
 pub(crate) mod jobs;
 pub(crate) mod models;
 pub(crate) mod releases;
 pub(crate) mod server;
+pub(crate) mod settings;
+pub(crate) mod trust;
 
 /// Conversions of every crate's error into a problem: code and text, nothing else.
 macro_rules! problems {

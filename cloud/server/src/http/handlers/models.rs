@@ -7,13 +7,16 @@ use super::datasets::parse_split;
 use crate::app::App;
 use flotilla_protocol::{DatasetName, ErrorCode, ModelName};
 use flotilla_registry::{ModelVersion, Source};
-use flotilla_runtime::{Input, Model, evaluate as run_samples};
+use flotilla_runtime::{Model, evaluate as run_samples};
 use http::StatusCode;
+use tokio::sync::mpsc;
 
 /// Models, and versions a model, that one answer lists.
 const LISTED: usize = 500;
 /// Samples that one evaluation runs.
 const EVALUATED: usize = 20_000;
+/// Samples that are read ahead of the engine.
+const SAMPLES_AHEAD: usize = 16;
 
 /// `GET /api/v1/models`
 pub(crate) async fn list(call: Call) -> Handled {
@@ -123,16 +126,25 @@ pub(crate) async fn evaluate(mut call: Call) -> Handled {
         let detail = format!("{} samples are more than the {EVALUATED} of one evaluation", samples.len());
         return Err(Problem::new(ErrorCode::TooLarge, detail));
     }
-    let mut inputs = Vec::with_capacity(samples.len());
-    for sample in &samples {
-        inputs.push((call.app.datasets.sample_bytes(sample).await?, sample.label as usize));
-    }
-    let evaluation = tokio::task::spawn_blocking(move || {
+    let total = samples.len() as u64;
+    let (to, mut from) = mpsc::channel(SAMPLES_AHEAD);
+    let running = tokio::task::spawn_blocking(move || {
         let mut model = Model::load(&pipeline, &onnx)?;
-        run_samples(&mut model, inputs.iter().map(|(bytes, label)| (Input::of(bytes), *label)))
-    })
-    .await
-    .map_err(|e| Problem::new(ErrorCode::Internal, e))??;
+        run_samples(&mut model, std::iter::from_fn(|| from.blocking_recv()))
+    });
+    for sample in &samples {
+        let bytes = call.app.datasets.sample_bytes(sample).await?;
+        if to.send((bytes, sample.label as usize)).await.is_err() {
+            // It has ended early, and says why.
+            break;
+        }
+    }
+    drop(to);
+    let evaluation = running.await.map_err(|e| Problem::new(ErrorCode::Internal, e))??;
+    if evaluation.total != total {
+        let detail = format!("{} of {total} samples were evaluated", evaluation.total);
+        return Err(Problem::new(ErrorCode::Internal, detail));
+    }
     Answer::json(&EvaluationView {
         total: evaluation.total,
         correct: evaluation.correct,

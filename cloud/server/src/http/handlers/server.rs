@@ -6,7 +6,8 @@ use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use super::{datasets, fleet, jobs, models, releases};
 use crate::app::App;
-use flotilla_identity::audit;
+use flotilla_identity::{Permission, audit, now_ms};
+use flotilla_storage::Batch;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,10 @@ pub(crate) async fn whoami(call: Call) -> Handled {
 
 /// `POST /api/v1/login-codes`
 pub(crate) async fn login_code(call: Call) -> Handled {
+    let mut batch = Batch::new();
+    let action = Permission::ServerLogin.as_str();
+    audit::record(&mut batch, call.actor()?, action, "server", json!({}), now_ms())?;
+    call.app.records.commit(batch).await?;
     Answer::json(&LoginView { url: call.app.login_url() })
 }
 

@@ -17,12 +17,15 @@ struct Shared {
     terminal: bool,
     bar: Option<ProgressBar>,
     last_step: u64,
+    /// Of what the last step was a part: another sub-stage counts anew.
+    last_total: Option<u64>,
 }
 
 impl Progress {
     /// A display on stderr.
     pub(crate) fn new() -> Self {
-        let shared = Shared { terminal: std::io::stderr().is_terminal(), bar: None, last_step: 0 };
+        let shared =
+            Shared { terminal: std::io::stderr().is_terminal(), bar: None, last_step: 0, last_total: None };
         Self { shared: Arc::new(Mutex::new(shared)) }
     }
 
@@ -43,8 +46,11 @@ impl Progress {
         });
     }
 
-    /// The stage is `done` of `total` far.
-    pub(crate) fn update(&self, stage: &str, done: u64, total: u64, text: &str) {
+    /// The stage is `done` far, of `total` where that is known.
+    pub(crate) fn update(&self, stage: &str, done: u64, total: Option<u64>, text: &str) {
+        let Some(total) = total.filter(|total| *total > 0) else {
+            return self.count(stage, done, text);
+        };
         self.with(|shared| match &shared.bar {
             Some(bar) => {
                 if bar.length() != Some(total) {
@@ -55,13 +61,37 @@ impl Progress {
                 bar.set_message(text.to_owned());
             }
             None => {
-                let step = done * STEPS / total.max(1);
+                let step = done.saturating_mul(STEPS) / total;
+                if shared.last_total.replace(total) != Some(total) || done == 0 {
+                    shared.last_step = 0;
+                }
                 if step > shared.last_step {
                     shared.last_step = step;
                     eprintln!("{stage:>10}  {done}/{total} {text}");
                 }
             }
         });
+    }
+
+    /// The stage is `done` far, and nobody knows of how much. Without a terminal a line is printed at each
+    /// doubling.
+    fn count(&self, stage: &str, done: u64, text: &str) {
+        self.with(|shared| match &shared.bar {
+            Some(bar) if done == 0 => bar.set_message(text.to_owned()),
+            Some(bar) => bar.set_message(format!("{done} {text}")),
+            None => {
+                let step = u64::from(u64::BITS - done.leading_zeros());
+                if step > shared.last_step {
+                    shared.last_step = step;
+                    eprintln!("{stage:>10}  {done} {text}");
+                }
+            }
+        });
+    }
+
+    /// The stage is over, and its result is said elsewhere.
+    pub(crate) fn clear(&self) {
+        self.with(Shared::clear);
     }
 
     /// The stage is over.
@@ -87,7 +117,7 @@ impl Progress {
 
 impl Shared {
     fn clear(&mut self) {
-        self.last_step = 0;
+        (self.last_step, self.last_total) = (0, None);
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }

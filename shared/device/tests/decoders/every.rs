@@ -1,0 +1,188 @@
+//! Every decoder that bytes from outside come to, on either side. Shared by the property test and the fuzz target.
+
+use flotilla_device::frame::{self, Kind};
+use flotilla_device::outbox::{Outbox, StreamState};
+use flotilla_device::release::{Board, examine};
+use flotilla_device::update::UpdateJournal;
+use flotilla_device::{Fault, desired};
+use flotilla_protocol::enrol::{ClaimCode, EnrolAnswer, EnrolRequest};
+use flotilla_protocol::manifest::Golden;
+use flotilla_protocol::message::{
+    Ack, Chunk, Command, CommandReport, Desired, Diagnosis, Epoch, Fetch, Hello, ModelReport, RecordBody,
+    Reply, ReplyBody, Reported, Request, TelemetryBatch, Upload,
+};
+use flotilla_protocol::signature::SigningKey;
+use flotilla_protocol::topic::Topic;
+use flotilla_protocol::trust::KeySet;
+use flotilla_protocol::{Digest, Envelope, ErrorCode, Pipeline, ReleaseManifest, TrustFile, codec, limits};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+/// A device that trusts keys which signed nothing of what comes.
+static TRUST: LazyLock<TrustFile> = LazyLock::new(|| TrustFile {
+    version: 1,
+    project: "default".parse().expect("a name"),
+    ca: Digest::of(b"ca"),
+    release_keys: KeySet::single(SigningKey::from_seed(&[201; 32]).public()),
+    control_keys: KeySet::single(SigningKey::from_seed(&[202; 32]).public()),
+    min_release: BTreeMap::new(),
+    issued_at_ms: 1,
+});
+
+/// The journals' frame; every small file of a device has one.
+const FRAMES: [Kind; 5] = [
+    Kind { name: *b"FUJ", version: 1 },
+    Kind { name: *b"FTR", version: 1 },
+    Kind { name: *b"FAC", version: 1 },
+    Kind { name: *b"FHC", version: 1 },
+    Kind { name: *b"FCM", version: 1 },
+];
+
+/// Gives the bytes to every decoder. None may panic or take more than its bound; what one accepts must come through
+/// writing and reading again; and nothing unsigned may be believed.
+pub(crate) fn decode_everything(bytes: &[u8]) {
+    up(bytes);
+    down(bytes);
+    documents(bytes);
+    stored(bytes);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        texts(text);
+    }
+}
+
+/// Reads a message within the bound of MQTT, as both sides do.
+fn read<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let value: T = match codec::decode(bytes, limits::MQTT_PAYLOAD) {
+        Ok(value) => value,
+        Err(error) => {
+            assert!(matches!(error.code(), ErrorCode::Malformed | ErrorCode::TooLarge));
+            return None;
+        }
+    };
+    let once = codec::encode(&value);
+    let again: T = codec::decode(&once, usize::MAX).expect("what was written reads");
+    assert!(codec::encode(&again) == once, "it reads as something else");
+    Some(value)
+}
+
+/// What the cloud reads.
+fn up(bytes: &[u8]) {
+    read::<Hello>(bytes);
+    if let Some(reported) = read::<Reported>(bytes) {
+        for diagnosis in reported.commands.into_iter().filter_map(|report| report.diagnosis) {
+            let bounded = diagnosis.bounded();
+            assert!(bounded.findings.len() <= limits::DIAGNOSIS_FINDINGS);
+        }
+    }
+    read::<ModelReport>(bytes);
+    read::<CommandReport>(bytes);
+    read::<Diagnosis>(bytes).map(Diagnosis::bounded);
+    if let Some(batch) = read::<TelemetryBatch>(bytes)
+        && batch.check().is_ok()
+    {
+        assert!(batch.records.len() <= limits::TELEMETRY_BATCH);
+        for record in batch.records {
+            if let RecordBody::Sample(sample) = record.body {
+                sample.models.values().for_each(|model| _ = model.latency.quantile_us(0.95));
+            }
+        }
+    }
+    read::<Fetch>(bytes).map(|fetch| fetch.check());
+    read::<Request>(bytes);
+    read::<Upload>(bytes);
+}
+
+/// What a device reads.
+fn down(bytes: &[u8]) {
+    read::<Chunk>(bytes);
+    if let Some(Reply { body: ReplyBody::Trust(envelope), .. }) = read::<Reply>(bytes) {
+        trust(&envelope);
+    }
+    if let Some(ack) = read::<Ack>(bytes) {
+        let stream = StreamState { acked: 3, first: 4, next: 9, bytes: 500 };
+        let mut outbox = Outbox::new(Epoch(7), stream, stream, stream);
+        let freed = outbox.ack(&Ack { epoch: Epoch(7), ..ack });
+        assert!(freed.is_none_or(|freed| freed.first == 4 && freed.last <= 8), "only what was sent is freed");
+        outbox.ack(&ack);
+    }
+    read::<Command>(bytes);
+    if let Some(wanted) = read::<Desired>(bytes) {
+        _ = wanted.check();
+    }
+}
+
+fn trust(bytes: &[u8]) {
+    let Ok(envelope) = Envelope::from_bytes(bytes) else { return };
+    assert!(TRUST.accept_next(&envelope).is_err(), "an unsigned trust file is believed");
+    drop(TrustFile::accept_first(&envelope));
+}
+
+/// Signed documents.
+fn documents(bytes: &[u8]) {
+    trust(bytes);
+    if let Ok(envelope) = Envelope::from_bytes(bytes) {
+        let device = "gate-7".parse().expect("a name");
+        assert!(
+            desired::accept(&envelope, &TRUST, &device, 0).is_err(),
+            "an unsigned desired document is believed"
+        );
+        assert!(ReleaseManifest::open(&envelope, &TRUST, 0).is_err(), "an unsigned release is believed");
+        // What a signed one could hold.
+        documents_inside(&envelope.payload);
+    }
+    let board = Board {
+        name: "generic".into(),
+        model_bytes: u64::MAX,
+        disk_free_bytes: u64::MAX,
+        disk_reserve_bytes: 0,
+        memory_bytes: 0,
+    };
+    let model = "digits".parse().expect("a name");
+    let examined: Result<_, Fault> = examine(bytes, Digest::of(bytes), &model, &TRUST, 0, &board, |_| 0);
+    assert!(examined.is_err(), "an unsigned release is let in");
+    documents_inside(bytes);
+}
+
+fn documents_inside(bytes: &[u8]) {
+    if let Some(manifest) = read::<ReleaseManifest>(bytes)
+        && manifest.check().is_ok()
+    {
+        _ = manifest.total_bytes();
+        drop(manifest.variant_for("generic", "tract"));
+    }
+    read::<TrustFile>(bytes);
+    read::<Pipeline>(bytes);
+    read::<Golden>(bytes);
+}
+
+/// Files on a device's disk.
+fn stored(bytes: &[u8]) {
+    for kind in FRAMES {
+        if let Ok((version, payload)) = frame::open(kind, bytes) {
+            assert!(version == kind.version && payload.len() < bytes.len());
+        }
+    }
+    if let Ok(journal) = UpdateJournal::from_bytes(bytes) {
+        assert!(
+            UpdateJournal::from_bytes(&journal.to_bytes())
+                .is_ok_and(|again| again.to_bytes() == journal.to_bytes())
+        );
+    }
+    // The content behind a right checksum.
+    drop(UpdateJournal::from_bytes(&frame::seal(FRAMES[0], bytes)));
+}
+
+/// Topics, claim codes and what travels as JSON.
+fn texts(text: &str) {
+    if let Ok(topic) = text.parse::<Topic>() {
+        assert!(topic.to_string() == text);
+    }
+    if let Ok(claim) = text.parse::<ClaimCode>() {
+        assert!(claim.to_text().parse::<ClaimCode>().is_ok_and(|again| again == claim));
+    }
+    drop(serde_json::from_str::<EnrolRequest>(text));
+    drop(serde_json::from_str::<EnrolAnswer>(text));
+    assert!(ErrorCode::from_text(text) == ErrorCode::Unknown || ErrorCode::from_text(text).as_str() == text);
+}

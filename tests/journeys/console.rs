@@ -1,0 +1,265 @@
+//! The console in a browser: what it shows is what the control plane knows, live, and readable on narrow screens.
+
+use flotilla_tests::{Browser, Device, Plane, eventually};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Duration;
+
+const PAGE: Duration = Duration::from_secs(60);
+
+/// Notes every state that the page shows from now on, without repetitions.
+const WATCH: &str = r"
+    window.opened = 'once';
+    window.seen = {};
+    const note = (key, value) => {
+        const list = (window.seen[key] ??= []);
+        if (list.at(-1) !== value) list.push(value);
+    };
+    const look = () => {
+        for (const e of document.querySelectorAll('[data-device]')) note(e.dataset.device, e.dataset.state);
+        for (const e of document.querySelectorAll('[data-rollout]')) note('rollout', e.dataset.state);
+        document.querySelectorAll('.waves > li').forEach((e, i) => note(`wave ${i + 1}`, e.className));
+        for (const e of document.querySelectorAll('[data-epochs]')) note('epochs', Number(e.dataset.epochs));
+    };
+    look();
+    new MutationObserver(look).observe(document.getElementById('app'),
+        { subtree: true, childList: true, attributes: true, characterData: true });
+";
+
+/// The devices' rows: id and state, and each cell under its heading.
+const ROWS: &str = r"
+    [...document.querySelectorAll('[data-device]')].map((row) => Object.fromEntries([
+        ['id', row.dataset.device], ['state', row.dataset.state],
+        ...[...row.querySelectorAll('td')].map((cell) => [cell.dataset.th, cell.textContent.trim()]),
+    ]))
+";
+
+/// The compression report: a list of cells a row, of both tables.
+const COMPRESSION: &str = r"
+    [...document.querySelectorAll('#compression table')].map((table) =>
+        [...table.querySelectorAll('tbody tr')].map((row) => [...row.children].map((cell) => cell.textContent.trim())))
+";
+
+/// What does not fit: boxes that have to be scrolled sideways, elements beyond their box, text that is cut off or
+/// too small. What scrolls on purpose is let be, and so is the inside of the chart, which is a picture.
+const MISFITS: &str = r"
+    (() => {
+        const found = [];
+        const width = document.documentElement.clientWidth;
+        const name = (e) => `${e.tagName.toLowerCase()}.${e.className} '${e.textContent.trim().slice(0, 40)}'`;
+        const misfit = (e, what) => found.push(`${name(e)}: ${what}`);
+        const scrolls = (e, box) => {
+            for (let at = e; at !== box; at = at.parentElement) {
+                if (['auto', 'scroll'].includes(getComputedStyle(at).overflowX)) return true;
+            }
+            return false;
+        };
+        if (document.documentElement.scrollWidth > width) misfit(document.body, `wider than ${width}`);
+        for (const box of document.querySelectorAll('section, .loop > li, header, footer')) {
+            const left = box.getBoundingClientRect().left + box.clientLeft;
+            const right = left + box.clientWidth;
+            if (left < 0 || right > width) misfit(box, `from ${left} to ${right} of ${width}`);
+            if (box.scrollWidth > box.clientWidth) misfit(box, `${box.scrollWidth} in ${box.clientWidth}`);
+            for (const e of box.querySelectorAll('*')) {
+                const place = e.getBoundingClientRect();
+                if (place.width === 0 || e.closest('.u-wrap') || scrolls(e, box)) continue;
+                if (place.left < left - 1 || place.right > right + 1) {
+                    misfit(e, `from ${place.left} to ${place.right} in ${left} to ${right}`);
+                }
+            }
+            const texts = document.createTreeWalker(box, NodeFilter.SHOW_TEXT);
+            for (let text = texts.nextNode(); text; text = texts.nextNode()) {
+                const e = text.parentElement;
+                const range = document.createRange();
+                range.selectNodeContents(text);
+                const place = range.getBoundingClientRect();
+                if (!text.data.trim() || place.width === 0 || e.closest('.u-wrap') || scrolls(e, box)) continue;
+                const size = parseFloat(getComputedStyle(e).fontSize);
+                if (size < 12) misfit(e, `${size} px high`);
+                for (let at = e; at !== box.parentElement; at = at.parentElement) {
+                    const cut = getComputedStyle(at).overflowX !== 'visible';
+                    const frame = at.getBoundingClientRect();
+                    if (cut && (place.left < frame.left - 1 || place.right > frame.right + 1
+                        || place.top < frame.top - 1 || place.bottom > frame.bottom + 1)) {
+                        misfit(e, `text is cut off by ${name(at)}`);
+                    }
+                }
+            }
+        }
+        return found;
+    })()
+";
+
+/// Some frames later: the chart follows a new width in the frame after it.
+const FRAMES: &str = r"
+    [1, 2, 3].reduce((before) => before.then(() => new Promise(requestAnimationFrame)), Promise.resolve())
+";
+
+/// The page of a whole loop, whose figures are those of the quickstart's report.
+pub(crate) fn shows_the_loop(url: &str, report: &Value) {
+    let Some(mut page) = Browser::open(url) else { return };
+    page.wait_for("document.querySelectorAll('[data-device][data-state=confirmed]').length === 3", PAGE);
+    page.wait_for("document.querySelector('[data-link]').dataset.link === 'live'", PAGE);
+    assert!(!page.eval("location.href").as_str().unwrap().contains("code="), "the code stays in the address");
+
+    let epochs = &report["training"]["epochs"];
+    page.wait_for(
+        &format!("Number(document.querySelector('[data-epochs]').dataset.epochs) === {epochs}"),
+        PAGE,
+    );
+    page.wait_for("document.querySelector('#training canvas') !== null", PAGE);
+    let accuracy = "Number(document.querySelector('[data-validation-accuracy]').dataset.validationAccuracy)";
+    assert!(page.eval(accuracy).as_f64().unwrap() > 0.95);
+    page.wait_for("document.querySelector('[data-rollout]').dataset.state === 'succeeded'", PAGE);
+
+    devices_as_the_api_says(&mut page, report);
+    compression_as_reported(&mut page, report);
+    everything_fits(&mut page);
+}
+
+/// Accuracy, latency, memory and predictions of every device, as people read them.
+fn devices_as_the_api_says(page: &mut Browser, report: &Value) {
+    let overview = "fetch('/api/v1/overview').then((answer) => answer.json())";
+    // Telemetry comes every few seconds: one comparison may fall between an answer and the page's next state.
+    let rows = eventually("the page shows what the API says", PAGE, || {
+        let known =
+            page.eval(overview)["devices"].as_array().unwrap().iter().map(row).collect::<Option<Vec<_>>>()?;
+        let shown = page.eval(ROWS);
+        let wanted = ["id", "state", "Accuracy", "Latency p50 / p95", "Memory", "Predictions"];
+        let shown: Vec<Value> = shown
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| wanted.iter().map(|name| ((*name).to_owned(), row[*name].clone())).collect())
+            .collect();
+        (shown == known).then_some(shown)
+    });
+    let tested = report["dataset"]["test"].as_u64().unwrap();
+    for (row, device) in rows.iter().zip(report["devices"].as_array().unwrap()) {
+        assert_eq!(row["id"], device["id"]);
+        assert_eq!(row["Accuracy"], percent(&device["accuracy"]), "as it was counted on the device");
+        assert_eq!(row["Predictions"], tested.to_string());
+        assert!(row["Memory"].as_str().unwrap().ends_with(" MB"), "{row}");
+        assert!(row["Latency p50 / p95"].as_str().unwrap().contains('≤'), "measured by the device: {row}");
+    }
+}
+
+/// A device as its row should read; `None` while it has not reported everything.
+fn row(device: &Value) -> Option<Value> {
+    let model = &device["models"][0];
+    let latency = |name: &str| Some(format!("≤ {}", micros(model[name].as_u64()?)));
+    Some(json!({
+        "id": device["id"],
+        "state": model["state"],
+        "Accuracy": percent(&model["accuracy"]),
+        "Latency p50 / p95": format!("{} / {}", latency("p50_us")?, latency("p95_us")?),
+        "Memory": bytes(device["rss_bytes"].as_u64()?),
+        "Predictions": model["predictions"].to_string(),
+    }))
+}
+
+fn compression_as_reported(page: &mut Browser, report: &Value) {
+    let (before, after) = (&report["training"], &report["compression"]);
+    let tables = page.eval(COMPRESSION);
+    let size = ["bytes_before", "bytes_after"].map(|name| bytes(after[name].as_u64().unwrap()));
+    assert_eq!(tables[0][0], json!(["Size", size[0], size[1]]));
+    let accuracy = [before, after].map(|part| percent(&part["test_accuracy"]));
+    assert_eq!(tables[0][1], json!(["Test accuracy", accuracy[0], accuracy[1]]));
+    let latency = tables[0][2].as_array().unwrap();
+    assert_eq!(latency[0], "Latency p50");
+    for figure in &latency[1..] {
+        let (number, unit) = figure.as_str().unwrap().split_once(' ').unwrap();
+        assert!(number.parse::<f64>().unwrap() > 0.0 && ["µs", "ms"].contains(&unit), "{latency:?}");
+    }
+    let layers = tables[1].as_array().unwrap();
+    assert!(layers.len() >= 3, "{layers:?}");
+    for layer in layers {
+        let [name, bytes, error] = [0, 1, 2].map(|cell| layer[cell].as_str().unwrap());
+        assert!(!name.is_empty() && bytes.contains(" → "), "{layer}");
+        assert!(error.parse::<f64>().unwrap() >= 0.0, "{layer}");
+    }
+}
+
+fn everything_fits(page: &mut Browser) {
+    for width in [1440, 390] {
+        for dark in [false, true] {
+            page.look(width, dark);
+            page.wait_for(&format!("document.documentElement.clientWidth === {width}"), PAGE);
+            let misfits = page.eval(&format!("{FRAMES}.then(() => {MISFITS})"));
+            assert_eq!(misfits, json!([]), "at {width} px: {misfits:#}");
+            if let Some(folder) = std::env::var_os("FLOTILLA_SCREENSHOTS") {
+                let name = format!("console-{width}-{}.png", if dark { "dark" } else { "light" });
+                page.screenshot(&Path::new(&folder).join(name));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_open_page_follows_training_and_rollout_without_a_reload() {
+    let plane = Plane::start();
+    let login: Value = plane.cli(&["login"]);
+    let Some(mut page) = Browser::open(login["url"].as_str().unwrap()) else { return };
+    page.wait_for("document.querySelector('[data-link]').dataset.link === 'live'", PAGE);
+    page.wait_for("document.querySelector('#devices .empty') !== null", PAGE);
+    page.eval(WATCH);
+
+    let release = plane.release(json!({ "epochs": 3, "patience": 0, "seed": 1 }));
+    page.wait_for("window.seen.epochs.at(-1) === 3", PAGE);
+    let mut devices: Vec<_> = (1..=2).map(|n| Device::enrol(&plane, &format!("box-{n}"))).collect();
+    devices.iter_mut().for_each(Device::start);
+    for device in &devices {
+        let selector = format!("[data-device={}][data-state=idle] .dot.on", device.id);
+        page.wait_for(&format!("document.querySelector('{selector}') !== null"), PAGE);
+    }
+
+    // While no device can act the page shows the rollout's very beginning.
+    devices.iter().for_each(Device::freeze);
+    let _rollout: Value = plane.cli(&["rollout", "create", release["digest"].as_str().unwrap(), "--detach"]);
+    page.wait_for("document.querySelector('.waves > li.running .chip.sent') !== null", PAGE);
+    page.wait_for("document.querySelector('.waves > li.waiting .chip.pending') !== null", PAGE);
+    assert_eq!(page.eval("document.querySelectorAll('[data-device][data-state=idle]').length"), 2);
+    devices.iter().for_each(Device::thaw);
+    page.wait_for("document.querySelectorAll('[data-device][data-state=confirmed]').length === 2", PAGE);
+    page.wait_for("document.querySelector('[data-rollout]').dataset.state === 'succeeded'", PAGE);
+
+    let seen = page.eval("window.seen");
+    assert_eq!(page.eval("window.opened"), "once", "the page was loaded again");
+    assert_eq!(seen["rollout"], json!(["running", "succeeded"]));
+    assert_eq!(seen["wave 1"], json!(["running", "done"]));
+    let second = seen["wave 2"].as_array().unwrap();
+    assert_eq!((second.first(), second.last()), (Some(&json!("waiting")), Some(&json!("done"))), "{seen}");
+    for device in &devices {
+        let states = seen[&device.id].as_array().unwrap();
+        let confirmed = states.iter().position(|state| state == "confirmed");
+        assert_eq!((&states[0], confirmed), (&json!("idle"), Some(states.len() - 1)), "{seen}");
+    }
+}
+
+// === figures as the page writes them ===
+
+fn percent(share: &Value) -> String {
+    share.as_f64().map_or("–".to_owned(), |share| format!("{:.2} %", share * 100.0))
+}
+
+fn bytes(count: u64) -> String {
+    let (mut figure, mut units) = (count as f64, ["B", "KB", "MB", "GB"].into_iter());
+    let mut unit = units.next().unwrap();
+    while figure >= 1000.0 {
+        figure /= 1000.0;
+        unit = units.next().unwrap();
+    }
+    match unit {
+        "B" => format!("{figure} B"),
+        _ if figure < 10.0 => format!("{figure:.2} {unit}"),
+        _ => format!("{figure:.1} {unit}"),
+    }
+}
+
+fn micros(us: u64) -> String {
+    match us {
+        0..1_000 => format!("{us} µs"),
+        1_000..10_000 => format!("{:.2} ms", us as f64 / 1000.0),
+        _ => format!("{:.1} ms", us as f64 / 1000.0),
+    }
+}
