@@ -1,6 +1,8 @@
 //! The device's clocks, and the trusted time that expiry is checked against.
 
+use flotilla_device::Fault;
 use flotilla_device::clock::TrustedClock;
+use flotilla_protocol::ErrorCode;
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -61,6 +63,19 @@ impl Clock {
     /// The moment to check expiry against.
     pub fn trusted_ms(&self) -> u64 {
         self.trusted.lock().unwrap_or_else(PoisonError::into_inner).now_ms(self.wall_ms())
+    }
+
+    /// Examines something that may be expired, now. A clock that runs ahead may be set right again; what is expired by a
+    /// time that is proved stays so.
+    pub(crate) fn examine<T>(&self, examine: impl Fn(u64) -> Result<T, Fault>) -> Result<T, Fault> {
+        examine(self.trusted_ms()).map_err(|fault| {
+            if fault.code == ErrorCode::Expired && examine(self.proof_ms()).is_ok() {
+                let detail =
+                    format!("{}, by this device's clock alone; set it right if it is wrong", fault.detail);
+                return Fault::transient(ErrorCode::Expired, detail);
+            }
+            fault
+        })
     }
 
     /// Takes the time of a document whose signature was verified. True if the proof moved.

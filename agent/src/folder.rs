@@ -1,7 +1,7 @@
 //! The agent's folder: where everything lies, and that only one agent uses it.
 
 use crate::Error;
-use crate::disk::{Disk, DiskError, FolderDisk};
+use crate::disk::{self, Disk, DiskError, FolderDisk};
 use crate::slot::Slot;
 use flotilla_protocol::ModelName;
 use flotilla_protocol::message::SlotName;
@@ -22,6 +22,10 @@ pub const ACCEPTED: &str = "accepted";
 pub const COUNTER: &str = "counter";
 /// Commands that were done.
 pub const COMMANDS: &str = "commands";
+/// Folder with what the launcher and the agent's own upgrade need.
+pub const AGENT: &str = "agent";
+/// The update journal of the agent's own release.
+pub const AGENT_JOURNAL: &str = "agent/journal";
 /// Folder with the models.
 pub const MODELS: &str = "models";
 /// Folder with the outbox.
@@ -59,18 +63,28 @@ impl Folder {
 
     /// Claims the folder for this process.
     pub fn lock(&self) -> Result<Lock, Error> {
-        let path = self.root.join(LOCK);
+        self.lock_at(&self.root.join(LOCK))
+    }
+
+    /// Claims the folder for this launcher.
+    pub fn lock_launcher(&self) -> Result<Lock, Error> {
+        let folder = self.root.join(AGENT);
+        disk::private_folder(&folder)?;
+        self.lock_at(&folder.join(LOCK))
+    }
+
+    fn lock_at(&self, path: &Path) -> Result<Lock, Error> {
         let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(&path)
-            .map_err(|e| DiskError::of(&path, e))?;
+            .open(path)
+            .map_err(|e| DiskError::of(path, e))?;
         match file.try_lock() {
             Ok(()) => Ok(Lock { _file: file }),
             Err(TryLockError::WouldBlock) => Err(Error::InUse { folder: self.root.clone() }),
-            Err(TryLockError::Error(e)) => Err(DiskError::of(&path, e).into()),
+            Err(TryLockError::Error(e)) => Err(DiskError::of(path, e).into()),
         }
     }
 
@@ -102,6 +116,11 @@ impl Folder {
     /// A slot of a model.
     pub fn slot(&self, model: &ModelName, slot: SlotName) -> Slot {
         Slot::new(self.root.join(Self::model(model)).join(format!("slot-{}", slot.as_str())))
+    }
+
+    /// A slot of the agent's own releases.
+    pub fn agent_slot(&self, slot: SlotName) -> PathBuf {
+        self.root.join(AGENT).join(format!("slot-{}", slot.as_str()))
     }
 
     /// Free bytes on its disk for the agent's user.

@@ -9,6 +9,7 @@
 //! - [`doctor`]: examines a device and says what to do.
 //! - `text`: lets go of program text that only a start or a load needed.
 //! - [`host`], [`api`], [`probe`]: models that serve, the local endpoint, and the child that tries a candidate.
+//! - [`launcher`]: starts the agent, and the right binary of it; [`upgrade`]: how another binary gets there.
 //! - [`cli`]: the command line, also used by `flotilla agent …`.
 //!
 //! ```text
@@ -20,6 +21,7 @@
 //! DIR/counter, commands              hellos said; commands done
 //! DIR/models/MODEL/journal           the update journal
 //! DIR/models/MODEL/slot-{a,b}/       release.cbor, files/NAME, partial/NAME
+//! DIR/agent/                         the agent's own releases; see [`launcher`]
 //! DIR/outbox/                        sled
 //! DIR/run/endpoint                   address of the local endpoint while the agent runs
 //! DIR/outbox.opening                 there while the outbox is being opened
@@ -40,6 +42,7 @@ pub mod folder;
 pub mod host;
 pub mod http_client;
 pub mod identity;
+pub mod launcher;
 pub mod link;
 pub mod outbox;
 pub mod pairs;
@@ -49,5 +52,6 @@ pub mod sensors;
 pub mod slot;
 mod text;
 mod tls;
+pub mod upgrade;
 
 pub use error::Error;

@@ -48,6 +48,7 @@ pub(crate) fn manifest() -> ReleaseManifest {
         metrics: Metrics::default(),
         lineage: Lineage::default(),
         constraints: Constraints::default(),
+        agent: None,
     }
 }
 

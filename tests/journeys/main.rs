@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod agent_upgrade;
 mod certificates;
 mod console;
 mod console_api;

@@ -67,6 +67,7 @@ fn print_status(status: &Value) {
     let short =
         |value: &Value| value.as_str().map_or("-".to_owned(), |digest| digest.chars().take(12).collect());
     println!("device    {} of project {}", text(&status["device"]), text(&status["project"]));
+    println!("agent     {}, {}", text(&status["agent"]), agent_text(status));
     println!("endpoint  http://{}", text(&status["endpoint"]));
     println!("broker    {}", text(&status["broker"]));
     if status["connected"].as_bool().unwrap_or(false) {
@@ -96,6 +97,21 @@ fn print_status(status: &Value) {
             );
         }
     }
+}
+
+/// Where the agent comes from, and where its own upgrade stands.
+fn agent_text(status: &Value) -> String {
+    let place = match status["agent_slot"].as_str() {
+        Some(slot) => format!("slot {slot}"),
+        None => "as installed".to_owned(),
+    };
+    let upgrade = &status["agent_upgrade"];
+    let failure = upgrade["failure"]["detail"]
+        .as_str()
+        .map(|detail| format!("; {} [{}]", detail, upgrade["failure"]["code"].as_str().unwrap_or_default()));
+    let phase = upgrade["phase"].as_str().filter(|phase| *phase != "idle");
+    let phase = phase.map(|phase| format!(", upgrade {phase}")).unwrap_or_default();
+    format!("{place}{phase}{}", failure.unwrap_or_default())
 }
 
 pub(super) async fn doctor(dir: &Path, output: Output) -> Result<(), Error> {

@@ -4,10 +4,13 @@ mod client;
 mod commands;
 
 use crate::config::Config;
+use crate::daemon::Ended;
 use crate::folder::Folder;
 use crate::probe::{ChildArgs, child_main};
+use crate::upgrade::{self, SelfTestArgs, self_test_main};
 use crate::{Error, clock, daemon};
 use clap::{Subcommand, ValueEnum};
+use flotilla_device::launch::EXIT_SWITCH;
 use flotilla_protocol::{DeviceId, ModelName};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -26,6 +29,7 @@ pub const EXIT_CODES: &str = "Exit codes:
   5  not reachable: server, or no agent runs on the folder
   6  storage: in use, full, read-only or damaged
   7  the doctor found what does not work; warnings alone give 0
+  10 flotilla-launcher is to start another binary of the agent
 
 Errors are one line: what failed, where, what to do, and a stable code in brackets.";
 
@@ -104,6 +108,9 @@ enum Command {
     /// Try the release in a slot; what the agent runs as a child.
     #[command(hide = true)]
     Probe(ChildArgs),
+    /// Try whether this agent can take over the folder; what a running agent asks a new one.
+    #[command(hide = true)]
+    SelfTest(SelfTestArgs),
 }
 
 /// How a command prints its result.
@@ -121,10 +128,12 @@ pub fn main(args: Args, prefix: ExePrefix) -> ExitCode {
     let command = match args.command {
         // The child does nothing else, and its memory is bounded: no runtime, no log.
         Command::Probe(args) => return child_main(&args),
+        Command::SelfTest(args) => return self_test_main(&args),
         other => other,
     };
     match start(command, prefix) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Ended::Stopped) => ExitCode::SUCCESS,
+        Ok(Ended::Switch) => ExitCode::from(EXIT_SWITCH),
         Err(error) => {
             eprintln!("error: {} [{}]", error.to_string().replace('\n', " "), error.code());
             ExitCode::from(error.exit_code())
@@ -132,7 +141,7 @@ pub fn main(args: Args, prefix: ExePrefix) -> ExitCode {
     }
 }
 
-fn start(command: Command, prefix: ExePrefix) -> Result<(), Error> {
+fn start(command: Command, prefix: ExePrefix) -> Result<Ended, Error> {
     // Two workers: one may write to the disk while the other serves.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -142,18 +151,20 @@ fn start(command: Command, prefix: ExePrefix) -> Result<(), Error> {
         .map_err(|e| Error::System { what: "starting the runtime", problem: e.to_string() })?;
     runtime.block_on(async {
         match command {
-            Command::Enrol { claim, dir, name, output } => commands::enrol(&claim, &dir, name, output).await,
-            Command::Run { dir, listen, until_stdin_closes } => {
-                run(dir, listen, until_stdin_closes, prefix).await
+            Command::Enrol { claim, dir, name, output } => {
+                commands::enrol(&claim, &dir, name, output).await?
             }
-            Command::Status { dir, output } => commands::status(&dir, output).await,
-            Command::Doctor { dir, output } => commands::doctor(&dir, output).await,
-            Command::Predict { model, file, dir } => commands::predict(&model, &file, &dir).await,
-            Command::Config | Command::Probe(_) => {
+            Command::Run { dir, listen, until_stdin_closes } => {
+                return run(dir, listen, until_stdin_closes, prefix).await;
+            }
+            Command::Status { dir, output } => commands::status(&dir, output).await?,
+            Command::Doctor { dir, output } => commands::doctor(&dir, output).await?,
+            Command::Predict { model, file, dir } => commands::predict(&model, &file, &dir).await?,
+            Command::Config | Command::Probe(_) | Command::SelfTest(_) => {
                 print!("{}", crate::config::DEFAULT);
-                Ok(())
             }
         }
+        Ok(Ended::Stopped)
     })
 }
 
@@ -162,7 +173,7 @@ async fn run(
     listen: Option<SocketAddr>,
     until_stdin_closes: bool,
     prefix: ExePrefix,
-) -> Result<(), Error> {
+) -> Result<Ended, Error> {
     let folder = Folder::open(&dir)?;
     let mut config = Config::read(&folder)?;
     if let Some(listen) = listen {
@@ -176,8 +187,8 @@ async fn run(
     if until_stdin_closes {
         on_stdin_end(shutdown.clone());
     }
-    daemon::run(daemon::Options { folder, config, exe, prefix: prefix.0, wall: clock::wall_ms }, shutdown)
-        .await
+    let (launched, wall) = (upgrade::launched(), clock::wall_ms);
+    daemon::run(daemon::Options { folder, config, exe, prefix: prefix.0, launched, wall }, shutdown).await
 }
 
 fn log(config: &Config) -> Result<(), Error> {

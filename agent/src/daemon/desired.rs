@@ -114,6 +114,7 @@ impl Daemon {
             let wanted = self.wanted(&name);
             self.give(&name, Event::Desired(wanted));
         }
+        self.want_agent();
         self.do_commands();
         self.status_stale = true;
         self.session(session::Event::ReportChanged);

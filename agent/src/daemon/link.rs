@@ -163,6 +163,7 @@ impl Daemon {
             desired_version: self.desired.as_ref().map_or(0, |desired| desired.version),
             models,
             commands: self.commands.clone(),
+            agent: Some(self.agent_report()),
         };
         self.publish(Up::Reported, codec::encode(&reported));
     }

@@ -12,7 +12,10 @@ mod records;
 mod renewal;
 mod state;
 mod unusable;
+mod upgrade;
 mod work;
+
+pub(crate) use upgrade::unreadable;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -25,6 +28,7 @@ use crate::outbox::Store;
 use crate::sensors::Sensors;
 use crate::{Error, api, text};
 pub(crate) use diagnosis::stored;
+use flotilla_device::launch::Place;
 use flotilla_device::renewal::{Pair, Renewal};
 use flotilla_device::session::{self, Session};
 use flotilla_device::update;
@@ -56,8 +60,19 @@ pub struct Options {
     pub exe: PathBuf,
     /// Arguments before `probe` that make it the agent.
     pub prefix: Vec<String>,
+    /// From where the launcher started it, if it did: [`crate::upgrade::launched`].
+    pub launched: Option<Place>,
     /// The device's clock, in milliseconds since 1970.
     pub wall: fn() -> u64,
+}
+
+/// Why the agent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// The launcher is to start another agent.
+    Switch,
 }
 
 /// News of slow work.
@@ -114,6 +129,8 @@ struct Daemon {
     /// By how much this clock was ahead of the control plane's when the last desired document came.
     clock_ahead_ms: Option<i64>,
     models: BTreeMap<ModelName, Managed>,
+    upgrade: Option<upgrade::Upgrade>,
+    upgrade_news: mpsc::Sender<crate::upgrade::work::News>,
 
     outbox: Option<Store>,
     records_lost: u64,
@@ -128,7 +145,7 @@ struct Daemon {
 }
 
 /// Runs the agent until `shutdown`.
-pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended, Error> {
     let _lock = options.folder.lock()?;
     let mut damage = state::Damage::new();
     let stored = state::Accepted::read(&options.folder, &mut damage);
@@ -150,6 +167,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
     tracing::info!(device = %identity.names.device, project = %identity.names.project, %endpoint, "the agent runs");
 
     let (news, mut news_in) = mpsc::channel(64);
+    let (upgrade_news, mut upgrade_in) = mpsc::channel(64);
     let (link_events, mut link_in) = mpsc::channel(QUEUE);
     let fetcher = Fetcher::new(clock.clone());
     let mut daemon = Daemon {
@@ -182,6 +200,8 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
         examining: BTreeSet::new(),
         clock_ahead_ms: None,
         models: BTreeMap::new(),
+        upgrade: None,
+        upgrade_news,
         outbox: None,
         records_lost: 0,
         sample_due_ms: 0,
@@ -197,20 +217,27 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
         daemon.on_time();
         daemon.send_records();
         daemon.show_status();
+        if daemon.upgrade.as_ref().is_some_and(|upgrade| upgrade.leaves) {
+            break;
+        }
         let due = daemon.clock.instant(daemon.due_ms());
         tokio::select! {
             () = shutdown.cancelled() => break,
             Some((number, event)) = link_in.recv() => daemon.on_link(number, event),
             Some(news) = news_in.recv() => daemon.on_news(news),
+            Some(news) = upgrade_in.recv() => daemon.on_upgrade(news),
             () = tokio::time::sleep_until(due) => {}
         }
     }
+    let leaves = daemon.upgrade.as_ref().is_some_and(|upgrade| upgrade.leaves);
     tracing::info!("the agent stops");
+    // The local endpoint, too.
+    shutdown.cancel();
     daemon.close().await;
     if let Err(error) = serving.await {
         tracing::error!(%error, "the local endpoint ended badly");
     }
-    Ok(())
+    Ok(if leaves { Ended::Switch } else { Ended::Stopped })
 }
 
 impl Daemon {
@@ -247,6 +274,7 @@ impl Daemon {
             self.event(EventKind::Repaired, Some(ErrorCode::StorageCorrupt), what);
         }
         self.load_models();
+        self.load_upgrade();
         self.load_desired();
     }
 
@@ -285,6 +313,7 @@ impl Daemon {
         for name in names {
             self.tick(&name);
         }
+        self.tick_upgrade(now_ms);
         self.sample_if_due(now_ms);
         if self.endpoint_due_ms.is_some_and(|at| now_ms >= at) {
             self.announce();
@@ -298,6 +327,7 @@ impl Daemon {
             self.session_tick_ms,
             self.renewal_tick_ms,
             outbox,
+            self.upgrade_due_ms(),
             Some(self.sample_due_ms),
             self.text_due_ms,
             self.endpoint_due_ms,
@@ -317,6 +347,7 @@ impl Daemon {
         for managed in self.models.values_mut() {
             managed.jobs.cancel();
         }
+        self.cancel_upgrade();
         if let Some(link) = self.link.take() {
             link.close().await;
         }

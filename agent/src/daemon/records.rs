@@ -102,8 +102,11 @@ impl Daemon {
             .collect();
         let problem =
             self.link_problem.as_ref().map(|(code, detail)| json!({ "code": code, "detail": detail }));
+        let agent = self.agent_report();
         let document = json!({
-            "agent": env!("CARGO_PKG_VERSION"),
+            "agent": agent.version,
+            "agent_slot": agent.slot,
+            "agent_upgrade": agent.upgrade,
             "project": self.identity.names.project,
             "device": self.identity.names.device,
             "endpoint": self.endpoint.to_string(),

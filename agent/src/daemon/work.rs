@@ -115,18 +115,9 @@ async fn release_facts(
         None => (desk.fetcher.document(release, bytes as usize, cancel).await?, false),
     };
     let board = desk.board()?;
-    let examined = |now_ms| {
+    let manifest = desk.clock.examine(|now_ms| {
         let present = |manifest: &_| slot.present_bytes(manifest);
         examine(&envelope, release, &desk.model, &desk.trust, now_ms, &board, present)
-    };
-    let manifest = examined(desk.clock.trusted_ms()).map_err(|fault| {
-        // A clock that runs ahead may be set right again; what is expired by a time that is proved stays so.
-        if fault.code == ErrorCode::Expired && examined(desk.clock.proof_ms()).is_ok() {
-            let detail =
-                format!("{}, by this device's clock alone; set it right if it is wrong", fault.detail);
-            return Fault::transient(ErrorCode::Expired, detail);
-        }
-        fault
     })?;
     if !stored {
         slot.put_envelope(&envelope)?;

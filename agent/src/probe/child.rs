@@ -28,7 +28,12 @@ pub struct ChildArgs {
 
 /// Probes the candidate in a slot. To be called first in a process that does nothing else.
 pub fn child_main(args: &ChildArgs) -> ExitCode {
-    let (line, code) = match probe(args) {
+    answer(probe(args))
+}
+
+/// Says in one line what came out.
+pub(crate) fn answer(result: Result<ProbeReport, ProbeFailure>) -> ExitCode {
+    let (line, code) = match result {
         Ok(report) => (serde_json::to_string(&report), ExitCode::SUCCESS),
         Err(failure) => (serde_json::to_string(&failure), ExitCode::FAILURE),
     };
@@ -46,8 +51,8 @@ const WATCH_STACK: usize = 64 * limits::KIB;
 
 /// Ends this process when the parent's end of the pipe is closed, which the system does for a parent that was killed.
 /// A probe that nobody waits for would take the time and memory of the next one.
-fn end_with_parent() -> io::Result<()> {
-    std::thread::Builder::new().stack_size(WATCH_STACK).spawn(|| {
+pub(crate) fn end_with_parent() -> Result<(), ProbeFailure> {
+    let watch = || {
         let mut byte = [0];
         loop {
             match io::stdin().read(&mut byte) {
@@ -56,19 +61,19 @@ fn end_with_parent() -> io::Result<()> {
                 Ok(0) | Err(_) => std::process::exit(1),
             }
         }
-    })?;
-    Ok(())
+    };
+    std::thread::Builder::new()
+        .stack_size(WATCH_STACK)
+        .spawn(watch)
+        .map(drop)
+        .map_err(|e| failure(ErrorCode::Internal, format!("the parent cannot be watched: {e}")))
 }
 
 fn probe(args: &ChildArgs) -> Result<ProbeReport, ProbeFailure> {
     if args.until_stdin_closes {
-        end_with_parent()
-            .map_err(|e| failure(ErrorCode::Internal, format!("the parent cannot be watched: {e}")))?;
+        end_with_parent()?;
     }
-    if args.memory_bytes > 0 {
-        memory::limit(args.memory_bytes)
-            .map_err(|e| failure(ErrorCode::Internal, format!("the memory bound cannot be set: {e}")))?;
-    }
+    limit_memory(args.memory_bytes)?;
     let manifest = manifest(&args.dir)?;
     let bundle = Bundle::open(args.dir.join(FILES_FOLDER), manifest).map_err(refused)?;
     let mut model = Model::from_bundle(&bundle, &args.board, ENGINE_TRACT).map_err(refused)?;
@@ -79,8 +84,22 @@ fn probe(args: &ChildArgs) -> Result<ProbeReport, ProbeFailure> {
         max_abs_error: report.max_abs_error,
         p50_ms: report.p50_ms,
         p95_ms: report.p95_ms,
-        peak_rss_bytes: memory::peak_rss_bytes().unwrap_or(0),
+        peak_rss_bytes: peak_rss_bytes(),
     })
+}
+
+/// Bounds the memory of this process; 0 for no bound.
+pub(crate) fn limit_memory(bytes: u64) -> Result<(), ProbeFailure> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    memory::limit(bytes)
+        .map_err(|e| failure(ErrorCode::Internal, format!("the memory bound cannot be set: {e}")))
+}
+
+/// The largest memory that this process had; 0 for unknown.
+pub(crate) fn peak_rss_bytes() -> u64 {
+    memory::peak_rss_bytes().unwrap_or(0)
 }
 
 /// The manifest in the slot. Its signature is not checked again: the parent, which has the trust file, did

@@ -13,7 +13,8 @@ mod memory;
 mod parent;
 
 pub use child::{ChildArgs, child_main};
-pub use parent::{ProbeError, ProbeLimits, run};
+pub(crate) use child::{answer, end_with_parent, limit_memory, peak_rss_bytes};
+pub use parent::{ProbeError, ProbeLimits, run, self_test, version};
 
 use flotilla_protocol::ErrorCode;
 use serde::{Deserialize, Serialize};

@@ -94,14 +94,39 @@ pub async fn run(
     board: &str,
     limits: ProbeLimits,
 ) -> Result<ProbeReport, ProbeError> {
-    let mut child = Command::new(exe)
-        .args(args_prefix)
-        .arg("probe")
-        .arg("--dir")
-        .arg(slot)
-        .arg(format!("--board={board}"))
-        .arg(format!("--memory-bytes={}", limits.memory_bytes))
-        .arg("--until-stdin-closes")
+    let mut command = Command::new(exe);
+    command.args(args_prefix).arg("probe").arg("--dir").arg(slot).arg(format!("--board={board}"));
+    judge(hear(command, limits).await?, limits)
+}
+
+/// Lets a new agent try whether it can read `folder`: the child `exe self-test`, which must call
+/// [`crate::upgrade::self_test_main`].
+pub async fn self_test(exe: &Path, folder: &Path, limits: ProbeLimits) -> Result<ProbeReport, ProbeError> {
+    let mut command = Command::new(exe);
+    command.arg("self-test").arg("--dir").arg(folder);
+    judge(hear(command, limits).await?, limits)
+}
+
+/// The version that an agent says it is: the last word of `exe --version`.
+pub async fn version(exe: &Path, timeout: Duration) -> Result<String, ProbeError> {
+    let mut command = Command::new(exe);
+    command.arg("--version");
+    let words = listen_for(command, timeout).await?;
+    let text = String::from_utf8_lossy(&words.stdout);
+    match text.split_whitespace().last() {
+        Some(version) if words.status.success() && words.stdout.len() <= STDOUT => Ok(version.to_owned()),
+        _ => Err(ProbeError::Crashed { how: words.status.to_string(), detail: words.stderr }),
+    }
+}
+
+async fn hear(mut command: Command, limits: ProbeLimits) -> Result<Words, ProbeError> {
+    command.arg(format!("--memory-bytes={}", limits.memory_bytes)).arg("--until-stdin-closes");
+    listen_for(command, limits.timeout).await
+}
+
+/// Runs a child to its end, or to the end of its time.
+async fn listen_for(mut command: Command, timeout: Duration) -> Result<Words, ProbeError> {
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -111,18 +136,18 @@ pub async fn run(
     // Held open, or waiting would close it. When this process ends, killed or not, the system closes it, and the child
     // ends with it.
     let _lifeline = child.stdin.take();
-    let ended = tokio::time::timeout(limits.timeout, listen(&mut child)).await;
+    let ended = tokio::time::timeout(timeout, listen(&mut child)).await;
     let stopped = match &ended {
         Ok(Ok(_)) => Ok(()),
         // Nothing that comes later is of interest, and the child must not stay as a zombie.
         Ok(Err(_)) | Err(_) => child.kill().await,
     };
     match ended {
-        Ok(Ok(words)) => judge(words, limits),
+        Ok(Ok(words)) => Ok(words),
         Ok(Err(error)) => Err(ProbeError::Spawn(error)),
         Err(_) => {
             stopped.map_err(ProbeError::Spawn)?;
-            Err(ProbeError::Timeout { limit: limits.timeout })
+            Err(ProbeError::Timeout { limit: timeout })
         }
     }
 }

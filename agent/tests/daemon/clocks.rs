@@ -40,6 +40,7 @@ async fn a_clock_that_jumps_either_way_lets_nothing_in_and_is_got_over() {
             config: Config::default(),
             exe: PathBuf::from(env!("CARGO_BIN_EXE_flotilla-agent")),
             prefix: Vec::new(),
+            launched: None,
             wall: clock,
         },
         shutdown.clone(),

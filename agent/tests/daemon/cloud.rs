@@ -90,6 +90,7 @@ pub(crate) struct Cloud {
     pub(crate) settings: Settings,
     pub(crate) models: BTreeMap<ModelName, DesiredModel>,
     pub(crate) commands: Vec<Command>,
+    pub(crate) agent: Option<DesiredModel>,
 }
 
 impl Cloud {
@@ -113,6 +114,7 @@ impl Cloud {
             settings: Settings { probation_s: 0, ..Settings::default() },
             models: BTreeMap::new(),
             commands: Vec::new(),
+            agent: None,
         };
         cloud.listen("127.0.0.1:0").await;
         cloud
@@ -260,6 +262,7 @@ impl Cloud {
             models: self.models.clone(),
             settings: self.settings.clone(),
             commands: self.commands.clone(),
+            agent: self.agent.clone(),
         };
         Envelope::seal(EnvelopeKind::Desired, &desired, &[key]).to_bytes()
     }

@@ -117,6 +117,7 @@ async fn a_journal_that_cannot_be_written_holds_the_update_up_and_breaks_nothing
                 config: Config::default(),
                 exe: PathBuf::from(env!("CARGO_BIN_EXE_flotilla-agent")),
                 prefix: Vec::new(),
+                launched: None,
                 wall: flotilla_agent::clock::wall_ms,
             },
             shutdown.clone(),

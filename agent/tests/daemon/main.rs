@@ -17,3 +17,4 @@ mod releases;
 mod switch;
 mod trust;
 mod updates;
+mod upgrade;

@@ -92,6 +92,7 @@ impl Plan {
             metrics: Metrics::default(),
             lineage: Lineage::default(),
             constraints: Constraints::default(),
+            agent: None,
         };
         (self.manifest)(&mut manifest);
         for (_, content) in files {

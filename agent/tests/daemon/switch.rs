@@ -107,6 +107,7 @@ async fn an_agent_that_is_killed() {
         config: Config::default(),
         exe: PathBuf::from(env!("CARGO_BIN_EXE_flotilla-agent")),
         prefix: Vec::new(),
+        launched: None,
         wall: flotilla_agent::clock::wall_ms,
     };
     daemon::run(options, CancellationToken::new()).await.unwrap();

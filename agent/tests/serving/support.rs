@@ -110,6 +110,7 @@ pub(crate) fn write_slot(slot: &Path, onnx: &[u8], golden: &Golden) {
         metrics: Metrics::default(),
         lineage: Lineage::default(),
         constraints: Constraints::default(),
+        agent: None,
     };
     std::fs::create_dir_all(slot.join("files")).unwrap();
     for (name, content) in files {

@@ -7,11 +7,13 @@
 //! - [`Keys`], [`Trust`]: the project's release key and control key (two private files, neither of them the
 //!   CA's), and the signed trust file that tells devices which keys and floors to believe. Further release keys may
 //!   live offline: then a new trust file, and a release, is made here, signed elsewhere, and brought back.
+//! - [`AgentRequest`]: a release of the device agent itself.
 //! - [`Bundle`]: a release as one zip file, to carry it elsewhere or back.
 //!
 //! [`Registry`] keeps these in records and objects. Objects are written first and a commit of small records
 //! makes them visible, together with the audit record of who did it.
 
+mod agent;
 mod bundle;
 mod error;
 mod files;
@@ -22,6 +24,7 @@ mod release;
 mod transport;
 mod trust;
 
+pub use agent::{AGENT_OS, AgentBinary, AgentRequest, architecture};
 pub use bundle::Bundle;
 pub use error::{Error, Result};
 pub use keys::{Keys, read_key};

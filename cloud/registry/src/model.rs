@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use bytes::Bytes;
-use flotilla_protocol::manifest::{Lineage, Metrics};
+use flotilla_protocol::manifest::{AGENT_NAME, Lineage, Metrics};
 use flotilla_protocol::{ActorId, Digest, JobId, ModelName, Pipeline, limits};
 use flotilla_storage::{Entity, Table, compound};
 use serde::{Deserialize, Serialize};
@@ -123,6 +123,11 @@ pub struct NewVersion {
 impl NewVersion {
     /// Checks everything that does not need the model to be loaded.
     pub(crate) fn check(&self) -> Result<()> {
+        if self.model.as_str() == AGENT_NAME {
+            return Err(Error::Invalid(format!(
+                "{AGENT_NAME} is the agent's name: name the model otherwise"
+            )));
+        }
         let (size, bound) = (self.onnx.len() as u64, limits::RELEASE_FILE);
         if size > bound {
             return Err(Error::TooLarge { what: "the model file", size, bound });

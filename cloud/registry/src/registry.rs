@@ -10,6 +10,7 @@ use bytes::Bytes;
 use flotilla_identity::{Actor, audit};
 use flotilla_protocol::envelope::EnvelopeError;
 use flotilla_protocol::message::Desired;
+use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::{
     Digest, Envelope, EnvelopeKind, ErrorCode, ModelName, Pipeline, ProjectId, ReleaseManifest, TrustFile,
     codec, limits,
@@ -369,6 +370,10 @@ impl Registry {
             None => self.models.insert(batch, &model)?,
         }
         Ok(())
+    }
+
+    pub(crate) fn release_key(&self) -> &SigningKey {
+        &self.keys.release
     }
 
     pub(crate) async fn commit(&self, batch: Batch) -> Result<()> {

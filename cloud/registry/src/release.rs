@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use flotilla_protocol::manifest::{
-    Constraints, ENGINE_TRACT, FileEntry, Golden, Metrics, ReleaseKind, ReleaseManifest, Variant,
+    AgentFacts, Constraints, ENGINE_TRACT, FileEntry, Golden, Metrics, ReleaseKind, ReleaseManifest, Variant,
 };
 use flotilla_protocol::signature::{KeyId, SigningKey};
 use flotilla_protocol::{
@@ -52,6 +52,9 @@ pub struct Release {
     pub expires_at_ms: Option<u64>,
     /// Who released it.
     pub created_by: ActorId,
+    /// The agent in it, where it is a release of the agent itself.
+    #[serde(default)]
+    pub agent: Option<AgentFacts>,
 }
 
 /// A file of a release.
@@ -95,6 +98,7 @@ impl Release {
             created_at_ms: manifest.created_at_ms,
             expires_at_ms: manifest.expires_at_ms,
             created_by: by.clone(),
+            agent: manifest.agent.clone(),
         })
     }
 }
@@ -201,6 +205,7 @@ pub(crate) fn sign(request: &ReleaseRequest, material: Material, key: &SigningKe
         metrics: material.version.metrics,
         lineage: material.version.lineage,
         constraints: request.constraints.clone(),
+        agent: None,
     };
     manifest.check()?;
     let envelope = Envelope::seal(EnvelopeKind::Release, &manifest, &[key]);
@@ -211,6 +216,6 @@ pub(crate) fn sign(request: &ReleaseRequest, material: Material, key: &SigningKe
     Ok(Signed { manifest, envelope, encoded: encoded.into(), golden: golden.into() })
 }
 
-fn envelope_too_large(size: usize) -> Error {
+pub(crate) fn envelope_too_large(size: usize) -> Error {
     Error::TooLarge { what: "the signed manifest", size: size as u64, bound: limits::ENVELOPE as u64 }
 }

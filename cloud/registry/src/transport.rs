@@ -7,6 +7,7 @@ use crate::registry::{ATTEMPTS, REPORT, Registry, audit_release, blocking, busy,
 use crate::release::Release;
 use bytes::Bytes;
 use flotilla_identity::Actor;
+use flotilla_protocol::manifest::ReleaseKind;
 use flotilla_protocol::{Digest, ReleaseManifest};
 use flotilla_storage::{Batch, Entity};
 use std::collections::BTreeMap;
@@ -31,7 +32,9 @@ impl Registry {
         let (bundle, envelope, manifest) = blocking(move || {
             let bundle = Bundle::from_zip(&zip)?;
             let (envelope, manifest) = bundle.verify(&trust.file, now_ms)?;
-            check_golden(&bundle, &manifest)?;
+            if manifest.kind == ReleaseKind::Model {
+                check_golden(&bundle, &manifest)?;
+            }
             Ok((bundle, envelope, manifest))
         })
         .await?;
@@ -61,8 +64,6 @@ impl Registry {
         now_ms: u64,
     ) -> Result<()> {
         let (model, counter) = (&manifest.model, manifest.counter);
-        let onnx = manifest.variants.first().and_then(|variant| manifest.file(&variant.model));
-        let onnx = onnx.ok_or_else(|| Error::Bundle("it holds no model".into()))?;
         if self.releases.get(Release::id_of(model, counter)).await?.is_some() {
             return Err(Error::CounterTaken { model: model.clone(), counter });
         }
@@ -70,6 +71,14 @@ impl Registry {
         for content in bundle.files.values() {
             self.objects.put(content.clone()).await?;
         }
+        self.releases.insert(batch, release)?;
+        audit_release(batch, actor, "release:import", release, now_ms)?;
+        let found = self.models.get(model.as_str()).await?;
+        if manifest.kind == ReleaseKind::Agent {
+            return self.put_agent(batch, actor, found, counter, now_ms);
+        }
+        let onnx = manifest.variants.first().and_then(|variant| manifest.file(&variant.model));
+        let onnx = onnx.ok_or_else(|| Error::Bundle("it holds no model".into()))?;
         let pipeline = self.objects.put(json_object("the pipeline", &manifest.pipeline, REPORT)?).await?;
         let version = ModelVersion {
             model: model.clone(),
@@ -91,12 +100,9 @@ impl Registry {
             Some(_) => {}
             None => self.versions.insert(batch, &version)?,
         }
-        self.releases.insert(batch, release)?;
-        let found = self.models.get(model.as_str()).await?;
         self.put_model(batch, found, &version, |model| {
             model.latest_release = model.latest_release.max(counter)
-        })?;
-        audit_release(batch, actor, "release:import", release, now_ms)
+        })
     }
 }
 

@@ -33,6 +33,7 @@ fn document(version: u64) -> Desired {
         models: BTreeMap::new(),
         settings: Settings::default(),
         commands: Vec::new(),
+        agent: None,
     }
 }
 

@@ -3,6 +3,7 @@
 //! - [`update`]: one model from release to release; an update cannot brick a device.
 //! - [`release`]: whether a release may come onto this device at all.
 //! - [`download`]: which bytes to ask for next, and whether a chunk is believed; [`window`] and [`budget`]: how many.
+//! - [`launch`]: which binary of the agent runs; an upgrade of the agent cannot brick a device either.
 //! - [`session`]: the connection: hello, reported, and when to try again.
 //! - [`renewal`]: the certificate: when a new one is due, and how it takes over.
 //! - [`desired`]: whether a desired document is accepted.
@@ -19,6 +20,7 @@ pub mod desired;
 pub mod download;
 pub mod fault;
 pub mod frame;
+pub mod launch;
 pub mod outbox;
 pub mod release;
 pub mod renewal;

@@ -1,7 +1,7 @@
 //! Whether a release may come onto this device: asked of the signed manifest alone, before any file is fetched.
 
 use crate::fault::Fault;
-use flotilla_protocol::manifest::{ENGINE_TRACT, ReleaseKind};
+use flotilla_protocol::manifest::{ENGINE_TRACT, ReleaseKind, agent_engine};
 use flotilla_protocol::{Digest, Envelope, ErrorCode, ModelName, ReleaseManifest, TrustFile, limits};
 
 /// What this device has to offer a release.
@@ -38,14 +38,7 @@ pub fn examine(
     board: &Board,
     present_bytes: impl FnOnce(&ReleaseManifest) -> u64,
 ) -> Result<ReleaseManifest, Fault> {
-    let got = Digest::of(bytes);
-    if got != expected {
-        let detail = format!("the release document has digest {}, wanted {}", got.short(), expected.short());
-        return Err(Fault::transient(ErrorCode::DigestMismatch, detail));
-    }
-    let envelope = Envelope::from_bytes(bytes).map_err(|e| Fault::lasting(e.code(), e.to_string()))?;
-    let manifest = ReleaseManifest::open(&envelope, trust, trusted_now_ms)
-        .map_err(|e| Fault::lasting(e.code(), e.to_string()))?;
+    let manifest = open(bytes, expected, trust, trusted_now_ms)?;
     if manifest.kind != ReleaseKind::Model {
         return Err(Fault::lasting(ErrorCode::Unsupported, "the release holds an agent, not a model"));
     }
@@ -56,6 +49,44 @@ pub fn examine(
     manifest.variant_for(&board.name, ENGINE_TRACT).map_err(|e| Fault::lasting(e.code(), e.to_string()))?;
     check_room(&manifest, board, present_bytes(&manifest))?;
     Ok(manifest)
+}
+
+/// Examines an encoded release of the agent itself, in the same steps; `platform` is
+/// the operating system and architecture, as Rust names them. What comes back is the part that this device needs: its own binary.
+pub fn examine_agent(
+    bytes: &[u8],
+    expected: Digest,
+    trust: &TrustFile,
+    trusted_now_ms: u64,
+    board: &Board,
+    platform: (&str, &str),
+    present_bytes: impl FnOnce(&ReleaseManifest) -> u64,
+) -> Result<ReleaseManifest, Fault> {
+    let manifest = open(bytes, expected, trust, trusted_now_ms)?;
+    if manifest.kind != ReleaseKind::Agent {
+        return Err(Fault::lasting(ErrorCode::Unsupported, "the release holds a model, not an agent"));
+    }
+    let part = manifest.part_for(&board.name, &agent_engine(platform.0, platform.1));
+    let manifest = part.map_err(|e| Fault::lasting(e.code(), e.to_string()))?;
+    check_room(&manifest, board, present_bytes(&manifest))?;
+    Ok(manifest)
+}
+
+/// Steps 1 and 2.
+fn open(
+    bytes: &[u8],
+    expected: Digest,
+    trust: &TrustFile,
+    trusted_now_ms: u64,
+) -> Result<ReleaseManifest, Fault> {
+    let got = Digest::of(bytes);
+    if got != expected {
+        let detail = format!("the release document has digest {}, wanted {}", got.short(), expected.short());
+        return Err(Fault::transient(ErrorCode::DigestMismatch, detail));
+    }
+    let envelope = Envelope::from_bytes(bytes).map_err(|e| Fault::lasting(e.code(), e.to_string()))?;
+    ReleaseManifest::open(&envelope, trust, trusted_now_ms)
+        .map_err(|e| Fault::lasting(e.code(), e.to_string()))
 }
 
 /// Whether so many bytes fit onto the disk beside what stays free. If not, that is tried again: others may go.

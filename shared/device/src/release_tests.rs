@@ -3,7 +3,9 @@
 
 use super::*;
 use flotilla_protocol::EnvelopeKind;
-use flotilla_protocol::manifest::{Constraints, FileEntry, Lineage, Metrics, Variant};
+use flotilla_protocol::manifest::{
+    AgentFacts, Constraints, FileEntry, Lineage, Metrics, Variant, agent_engine, agent_name,
+};
 use flotilla_protocol::pipeline::{
     Activation, Classification, Colour, ImageInput, Input, Layout, Output, Resize,
 };
@@ -69,6 +71,7 @@ fn manifest() -> ReleaseManifest {
         metrics: Metrics::default(),
         lineage: Lineage::default(),
         constraints: Constraints::default(),
+        agent: None,
     }
 }
 
@@ -90,6 +93,42 @@ fn offer(change: impl FnOnce(&mut ReleaseManifest)) -> Result<u64, (ErrorCode, b
     offer_signed(&manifest, &key(), &board())
 }
 
+fn make_agent(manifest: &mut ReleaseManifest) {
+    manifest.kind = ReleaseKind::Agent;
+    manifest.model = agent_name();
+    manifest.agent = Some(AgentFacts { version: "0.2.0".into() });
+    manifest.variants = vec![
+        Variant { engine: agent_engine("linux", "x86_64"), boards: vec![], model: "m".into() },
+        Variant { engine: agent_engine("linux", "aarch64"), boards: vec![], model: "golden".into() },
+    ];
+}
+
+fn offer_agent(
+    platform: (&str, &str),
+    change: impl FnOnce(&mut ReleaseManifest),
+) -> Result<Vec<String>, (ErrorCode, bool)> {
+    let mut manifest = manifest();
+    make_agent(&mut manifest);
+    change(&mut manifest);
+    let bytes = Envelope::seal(EnvelopeKind::Release, &manifest, &[&key()]).to_bytes();
+    examine_agent(&bytes, Digest::of(&bytes), &trust(), 5_000, &board(), platform, |_| 0)
+        .map(|m| m.files.into_iter().map(|f| f.name).collect())
+        .map_err(|fault| (fault.code, fault.transient))
+}
+
+#[test]
+fn an_agent_release_is_let_in_with_the_binary_of_this_platform_only() {
+    let arm = ("linux", "aarch64");
+    assert_eq!(offer_agent(arm, |_| ()), Ok(vec!["golden".to_owned()]));
+    assert_eq!(offer_agent(("linux", "riscv64"), |_| ()), Err((ErrorCode::BoardMismatch, false)));
+    let model = |m: &mut ReleaseManifest| *m = manifest();
+    assert_eq!(offer_agent(arm, model), Err((ErrorCode::Unsupported, false)));
+    assert_eq!(offer_agent(arm, |m| m.expires_at_ms = Some(1)), Err((ErrorCode::Expired, false)));
+    let large = |m: &mut ReleaseManifest| m.files[1] = FileEntry::of("golden", &[3; 1_000_001]);
+    assert_eq!(offer_agent(arm, large), Err((ErrorCode::TooLarge, false)));
+    assert_eq!(offer_agent(("linux", "x86_64"), large), Ok(vec!["m".to_owned()]));
+}
+
 #[test]
 fn a_proper_release_is_let_in() {
     assert_eq!(offer(|_| ()), Ok(9));
@@ -102,7 +141,7 @@ fn releases_that_must_not_run_here_are_final_failures_with_their_codes() {
     assert_eq!(offer(|m| m.expires_at_ms = Some(5_000)), Err((ErrorCode::Expired, false)));
     assert_eq!(offer(|m| m.project = "elsewhere".parse().unwrap()), Err((ErrorCode::WrongProject, false)));
     assert_eq!(offer(other_board), Err((ErrorCode::BoardMismatch, false)));
-    assert_eq!(offer(|m| m.kind = ReleaseKind::Agent), Err((ErrorCode::Unsupported, false)));
+    assert_eq!(offer(make_agent), Err((ErrorCode::Unsupported, false)));
     assert_eq!(offer(|m| m.model = "faces".parse().unwrap()), Err((ErrorCode::InvalidInput, false)));
     assert_eq!(offer(|m| m.files[0].name = "../m".into()), Err((ErrorCode::Malformed, false)));
     assert_eq!(offer(|m| m.constraints.memory_bytes = 2_000_000), Err((ErrorCode::NoRoom, false)));

@@ -140,6 +140,10 @@ codes! {
     ProbeCrashed = "probe_crashed",
     /// The candidate failed under real load.
     ProbationFailed = "probation_failed",
+    /// A new agent did not stay up.
+    AgentCrashed = "agent_crashed",
+    /// A new agent ran, but did not show in time that it works.
+    AgentUnhealthy = "agent_unhealthy",
 
     /// The claim code is unknown.
     ClaimInvalid = "claim_invalid",

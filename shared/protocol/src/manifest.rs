@@ -41,6 +41,31 @@ pub struct ReleaseManifest {
     pub lineage: Lineage,
     /// What a device needs.
     pub constraints: Constraints,
+    /// The agent in it, of a release of kind [`ReleaseKind::Agent`]. Such a release is one of the reserved name
+    /// [`AGENT_NAME`], so that floors, counters and rollouts of agents work as those of a model do; its variants
+    /// name a binary a platform ([`agent_engine`]), and pipeline, golden vectors and metrics say nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentFacts>,
+}
+
+/// The name under which releases of the agent itself go; no model has it.
+pub const AGENT_NAME: &str = "flotilla-agent";
+
+/// [`AGENT_NAME`] as a name.
+pub fn agent_name() -> ModelName {
+    ModelName::new(AGENT_NAME).expect("the name is well-formed")
+}
+
+/// The engine name of an agent binary: operating system and architecture, as Rust names them.
+pub fn agent_engine(os: &str, arch: &str) -> String {
+    format!("agent-{os}-{arch}")
+}
+
+/// What is in a release of the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentFacts {
+    /// Version of the agent, as it prints it itself.
+    pub version: String,
 }
 
 /// What a release holds.
@@ -252,12 +277,33 @@ impl ReleaseManifest {
                 return invalid(format!("file {} is named twice", file.name));
             }
         }
-        for name in self.variants.iter().map(|v| &v.model).chain([&self.golden]) {
+        let golden = (self.kind == ReleaseKind::Model).then_some(&self.golden);
+        for name in self.variants.iter().map(|v| &v.model).chain(golden) {
             if self.file(name).is_none() {
                 return invalid(format!("file {name} is referred to but not listed"));
             }
         }
-        self.pipeline.check().map_err(|e| ReleaseError::Invalid(e.to_string()))
+        let reserved = self.model.as_str() == AGENT_NAME;
+        match (self.kind, &self.agent) {
+            (ReleaseKind::Model, _) if reserved => invalid(format!("{AGENT_NAME} is not a model's name")),
+            (ReleaseKind::Model, _) => {
+                self.pipeline.check().map_err(|e| ReleaseError::Invalid(e.to_string()))
+            }
+            (ReleaseKind::Agent, _) if !reserved => {
+                invalid(format!("an agent is named {}, not {AGENT_NAME}", self.model))
+            }
+            (ReleaseKind::Agent, Some(agent)) if (1..=limits::ID).contains(&agent.version.len()) => Ok(()),
+            (ReleaseKind::Agent, _) => invalid("the agent's version is missing or too long".to_owned()),
+        }
+    }
+
+    /// What one device needs of the release: the variant for its board and engine, and that variant's file. An agent
+    /// release holds a binary a platform, of which a device fetches its own only.
+    pub fn part_for(mut self, board: &str, engine: &str) -> Result<Self, ReleaseError> {
+        let variant = self.variant_for(board, engine)?.clone();
+        self.files.retain(|file| file.name == variant.model);
+        self.variants = vec![variant];
+        Ok(self)
     }
 
     /// The entry of the file with this name.

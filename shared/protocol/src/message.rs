@@ -15,8 +15,8 @@ pub use desired::{
 };
 pub use diagnosis::{Diagnosis, Finding, Subject, Verdict};
 pub use report::{
-    BoardFacts, CommandReport, CommandState, Failure, Hello, ModelReport, Phase, ProbeReport, Reported,
-    SlotName,
+    AgentReport, BoardFacts, CommandReport, CommandState, Failure, Hello, ModelReport, Phase, ProbeReport,
+    Reported, SlotName,
 };
 pub use telemetry::{
     Ack, Epoch, EventKind, EventRecord, Histogram, ModelTelemetry, Record, RecordBody, SeqRange, Stream,

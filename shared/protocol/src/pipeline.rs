@@ -122,6 +122,21 @@ pub struct InvalidPipeline {
 }
 
 impl Pipeline {
+    /// The pipeline of a release that holds no model. It is not usable.
+    pub fn none() -> Self {
+        let image = ImageInput {
+            width: 0,
+            height: 0,
+            colour: Colour::Grey,
+            resize: Resize::Exact,
+            layout: Layout::Nchw,
+            mean: Vec::new(),
+            std: Vec::new(),
+        };
+        let classification = Classification { labels: Vec::new(), activation: Activation::None };
+        Self { format: 1, input: Input::Image(image), output: Output::Classification(classification) }
+    }
+
     /// Checks every bound; executing a checked pipeline cannot divide by zero or allocate without bound.
     pub fn check(&self) -> Result<(), InvalidPipeline> {
         let fail = |field, problem: String| Err(InvalidPipeline { field, problem });

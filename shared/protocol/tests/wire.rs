@@ -8,8 +8,8 @@
 
 use flotilla_protocol::envelope::EnvelopeKind;
 use flotilla_protocol::manifest::{
-    Constraints, ENGINE_TRACT, FileEntry, Golden, GoldenVector, Lineage, Metrics, ReleaseKind,
-    ReleaseManifest, Variant,
+    AgentFacts, Constraints, ENGINE_TRACT, FileEntry, Golden, GoldenVector, Lineage, Metrics, ReleaseKind,
+    ReleaseManifest, Variant, agent_engine, agent_name,
 };
 use flotilla_protocol::message::*;
 use flotilla_protocol::pipeline::{
@@ -67,7 +67,43 @@ fn manifest() -> ReleaseManifest {
             recipe: "int8".into(),
         },
         constraints: Constraints { memory_bytes: 1 << 24, latency_us: 50_000 },
+        agent: None,
     }
+}
+
+fn agent_manifest() -> ReleaseManifest {
+    let binary = "flotilla-agent-linux-x86_64";
+    ReleaseManifest {
+        kind: ReleaseKind::Agent,
+        model: agent_name(),
+        variants: vec![Variant {
+            engine: agent_engine("linux", "x86_64"),
+            boards: vec![],
+            model: binary.into(),
+        }],
+        files: vec![FileEntry::of(binary, &[9; 300_000])],
+        pipeline: Pipeline::none(),
+        golden: String::new(),
+        metrics: Metrics::default(),
+        lineage: Lineage::default(),
+        constraints: Constraints::default(),
+        agent: Some(AgentFacts { version: "0.2.0".into() }),
+        ..manifest()
+    }
+}
+
+fn desired_agent() -> DesiredModel {
+    DesiredModel { release: Digest::of(b"agent"), envelope_bytes: 700, attempt: 2 }
+}
+
+fn agent_report() -> AgentReport {
+    let upgrade = ModelReport {
+        phase: Phase::Confirmed,
+        confirmed: Some(Digest::of(b"agent")),
+        slot: Some(SlotName::B),
+        ..ModelReport::default()
+    };
+    AgentReport { version: "0.2.0".into(), slot: Some(SlotName::B), upgrade }
 }
 
 fn trust() -> TrustFile {
@@ -100,6 +136,7 @@ fn desired() -> Desired {
             Command { id: 1, kind: CommandKind::Ping },
             Command { id: 2, kind: CommandKind::RestartModel { model: "digits".parse().unwrap() } },
         ],
+        agent: None,
     }
 }
 
@@ -156,6 +193,7 @@ fn reported() -> Reported {
             state: CommandState::Failed { code: ErrorCode::NotFound, detail: "no such model".into() },
             diagnosis: None,
         }],
+        agent: None,
     }
 }
 
@@ -252,7 +290,9 @@ fn every_format_of_version_1_still_reads() {
     golden("settings-download", &download_settings());
     golden("model-report-reused", &ModelReport { bytes_reused: 131_072, ..ModelReport::default() });
     golden("desired", &desired());
+    golden("desired-agent", &Desired { agent: Some(desired_agent()), ..desired() });
     golden("reported", &reported());
+    golden("reported-agent", &Reported { agent: Some(agent_report()), ..reported() });
     golden("reported-diagnosis", &examined());
     golden("command-diagnostics", &Command { id: 3, kind: CommandKind::Diagnostics });
     golden("telemetry", &telemetry());
@@ -271,6 +311,7 @@ fn every_format_of_version_1_still_reads() {
     golden("reply-trust", &Reply { id: 5, body: ReplyBody::Trust(vec![1, 2]) });
     golden("upload", &Upload { id: 6, digest: Digest::of(b"u"), offset: 0, total: 3, data: b"abc".to_vec() });
     golden("manifest", &manifest());
+    golden("manifest-agent", &agent_manifest());
     golden("trust", &trust());
     golden("release-envelope", &Envelope::seal(EnvelopeKind::Release, &manifest(), &[&key]));
     golden(
@@ -311,6 +352,34 @@ fn every_json_body_of_a_renewal_still_reads() {
     golden_json("renew-pending", &RenewAnswer::Pending);
     let chain_pem = "-----BEGIN CERTIFICATE-----".to_owned();
     golden_json("renew-approved", &RenewAnswer::Approved { chain_pem });
+}
+
+#[test]
+fn an_agent_release_is_told_from_a_model_and_a_device_takes_its_own_binary() {
+    let other = |change: fn(&mut ReleaseManifest)| {
+        let mut manifest = agent_manifest();
+        change(&mut manifest);
+        manifest.check().map_err(|e| e.code())
+    };
+    assert_eq!(other(|_| ()), Ok(()));
+    assert_eq!(other(|m| m.model = "digits".parse().unwrap()), Err(ErrorCode::Malformed));
+    assert_eq!(other(|m| m.agent = None), Err(ErrorCode::Malformed));
+    assert_eq!(other(|m| m.kind = ReleaseKind::Model), Err(ErrorCode::Malformed));
+    let mut model = manifest();
+    model.model = agent_name();
+    assert_eq!(model.check().map_err(|e| e.code()), Err(ErrorCode::Malformed));
+
+    let mut two = agent_manifest();
+    two.files.push(FileEntry::of("other", b"for another board"));
+    two.variants.push(Variant {
+        engine: agent_engine("linux", "arm"),
+        boards: vec![],
+        model: "other".into(),
+    });
+    let part = two.clone().part_for("any", &agent_engine("linux", "arm")).unwrap();
+    assert_eq!(part.files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(), ["other"]);
+    let missing = two.part_for("any", &agent_engine("linux", "riscv64")).unwrap_err();
+    assert_eq!(missing.code(), ErrorCode::BoardMismatch);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The twin of a device: what it should run, and what it says it runs.
 
 use crate::text::bounded;
+use flotilla_protocol::manifest::agent_name;
 use flotilla_protocol::message::{
     Command, CommandKind, CommandReport, CommandState, Desired, DesiredModel, Diagnosis, Failure,
     ModelReport, Reported, Settings,
@@ -24,7 +25,7 @@ pub struct Twin {
     pub device: DeviceId,
     /// Version of the desired document; rises with every change.
     pub version: u64,
-    /// The release a model.
+    /// The release a model, and under its reserved name that of the agent itself.
     pub models: BTreeMap<ModelName, DesiredModel>,
     /// How the device behaves.
     pub settings: Settings,
@@ -58,14 +59,17 @@ impl Twin {
 
     /// The document for the device, as of now.
     pub fn document(&self, project: &ProjectId, now_ms: u64) -> Desired {
+        let mut models = self.models.clone();
+        let agent = models.remove(&agent_name());
         Desired {
             project: project.clone(),
             device: self.device.clone(),
             version: self.version,
             issued_at_ms: now_ms,
-            models: self.models.clone(),
+            models,
             settings: self.settings.clone(),
             commands: self.commands.clone(),
+            agent,
         }
     }
 
@@ -207,12 +211,17 @@ impl Entity for ModelState {
     }
 }
 
-/// A report within bounds and storable: texts cut, figures that are not numbers left out.
+/// A report within bounds and storable: texts cut, figures that are not numbers left out, and the agent's own release
+/// among the models, under its reserved name.
 pub(crate) fn sanitise(mut reported: Reported) -> Result<Reported, ErrorCode> {
     if reported.models.len() > limits::DESIRED_MODELS * 2
         || reported.commands.len() > limits::DESIRED_COMMANDS
     {
         return Err(ErrorCode::TooLarge);
+    }
+    reported.models.remove(&agent_name());
+    if let Some(agent) = reported.agent.take() {
+        reported.models.insert(agent_name(), agent.upgrade);
     }
     for report in reported.models.values_mut() {
         if let Some(Failure { detail, .. }) = &mut report.failure {
@@ -236,7 +245,7 @@ pub(crate) fn sanitise(mut reported: Reported) -> Result<Reported, ErrorCode> {
 mod tests {
     use super::*;
     use flotilla_protocol::Digest;
-    use flotilla_protocol::message::ProbeReport;
+    use flotilla_protocol::message::{AgentReport, ProbeReport};
 
     fn twin() -> Twin {
         Twin::new(DeviceId::new("gate-7").unwrap(), Settings::default(), 1)
@@ -266,6 +275,29 @@ mod tests {
         );
         let document = twin.document(&ProjectId::new("default").unwrap(), 100);
         assert_eq!((document.version, document.issued_at_ms), (twin.version, 100));
+    }
+
+    #[test]
+    fn the_agents_release_travels_in_its_own_field_and_is_kept_like_a_models() {
+        let mut twin = twin();
+        twin.want(&agent_name(), Digest::of(b"agent"), 10, 5).unwrap();
+        twin.want(&model("digits"), Digest::of(b"model"), 10, 5).unwrap();
+        let document = twin.document(&ProjectId::new("default").unwrap(), 100);
+        assert_eq!(document.agent.map(|agent| agent.release), Some(Digest::of(b"agent")));
+        assert_eq!(document.models.keys().collect::<Vec<_>>(), [&model("digits")]);
+
+        let upgrade = ModelReport { attempt: 7, ..ModelReport::default() };
+        let liar = ModelReport { attempt: 8, ..ModelReport::default() };
+        let reported = |agent| Reported {
+            version: 1,
+            desired_version: 1,
+            models: [(agent_name(), liar.clone())].into(),
+            commands: vec![],
+            agent,
+        };
+        let agent = AgentReport { version: "0.2.0".into(), slot: None, upgrade: upgrade.clone() };
+        assert_eq!(sanitise(reported(Some(agent))).unwrap().models, [(agent_name(), upgrade)].into());
+        assert!(sanitise(reported(None)).unwrap().models.is_empty());
     }
 
     #[test]
@@ -334,6 +366,7 @@ mod tests {
             desired_version: 1,
             models: [(model("m"), report)].into(),
             commands: vec![],
+            agent: None,
         };
         let kept = sanitise(reported.clone()).unwrap();
         let report = &kept.models[&model("m")];

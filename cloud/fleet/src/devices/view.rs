@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::ingest::{HistoryPoint, LatestSample};
 use crate::renewal::PendingRenewal;
 use crate::store::{self, Store};
+use flotilla_protocol::manifest::AGENT_NAME;
 use flotilla_protocol::message::{
     BoardFacts, Failure, ModelTelemetry, Phase, ProbeReport, Settings, SlotName, TelemetrySample,
 };
@@ -46,6 +47,8 @@ pub struct DeviceView {
     pub settings: Settings,
     /// Its models, wanted or running.
     pub models: Vec<ModelView>,
+    /// The release of the agent itself, wanted or running.
+    pub agent_upgrade: Option<ModelView>,
     /// When its latest telemetry was taken, by its own clock.
     pub sampled_at_ms: Option<u64>,
     /// CPU use of the whole device, 0 to 100.
@@ -177,6 +180,8 @@ impl<'a> Views<'a> {
             let state = reported.remove(&name);
             models.push(self.model(name, wanted, state, sample).await?);
         }
+        let agent = models.iter().position(|model| model.model.as_str() == AGENT_NAME);
+        let agent_upgrade = agent.map(|at| models.remove(at));
         let renewal = self.store.renewals.get(id).await?.map(|found| found.value);
         let live = connection.as_ref().map(|connection| connection.last_seen_ms());
         let traffic = connection.as_ref().map(|connection| connection.uncounted()).unwrap_or_default();
@@ -189,6 +194,7 @@ impl<'a> Views<'a> {
             reported_at_ms: head.map(|head| head.at_ms),
             settings: twin.map(|twin| twin.settings).unwrap_or_default(),
             models,
+            agent_upgrade,
             sampled_at_ms: latest.as_ref().map(|latest| latest.at_ms),
             cpu_percent: sample.map(|sample| sample.cpu_percent),
             rss_bytes: sample.map(|sample| sample.rss_bytes),

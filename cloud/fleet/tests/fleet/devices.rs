@@ -270,6 +270,7 @@ async fn commands_wait_for_the_device_and_end_when_it_reports_them() {
         desired_version: desired.version,
         models: Default::default(),
         commands: vec![CommandReport { id, state: CommandState::Done, diagnosis: None }],
+        agent: None,
     };
     gate.send(Up::Reported, &done).await;
     let after = gate.desired().await;
@@ -304,6 +305,7 @@ async fn an_examination_is_answered_with_findings_within_their_bounds_or_with_wh
         desired_version: desired.version,
         models: Default::default(),
         commands: vec![CommandReport { id, state, diagnosis }],
+        agent: None,
     };
     gate.send(Up::Reported, &report(1, first, CommandState::Done, Some(diagnosis))).await;
     assert!(gate.desired().await.commands.is_empty());

@@ -327,6 +327,7 @@ impl Device {
             desired_version: desired.version,
             models: [(model(name), report)].into(),
             commands: vec![],
+            agent: None,
         };
         self.send(Up::Reported, &reported).await;
     }

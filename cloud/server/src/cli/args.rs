@@ -251,6 +251,21 @@ pub enum Release {
         #[command(flatten)]
         target: Target,
     },
+    /// Sign an agent, to be rolled out like a model's release.
+    CreateAgent {
+        /// The agent's program; repeat for several architectures.
+        #[arg(long = "binary", value_name = "FILE", required = true)]
+        binaries: Vec<PathBuf>,
+        /// The architecture of a single program that does not say it itself, such as aarch64.
+        #[arg(long)]
+        arch: Option<String>,
+        /// Its version, as `flotilla-agent --version` prints it.
+        #[arg(long = "version", value_name = "VERSION")]
+        agent_version: String,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
     /// Write a release that offline keys have yet to sign, with its files, as a zip.
     Draft {
         /// The model.
@@ -549,6 +564,7 @@ impl Command {
             | Command::Model(Model::List(target) | Model::Export { target, .. })
             | Command::Release(
                 Release::Create { target, .. }
+                | Release::CreateAgent { target, .. }
                 | Release::List(target)
                 | Release::Draft { target, .. }
                 | Release::Export { target, .. }

@@ -262,12 +262,19 @@ fn model(command: Model, out: &Out) -> Done {
 
 fn release(command: Release, out: &Out) -> Done {
     let print_one = |r: &ReleaseView| {
-        println!("{} v{} {} ({} bytes, key {})", r.model, r.version, r.digest, r.bytes, r.key_id)
+        let version = r.agent.clone().unwrap_or_else(|| format!("v{}", r.version));
+        println!("{} {version} {} ({} bytes, key {})", r.model, r.digest, r.bytes, r.key_id)
     };
     match command {
         Release::Create { model, version, target } => {
             let release: ReleaseView =
                 client(&target)?.post("/api/v1/releases", &ReleaseRequest { model, version })?;
+            out.show(&release, print_one)
+        }
+        Release::CreateAgent { binaries, arch, agent_version, target } => {
+            let path = format!("/api/v1/agent-releases?version={}", encode(&agent_version));
+            let release: ReleaseView =
+                client(&target)?.post_file(&path, upload::programs(&binaries, arch)?)?;
             out.show(&release, print_one)
         }
         Release::Draft { model, version, file, target } => {

@@ -3,8 +3,8 @@
 use super::exit::Failure;
 use flotilla_protocol::ErrorCode;
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
-use std::path::Path;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
 
@@ -43,6 +43,35 @@ pub(crate) fn open(path: &Path) -> Result<(File, String), Failure> {
     let mut file = writer.finish().map_err(|e| failed(std::io::Error::other(e)))?;
     file.seek(SeekFrom::Start(0)).map_err(failed)?;
     Ok((file, format!("{name}.zip")))
+}
+
+/// Programs as a zip, each named by its architecture: what the program says itself, or `arch`.
+pub(crate) fn programs(files: &[PathBuf], arch: Option<String>) -> Result<File, Failure> {
+    let failed = |e: std::io::Error| Failure::new(ErrorCode::StorageIo, format!("packing the programs: {e}"));
+    let mut writer = zip::ZipWriter::new(anonymous_file().map_err(failed)?);
+    for path in files {
+        let program = std::fs::read(path).map_err(|e| {
+            Failure::new(ErrorCode::NotFound, format!("{} cannot be read: {e}", path.display()))
+        })?;
+        let found = flotilla_registry::architecture(&program).map(ToOwned::to_owned);
+        let arch = match &arch {
+            Some(_) if files.len() > 1 => {
+                let detail = "--arch is for one program; several say their architecture themselves";
+                return Err(Failure::new(ErrorCode::InvalidInput, detail));
+            }
+            Some(arch) => arch.clone(),
+            None => found.ok_or_else(|| {
+                let detail = format!("{} does not say its architecture; name it with --arch", path.display());
+                Failure::new(ErrorCode::InvalidInput, detail)
+            })?,
+        };
+        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
+        writer.start_file(arch, options).map_err(|e| failed(std::io::Error::other(e)))?;
+        writer.write_all(&program).map_err(failed)?;
+    }
+    let mut file = writer.finish().map_err(|e| failed(std::io::Error::other(e)))?;
+    file.seek(SeekFrom::Start(0)).map_err(failed)?;
+    Ok(file)
 }
 
 /// A temporary file that has no name any more, so that nothing stays behind.

@@ -248,6 +248,9 @@ pub struct ReleaseView {
     pub accuracy: Option<f64>,
     /// Milliseconds since 1970.
     pub created_at_ms: u64,
+    /// Version of the agent, of a release of the agent itself.
+    #[serde(default)]
+    pub agent: Option<String>,
 }
 
 /// Asks for a claim code.
@@ -294,6 +297,9 @@ pub struct DeviceView {
     pub arch: String,
     /// Agent version.
     pub agent: String,
+    /// Where the agent's own release stands, once there is one.
+    #[serde(default)]
+    pub agent_upgrade: Option<AgentUpgradeView>,
     /// Its models, wanted or running, by name.
     pub models: Vec<DeviceModelView>,
     /// Memory of the agent.
@@ -389,6 +395,21 @@ pub struct TrustView {
     pub document: Json,
     /// The signed envelope, hex.
     pub envelope: String,
+}
+
+/// Where the agent's own release stands on a device.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AgentUpgradeView {
+    /// Phase of the upgrade.
+    pub phase: String,
+    /// The confirmed release; none for the agent as it was installed.
+    pub release: Option<String>,
+    /// The release that is wanted.
+    pub wanted: Option<String>,
+    /// The slot it runs from.
+    pub slot: Option<String>,
+    /// Why the last upgrade failed.
+    pub failure: Option<FailureView>,
 }
 
 /// What a device's probe measured.

@@ -126,6 +126,7 @@ routes! {
 
     GET "/api/v1/releases" Needs(P::ReleaseRead), NONE => Some("[ReleaseView]"), releases::list, "Releases, oldest first";
     POST "/api/v1/releases" Needs(P::ReleaseCreate), Some("ReleaseRequest") => Some("ReleaseView"), releases::create, "Signs a model version";
+    POST "/api/v1/agent-releases" Needs(P::ReleaseCreate), NONE => Some("ReleaseView"), releases::create_agent, "Signs an agent: the body is a zip of binaries, each named by its architecture; query: version";
     GET "/api/v1/releases/{digest}/bundle" Needs(P::ReleaseRead), NONE => NONE, releases::export, "A release with its files, as a zip";
     POST "/api/v1/releases/draft" Needs(P::ReleaseCreate), Some("ReleaseRequest") => NONE, releases::draft, "A release for offline keys to sign, as a zip; nothing is recorded";
     POST "/api/v1/bundles" Needs(P::ModelImport), NONE => Some("ReleaseView"), releases::import, "Imports a bundle that the project's keys signed";

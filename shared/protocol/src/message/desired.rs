@@ -23,6 +23,9 @@ pub struct Desired {
     /// Commands that are not yet reported done.
     #[serde(default)]
     pub commands: Vec<Command>,
+    /// The release of the agent itself; without one the device keeps the agent it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<DesiredModel>,
 }
 
 impl Desired {

@@ -54,6 +54,20 @@ pub struct Reported {
     /// Commands finished since they were last acknowledged by their absence from `desired`.
     #[serde(default)]
     pub commands: Vec<CommandReport>,
+    /// The agent itself; an older agent does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentReport>,
+}
+
+/// The state of the agent itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgentReport {
+    /// Version of the agent that reports.
+    pub version: String,
+    /// The slot it runs from; none for the binary that was installed with the device.
+    pub slot: Option<SlotName>,
+    /// Its release: `confirmed` is absent for the installed binary.
+    pub upgrade: ModelReport,
 }
 
 /// The state of one model on a device.

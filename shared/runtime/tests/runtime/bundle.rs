@@ -35,6 +35,7 @@ fn release() -> (ReleaseManifest, BTreeMap<String, Vec<u8>>) {
         metrics: Metrics::default(),
         lineage: Lineage::default(),
         constraints: Constraints::default(),
+        agent: None,
     };
     (manifest, files)
 }

@@ -1,8 +1,8 @@
 //! Devices, claims, enrolment and rollouts.
 
 use super::super::api::{
-    ClaimRequest, ClaimView, DeviceEvaluation, DeviceModelView, DeviceView, FailureView, ProbeView,
-    RejectRequest, RolloutRequest, RolloutView, WaveDeviceView, WaveView,
+    AgentUpgradeView, ClaimRequest, ClaimView, DeviceEvaluation, DeviceModelView, DeviceView, FailureView,
+    ProbeView, RejectRequest, RolloutRequest, RolloutView, WaveDeviceView, WaveView,
 };
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
@@ -118,6 +118,7 @@ async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceVie
         board: device.board.board,
         arch: device.board.arch,
         agent: device.agent,
+        agent_upgrade: device.agent_upgrade.map(agent_upgrade),
         models,
         rss_bytes: device.rss_bytes,
         bytes_sent: device.traffic.sent,
@@ -185,6 +186,16 @@ async fn model_view(app: &App, device: &DeviceId, model: ModelView) -> Result<De
         predictions: model.predictions,
         failures: model.failures,
     })
+}
+
+fn agent_upgrade(upgrade: ModelView) -> AgentUpgradeView {
+    AgentUpgradeView {
+        phase: upgrade.phase.as_str().to_owned(),
+        release: upgrade.release.map(|release| release.digest.to_string()),
+        wanted: upgrade.wanted.map(|release| release.digest.to_string()),
+        slot: upgrade.slot.map(|slot| slot.as_str().to_owned()),
+        failure: upgrade.failure.map(|f| FailureView::new(f.code, &f.detail)),
+    }
 }
 
 /// `POST /api/v1/devices/{id}/revoke`

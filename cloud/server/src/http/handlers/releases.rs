@@ -48,6 +48,7 @@ fn view(release: &Release) -> ReleaseView {
         key_id: release.key_id.0.to_string(),
         accuracy: (release.metrics.samples > 0).then_some(release.metrics.accuracy),
         created_at_ms: release.created_at_ms,
+        agent: release.agent.as_ref().map(|agent| agent.version.clone()),
     }
 }
 
@@ -79,6 +80,19 @@ pub(crate) async fn draft(mut call: Call) -> Handled {
     let request: ReleaseRequest = call.json().await?;
     let wanted = wanted(&call.app, request).await?;
     Answer::bytes(StatusCode::OK, "application/zip", call.app.registry.draft(wanted, now_ms()).await?)
+}
+
+/// `POST /api/v1/agent-releases`
+pub(crate) async fn create_agent(mut call: Call) -> Handled {
+    let missing = || Problem::new(ErrorCode::InvalidInput, "the query parameter version is missing");
+    let version: String = call.query("version")?.ok_or_else(missing)?;
+    let zip = call.bytes(BUNDLE).await?;
+    let read = move || flotilla_registry::AgentRequest::from_zip(version, &zip);
+    let request =
+        tokio::task::spawn_blocking(read).await.map_err(|e| Problem::new(ErrorCode::Internal, e))??;
+    let release = call.app.registry.release_agent(call.actor()?, request, now_ms()).await?;
+    call.app.changed();
+    Answer::json_with(StatusCode::CREATED, &view(&release))
 }
 
 /// Samples of the dataset that the model was trained on.

@@ -1,0 +1,91 @@
+//! The launch journal on the disk, which launcher and agent both read and write: never at the same time, because the
+//! launcher writes only while no agent of its own runs.
+//!
+//! It is stored twice, the first copy first. What a lost last write of it says anew is safe: a start that is counted
+//! again, a candidate that confirms itself again.
+
+use crate::disk::DiskError;
+use crate::folder::{AGENT, Folder};
+use flotilla_device::launch::LaunchJournal;
+use flotilla_protocol::limits;
+use std::path::{Path, PathBuf};
+
+const NAMES: [&str; 2] = ["launch", "launch.copy"];
+const BOUND: usize = 32 * limits::KIB;
+
+/// The launch journal of a folder.
+#[derive(Clone)]
+pub struct LaunchFile {
+    folder: Folder,
+}
+
+impl LaunchFile {
+    /// The one in this folder.
+    pub fn new(folder: Folder) -> Self {
+        Self { folder }
+    }
+
+    /// The journal, and what was wrong with what is stored. An empty journal if there is no usable one.
+    pub fn read(&self) -> (LaunchJournal, Option<String>) {
+        let mut problem = None;
+        for name in NAMES.map(path) {
+            let read = self.folder.disk().read(&name, BOUND).map_err(|e| e.to_string());
+            let read = read.and_then(|bytes| match bytes {
+                Some(bytes) => LaunchJournal::from_bytes(&bytes).map(Some).map_err(|e| e.to_string()),
+                None => Ok(None),
+            });
+            match read {
+                Ok(Some(journal)) => return (journal, problem),
+                Ok(None) => {}
+                Err(error) => problem = Some(format!("{}: {error}", name.display())),
+            }
+        }
+        (LaunchJournal::default(), problem)
+    }
+
+    /// Stores the journal durably.
+    pub fn store(&self, journal: &LaunchJournal) -> Result<(), DiskError> {
+        let bytes = journal.to_bytes();
+        NAMES.map(path).iter().try_for_each(|name| self.folder.disk().replace(name, &bytes))
+    }
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new(AGENT).join(name)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+    use flotilla_device::launch::{GivenUp, Why};
+    use flotilla_protocol::Digest;
+
+    fn journal() -> LaunchJournal {
+        let given_up =
+            GivenUp { release: Digest::of(b"x"), why: Why::Late, starts: 1, detail: String::new() };
+        LaunchJournal { given_up: Some(given_up), ..LaunchJournal::default() }
+    }
+
+    #[test]
+    fn one_damaged_copy_is_no_loss_and_two_are_said() {
+        let root = tempfile::tempdir().unwrap();
+        let file = LaunchFile::new(Folder::open(root.path()).unwrap());
+        assert_eq!(file.read(), (LaunchJournal::default(), None));
+        file.store(&journal()).unwrap();
+        assert_eq!(file.read(), (journal(), None));
+        let place = |name: &str| root.path().join(AGENT).join(name);
+        for damage in ["", "rubbish", "FLJ\x01rubbish"] {
+            std::fs::write(place("launch"), damage).unwrap();
+            let (read, problem) = file.read();
+            assert_eq!(read, journal());
+            assert!(problem.unwrap().contains("agent/launch"));
+        }
+        std::fs::remove_file(place("launch")).unwrap();
+        assert_eq!(file.read(), (journal(), None));
+        std::fs::write(place("launch.copy"), "rubbish").unwrap();
+        let (read, problem) = file.read();
+        assert_eq!(read, LaunchJournal::default());
+        assert!(problem.is_some());
+    }
+}

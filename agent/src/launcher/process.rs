@@ -1,0 +1,125 @@
+//! One agent process: started only from a whole binary, stopped by the end of its standard input.
+
+use super::{LAUNCHED, Options};
+use crate::folder::Folder;
+use flotilla_device::launch::{Binary, Exit, Place};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use tokio::process::{Child, ChildStdin, Command};
+
+/// What the system says of a file that is no program for this machine (ENOEXEC).
+const NO_PROGRAM: i32 = 8;
+
+/// A running agent. Killed when dropped.
+pub(super) struct Agent {
+    child: Child,
+    /// Its standard input: the agent stops when this is closed.
+    leash: Option<ChildStdin>,
+}
+
+/// Why it was not started.
+pub(super) struct Refusal {
+    /// It never will be.
+    pub(super) unusable: bool,
+    pub(super) detail: String,
+}
+
+impl Agent {
+    /// Starts the binary in this place.
+    pub(super) fn start(
+        options: &Options,
+        folder: &Folder,
+        place: Place,
+        binary: Option<&Binary>,
+    ) -> Result<Self, Refusal> {
+        let path = match binary {
+            None => options.installed.clone(),
+            Some(binary) => {
+                let path = path_of(folder, binary);
+                check(&path, binary)?;
+                path
+            }
+        };
+        let failed = |e: io::Error| Refusal { unusable: is_unusable(&e), detail: text(&path, &e) };
+        let mut child = Command::new(&path)
+            .args(["run", "--until-stdin-closes", "--dir"])
+            .arg(&options.dir)
+            .args(&options.arguments)
+            .env(LAUNCHED, place.as_str())
+            .stdin(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let leash = child.stdin.take();
+        Ok(Self { child, leash })
+    }
+
+    /// Waits for its end.
+    pub(super) async fn ended(&mut self) -> Exit {
+        match self.child.wait().await {
+            Ok(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => Exit::Code(code),
+                (None, signal) => Exit::Signal(signal.unwrap_or_default()),
+            },
+            // Only a child that is not ours any more cannot be waited for.
+            Err(_) => Exit::Signal(0),
+        }
+    }
+
+    /// Asks it to stop.
+    pub(super) fn ask(&mut self) {
+        self.leash = None;
+    }
+
+    /// Kills it.
+    pub(super) fn kill(&mut self) {
+        // One that has ended meanwhile cannot be killed, and need not be.
+        let _ = self.child.start_kill();
+    }
+}
+
+/// Where a slot's binary lies.
+fn path_of(folder: &Folder, binary: &Binary) -> PathBuf {
+    folder.agent_slot(binary.slot).join(crate::probe::FILES_FOLDER).join(&binary.file)
+}
+
+/// Whether the file is the one that the journal names.
+fn check(path: &Path, binary: &Binary) -> Result<(), Refusal> {
+    let (bytes, crc) = checksum(path)
+        .map_err(|e| Refusal { unusable: e.kind() == ErrorKind::NotFound, detail: text(path, &e) })?;
+    if (bytes, crc) == (binary.bytes, binary.crc) {
+        return Ok(());
+    }
+    Err(Refusal { unusable: true, detail: format!("{} is damaged", path.display()) })
+}
+
+/// Size and CRC-32 of a file.
+pub(crate) fn checksum(path: &Path) -> io::Result<(u64, u32)> {
+    let mut file = File::open(path)?;
+    let (mut hasher, mut bytes) = (crc32fast::Hasher::new(), 0);
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok((bytes, hasher.finalize())),
+            Ok(read) => {
+                hasher.update(&buffer[..read]);
+                bytes += read as u64;
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Whether a program that could not be started for this reason never can be.
+pub(crate) fn is_unusable(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::IsADirectory)
+        || error.raw_os_error() == Some(NO_PROGRAM)
+}
+
+fn text(path: &Path, error: &io::Error) -> String {
+    format!("{}: {error}", path.display())
+}

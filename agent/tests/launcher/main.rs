@@ -1,0 +1,290 @@
+//! The real launcher with small scripts in place of agents: what is started, how often, and what ends it.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use flotilla_agent::folder::Folder;
+use flotilla_agent::launcher::file::LaunchFile;
+use flotilla_device::launch::{Binary, LaunchJournal, TRIAL_STARTS, Trial, Why};
+use flotilla_protocol::Digest;
+use flotilla_protocol::message::SlotName;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a test waits for what must happen. It bounds a broken run and measures nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs until its standard input ends.
+const STAYS: &str = "cat >/dev/null; echo \"$0 stopped\" >>\"$4/starts\"; exit 0";
+const CRASHES: &str = "exit 101";
+
+/// A device with scripts for agents. Each notes its start in `starts`: its own path and what it was told.
+struct Device {
+    root: tempfile::TempDir,
+    launcher: Option<Child>,
+}
+
+impl Device {
+    fn new(installed: &str) -> Self {
+        let device = Self { root: tempfile::tempdir().unwrap(), launcher: None };
+        script(&device.path("installed"), installed);
+        device
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn folder(&self) -> Folder {
+        Folder::open(self.root.path()).unwrap()
+    }
+
+    fn file(&self) -> LaunchFile {
+        LaunchFile::new(self.folder())
+    }
+
+    fn journal(&self) -> LaunchJournal {
+        self.file().read().0
+    }
+
+    /// Puts a script into a slot, as the agent does with a binary.
+    fn slot(&self, slot: SlotName, body: &str) -> Binary {
+        let path = self.folder().agent_slot(slot).join("files/agent");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        script(&path, body);
+        let content = fs::read(&path).unwrap();
+        Binary {
+            slot,
+            release: Digest::of(&content),
+            counter: 1,
+            version: "1".into(),
+            file: "agent".into(),
+            bytes: content.len() as u64,
+            crc: crc32fast::hash(&content),
+        }
+    }
+
+    fn start(&mut self) {
+        let log = fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
+        let launcher = Command::new(env!("CARGO_BIN_EXE_flotilla-launcher"))
+            .arg("--dir")
+            .arg(self.root.path())
+            .arg("--agent")
+            .arg(self.path("installed"))
+            .args(["--", "--listen", "127.0.0.1:0"])
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.launcher = Some(launcher);
+    }
+
+    /// Every start so far: script and place.
+    fn starts(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.path("starts")).unwrap_or_default();
+        text.lines().map(ToOwned::to_owned).collect()
+    }
+
+    fn count(&self, what: &str) -> usize {
+        self.starts().iter().filter(|start| start.ends_with(what)).count()
+    }
+
+    fn until(&self, what: &str, check: impl Fn(&Self) -> bool) {
+        let started = Instant::now();
+        while !check(self) {
+            let log = fs::read_to_string(self.path("log")).unwrap_or_default();
+            assert!(started.elapsed() < PATIENCE, "{what} did not happen\n{:?}\n{log}", self.starts());
+            // Another process is observed, which tells nobody when it gets there.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn signal(&mut self, signal: &str) -> ExitStatus {
+        let mut launcher = self.launcher.take().unwrap();
+        let sent = Command::new("kill").args([signal, &launcher.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        launcher.wait().unwrap()
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if let Some(launcher) = &mut self.launcher {
+            let _ = launcher.kill();
+            let _ = launcher.wait();
+        }
+    }
+}
+
+/// `$4` is the folder: the launcher's arguments are `run --until-stdin-closes --dir DIR …`.
+fn script(path: &Path, body: &str) {
+    let text = format!("#!/bin/sh\necho \"$0 $FLOTILLA_LAUNCHED\" >>\"$4/starts\"\n{body}\n");
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(0o700)).unwrap();
+}
+
+fn on_trial(binary: Binary, confirmed: Option<Binary>, patience_ms: u64) -> LaunchJournal {
+    let candidate = Some(Trial { binary, starts: 0, patience_ms });
+    LaunchJournal { confirmed, candidate, ..LaunchJournal::default() }
+}
+
+#[test]
+fn the_installed_agent_is_started_and_stopped_with_the_launcher() {
+    let mut device = Device::new(STAYS);
+    device.start();
+    device.until("a start", |d| d.count(" installed") == 1);
+    assert!(device.signal("-TERM").success());
+    assert_eq!(device.count(" stopped"), 1, "the agent has ended before the launcher does");
+}
+
+#[test]
+fn an_agent_does_not_outlive_a_killed_launcher_and_the_next_launcher_starts_one_again() {
+    let mut device = Device::new(STAYS);
+    device.start();
+    device.until("a start", |d| d.count(" installed") == 1);
+    assert!(!device.signal("-KILL").success());
+    device.until("the end of the agent", |d| d.count(" stopped") == 1);
+    device.start();
+    device.until("another start", |d| d.count(" installed") == 2);
+}
+
+#[test]
+fn an_agent_that_ends_is_started_again() {
+    let mut device =
+        Device::new("if [ -e \"$4/once\" ]; then cat >/dev/null; fi; touch \"$4/once\"; kill -9 $$");
+    device.start();
+    device.until("a second start", |d| d.count(" installed") == 2);
+    assert!(device.signal("-INT").success());
+}
+
+#[test]
+fn a_second_launcher_on_the_folder_is_told_so() {
+    let mut device = Device::new(STAYS);
+    device.start();
+    device.until("a start", |d| d.count(" installed") == 1);
+    let second = Command::new(env!("CARGO_BIN_EXE_flotilla-launcher"))
+        .arg("--dir")
+        .arg(device.root.path())
+        .output()
+        .unwrap();
+    assert_eq!(second.status.code(), Some(6), "{}", String::from_utf8_lossy(&second.stderr));
+    assert_eq!(device.starts().len(), 1);
+}
+
+#[test]
+fn a_candidate_that_crashes_gets_its_starts_and_then_the_one_before_runs_again() {
+    let mut device = Device::new("exit 3");
+    let (old, new) = (device.slot(SlotName::A, STAYS), device.slot(SlotName::B, CRASHES));
+    device.file().store(&on_trial(new.clone(), Some(old.clone()), 600_000)).unwrap();
+    device.start();
+    device.until("the confirmed agent", |d| d.count(" a") == 1);
+    assert_eq!(device.count(" b"), TRIAL_STARTS as usize);
+    let journal = device.journal();
+    assert_eq!((journal.confirmed, journal.candidate), (Some(old), None));
+    let given_up = journal.given_up.unwrap();
+    assert_eq!((given_up.release, given_up.why, given_up.starts), (new.release, Why::Crashed, TRIAL_STARTS));
+    assert!(given_up.detail.contains("101"), "{}", given_up.detail);
+}
+
+#[test]
+fn a_candidate_that_runs_but_confirms_nothing_is_stopped_when_its_time_is_over() {
+    let mut device = Device::new(STAYS);
+    let silent = device.slot(SlotName::A, STAYS);
+    device.file().store(&on_trial(silent, None, 300)).unwrap();
+    device.start();
+    device.until("the installed agent", |d| d.count(" installed") == 1);
+    assert_eq!((device.count(" a"), device.count(" stopped")), (1, 1));
+    assert_eq!(device.journal().given_up.unwrap().why, Why::Late);
+}
+
+#[test]
+fn kills_of_the_launcher_during_a_trial_do_not_give_a_candidate_more_starts() {
+    let mut device = Device::new(STAYS);
+    let candidate = device.slot(SlotName::A, STAYS);
+    device.file().store(&on_trial(candidate, None, 600_000)).unwrap();
+    let mut kills = 0;
+    while device.count(" installed") == 0 {
+        let before = device.starts().iter().filter(|s| !s.ends_with(" stopped")).count();
+        device.start();
+        device.until("a start", |d| {
+            d.starts().iter().filter(|s| !s.ends_with(" stopped")).count() == before + 1
+        });
+        device.signal("-KILL");
+        kills += 1;
+    }
+    assert_eq!(device.count(" a"), TRIAL_STARTS as usize);
+    println!(
+        "launcher: {kills} kills, {} starts of the candidate, the installed agent runs",
+        device.count(" a")
+    );
+}
+
+#[test]
+fn a_damaged_binary_or_journal_falls_back_to_what_works() {
+    let mut device = Device::new(STAYS);
+    let (spare, confirmed) = (device.slot(SlotName::A, STAYS), device.slot(SlotName::B, STAYS));
+    let journal = LaunchJournal {
+        confirmed: Some(confirmed.clone()),
+        spare: Some(spare.clone()),
+        ..LaunchJournal::default()
+    };
+    device.file().store(&journal).unwrap();
+    let path = |binary: &Binary| device.folder().agent_slot(binary.slot).join("files/agent");
+    let (spare, confirmed) = (path(&spare), path(&confirmed));
+    let run = |device: &mut Device| {
+        let before = device.starts().len();
+        device.start();
+        device.until("a start", |d| d.starts().len() > before);
+        device.signal("-TERM");
+        device.starts()[before].clone()
+    };
+    assert!(run(&mut device).ends_with(" b"));
+    // One bit of the confirmed binary.
+    let mut bytes = fs::read(&confirmed).unwrap();
+    let last = bytes.len() - 2;
+    bytes[last] ^= 1;
+    fs::write(&confirmed, &bytes).unwrap();
+    assert!(run(&mut device).ends_with(" a"));
+    // The spare is gone altogether.
+    fs::remove_file(&spare).unwrap();
+    assert!(run(&mut device).ends_with(" installed"));
+    // The confirmed one is whole again, and one copy of the journal is damaged.
+    bytes[last] ^= 1;
+    fs::write(&confirmed, &bytes).unwrap();
+    fs::write(device.path("agent/launch"), b"rubbish").unwrap();
+    assert!(run(&mut device).ends_with(" b"));
+    // Both are.
+    fs::write(device.path("agent/launch"), b"").unwrap();
+    fs::write(device.path("agent/launch.copy"), b"FLJ\x01").unwrap();
+    assert!(run(&mut device).ends_with(" installed"));
+}
+
+#[test]
+fn an_agent_hands_over_by_its_exit_code() {
+    let switch = "cp \"$4/next\" \"$4/agent/launch\"; exit 10";
+    let mut device = Device::new(switch);
+    let next = device.slot(SlotName::A, STAYS);
+    fs::write(device.path("next"), on_trial(next, None, 600_000).to_bytes()).unwrap();
+    device.start();
+    device.until("the next agent", |d| d.count(" a") == 1);
+    assert_eq!(device.starts().len(), 2);
+    assert_eq!(device.journal().candidate.unwrap().starts, 1);
+}
+
+#[test]
+fn the_command_line_says_what_is_wrong() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_flotilla-launcher")).args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for (arguments, word) in
+        [(&["--dirr", "x"][..], "--dirr"), (&["--agent", "x"], "--dir"), (&["--dir"], "--dir")]
+    {
+        let (code, text) = run(arguments);
+        assert_eq!(code, Some(2));
+        assert!(text.lines().next().unwrap().contains(word), "{text}");
+    }
+    assert_eq!(run(&["--help"]).0, Some(0));
+    assert_eq!(run(&["--version"]).0, Some(0));
+}

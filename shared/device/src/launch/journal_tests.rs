@@ -1,0 +1,85 @@
+//! Launch journals of older versions, and damaged ones.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use super::*;
+use flotilla_protocol::message::SlotName;
+use flotilla_protocol::{Digest, ErrorCode};
+
+fn binary(slot: SlotName, name: &str) -> Binary {
+    Binary {
+        slot,
+        release: Digest::of(name.as_bytes()),
+        counter: 7,
+        version: "0.2.0".into(),
+        file: "flotilla-agent-linux-x86_64".into(),
+        bytes: 20_000_000,
+        crc: 0x1234_5678,
+    }
+}
+
+fn on_trial() -> LaunchJournal {
+    LaunchJournal {
+        confirmed: Some(binary(SlotName::A, "confirmed")),
+        spare: None,
+        candidate: Some(Trial { binary: binary(SlotName::B, "candidate"), starts: 2, patience_ms: 240_000 }),
+        given_up: None,
+    }
+}
+
+fn after_one_was_given_up() -> LaunchJournal {
+    LaunchJournal {
+        confirmed: Some(binary(SlotName::A, "confirmed")),
+        spare: Some(binary(SlotName::B, "before")),
+        candidate: None,
+        given_up: Some(GivenUp {
+            release: Digest::of(b"bad"),
+            why: Why::Crashed,
+            starts: 3,
+            detail: "it ended with code 1, after 3 starts".into(),
+        }),
+    }
+}
+
+/// The bytes that version 1 writes must be read for ever, by every launcher and every agent. After a deliberate new
+/// version, add files; never change these.
+#[test]
+fn launch_journals_of_version_1_still_read() {
+    for (name, journal) in [("trial", on_trial()), ("given-up", after_one_was_given_up())] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join(format!("golden/launch-journal-{name}-v1.bin"));
+        if !path.exists() && std::env::var_os("FLOTILLA_BLESS").is_some() {
+            std::fs::write(&path, journal.to_bytes()).unwrap();
+        }
+        let golden = std::fs::read(&path).unwrap();
+        assert_eq!(LaunchJournal::from_bytes(&golden).unwrap(), journal, "{name}");
+        assert_eq!(journal.to_bytes(), golden, "{name}");
+    }
+}
+
+#[test]
+fn a_damaged_or_contradictory_launch_journal_is_recognised() {
+    let bytes = on_trial().to_bytes();
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x10;
+        let code = LaunchJournal::from_bytes(&damaged).unwrap_err().code();
+        assert!(matches!(code, ErrorCode::StorageCorrupt | ErrorCode::StorageVersion), "byte {at}: {code}");
+        LaunchJournal::from_bytes(&bytes[..at]).unwrap_err();
+    }
+    let mut shared = on_trial();
+    shared.confirmed = Some(binary(SlotName::B, "confirmed"));
+    LaunchJournal::from_bytes(&shared.to_bytes()).unwrap_err();
+    for file in ["", "../flotilla-agent", "/bin/sh", ".hidden"] {
+        let mut outside = on_trial();
+        outside.confirmed = Some(Binary { file: file.into(), ..binary(SlotName::A, "confirmed") });
+        LaunchJournal::from_bytes(&outside.to_bytes()).unwrap_err();
+    }
+}
+
+#[test]
+fn places_are_read_back_from_their_text() {
+    for place in [Place::Installed, Place::Slot(SlotName::A), Place::Slot(SlotName::B)] {
+        assert_eq!(Place::from_text(place.as_str()), Some(place));
+    }
+    assert_eq!(Place::from_text("c"), None);
+}
