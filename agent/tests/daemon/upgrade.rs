@@ -9,7 +9,7 @@ use flotilla_agent::launcher::file::LaunchFile;
 use flotilla_protocol::manifest::{
     AgentFacts, Constraints, FileEntry, Lineage, Metrics, ReleaseKind, Variant, agent_engine, agent_name,
 };
-use flotilla_protocol::message::{AgentReport, DesiredModel, EventKind, Phase, SlotName};
+use flotilla_protocol::message::{AgentReport, DesiredModel, EventKind, Phase, RecordBody, SlotName};
 use flotilla_protocol::{Digest, Envelope, EnvelopeKind, ErrorCode, Pipeline, ReleaseManifest, limits};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -201,9 +201,13 @@ async fn agent_failed(cloud: &Cloud, release: Digest) -> (ErrorCode, AgentReport
         .await
 }
 
+/// Each event once: what was not acknowledged before the agent changed comes again.
 fn events_of_agent(state: &State) -> Vec<EventKind> {
-    let ours = |e: &&flotilla_protocol::message::EventRecord| e.model == Some(agent_name());
-    state.events().filter(ours).map(|event| event.kind).collect()
+    let events = state.kept.values().filter_map(|record| match &record.body {
+        RecordBody::Event(event) if event.model == Some(agent_name()) => Some(event.kind),
+        _ => None,
+    });
+    events.collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,16 +240,17 @@ async fn a_new_agent_is_fetched_tried_started_and_confirmed_and_reads_what_the_o
         assert!(exe.starts_with(device.path("agent").canonicalize().unwrap()), "{}", exe.display());
     }
     // The outbox went from hand to hand: one life, no number twice, every step is told.
-    let state = cloud.state();
-    let epochs: std::collections::BTreeSet<_> = state.hellos.iter().map(|hello| hello.epoch).collect();
-    assert_eq!(epochs.len(), 1, "the outbox is still the first one");
-    let counters: Vec<u64> = state.hellos.iter().map(|hello| hello.counter).collect();
-    assert!(counters.windows(2).all(|pair| pair[0] < pair[1]), "{counters:?}");
-    let kinds = events_of_agent(&state);
-    for kind in [EventKind::Probed, EventKind::Switched, EventKind::Confirmed] {
-        assert_eq!(kinds.iter().filter(|k| **k == kind).count(), 3, "{kinds:?}");
+    {
+        let state = cloud.state();
+        let epochs: std::collections::BTreeSet<_> = state.hellos.iter().map(|hello| hello.epoch).collect();
+        assert_eq!(epochs.len(), 1, "the outbox is still the first one");
+        let counters: Vec<u64> = state.hellos.iter().map(|hello| hello.counter).collect();
+        assert!(counters.windows(2).all(|pair| pair[0] < pair[1]), "{counters:?}");
+        let kinds = events_of_agent(&state);
+        for kind in [EventKind::Probed, EventKind::Switched, EventKind::Confirmed] {
+            assert_eq!(kinds.iter().filter(|k| **k == kind).count(), 3, "{kinds:?}");
+        }
     }
-    drop(state);
     let text = String::from_utf8(device.command(&["status"]).await.stdout).unwrap();
     assert!(text.contains("slot a, upgrade confirmed"), "{text}");
 }

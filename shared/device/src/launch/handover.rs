@@ -10,6 +10,7 @@ use flotilla_protocol::message::SlotName;
 use flotilla_protocol::{Digest, ErrorCode};
 
 /// What follows when a release of the agent is to be the one that runs.
+#[expect(clippy::large_enum_variant, reason = "one at a time is made and used up")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Handover {
     /// It is the one that runs.

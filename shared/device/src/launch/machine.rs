@@ -60,6 +60,7 @@ pub enum Event {
 }
 
 /// What is to be done, in this order.
+#[expect(clippy::large_enum_variant, reason = "one at a time is made and used up")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Store the journal durably. If it fails, nothing of the rest is done.
