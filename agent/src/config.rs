@@ -20,10 +20,12 @@ log = "info"
 model_bytes = 268435456
 # Bytes on the disk that a download leaves free.
 disk_reserve_bytes = 16777216
-# Memory that trying a candidate may take, in bytes, where its release does not say.
+# Memory that trying a candidate may take, and by which it may grow on probation, in bytes, where its release does not say.
 probe_memory_bytes = 536870912
 # Seconds that trying a candidate may take.
 probe_timeout_s = 120
+# Degrees Celsius; a new release that heats the device up beyond them is reverted.
+temperature_limit_c = 95
 "#;
 
 /// What the owner of a device decides about it.
@@ -42,10 +44,13 @@ pub struct Config {
     pub model_bytes: u64,
     /// Bytes on the disk that a download leaves free.
     pub disk_reserve_bytes: u64,
-    /// Memory that trying a candidate may take, in bytes, where its release does not say.
+    /// Memory that trying a candidate may take, and by which it may grow on probation, in bytes, where its release does
+    /// not say.
     pub probe_memory_bytes: u64,
     /// Seconds that trying a candidate may take.
     pub probe_timeout_s: u64,
+    /// Degrees Celsius beyond which a candidate on probation must not heat the device up.
+    pub temperature_limit_c: u32,
 }
 
 impl Default for Config {
@@ -59,6 +64,7 @@ impl Default for Config {
             disk_reserve_bytes: 16 * limits::MIB as u64,
             probe_memory_bytes: 512 * limits::MIB as u64,
             probe_timeout_s: 120,
+            temperature_limit_c: 95,
         }
     }
 }

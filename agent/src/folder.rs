@@ -30,6 +30,8 @@ pub const AGENT_JOURNAL: &str = "agent/journal";
 pub const MODELS: &str = "models";
 /// Folder with the outbox.
 pub const OUTBOX: &str = "outbox";
+/// Folder with what only the running process has to say.
+pub const RUN: &str = "run";
 /// Where the local endpoint listens.
 pub const ENDPOINT: &str = "run/endpoint";
 /// Configuration.

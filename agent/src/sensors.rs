@@ -1,15 +1,17 @@
 //! What the device measures of itself.
 
 use crate::folder::Folder;
+use flotilla_device::update::Vitals;
 use flotilla_protocol::limits;
 use flotilla_protocol::manifest::ENGINE_TRACT;
 use flotilla_protocol::message::{BoardFacts, TelemetrySample};
 use std::fs;
-use sysinfo::System;
+use sysinfo::{Components, System};
 
 /// Reads the system's counters.
 pub struct Sensors {
     system: Option<System>,
+    thermometers: Components,
 }
 
 impl Default for Sensors {
@@ -26,7 +28,17 @@ impl Sensors {
             system.refresh_memory();
             system.refresh_cpu_usage();
         }
-        Self { system }
+        Self { system, thermometers: Components::new_with_refreshed_list() }
+    }
+
+    /// What probation watches of the device.
+    pub fn vitals(&mut self) -> Vitals {
+        self.thermometers.refresh(false);
+        let hottest = self.thermometers.iter().filter_map(|one| one.temperature()).filter(|t| t.is_finite());
+        Vitals {
+            memory_bytes: held_bytes(),
+            temperature_c: hottest.reduce(f32::max).map(|hottest| hottest.max(0.0) as u32),
+        }
     }
 
     /// What the device is.
@@ -71,8 +83,19 @@ impl Sensors {
 
 /// Resident memory of this process; none where the system does not say.
 pub fn rss_bytes() -> Option<u64> {
+    status_bytes(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
+}
+
+/// Memory that this process made and holds, in RAM or swapped out. Pages of files, which the system takes back when it
+/// likes, do not count.
+fn held_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(status_bytes(&status, "RssAnon:")? + status_bytes(&status, "VmSwap:").unwrap_or(0))
+}
+
+/// A figure of `/proc/self/status` (proc(5)).
+fn status_bytes(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
@@ -91,6 +114,10 @@ mod tests {
         assert!(sample.rss_bytes > 0 && sample.disk_free_bytes > 0);
         assert!(sample.memory_used_bytes > 0 && sample.memory_used_bytes <= sensors.memory_bytes());
         assert!((0.0..=100.0).contains(&sample.cpu_percent));
+        let held = sensors.vitals().memory_bytes.unwrap();
+        let more = std::hint::black_box(vec![1u8; 64 << 20]);
+        assert!(sensors.vitals().memory_bytes.unwrap() >= held + (32 << 20));
+        drop(more);
         let board = sensors.board("generic");
         assert!(board.cpus > 0 && !board.os.is_empty());
     }

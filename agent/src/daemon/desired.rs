@@ -15,8 +15,8 @@ use flotilla_protocol::{Envelope, ErrorCode, ModelName, limits};
 use std::collections::BTreeSet;
 
 impl Daemon {
-    /// The desired document that was accepted last goes on being the wanted state.
-    pub(super) fn load_desired(&mut self) {
+    /// The desired document that was accepted last goes on being the wanted state, once it is applied.
+    pub(super) fn read_desired(&mut self) {
         let stored = self.options.folder.disk().read(DESIRED.as_ref(), limits::ENVELOPE);
         let bytes = match stored {
             Ok(None) => return,
@@ -31,7 +31,6 @@ impl Daemon {
             Ok(accepted) => {
                 self.accepted_version = accepted.desired.version;
                 self.desired = Some(accepted.desired);
-                self.apply();
             }
             Err((code, problem)) => {
                 // The cloud sends it again.
@@ -100,7 +99,11 @@ impl Daemon {
         self.desired.as_ref()?.models.get(name).cloned()
     }
 
-    fn apply(&mut self) {
+    /// Takes the accepted document, if there is one, for what is wanted.
+    pub(super) fn apply(&mut self) {
+        if self.desired.is_none() {
+            return;
+        }
         self.fetcher.configure(&self.settings());
         let wanted: BTreeSet<ModelName> =
             self.desired.iter().flat_map(|desired| desired.models.keys().cloned()).collect();

@@ -20,8 +20,8 @@ pub(crate) use upgrade::unreadable;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::fetch::Fetcher;
-use crate::folder::{ENDPOINT, Folder};
-use crate::host::ModelHost;
+use crate::folder::{ENDPOINT, Folder, RUN};
+use crate::host::{ModelHost, Notes};
 use crate::identity::{self, Identity};
 use crate::link::{Link, LinkEvent, QUEUE};
 use crate::outbox::Store;
@@ -154,7 +154,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
     let trust = identity::trust(&options.folder, &identity.names.project)?;
     clock.observe_signed(trust.issued_at_ms);
 
-    let host = Arc::new(ModelHost::new());
+    let host = Arc::new(ModelHost::with_notes(Notes::new(options.folder.path(RUN))));
     let status = Arc::new(Mutex::new(Value::Null));
     let listener = api::bind(options.config.listen).await?;
     let endpoint = listener.local_addr().map_err(|e| Error::System {
@@ -273,9 +273,10 @@ impl Daemon {
         for what in damage {
             self.event(EventKind::Repaired, Some(ErrorCode::StorageCorrupt), what);
         }
+        self.read_desired();
         self.load_models();
         self.load_upgrade();
-        self.load_desired();
+        self.apply();
     }
 
     fn on_news(&mut self, news: News) {

@@ -49,8 +49,8 @@ impl Daemon {
         journal
     }
 
-    /// Without a journal nobody knows which slot worked. A whole release that passes every check of a new one is
-    /// taken as a candidate, and has to pass probe and probation again.
+    /// Without a journal nobody knows which slot worked. A whole release that passes every check of a new one, the
+    /// wanted one first, is taken as a candidate, and has to pass probe and probation again.
     fn recover(&self, name: &ModelName) -> UpdateJournal {
         let desk = self.desk(name);
         let whole = |slot: SlotName| {
@@ -68,7 +68,10 @@ impl Daemon {
             Some((counter, slot, release))
         };
         let best =
-            [SlotName::A, SlotName::B].into_iter().filter_map(whole).max_by_key(|(counter, ..)| *counter);
+            [SlotName::A, SlotName::B].into_iter().filter_map(whole).max_by_key(|(counter, _, release)| {
+                let wanted = self.wanted(name).is_some_and(|wanted| wanted.release == *release);
+                (wanted, *counter)
+            });
         best.map_or_else(UpdateJournal::default, |(counter, slot, release)| {
             UpdateJournal::recovered(slot, release, counter)
         })
@@ -78,17 +81,22 @@ impl Daemon {
         let managed =
             Managed { update: Update::new(name.clone(), journal), tick_ms: None, jobs: Jobs::default() };
         self.models.insert(name.clone(), managed);
-        self.give(name, Event::Started);
+        let crashed = self.host.notes().was_at_work(name);
+        self.give(name, Event::Started { crashed });
     }
 
     pub(super) fn tick(&mut self, name: &ModelName) {
         if let Some(managed) = self.models.get_mut(name) {
             managed.tick_ms = None;
         }
-        let health = self
-            .host
-            .health(name)
-            .map_or(Health::default(), |h| Health { predictions: h.predictions, failures: h.failures });
+        let served = self.host.health(name);
+        let vitals = self.sensors.vitals();
+        let health = served.map_or(Health::default(), |served| Health {
+            predictions: served.predictions,
+            failures: served.failures,
+            p95_us: served.p95_us,
+            vitals,
+        });
         self.give(name, Event::Tick { health });
     }
 
@@ -100,6 +108,8 @@ impl Daemon {
             floor: self.trust.floor(name),
             probation_ms: u64::from(settings.probation_s) * 1_000,
             probation_error_per_mille: settings.probation_error_per_mille,
+            memory_bytes: self.options.config.probe_memory_bytes,
+            temperature_c: self.options.config.temperature_limit_c,
             random: rand::random(),
         }
     }

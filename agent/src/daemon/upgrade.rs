@@ -63,7 +63,7 @@ impl Daemon {
             self.event(EventKind::Repaired, Some(ErrorCode::StorageCorrupt), problem);
         }
         let journal = handover::adopt(&launch, place, self.upgrade_journal(&launch));
-        let update = Update::new(agent_name(), journal);
+        let update = Update::of_agent(journal);
         let jobs = Jobs::default();
         tracing::info!(%place, "the launcher started this agent");
         self.upgrade = Some(Upgrade {
@@ -78,7 +78,7 @@ impl Daemon {
             leaves: false,
         });
         self.tidy_launch_journal();
-        self.give_upgrade(Event::Started);
+        self.give_upgrade(Event::Started { crashed: false });
     }
 
     fn upgrade_journal(&mut self, launch: &LaunchJournal) -> UpdateJournal {
@@ -174,6 +174,8 @@ impl Daemon {
             floor: self.trust.floor(&agent_name()),
             probation_ms: u64::from(settings.probation_s) * 1_000,
             probation_error_per_mille: settings.probation_error_per_mille,
+            memory_bytes: self.options.config.probe_memory_bytes,
+            temperature_c: self.options.config.temperature_limit_c,
             random: rand::random(),
         }
     }
@@ -314,7 +316,11 @@ impl Daemon {
         let sum = |count: fn(&flotilla_protocol::message::ModelTelemetry) -> u64| {
             telemetry.values().map(count).fold(0, u64::saturating_add)
         };
-        Health { predictions: sum(|model| model.predictions), failures: sum(|model| model.failures) }
+        Health {
+            predictions: sum(|model| model.predictions),
+            failures: sum(|model| model.failures),
+            ..Health::default()
+        }
     }
 
     /// What is reported of the agent itself.

@@ -13,7 +13,7 @@ use crate::slot::{Slot, disk_fault};
 use flotilla_device::Fault;
 use flotilla_device::download::Download;
 use flotilla_device::release::{Board, examine};
-use flotilla_device::update::{Event, ReleaseFacts};
+use flotilla_device::update::{Event, Promise, ReleaseFacts};
 use flotilla_protocol::message::{ProbeReport, SlotName};
 use flotilla_protocol::{Digest, ErrorCode, ModelName, TrustFile, limits};
 use std::path::PathBuf;
@@ -126,6 +126,10 @@ async fn release_facts(
         counter: manifest.counter,
         expires_at_ms: manifest.expires_at_ms,
         total_bytes: Download::files(&manifest.files).bytes_total(),
+        promise: Promise {
+            latency_us: manifest.constraints.latency_us,
+            memory_bytes: manifest.constraints.memory_bytes,
+        },
     })
 }
 
@@ -226,7 +230,13 @@ async fn run_probe(desk: &Desk, slot: &Slot, release: Digest) -> Result<ProbeRep
 
 pub(super) async fn load(desk: Desk, latest: LatestLoad, ticket: u64, slot: SlotName, release: Digest) {
     let (place, board) = (desk.slot(slot), desk.config.board.clone());
-    let installed = blocking(move || place.load(release, &board)).await.and_then(|model| {
+    let note = desk.host.notes().of(&desk.model);
+    let installed = blocking(move || {
+        let _noted = note.at_work();
+        place.load(release, &board)
+    })
+    .await
+    .and_then(|model| {
         let install = || desk.host.install(desk.model.clone(), release, slot, model);
         // A load that was overtaken ends without a word: its ticket is not awaited any more.
         latest.install(ticket, install).unwrap_or(Ok(())).map_err(|e| Fault::lasting(e.code(), e.to_string()))

@@ -16,7 +16,7 @@ pub struct Health {
     pub predictions: u64,
     /// Predictions that failed, other than for pictures that no release could read.
     pub failures: u64,
-    /// Upper bound of the 95th percentile of latency in microseconds; none before the first answer.
+    /// What the 95th percentile of latency certainly reaches, in microseconds; none before the first answer.
     pub p95_us: Option<u64>,
 }
 
@@ -37,7 +37,7 @@ impl Window {
     }
 
     pub(super) fn health(&self, release: Digest) -> Health {
-        let (predictions, p95_us) = (self.latency.count(), self.latency.quantile_us(0.95));
+        let (predictions, p95_us) = (self.latency.count(), self.latency.quantile_at_least_us(0.95));
         Health { release, predictions, failures: self.failures, p95_us }
     }
 }

@@ -6,14 +6,17 @@
 
 mod counters;
 mod error;
+mod note;
 
 pub use counters::Health;
 pub use error::HostError;
+pub use note::Notes;
 
 use counters::{Totals, Window};
 use flotilla_protocol::message::{ModelTelemetry, SlotName};
 use flotilla_protocol::{Digest, ModelName, limits};
 use flotilla_runtime::{Input, Model, Prediction};
+use note::Note;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -48,6 +51,7 @@ pub struct Served {
 #[derive(Debug, Default)]
 pub struct ModelHost {
     serving: RwLock<BTreeMap<ModelName, Arc<Serving>>>,
+    notes: Notes,
 }
 
 /// One installed release.
@@ -57,6 +61,7 @@ struct Serving {
     served: Served,
     model: Mutex<Model>,
     window: Mutex<Window>,
+    note: Arc<Note>,
     lifetime: Arc<Lifetime>,
 }
 
@@ -68,9 +73,19 @@ struct Lifetime {
 }
 
 impl ModelHost {
-    /// A host without models.
+    /// A host without models that notes nowhere what is at work.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A host without models, with notes of what is at work.
+    pub fn with_notes(notes: Notes) -> Self {
+        Self { notes, ..Self::default() }
+    }
+
+    /// The notes of what is at work.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
     }
 
     /// Lets `model` serve under `name`, in place of what served there before. The health window starts anew;
@@ -89,8 +104,8 @@ impl ModelHost {
             None => Arc::default(),
         };
         let served = Served { release, slot };
-        let (model, window) = (Mutex::new(model), Mutex::default());
-        let serving = Arc::new(Serving { name: name.clone(), served, model, window, lifetime });
+        let (model, window, note) = (Mutex::new(model), Mutex::default(), self.notes.of(&name));
+        let serving = Arc::new(Serving { name: name.clone(), served, model, window, note, lifetime });
         let before = all.insert(name, serving);
         // The old model frees its memory after the lock is free again.
         drop(all);
@@ -164,6 +179,7 @@ impl Ticket {
         let serving = &*self.0;
         let (result, latency_us) = {
             let mut model = lock(&serving.model);
+            let _noted = serving.note.at_work();
             let started = Instant::now();
             let result = model.predict(input);
             (result, u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX))

@@ -12,7 +12,7 @@ use flotilla_device::Fault;
 use flotilla_device::download::Download;
 use flotilla_device::launch::Binary;
 use flotilla_device::release::{Board, examine_agent};
-use flotilla_device::update::{Event, ReleaseFacts};
+use flotilla_device::update::{Event, Promise, ReleaseFacts};
 use flotilla_protocol::manifest::agent_engine;
 use flotilla_protocol::message::{ProbeReport, SlotName};
 use flotilla_protocol::{Digest, ErrorCode, ReleaseManifest, TrustFile, limits};
@@ -144,6 +144,10 @@ async fn release_facts(
         counter: manifest.counter,
         expires_at_ms: manifest.expires_at_ms,
         total_bytes: Download::files(&manifest.files).bytes_total(),
+        promise: Promise {
+            latency_us: manifest.constraints.latency_us,
+            memory_bytes: manifest.constraints.memory_bytes,
+        },
     })
 }
 

@@ -140,6 +140,8 @@ codes! {
     ProbeCrashed = "probe_crashed",
     /// The candidate failed under real load.
     ProbationFailed = "probation_failed",
+    /// A confirmed release takes the agent down again and again.
+    ModelCrashed = "model_crashed",
     /// A new agent did not stay up.
     AgentCrashed = "agent_crashed",
     /// A new agent ran, but did not show in time that it works.

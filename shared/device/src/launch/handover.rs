@@ -118,15 +118,12 @@ pub fn recover(journal: &LaunchJournal) -> UpdateJournal {
         release: binary.release,
         counter: binary.counter,
         probe: None,
-    });
-    let candidate = journal.candidate.as_ref().map(|trial| Candidate {
-        slot: trial.binary.slot,
-        release: trial.binary.release,
         attempt: 0,
-        counter: trial.binary.counter,
-        step: Step::Trial,
-        starts: trial.starts,
-        probe: None,
+        crashes: 0,
     });
-    UpdateJournal { confirmed, candidate, failed: None }
+    let candidate = journal.candidate.as_ref().map(|Trial { binary, starts, .. }| Candidate {
+        starts: *starts,
+        ..Candidate::new(binary.slot, binary.release, binary.counter, Step::Trial)
+    });
+    UpdateJournal { confirmed, candidate, ..UpdateJournal::default() }
 }

@@ -286,7 +286,7 @@ impl Device {
             _ => {}
         }
         let journal = handover::adopt(&self.launch(), place, self.update());
-        let update = Update::new("flotilla-agent".parse().unwrap(), journal);
+        let update = Update::of_agent(journal);
         let (open, tick_ms, nature) = (Vec::new(), None, nature(index));
         let (booted, asked_to_stop) = (false, false);
         self.agent = Some(Agent { place, nature, update, open, tick_ms, booted, asked_to_stop });
@@ -300,7 +300,7 @@ impl Device {
         if let Some(journal) = handover::forget(&self.launch(), &self.update()) {
             self.write_launch(&journal)?;
         }
-        self.agent_step(update::Event::Started)?;
+        self.agent_step(update::Event::Started { crashed: false })?;
         match self.desired.clone() {
             Some(desired) => self.agent_step(update::Event::Desired(Some(desired))),
             None => Ok(()),
@@ -314,6 +314,8 @@ impl Device {
             floor: 0,
             probation_ms: PROBATION,
             probation_error_per_mille: 50,
+            memory_bytes: 1_000,
+            temperature_c: 90,
             random: self.rng.random(),
         };
         let Some(agent) = &mut self.agent else { return Ok(()) };
@@ -418,7 +420,12 @@ impl Device {
         use update::Event as To;
         match effect {
             Of::FetchRelease { ticket, .. } => {
-                let facts = ReleaseFacts { counter: 1, expires_at_ms: None, total_bytes: 1 };
+                let facts = ReleaseFacts {
+                    counter: 1,
+                    expires_at_ms: None,
+                    total_bytes: 1,
+                    promise: update::Promise::default(),
+                };
                 To::EnvelopeFetched { ticket, result: Ok(facts) }
             }
             Of::FetchFiles { ticket, .. } => To::FilesComplete { ticket, result: Ok(()) },

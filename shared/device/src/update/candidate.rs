@@ -2,7 +2,7 @@
 
 use super::event::{Context, Effect, ReleaseFacts};
 use super::journal::{FailedRelease, Step};
-use super::machine::{PROBE_STARTS, RETRY, Update, Work};
+use super::machine::{PROBE_STARTS, REFILLS, RETRY, Update, Work};
 use crate::fault::Fault;
 use flotilla_protocol::ErrorCode;
 use flotilla_protocol::message::{EventKind, Failure, ProbeReport};
@@ -11,6 +11,7 @@ impl Update {
     pub(super) fn on_envelope(&mut self, facts: ReleaseFacts, ctx: &Context, out: &mut Vec<Effect>) {
         let Some(candidate) = &mut self.journal.candidate else { return };
         candidate.counter = facts.counter;
+        candidate.promise = facts.promise;
         let (slot, release, step) = (candidate.slot, candidate.release, candidate.step);
         self.expires_at_ms = facts.expires_at_ms;
         self.bytes_total = facts.total_bytes;
@@ -94,6 +95,22 @@ impl Update {
         let wait = RETRY.delay_ms(self.retries, ctx.random);
         self.retries += 1;
         self.work = Work::Waiting { due_ms: ctx.now_ms + wait };
+    }
+
+    /// The candidate's files changed on the disk after they had been verified: what is wrong is fetched anew, and
+    /// everything after that done again. A disk that goes on doing so has the last word.
+    pub(super) fn refill(&mut self, fault: Fault, ctx: &Context, out: &mut Vec<Effect>) {
+        let Some(candidate) = &mut self.journal.candidate else { return };
+        if candidate.refills >= REFILLS {
+            return self.fail(fault.code, fault.detail, out);
+        }
+        candidate.refills += 1;
+        candidate.step = Step::Filling;
+        candidate.starts = 0;
+        candidate.probe = None;
+        let release = candidate.release;
+        self.emit(EventKind::Repaired, Some(release), Some(fault.code), fault.detail.clone(), out);
+        self.on_fault(Fault { transient: true, ..fault }, ctx, out);
     }
 
     /// Ends a candidate that does not serve; what serves is not touched.

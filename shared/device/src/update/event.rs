@@ -1,6 +1,7 @@
 //! What the update machine is told, and what it asks for.
 
 use super::UpdateJournal;
+use super::journal::Promise;
 use crate::fault::Fault;
 use flotilla_protocol::Digest;
 use flotilla_protocol::message::{DesiredModel, EventRecord, ProbeReport, SlotName};
@@ -18,6 +19,10 @@ pub struct Context {
     pub probation_ms: u64,
     /// Share of failed predictions above which a candidate is reverted.
     pub probation_error_per_mille: u32,
+    /// Memory by which a candidate may grow where it promises nothing.
+    pub memory_bytes: u64,
+    /// Temperature of the device above which a candidate that has heated it up is reverted.
+    pub temperature_c: u32,
     /// A fresh random value.
     pub random: u64,
 }
@@ -31,22 +36,40 @@ pub struct ReleaseFacts {
     pub expires_at_ms: Option<u64>,
     /// Bytes of its files.
     pub total_bytes: u64,
+    /// What it says that it takes.
+    pub promise: Promise,
 }
 
-/// How the release that serves has done since it was loaded.
+/// How the release that serves has done since it was loaded, and how the device does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Health {
     /// Predictions answered.
     pub predictions: u64,
     /// Predictions that failed.
     pub failures: u64,
+    /// What the 95th percentile of latency certainly reaches, in microseconds; none before the first answer.
+    pub p95_us: Option<u64>,
+    /// How the device does.
+    pub vitals: Vitals,
+}
+
+/// How the device does; none for what it does not measure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vitals {
+    /// Memory that the agent's process holds and nothing but its end gives back, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Its highest temperature, in degrees Celsius.
+    pub temperature_c: Option<u32>,
 }
 
 /// What happened. Results carry the ticket of the effect they answer; those of an older ticket are ignored.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The process started; the first event.
-    Started,
+    Started {
+        /// Whether the process before it ended while this model was being loaded or predicting.
+        crashed: bool,
+    },
     /// The accepted desired document: this release, or none.
     Desired(Option<DesiredModel>),
     /// Answer to [`Effect::FetchRelease`].

@@ -14,6 +14,10 @@ const BOUND: usize = 16 * limits::KIB;
 pub struct UpdateJournal {
     /// The release that works.
     pub confirmed: Option<Confirmed>,
+    /// The release that was confirmed before it, still whole in the other slot: the way back should the confirmed one
+    /// turn out damaged, or take the agent down again and again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Confirmed>,
     /// The release on its way in, in the other slot.
     pub candidate: Option<Candidate>,
     /// The release that is not tried again until another one is wanted or the attempt rises.
@@ -32,6 +36,12 @@ pub struct Confirmed {
     /// Its probe on this device.
     #[serde(default)]
     pub probe: Option<ProbeReport>,
+    /// The desired document's attempt that brought it in.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempt: u32,
+    /// How often in a row the agent went down while this release was at work.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub crashes: u32,
 }
 
 /// A release on its way in.
@@ -52,6 +62,39 @@ pub struct Candidate {
     /// Its probe on this device, once passed.
     #[serde(default)]
     pub probe: Option<ProbeReport>,
+    /// How often its files were found damaged after they had been verified.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refills: u32,
+    /// What it promises of itself.
+    #[serde(default, skip_serializing_if = "Promise::is_empty")]
+    pub promise: Promise,
+}
+
+/// What a release says that it takes; 0 for nothing said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    /// Longest time of a prediction, in microseconds.
+    pub latency_us: u64,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+}
+
+impl Promise {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+impl Candidate {
+    /// A candidate of which no more is known.
+    pub fn new(slot: SlotName, release: Digest, counter: u64, step: Step) -> Self {
+        let promise = Promise::default();
+        Self { slot, release, attempt: 0, counter, step, starts: 0, probe: None, refills: 0, promise }
+    }
 }
 
 /// The steps of a candidate that make a difference after a restart.
@@ -88,8 +131,8 @@ pub enum JournalError {
     /// The checksum is right, the content is not.
     #[error("the update journal cannot be used: {0}")]
     Content(#[from] DecodeError),
-    /// Candidate and confirmed release share a slot.
-    #[error("the update journal contradicts itself: the candidate lies in the slot of the confirmed release")]
+    /// Two releases share a slot.
+    #[error("the update journal contradicts itself: two releases lie in one slot")]
     SharedSlot,
 }
 
@@ -107,9 +150,7 @@ impl UpdateJournal {
     /// A journal with nothing confirmed, for a slot whose content was found complete and signed after its
     /// journal was lost: it goes through probe and probation like any other.
     pub fn recovered(slot: SlotName, release: Digest, counter: u64) -> Self {
-        let candidate =
-            Candidate { slot, release, attempt: 0, counter, step: Step::Staged, starts: 0, probe: None };
-        Self { candidate: Some(candidate), ..Self::default() }
+        Self { candidate: Some(Candidate::new(slot, release, counter, Step::Staged)), ..Self::default() }
     }
 
     /// The bytes to store.
@@ -121,12 +162,14 @@ impl UpdateJournal {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, JournalError> {
         let (_, payload) = frame::open(KIND, bytes)?;
         let journal: Self = codec::decode(payload, BOUND)?;
-        match (&journal.confirmed, &journal.candidate) {
-            (Some(confirmed), Some(candidate)) if confirmed.slot == candidate.slot => {
-                Err(JournalError::SharedSlot)
-            }
-            _ => Ok(journal),
+        let confirmed = journal.confirmed.as_ref().map(|confirmed| confirmed.slot);
+        let previous = journal.previous.as_ref().map(|previous| previous.slot);
+        let candidate = journal.candidate.as_ref().map(|candidate| candidate.slot);
+        let shared = |one: Option<SlotName>, other: Option<SlotName>| one.is_some() && one == other;
+        if shared(confirmed, candidate) || shared(confirmed, previous) || shared(previous, candidate) {
+            return Err(JournalError::SharedSlot);
         }
+        Ok(journal)
     }
 
     /// Whether there is nothing to remember.

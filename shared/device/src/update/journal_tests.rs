@@ -20,15 +20,14 @@ fn golden_journal() -> UpdateJournal {
             release: release("confirmed"),
             counter: 41,
             probe: Some(probe_report()),
+            attempt: 0,
+            crashes: 0,
         }),
+        previous: None,
         candidate: Some(Candidate {
-            slot: SlotName::A,
-            release: release("candidate"),
             attempt: 2,
-            counter: 42,
-            step: Step::Trial,
             starts: 1,
-            probe: None,
+            ..Candidate::new(SlotName::A, release("candidate"), 42, Step::Trial)
         }),
         failed: Some(FailedRelease {
             release: release("failed"),
@@ -46,6 +45,29 @@ fn a_journal_of_version_1_still_reads() {
     let golden = include_bytes!("../../golden/journal-v1.bin");
     assert_eq!(UpdateJournal::from_bytes(golden).unwrap(), golden_journal());
     assert_eq!(golden_journal().to_bytes(), golden);
+}
+
+/// What later agents of version 1 also write. Earlier ones pass over it.
+#[test]
+fn a_journal_with_a_way_back_and_counts_still_reads() {
+    let golden = include_bytes!("../../golden/journal-way-back-v1.bin");
+    let confirmed = golden_journal().confirmed.unwrap();
+    let journal = UpdateJournal {
+        previous: Some(Confirmed { slot: SlotName::A, release: release("previous"), ..confirmed.clone() }),
+        confirmed: Some(Confirmed { attempt: 3, crashes: 2, ..confirmed }),
+        ..UpdateJournal::default()
+    };
+    assert_eq!(UpdateJournal::from_bytes(golden).unwrap(), journal);
+    assert_eq!(journal.to_bytes(), golden);
+    let golden = include_bytes!("../../golden/journal-refilled-v1.bin");
+    let candidate = Candidate {
+        refills: 1,
+        promise: Promise { latency_us: 5_000, memory_bytes: 1 << 20 },
+        ..Candidate::new(SlotName::A, release("candidate"), 42, Step::Filling)
+    };
+    let journal = UpdateJournal { candidate: Some(candidate), ..UpdateJournal::default() };
+    assert_eq!(UpdateJournal::from_bytes(golden).unwrap(), journal);
+    assert_eq!(journal.to_bytes(), golden);
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use super::event::{Context, Effect, Event};
 use super::journal::{Candidate, Step, UpdateJournal};
+use super::watch::Watch;
 use crate::backoff::Backoff;
+use crate::fault::Fault;
+use flotilla_protocol::manifest::agent_name;
 use flotilla_protocol::message::{DesiredModel, EventKind, EventRecord, Failure, SlotName};
 use flotilla_protocol::{Digest, ErrorCode, ModelName};
 
@@ -10,10 +13,18 @@ use flotilla_protocol::{Digest, ErrorCode, ModelName};
 pub const PROBE_STARTS: u32 = 3;
 /// Times that a candidate on probation may be loaded, the first included, before it is reverted.
 pub const TRIAL_STARTS: u32 = 3;
-/// Predictions on probation before the share of failures can end it early.
+/// Predictions on probation before the share of failures, or latency, can end it early.
 pub const MIN_PREDICTIONS: u64 = 20;
+/// Times in a row that the agent may go down while a confirmed release is at work, before that gives way.
+pub const CRASHES: u32 = 5;
+/// A release that serves for so long is not one that takes the agent down.
+pub const STABLE_MS: u64 = 600_000;
+/// Times that a candidate whose files change on the disk is filled anew.
+pub const REFILLS: u32 = 5;
 
 pub(super) const RETRY: Backoff = Backoff { base_ms: 1_000, cap_ms: 300_000 };
+/// How long a release that takes the agent down, with nothing to give way to, is left alone.
+pub(super) const CRASH_RETRY: Backoff = Backoff { base_ms: 60_000, cap_ms: 3_600_000 };
 const HEALTH_INTERVAL_MS: u64 = 1_000;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +35,16 @@ pub(super) enum Wanted {
     Nothing,
     /// This release is to run.
     Release(DesiredModel),
+}
+
+/// Whether the bytes on the disk are not those that were verified.
+pub(super) fn is_damage(fault: &Fault) -> bool {
+    matches!(fault.code, ErrorCode::DigestMismatch | ErrorCode::StorageCorrupt | ErrorCode::NotFound)
+}
+
+/// Whether what the slot said of its files is gone.
+fn is_lost(fault: &Fault) -> bool {
+    !fault.transient && matches!(fault.code, ErrorCode::StorageCorrupt | ErrorCode::NotFound)
 }
 
 /// What is being done for the candidate before it serves.
@@ -42,14 +63,16 @@ pub(super) enum Work {
 pub(super) enum Serving {
     Off,
     Loading { ticket: u64, slot: SlotName, release: Digest, before: Option<SlotName> },
-    On { slot: SlotName, release: Digest, since_ms: u64 },
+    On { slot: SlotName, release: Digest, since_ms: u64, watch: Watch },
     Broken { due_ms: u64 },
 }
 
-/// The update machine of one model.
+/// The update machine of one model, or of the agent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Update {
     pub(super) model: ModelName,
+    /// A launcher stands behind it, which knows a way back of its own.
+    pub(super) launched: bool,
     pub(super) journal: UpdateJournal,
     pub(super) wanted: Wanted,
     pub(super) work: Work,
@@ -77,6 +100,7 @@ impl Update {
     pub fn new(model: ModelName, journal: UpdateJournal) -> Self {
         Self {
             model,
+            launched: false,
             journal,
             wanted: Wanted::Unknown,
             work: Work::None,
@@ -94,6 +118,12 @@ impl Update {
             retries: 0,
             load_retries: 0,
         }
+    }
+
+    /// The machine of the agent's own release. Its way back, and what is done about crashes and damage of what runs,
+    /// are the launcher's ([`crate::launch`]).
+    pub fn of_agent(journal: UpdateJournal) -> Self {
+        Self { launched: true, ..Self::new(agent_name(), journal) }
     }
 
     /// The persistent part.
@@ -132,7 +162,7 @@ impl Update {
 
     fn handle(&mut self, event: Event, ctx: &Context, out: &mut Vec<Effect>) {
         match event {
-            Event::Started => self.start(out),
+            Event::Started { crashed } => self.start(crashed, ctx, out),
             Event::Desired(wanted) => {
                 self.wanted = wanted.map_or(Wanted::Nothing, Wanted::Release);
                 self.pursue(out);
@@ -155,14 +185,17 @@ impl Update {
             }
             Event::FilesComplete { ticket, result } if self.awaits(ticket, Work::Filling) => match result {
                 Ok(()) => self.verify(out),
+                Err(fault) if is_lost(&fault) => self.refill(fault, ctx, out),
                 Err(fault) => self.on_fault(fault, ctx, out),
             },
             Event::FilesVerified { ticket, result } if self.awaits(ticket, Work::Verifying) => match result {
                 Ok(()) => self.probe(out),
+                Err(fault) if is_lost(&fault) => self.refill(fault, ctx, out),
                 Err(fault) => self.on_fault(fault, ctx, out),
             },
             Event::ProbeDone { ticket, result } if self.awaits(ticket, Work::Probing) => match result {
                 Ok(report) => self.switch(report, ctx, out),
+                Err(fault) if is_damage(&fault) => self.refill(fault, ctx, out),
                 Err(fault) => self.on_fault(fault, ctx, out),
             },
             Event::SwitchDone { ticket } => self.on_loaded(ticket, ctx, out),
@@ -181,9 +214,9 @@ impl Update {
 
     /// After a restart: a candidate on probation gets another chance, counted first; otherwise the confirmed
     /// release serves. Nothing here needs the network.
-    fn start(&mut self, out: &mut Vec<Effect>) {
+    fn start(&mut self, crashed: bool, ctx: &Context, out: &mut Vec<Effect>) {
         let Some(trial) = self.trial().cloned() else {
-            return self.serve_confirmed(out);
+            return self.start_confirmed(crashed, ctx, out);
         };
         if trial.starts >= TRIAL_STARTS {
             let detail =
@@ -233,14 +266,12 @@ impl Update {
     }
 
     fn begin(&mut self, wanted: &DesiredModel, out: &mut Vec<Effect>) {
+        let slot = self.journal.idle_slot();
+        // Its slot is about to be written to.
+        self.journal.previous = None;
         self.journal.candidate = Some(Candidate {
-            slot: self.journal.idle_slot(),
-            release: wanted.release,
             attempt: wanted.attempt,
-            counter: 0,
-            step: Step::Filling,
-            starts: 0,
-            probe: None,
+            ..Candidate::new(slot, wanted.release, 0, Step::Filling)
         });
         self.swept = false;
         self.retries = 0;
@@ -253,6 +284,8 @@ impl Update {
     /// trust may have moved.
     pub(super) fn resume(&mut self, out: &mut Vec<Effect>) {
         let (Some(candidate), Wanted::Release(wanted)) = (&self.journal.candidate, &self.wanted) else {
+            // Taken up when it is known what is wanted.
+            self.work = Work::None;
             return;
         };
         let (slot, release, bytes) = (candidate.slot, candidate.release, wanted.envelope_bytes);
@@ -323,10 +356,17 @@ impl Update {
         };
         let serving = match self.serving {
             Serving::Broken { due_ms } => Some(due_ms),
-            Serving::On { since_ms, .. } if self.trial().is_some() => {
+            Serving::On { since_ms, watch, .. } if self.trial().is_some() => {
                 let end = since_ms.saturating_add(ctx.probation_ms);
-                Some(end.min(ctx.now_ms + HEALTH_INTERVAL_MS))
+                let next = ctx.now_ms + HEALTH_INTERVAL_MS;
+                // A first look comes at once: what follows is measured against it.
+                Some(match watch.is_doubtful() {
+                    _ if watch.first.is_none() => ctx.now_ms,
+                    true => next,
+                    false => end.min(next),
+                })
             }
+            Serving::On { since_ms, .. } if self.crashes() > 0 => Some(since_ms.saturating_add(STABLE_MS)),
             _ => None,
         };
         [retry, serving].into_iter().flatten().min()

@@ -14,6 +14,9 @@
 //! - Switching is that one journal write; the loaded model follows it, not the other way round.
 //! - Every start of a candidate, as a probe or for real, is counted in the journal first. A candidate that takes
 //!   the device down with it is given up after [`PROBE_STARTS`] or [`TRIAL_STARTS`] times, without any network.
+//! - The release confirmed before stays named as long as its slot is untouched. A confirmed release that turns out
+//!   damaged, cannot be loaded any more, or takes the agent down [`CRASHES`] times in a row, gives way to it.
+//! - Bytes that change on the disk are the disk's fault, not the release's: they are fetched anew.
 //! - Faults of the link or the moment are tried again; faults of the release are final until the wanted release
 //!   or its attempt changes.
 
@@ -23,6 +26,7 @@ mod journal;
 mod machine;
 mod report;
 mod serving;
+mod watch;
 
 #[cfg(test)]
 mod journal_tests;
@@ -31,6 +35,6 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Context, Effect, Event, Health, ReleaseFacts};
-pub use journal::{Candidate, Confirmed, FailedRelease, JournalError, Step, UpdateJournal};
-pub use machine::{MIN_PREDICTIONS, PROBE_STARTS, TRIAL_STARTS, Update};
+pub use event::{Context, Effect, Event, Health, ReleaseFacts, Vitals};
+pub use journal::{Candidate, Confirmed, FailedRelease, JournalError, Promise, Step, UpdateJournal};
+pub use machine::{CRASHES, MIN_PREDICTIONS, PROBE_STARTS, REFILLS, STABLE_MS, TRIAL_STARTS, Update};

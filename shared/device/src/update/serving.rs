@@ -2,7 +2,8 @@
 
 use super::event::{Context, Effect, Health};
 use super::journal::{Candidate, Confirmed, FailedRelease};
-use super::machine::{MIN_PREDICTIONS, RETRY, Serving, Update, Wanted, Work};
+use super::machine::{CRASH_RETRY, CRASHES, RETRY, STABLE_MS, Serving, Update, Wanted, Work, is_damage};
+use super::watch::{Verdict, Watch};
 use crate::fault::Fault;
 use flotilla_protocol::message::{EventKind, Failure, SlotName};
 use flotilla_protocol::{Digest, ErrorCode};
@@ -13,7 +14,7 @@ impl Update {
         if ticket != expected {
             return;
         }
-        self.serving = Serving::On { slot, release, since_ms: ctx.now_ms };
+        self.serving = Serving::On { slot, release, since_ms: ctx.now_ms, watch: Watch::default() };
         self.reverting = false;
         self.trouble = None;
         self.load_retries = 0;
@@ -28,7 +29,7 @@ impl Update {
             return;
         }
         if self.trial().is_some() {
-            return self.fail(fault.code, fault.detail, out);
+            return self.on_trial_not_loaded(fault, ctx, out);
         }
         self.reverting = false;
         self.emit(EventKind::Failed, Some(release), Some(fault.code), fault.detail.clone(), out);
@@ -36,15 +37,14 @@ impl Update {
             // A candidate that was given up must not go on serving only because nothing replaced it.
             out.push(Effect::Deactivate);
         }
-        let damaged = matches!(
-            fault.code,
-            ErrorCode::DigestMismatch
-                | ErrorCode::StorageCorrupt
-                | ErrorCode::NotFound
-                | ErrorCode::Malformed
-        );
-        self.trouble = Some(Failure { release, code: fault.code, detail: fault.detail });
-        if damaged && matches!(self.wanted, Wanted::Release(_)) {
+        self.trouble = Some(Failure { release, code: fault.code, detail: fault.detail.clone() });
+        let damaged = is_damage(&fault) || fault.code == ErrorCode::Malformed;
+        if self.journal.previous.is_some() && (damaged || !fault.transient) {
+            if !damaged {
+                self.note_failed(fault.code, fault.detail.clone());
+            }
+            self.give_way(fault.code, &fault.detail, out);
+        } else if damaged && matches!(self.wanted, Wanted::Release(_)) {
             // Its bytes are gone: what is wanted has to come anew.
             self.serving = Serving::Off;
             self.journal.confirmed = None;
@@ -54,6 +54,58 @@ impl Update {
             self.load_retries += 1;
             self.serving = Serving::Broken { due_ms: ctx.now_ms + wait };
         }
+    }
+
+    fn on_trial_not_loaded(&mut self, fault: Fault, ctx: &Context, out: &mut Vec<Effect>) {
+        if self.launched || !(fault.transient || is_damage(&fault)) {
+            return self.fail(fault.code, fault.detail, out);
+        }
+        // It passed its probe, so it is the disk that fails. What serves meanwhile is the confirmed release.
+        self.refill(fault, ctx, out);
+        if self.journal.candidate.is_some() {
+            self.serve_confirmed_or_nothing(out);
+        }
+    }
+
+    /// After a restart with nothing on trial. Each start after a crash is counted before the release is loaded again.
+    pub(super) fn start_confirmed(&mut self, crashed: bool, ctx: &Context, out: &mut Vec<Effect>) {
+        let Some(confirmed) = &mut self.journal.confirmed else { return };
+        confirmed.crashes = if crashed { confirmed.crashes.saturating_add(1) } else { 0 };
+        let (crashes, release) = (confirmed.crashes, confirmed.release);
+        if crashes < CRASHES {
+            return self.serve_confirmed(out);
+        }
+        let code = ErrorCode::ModelCrashed;
+        let detail = format!("the agent went down {crashes} times in a row while the release was at work");
+        self.emit(EventKind::Failed, Some(release), Some(code), detail.clone(), out);
+        if self.journal.previous.is_some() {
+            self.note_failed(code, detail.clone());
+            return self.give_way(code, &detail, out);
+        }
+        // There is nothing else to serve. The cause may lie elsewhere and go, so it is tried again, ever more rarely.
+        self.trouble = Some(Failure { release, code, detail });
+        let wait = CRASH_RETRY.delay_ms(crashes - CRASHES, ctx.random);
+        self.serving = Serving::Broken { due_ms: ctx.now_ms + wait };
+    }
+
+    /// The confirmed release gives way to the one before it. What is wanted is brought in anew, unless it failed.
+    fn give_way(&mut self, code: ErrorCode, why: &str, out: &mut Vec<Effect>) {
+        let release = self.journal.confirmed.as_ref().map(|confirmed| confirmed.release);
+        self.journal.confirmed = self.journal.previous.take();
+        self.load_retries = 0;
+        self.emit(EventKind::Reverted, release, Some(code), why.to_owned(), out);
+        self.serve_confirmed(out);
+        self.pursue(out);
+    }
+
+    /// The confirmed release is not to be taken up again as it is.
+    fn note_failed(&mut self, code: ErrorCode, detail: String) {
+        let Some(Confirmed { release, attempt, .. }) = self.journal.confirmed else { return };
+        self.journal.failed = Some(FailedRelease { release, attempt, code, detail });
+    }
+
+    pub(super) fn crashes(&self) -> u32 {
+        self.journal.confirmed.as_ref().map_or(0, |confirmed| confirmed.crashes)
     }
 
     pub(super) fn reload(&mut self, out: &mut Vec<Effect>) {
@@ -70,28 +122,36 @@ impl Update {
         }
         match self.serving {
             Serving::Broken { due_ms } if ctx.now_ms >= due_ms => self.serve_confirmed(out),
-            Serving::On { since_ms, .. } if self.trial().is_some() => self.judge(health, since_ms, ctx, out),
+            Serving::On { .. } if self.trial().is_some() => self.judge(&health, ctx, out),
+            Serving::On { since_ms, .. } if ctx.now_ms.saturating_sub(since_ms) >= STABLE_MS => {
+                if let Some(confirmed) = &mut self.journal.confirmed {
+                    confirmed.crashes = 0;
+                }
+            }
             _ => {}
         }
     }
 
-    pub(super) fn judge(&mut self, health: Health, since_ms: u64, ctx: &Context, out: &mut Vec<Effect>) {
-        let total = health.predictions.saturating_add(health.failures);
-        let over = u128::from(health.failures) * 1_000
-            > u128::from(total) * u128::from(ctx.probation_error_per_mille);
-        let ended = ctx.now_ms.saturating_sub(since_ms) >= ctx.probation_ms;
-        if over && (ended || total >= MIN_PREDICTIONS) {
-            let detail = format!("{} of {total} predictions failed on probation", health.failures);
-            self.fail(ErrorCode::ProbationFailed, detail, out);
-        } else if ended {
-            self.confirm(out);
+    fn judge(&mut self, health: &Health, ctx: &Context, out: &mut Vec<Effect>) {
+        let (Serving::On { since_ms, watch, .. }, Some(candidate)) =
+            (&mut self.serving, &self.journal.candidate)
+        else {
+            return;
+        };
+        let ended = ctx.now_ms.saturating_sub(*since_ms) >= ctx.probation_ms;
+        match watch.look(candidate, health, ctx, ended) {
+            Verdict::Ill(detail) => self.fail(ErrorCode::ProbationFailed, detail, out),
+            Verdict::Well if ended => self.confirm(out),
+            Verdict::Well | Verdict::Doubtful => {}
         }
     }
 
-    pub(super) fn confirm(&mut self, out: &mut Vec<Effect>) {
+    fn confirm(&mut self, out: &mut Vec<Effect>) {
         let Some(candidate) = self.journal.candidate.take() else { return };
-        let Candidate { slot, release, counter, probe, .. } = candidate;
-        self.journal.confirmed = Some(Confirmed { slot, release, counter, probe });
+        let Candidate { slot, release, counter, probe, attempt, .. } = candidate;
+        let confirmed = Confirmed { slot, release, counter, probe, attempt, crashes: 0 };
+        let before = self.journal.confirmed.replace(confirmed);
+        self.journal.previous = before.filter(|_| !self.launched);
         self.journal.failed = None;
         self.emit(EventKind::Confirmed, Some(release), None, format!("slot {}", slot.as_str()), out);
         // Another release may be wanted by now.
@@ -117,8 +177,12 @@ impl Update {
             self.journal.failed = Some(FailedRelease { release, attempt, code, detail });
         }
         self.emit(EventKind::Reverted, Some(release), failure, why.to_owned(), out);
+        self.reverting = self.journal.confirmed.is_some();
+        self.serve_confirmed_or_nothing(out);
+    }
+
+    fn serve_confirmed_or_nothing(&mut self, out: &mut Vec<Effect>) {
         if self.journal.confirmed.is_some() {
-            self.reverting = true;
             self.serve_confirmed(out);
         } else {
             self.serving = Serving::Off;

@@ -114,7 +114,7 @@ impl Device {
             self.update = Update::new("m".parse().unwrap(), self.stored());
             (self.serving, self.tick_ms) = (None, None);
             self.open.clear();
-            let started = self.try_give(Event::Started);
+            let started = self.try_give(Event::Started { crashed: false });
             let died = match (started, self.desired.clone()) {
                 (Ok(()), Some(desired)) => self.try_give(Event::Desired(desired)).is_err(),
                 (Ok(()), None) => false,
@@ -141,6 +141,8 @@ impl Device {
             floor: 0,
             probation_ms: 5_000,
             probation_error_per_mille: 50,
+            memory_bytes: 1_000,
+            temperature_c: 90,
             random: self.rng.random(),
         };
         let (next, effects) = self.update.step(event, &ctx);
@@ -256,7 +258,7 @@ impl Device {
             self.now_ms = self.now_ms.max(at_ms);
             let bad = self.serving.is_some_and(|index| nature(index) == Nature::FailsUnderLoad);
             let failures = if bad { 30 } else { 0 };
-            self.give(Event::Tick { health: Health { predictions: 30, failures } });
+            self.give(Event::Tick { health: Health { predictions: 30, failures, ..Health::default() } });
             return true;
         }
         let at = self.rng.random_range(0..self.open.len());
@@ -280,7 +282,12 @@ impl Device {
                     _ => None,
                 };
                 let fault = self.fault(ErrorCode::Network).or(lasting);
-                let facts = ReleaseFacts { counter: 1, expires_at_ms: None, total_bytes: 10 };
+                let facts = ReleaseFacts {
+                    counter: 1,
+                    expires_at_ms: None,
+                    total_bytes: 10,
+                    promise: Promise::default(),
+                };
                 Event::EnvelopeFetched { ticket, result: fault.map_or(Ok(facts), Err) }
             }
             Effect::FetchFiles { ticket, .. } => {

@@ -165,13 +165,22 @@ impl Histogram {
 
     /// Upper bound in microseconds of the bucket that holds the `q` quantile; `None` when empty.
     pub fn quantile_us(&self, q: f64) -> Option<u64> {
+        self.quantile_bucket(q).map(|index| 1 << index)
+    }
+
+    /// What the `q` quantile certainly exceeds, in microseconds; `None` when empty.
+    pub fn quantile_at_least_us(&self, q: f64) -> Option<u64> {
+        self.quantile_bucket(q).map(|index| if index == 0 { 0 } else { 1 << (index - 1) })
+    }
+
+    fn quantile_bucket(&self, q: f64) -> Option<usize> {
         let count = self.count();
         let rank = ((count as f64 * q).ceil() as u64).clamp(1, count.max(1));
         let mut seen = 0u64;
         for (index, n) in self.buckets.iter().enumerate().take(Self::BUCKETS) {
             seen = seen.saturating_add(*n);
             if *n > 0 && seen >= rank {
-                return Some(1 << index);
+                return Some(index);
             }
         }
         None
