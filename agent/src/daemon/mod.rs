@@ -160,9 +160,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
     let stored = state::Accepted::read(&options.folder, &mut damage);
     let clock = Clock::with_wall(stored.proof_ms, options.wall);
     let bonds = identity::establish(&options.folder, &clock, &mut damage);
-    if let Err(error) = &bonds
-        && !alone::has_models(&options.folder)
-    {
+    if bonds.is_err() && !alone::has_models(&options.folder) {
         return bonds.map(|_| Ended::Stopped);
     }
 
