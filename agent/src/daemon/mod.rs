@@ -291,6 +291,7 @@ impl Daemon {
         self.open_outbox();
         let detail = format!("agent {}", env!("CARGO_PKG_VERSION"));
         self.event(EventKind::Started, None, detail);
+        let mend = !damage.is_empty();
         for what in damage {
             self.event(EventKind::Repaired, Some(ErrorCode::StorageCorrupt), what);
         }
@@ -298,6 +299,9 @@ impl Daemon {
         self.load_models();
         self.load_upgrade();
         self.apply();
+        if mend {
+            self.mend_small_files();
+        }
     }
 
     fn on_news(&mut self, news: News) {

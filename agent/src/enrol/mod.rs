@@ -16,7 +16,7 @@ mod server;
 mod tests;
 
 use crate::clock::Clock;
-use crate::folder::{Folder, IDENTITY};
+use crate::folder::{Folder, IDENTITY, IDENTITY_COPY};
 use crate::identity::{self, CA, CERTIFICATE, KEY, NAMES, Names, split_address};
 use crate::{Error, disk, tls};
 use answer::Checked;
@@ -119,6 +119,8 @@ fn store(folder: &Folder, key: &KeyPair, answer: &EnrolAnswer, checked: &Checked
     ] {
         disk::replace(&staging.join(name), content)?;
     }
+    // A copy of what was here before must not be put back.
+    folder.disk().remove(IDENTITY_COPY.as_ref())?;
     identity::store_trust(folder, &checked.trust)?;
     let identity = folder.path(IDENTITY);
     fs::rename(&staging, &identity).map_err(|e| disk::DiskError::of(&identity, e))?;
