@@ -1,7 +1,7 @@
 //! Requests to answers.
 
 use super::problem::Problem;
-use super::{BODIES, Status, guard, predict};
+use super::{BODIES, Status, guard, oip, predict};
 use crate::host::ModelHost;
 use flotilla_protocol::{ErrorCode, limits};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -34,6 +34,9 @@ impl Api {
         let (parts, body) = request.into_parts();
         guard::check(&parts)?;
         let read = matches!(parts.method, Method::GET | Method::HEAD);
+        if parts.uri.path() == "/v2" || parts.uri.path().starts_with("/v2/") {
+            return Ok(oip::answer(self, &parts, body).await);
+        }
         match parts.uri.path() {
             "/healthz" if read => Ok(json(r#"{"status":"ok"}"#.to_owned())),
             "/status" if read => Ok(json((self.status)().to_string())),
@@ -46,7 +49,7 @@ impl Api {
                 None => Err(Problem::new(
                     StatusCode::NOT_FOUND,
                     ErrorCode::NotFound,
-                    "there is POST /predict/{model}, GET /healthz and GET /status",
+                    "there is POST /predict/{model}, GET /healthz, GET /status, and /v2",
                 )),
             },
         }
@@ -58,6 +61,10 @@ pub(super) fn json(body: String) -> Answered {
 }
 
 pub(super) fn respond(status: StatusCode, content_type: &'static str, body: String) -> Answered {
+    respond_bytes(status, content_type, body.into_bytes())
+}
+
+pub(super) fn respond_bytes(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Answered {
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
     let fixed = [

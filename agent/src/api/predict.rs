@@ -1,18 +1,15 @@
 //! `POST /predict/{model}`: a picture or raw pixels in, labels and scores out.
 
-use super::BODY_TIME;
 use super::answer::{Answered, Api, json};
+use super::body;
 use super::problem::Problem;
 use crate::host::Answer;
 use flotilla_protocol::message::SlotName;
-use flotilla_protocol::{Digest, ErrorCode, ModelName, limits};
+use flotilla_protocol::{Digest, ErrorCode, ModelName};
 use flotilla_runtime::Input;
 use http::{HeaderMap, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body, Bytes, Incoming};
+use hyper::body::Incoming;
 use serde::Serialize;
-use std::sync::Arc;
-use tokio::sync::OwnedSemaphorePermit;
 
 /// The answer's document.
 #[derive(Serialize)]
@@ -31,7 +28,7 @@ pub(super) async fn answer(
     api: &Api,
     model: &str,
     headers: &HeaderMap,
-    body: Incoming,
+    incoming: Incoming,
 ) -> Result<Answered, Problem> {
     let name: ModelName = model
         .parse()
@@ -41,7 +38,7 @@ pub(super) async fn answer(
         return Err(crate::host::HostError::NotServing { model: name }.into());
     }
     let form = Form::of(headers)?;
-    let (bytes, room) = read(api, body).await?;
+    let (bytes, room) = body::read(api, incoming).await?;
     let ticket = api.host.admit(&name)?;
     // The work goes on when the client hangs up meanwhile, so the room is taken until it is done.
     let work = move || {
@@ -105,36 +102,5 @@ impl Form {
             Form::Raw => Input::Raw(bytes),
             Form::Unsaid => Input::of(bytes),
         }
-    }
-}
-
-/// The body, and the room that it takes until it is dropped.
-async fn read(api: &Api, body: Incoming) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
-    let too_large = || {
-        let detail = format!("the input is over the bound of {} bytes", limits::PREDICT_INPUT);
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::TooLarge, detail)
-    };
-    // A body of unsaid length may become as large as any.
-    let announced = body.size_hint().upper().unwrap_or(limits::PREDICT_INPUT as u64);
-    let announced = usize::try_from(announced).ok().filter(|length| *length <= limits::PREDICT_INPUT);
-    let kib = announced.ok_or_else(too_large)?.div_ceil(limits::KIB);
-    let room =
-        u32::try_from(kib).ok().and_then(|kib| Arc::clone(&api.bodies).try_acquire_many_owned(kib).ok());
-    let room = room.ok_or_else(|| Problem::busy("too many inputs are being received; try again"))?;
-
-    let collected = Limited::new(body, limits::PREDICT_INPUT).collect();
-    match tokio::time::timeout(BODY_TIME, collected).await {
-        Ok(Ok(body)) => Ok((body.to_bytes(), room)),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            ErrorCode::InvalidInput,
-            format!("no full body: {error}"),
-        )),
-        Err(_) => Err(Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            ErrorCode::Timeout,
-            format!("the body did not arrive within {} s", BODY_TIME.as_secs()),
-        )),
     }
 }

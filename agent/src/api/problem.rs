@@ -53,6 +53,18 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// The same as an error document of the Open Inference Protocol.
+    pub(super) fn into_oip_response(self) -> Answered {
+        let body = serde_json::json!({ "error": self.detail, "code": self.code });
+        let mut response = respond(self.status, "application/json", body.to_string());
+        if let Some((name, value)) = self.header {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}
+
 impl From<HostError> for Problem {
     fn from(error: HostError) -> Self {
         let code = error.code();

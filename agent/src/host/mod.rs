@@ -38,6 +38,30 @@ pub struct Answer {
     pub latency_us: u64,
 }
 
+/// Answers to a batch of tensors, and what made them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inferred {
+    /// What the network gave, one row after the other.
+    pub outputs: Vec<f32>,
+    /// What post-processing made of each row.
+    pub predictions: Vec<Prediction>,
+    /// Names of the labels, in the order of the scores.
+    pub labels: Vec<String>,
+    /// The release that made them.
+    pub release: Digest,
+}
+
+/// What the network of a serving release takes and gives: names, and shapes with a batch of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// The release.
+    pub release: Digest,
+    /// Its input.
+    pub input: (String, Vec<usize>),
+    /// Its output.
+    pub output: (String, Vec<usize>),
+}
+
 /// What serves in place of a model's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Served {
@@ -59,6 +83,7 @@ pub struct ModelHost {
 struct Serving {
     name: ModelName,
     served: Served,
+    interface: Interface,
     model: Mutex<Model>,
     window: Mutex<Window>,
     note: Arc<Note>,
@@ -104,8 +129,11 @@ impl ModelHost {
             None => Arc::default(),
         };
         let served = Served { release, slot };
+        let owned = |(name, shape): (&str, &[usize])| (name.to_owned(), shape.to_vec());
+        let interface = Interface { release, input: owned(model.input()), output: owned(model.output()) };
         let (model, window, note) = (Mutex::new(model), Mutex::default(), self.notes.of(&name));
-        let serving = Arc::new(Serving { name: name.clone(), served, model, window, note, lifetime });
+        let serving =
+            Arc::new(Serving { name: name.clone(), served, interface, model, window, note, lifetime });
         let before = all.insert(name, serving);
         // The old model frees its memory after the lock is free again.
         drop(all);
@@ -123,6 +151,11 @@ impl ModelHost {
     /// What serves under `name`.
     pub fn served(&self, name: &ModelName) -> Option<Served> {
         self.find(name).map(|serving| serving.served)
+    }
+
+    /// What the network that serves under `name` takes and gives.
+    pub fn interface(&self, name: &ModelName) -> Option<Interface> {
+        self.find(name).map(|serving| serving.interface.clone())
     }
 
     /// Everything that serves.
@@ -174,22 +207,53 @@ impl ModelHost {
 pub struct Ticket(Arc<Serving>);
 
 impl Ticket {
+    /// What the network of that release takes and gives.
+    pub fn interface(&self) -> &Interface {
+        &self.0.interface
+    }
+
     /// Predicts one input, waiting for its turn.
     pub fn predict(self, input: Input<'_>) -> Result<Answer, HostError> {
-        let serving = &*self.0;
-        let (result, latency_us) = {
-            let mut model = lock(&serving.model);
-            let _noted = serving.note.at_work();
-            let started = Instant::now();
-            let result = model.predict(input);
-            (result, u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX))
+        let (prediction, latency_us) = {
+            let mut model = lock(&self.0.model);
+            let _noted = self.0.note.at_work();
+            self.count(|| model.predict(input), |prediction| prediction.label_index)?
         };
+        let Served { release, slot } = self.0.served;
+        Ok(Answer { prediction, release, slot, latency_us })
+    }
+
+    /// Runs the network on a batch of tensors, one after the other and nobody else's in between.
+    pub fn infer(self, batch: &[f32]) -> Result<Inferred, HostError> {
+        let mut model = lock(&self.0.model);
+        let _noted = self.0.note.at_work();
+        let row = model.input().1.iter().product::<usize>().max(1);
+        let (mut outputs, mut predictions) = (Vec::new(), Vec::new());
+        for tensor in batch.chunks(row) {
+            let ((output, prediction), _) =
+                self.count(|| model.run(tensor), |(_, prediction)| prediction.label_index)?;
+            outputs.extend(output);
+            predictions.push(prediction);
+        }
+        let labels = model.labels().to_vec();
+        Ok(Inferred { outputs, predictions, labels, release: self.0.served.release })
+    }
+
+    /// Does a piece of work and counts it, with its time in microseconds.
+    fn count<T>(
+        &self,
+        work: impl FnOnce() -> flotilla_runtime::Result<T>,
+        label: impl FnOnce(&T) -> usize,
+    ) -> Result<(T, u64), HostError> {
+        let serving = &*self.0;
+        let started = Instant::now();
+        let result = work();
+        let latency_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         match result {
-            Ok(prediction) => {
+            Ok(done) => {
                 lock(&serving.window).answered(latency_us);
-                lock(&serving.lifetime.totals).answered(prediction.label_index, latency_us);
-                let Served { release, slot } = serving.served;
-                Ok(Answer { prediction, release, slot, latency_us })
+                lock(&serving.lifetime.totals).answered(label(&done), latency_us);
+                Ok((done, latency_us))
             }
             Err(source) => {
                 // A picture that nothing could read says nothing about the release.

@@ -1,95 +1,19 @@
 //! The local endpoint over real sockets.
 
+use crate::endpoint::{Reply, start};
 use crate::support::{model, name, release};
-use flotilla_agent::api::{self, ApiError, Status};
-use flotilla_agent::host::{ModelHost, QUEUE};
+use flotilla_agent::api::{self, ApiError};
+use flotilla_agent::host::QUEUE;
 use flotilla_protocol::message::SlotName;
 use flotilla_protocol::{ErrorCode, limits};
 use flotilla_runtime::Input;
-use serde_json::{Value, json};
-use std::net::SocketAddr;
+use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 const PIXELS: &[u8] = &[1, 2, 3, 4];
-
-/// A running endpoint with one model.
-struct Endpoint {
-    address: SocketAddr,
-    host: Arc<ModelHost>,
-    shutdown: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-async fn start() -> Endpoint {
-    let host = Arc::new(ModelHost::new());
-    host.install(name("letters"), release("r0"), SlotName::A, model(0)).unwrap();
-    let listener = api::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let status: Status = Arc::new(|| json!({"phase": "confirmed"}));
-    let shutdown = CancellationToken::new();
-    let task = api::serve(listener, Arc::clone(&host), status, shutdown.clone());
-    Endpoint { address, host, shutdown, task }
-}
-
-/// A response, read to its end.
-struct Reply {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Reply {
-    async fn read(stream: &mut TcpStream) -> Self {
-        let mut bytes = Vec::new();
-        // A server that refuses a body may reset the connection after its answer.
-        while stream.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {}
-        let split = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole response head");
-        let head = String::from_utf8(bytes[..split].to_vec()).unwrap().to_ascii_lowercase();
-        Self { status: head[9..12].parse().unwrap(), head, body: bytes[split + 4..].to_vec() }
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
-    }
-
-    /// Checks the problem document and gives its code.
-    fn problem(&self) -> ErrorCode {
-        assert!(self.head.contains("content-type: application/problem+json"), "{}", self.head);
-        let document = self.json();
-        assert_eq!(document["status"], self.status);
-        for field in ["type", "title", "detail"] {
-            assert!(document[field].as_str().is_some_and(|text| !text.is_empty()), "{document}");
-        }
-        ErrorCode::from_text(document["code"].as_str().unwrap())
-    }
-}
-
-impl Endpoint {
-    async fn send(&self, request: &[u8]) -> Reply {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        // The server may have answered and closed before everything is written.
-        let _ = stream.write_all(request).await;
-        Reply::read(&mut stream).await
-    }
-
-    async fn get(&self, path: &str) -> Reply {
-        let head = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.address);
-        self.send(head.as_bytes()).await
-    }
-
-    async fn predict(&self, model: &str, headers: &str, body: &[u8]) -> Reply {
-        let (address, length) = (self.address, body.len());
-        let head = format!(
-            "POST /predict/{model} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n"
-        );
-        self.send(&[head.as_bytes(), body].concat()).await
-    }
-}
 
 const RAW: &str = "content-type: application/octet-stream\r\n";
 

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod api;
+mod endpoint;
 mod host;
+mod oip;
 mod probe;
 mod support;

@@ -8,7 +8,7 @@ use crate::error::{Panicked, Source, no_panic};
 use crate::{Error, Result, TENSOR_VALUES};
 use std::sync::Arc;
 use tract_onnx::prelude::{
-    DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, Tensor,
+    DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, OutletId, Tensor,
     TractResult, TypedModel, TypedRunnableModel, TypedSimpleState, tvec,
 };
 use tract_onnx::tract_hir::infer::Factoid;
@@ -21,6 +21,7 @@ pub struct Engine {
     plan: Arc<TypedRunnableModel>,
     /// None after a failed run: what such a run left behind is not used again.
     state: Option<TypedSimpleState>,
+    names: [String; 2],
     input_shape: Vec<usize>,
     output_shape: Vec<usize>,
 }
@@ -36,11 +37,22 @@ impl Engine {
         })?;
         let parsed = invalid("read", no_panic(|| parse(onnx)))?;
         check_input(&parsed, input_shape)?;
+        let names = names(&parsed);
         let typed = unsupported("infer shapes", no_panic(|| typed(parsed, input_shape)))?;
         let output_shape = check_output(&typed)?;
         let plan = unsupported("optimise", no_panic(|| typed.into_optimized()?.into_runnable()))?;
         let state = unsupported("allocate", no_panic(|| plan.spawn()))?;
-        Ok(Self { plan, state: Some(state), input_shape: input_shape.to_vec(), output_shape })
+        Ok(Self { plan, state: Some(state), names, input_shape: input_shape.to_vec(), output_shape })
+    }
+
+    /// What the file calls its input.
+    pub fn input_name(&self) -> &str {
+        &self.names[0]
+    }
+
+    /// What the file calls its output.
+    pub fn output_name(&self) -> &str {
+        &self.names[1]
     }
 
     /// Shape of the input, batch included.
@@ -90,6 +102,18 @@ fn parse(onnx: &[u8]) -> TractResult<InferenceModel> {
 fn typed(model: InferenceModel, input_shape: &[usize]) -> TractResult<TypedModel> {
     let fact = InferenceFact::dt_shape(DatumType::F32, input_shape);
     model.with_input_fact(0, fact)?.into_typed()?.into_decluttered()
+}
+
+/// Names of input and output, as the graph has them. tract names an input's node after it, and keeps the names of
+/// outputs as labels.
+fn names(model: &InferenceModel) -> [String; 2] {
+    let name = |outlet: Option<&OutletId>, default: &str| {
+        outlet.map_or_else(
+            || default.to_owned(),
+            |outlet| model.outlet_label(*outlet).unwrap_or(&model.node(outlet.node).name).to_owned(),
+        )
+    };
+    [name(model.inputs.first(), "input"), name(model.outputs.first(), "output")]
 }
 
 /// One input of f32, whose rank and fixed dimensions are those that are wanted.

@@ -62,6 +62,16 @@ impl Model {
         self.engine.input_shape()
     }
 
+    /// Name and shape of the tensor that the network takes, with a batch of one.
+    pub fn input(&self) -> (&str, &[usize]) {
+        (self.engine.input_name(), self.engine.input_shape())
+    }
+
+    /// Name and shape of the tensor that the network gives, with a batch of one.
+    pub fn output(&self) -> (&str, &[usize]) {
+        (self.engine.output_name(), self.engine.output_shape())
+    }
+
     /// Predicts one input.
     pub fn predict(&mut self, input: Input<'_>) -> Result<Prediction> {
         let tensor = self.tensor(input)?;
@@ -75,7 +85,19 @@ impl Model {
 
     /// Engine and post-processing alone, for a tensor of [`Model::tensor`].
     pub fn predict_tensor(&mut self, tensor: &[f32]) -> Result<Prediction> {
-        let mut scores = self.engine.run(tensor)?;
+        let output = self.engine.run(tensor)?;
+        self.read(output)
+    }
+
+    /// What the network itself gives for a tensor, and what post-processing makes of it.
+    pub fn run(&mut self, tensor: &[f32]) -> Result<(Vec<f32>, Prediction)> {
+        let output = self.engine.run(tensor)?;
+        let prediction = self.read(output.clone())?;
+        Ok((output, prediction))
+    }
+
+    /// Post-processing alone.
+    fn read(&self, mut scores: Vec<f32>) -> Result<Prediction> {
         if let Activation::Softmax = self.activation {
             softmax(&mut scores);
         }
