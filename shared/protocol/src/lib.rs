@@ -2,6 +2,7 @@
 //!
 //! - [`id`]: typed names; [`topic`]: the only place with MQTT topic strings.
 //! - [`message`]: what travels on the topics; [`codec`]: CBOR with a size cap before decoding.
+//! - [`board`]: what a device's hardware is and what a model may cost there.
 //! - [`manifest`], [`pipeline`]: what a release is; [`trust`]: which keys a device believes.
 //! - [`envelope`], [`signature`], [`digest`]: signatures over exact bytes, content addresses.
 //! - [`enrol`]: claim codes and the answer that makes a box a device of the fleet.
@@ -11,6 +12,7 @@
 //! Wire formats are versioned. Decoders ignore unknown fields, so a newer control plane talks to an older
 //! device; golden files under `golden/` prove that old bytes still read.
 
+pub mod board;
 pub mod codec;
 pub mod digest;
 pub mod enrol;

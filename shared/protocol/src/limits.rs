@@ -65,6 +65,8 @@ pub const CSR: usize = 8 * KIB;
 /// Largest certificate with its intermediates (PEM).
 pub const CERTIFICATE: usize = 32 * KIB;
 
+/// Largest board profile.
+pub const BOARD_PROFILE: usize = 64 * KIB;
 /// Largest encoded input of one prediction.
 pub const PREDICT_INPUT: usize = 16 * MIB;
 /// Largest image a pipeline decodes, in pixels.
