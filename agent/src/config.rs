@@ -2,40 +2,85 @@
 //! an unknown setting is an error.
 
 use crate::folder::{CONFIG, Folder};
-use crate::{Error, disk};
+use crate::{Error, board, disk};
+use flotilla_protocol::board::{BoardProfile, built_in};
 use flotilla_protocol::limits;
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 /// The default configuration, with what each setting means.
 pub const DEFAULT: &str = r#"# Address of the local endpoint; loopback only. Port 0 takes any free port, written to run/endpoint.
 listen = "127.0.0.1:0"
-# Name of this device's board profile.
-board = "generic"
+# The board profile: one of the built-in ones, or auto to find out which of them this machine is.
+board = "auto"
+# A profile of your own, in its place.
+# board_file = "/etc/flotilla/board.toml"
 # Seconds between signs of life on an idle connection.
 keepalive_s = 240
 # What is logged to standard error: error, warn, info, debug or trace; RUST_LOG overrides it.
 log = "info"
+
+# What follows is the board profile's; whoever sets one knows better.
 # Largest release that may be stored, in bytes.
-model_bytes = 268435456
+# model_bytes = 268435456
 # Bytes on the disk that a download leaves free.
-disk_reserve_bytes = 16777216
+# disk_reserve_bytes = 16777216
 # Memory that trying a candidate may take, and by which it may grow on probation, in bytes, where its release does not say.
-probe_memory_bytes = 536870912
+# probe_memory_bytes = 536870912
 # Seconds that trying a candidate may take.
-probe_timeout_s = 120
+# probe_timeout_s = 120
 # Degrees Celsius; a new release that heats the device up beyond them is reverted.
-temperature_limit_c = 95
+# temperature_limit_c = 95
 "#;
 
-/// What the owner of a device decides about it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// The board that is taken where nothing gives another away.
+pub const BOARD: &str = "generic";
+/// Asks for the board to be found out.
+const AUTO: &str = "auto";
+
+/// The file as it stands.
+#[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+struct Settings {
+    listen: SocketAddr,
+    board: String,
+    board_file: Option<PathBuf>,
+    keepalive_s: u16,
+    log: String,
+    model_bytes: Option<u64>,
+    disk_reserve_bytes: Option<u64>,
+    probe_memory_bytes: Option<u64>,
+    probe_timeout_s: Option<u64>,
+    temperature_limit_c: Option<u32>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            board: AUTO.to_owned(),
+            board_file: None,
+            keepalive_s: 240,
+            log: "info".to_owned(),
+            model_bytes: None,
+            disk_reserve_bytes: None,
+            probe_memory_bytes: None,
+            probe_timeout_s: None,
+            temperature_limit_c: None,
+        }
+    }
+}
+
+/// What the owner of a device decides about it, and what its board profile says where the owner does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Address of the local endpoint.
     pub listen: SocketAddr,
     /// Name of the board profile.
     pub board: String,
+    /// The profile; the one of [`BOARD`] for a name that is not built in.
+    pub profile: BoardProfile,
     /// Seconds between signs of life on an idle connection.
     pub keepalive_s: u16,
     /// Log filter.
@@ -55,17 +100,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            board: "generic".to_owned(),
-            keepalive_s: 240,
-            log: "info".to_owned(),
-            model_bytes: 256 * limits::MIB as u64,
-            disk_reserve_bytes: 16 * limits::MIB as u64,
-            probe_memory_bytes: 512 * limits::MIB as u64,
-            probe_timeout_s: 120,
-            temperature_limit_c: 95,
-        }
+        Self::resolve(Settings { board: BOARD.to_owned(), ..Settings::default() }, None, Path::new("/"))
     }
 }
 
@@ -73,38 +108,120 @@ impl Config {
     /// Reads the folder's configuration, if it has one.
     pub fn read(folder: &Folder) -> Result<Self, Error> {
         let path = folder.path(CONFIG);
-        let Some(bytes) = disk::read(&path, 64 * limits::KIB)? else { return Ok(Self::default()) };
         let wrong = |problem: String| Error::Config { path: path.clone(), problem };
+        let bytes = disk::read(&path, 64 * limits::KIB)?.unwrap_or_default();
         let text = String::from_utf8(bytes).map_err(|e| wrong(e.to_string()))?;
-        Self::parse(&text).map_err(wrong)
+        Self::parse(&text, Path::new("/")).map_err(wrong)
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
-        let config: Self = toml::from_str(text).map_err(|e| e.to_string().trim().replace('\n', " "))?;
-        if !config.listen.ip().is_loopback() {
-            return Err(format!("listen is {}, but the local endpoint is for loopback only", config.listen));
+    /// `root` is where the machine's file system starts.
+    fn parse(text: &str, root: &Path) -> Result<Self, String> {
+        let settings: Settings = toml::from_str(text).map_err(|e| e.to_string().trim().replace('\n', " "))?;
+        if !settings.listen.ip().is_loopback() {
+            let listen = settings.listen;
+            return Err(format!("listen is {listen}, but the local endpoint is for loopback only"));
         }
-        if config.board.is_empty() || config.board.len() > limits::ID {
+        if settings.board.is_empty() || settings.board.len() > limits::ID {
             return Err(format!("board must have 1 to {} characters", limits::ID));
         }
-        if config.keepalive_s < 5 {
+        if settings.keepalive_s < 5 {
             return Err("keepalive_s must be 5 at least".to_owned());
         }
-        if config.probe_timeout_s == 0 {
+        if settings.probe_timeout_s == Some(0) {
             return Err("probe_timeout_s must be 1 at least".to_owned());
         }
-        Ok(config)
+        let own = settings.board_file.as_ref().map(|path| own_profile(path)).transpose()?;
+        Ok(Self::resolve(settings, own, root))
+    }
+
+    fn resolve(settings: Settings, own: Option<BoardProfile>, root: &Path) -> Self {
+        let board = match &own {
+            Some(profile) => profile.name.clone(),
+            None if settings.board == AUTO => board::detect(root).unwrap_or(BOARD).to_owned(),
+            None => settings.board,
+        };
+        let profile = own.or_else(|| built_in(&board)).or_else(|| built_in(BOARD));
+        let profile = profile.expect("the generic profile is built in, which a test holds");
+        let bytes = |mb: u64| mb * limits::MIB as u64;
+        Self {
+            listen: settings.listen,
+            keepalive_s: settings.keepalive_s,
+            log: settings.log,
+            model_bytes: settings.model_bytes.unwrap_or_else(|| bytes(profile.model.release_mb)),
+            disk_reserve_bytes: settings
+                .disk_reserve_bytes
+                .unwrap_or_else(|| bytes(profile.agent.disk_reserve_mb)),
+            probe_memory_bytes: settings.probe_memory_bytes.unwrap_or_else(|| bytes(profile.model.memory_mb)),
+            probe_timeout_s: settings.probe_timeout_s.unwrap_or(profile.model.probe_s),
+            temperature_limit_c: settings.temperature_limit_c.unwrap_or(profile.temperature.limit_c),
+            board,
+            profile,
+        }
     }
 }
 
+fn own_profile(path: &Path) -> Result<BoardProfile, String> {
+    let wrong = |problem: String| format!("board_file {}: {problem}", path.display());
+    let bytes = disk::read(path, limits::BOARD_PROFILE).map_err(|e| wrong(e.to_string()))?;
+    let bytes = bytes.ok_or_else(|| wrong("there is no such file".to_owned()))?;
+    let text = String::from_utf8(bytes).map_err(|e| wrong(e.to_string()))?;
+    BoardProfile::parse(&text).map_err(|e| wrong(e.to_string()))
+}
+
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
     use super::*;
+    use std::fs;
+
+    /// On a machine that nothing gives away.
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, tempfile::tempdir().unwrap().path())
+    }
 
     #[test]
     fn the_documented_default_is_the_default() {
-        assert_eq!(Config::parse(DEFAULT), Ok(Config::default()));
-        assert_eq!(Config::parse(""), Ok(Config::default()));
+        assert_eq!(parse(DEFAULT), Ok(Config::default()));
+        assert_eq!(parse(""), Ok(Config::default()));
+        let all: String = DEFAULT
+            .lines()
+            .map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line))
+            .filter(|line| !line.starts_with("board_file"))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        assert_eq!(parse(&all), Ok(Config::default()), "what is commented out is what holds");
+    }
+
+    #[test]
+    fn the_board_decides_what_its_owner_does_not() {
+        let pi = parse("board = \"raspberry-pi-4\"\nprobe_timeout_s = 7").unwrap();
+        assert_eq!((pi.board.as_str(), pi.model_bytes >> 20, pi.probe_timeout_s), ("raspberry-pi-4", 128, 7));
+        assert_eq!(pi.temperature_limit_c, 85);
+        let own = parse("board = \"one-of-mine\"").unwrap();
+        assert_eq!((own.board.as_str(), own.profile.name.as_str()), ("one-of-mine", BOARD));
+
+        let machine = tempfile::tempdir().unwrap();
+        let tree = machine.path().join("proc/device-tree");
+        fs::create_dir_all(&tree).unwrap();
+        fs::write(tree.join("compatible"), "rockchip,rk3588\0").unwrap();
+        assert_eq!(Config::parse("", machine.path()).unwrap().board, "rk3588");
+        assert_eq!(Config::parse("board = \"generic\"", machine.path()).unwrap().board, BOARD);
+    }
+
+    #[test]
+    fn a_profile_of_ones_own_is_checked_like_a_built_in_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("board.toml");
+        let setting = format!("board_file = {path:?}");
+        assert!(parse(&setting).unwrap_err().contains("no such file"));
+        let (_, text) = flotilla_protocol::board::BUILT_IN[0];
+        fs::write(&path, text.replace("\"generic\"", "\"mine\"").replace("probe_s = 120", "probe_s = 9"))
+            .unwrap();
+        let config = parse(&setting).unwrap();
+        assert_eq!((config.board.as_str(), config.probe_timeout_s), ("mine", 9));
+        fs::write(&path, text.replace("probe_s = 120", "probe_s = 0")).unwrap();
+        let problem = parse(&setting).unwrap_err();
+        assert!(problem.contains("board.toml") && problem.contains("model.probe_s is 0"), "{problem}");
     }
 
     #[test]
@@ -116,7 +233,7 @@ mod tests {
             ("board = \"\"", "board"),
             ("log = 3", "log"),
         ] {
-            let problem = Config::parse(text).err().unwrap_or_default();
+            let problem = parse(text).err().unwrap_or_default();
             assert!(problem.contains(word), "{text}: {problem}");
         }
     }
