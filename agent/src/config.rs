@@ -1,6 +1,7 @@
 //! `agent.toml`: what the owner of a device decides about it. Every setting has a default, so the file is optional;
 //! an unknown setting is an error.
 
+use crate::api::Address;
 use crate::folder::{CONFIG, Folder};
 use crate::{Error, board, disk};
 use flotilla_protocol::board::{BoardProfile, built_in};
@@ -10,8 +11,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// The default configuration, with what each setting means.
-pub const DEFAULT: &str = r#"# Address of the local endpoint; loopback only. Port 0 takes any free port, written to run/endpoint.
+pub const DEFAULT: &str = r#"# Address of the local endpoint: loopback, or "unix:/run/flotilla/agent.sock". Port 0 takes any free port; the address is
+# written to run/endpoint.
 listen = "127.0.0.1:0"
+# Who may use it, if it is a socket: its mode.
+socket_mode = 0o660
 # The board profile: one of the built-in ones, or auto to find out which of them this machine is.
 board = "auto"
 # A profile of your own, in its place.
@@ -43,7 +47,8 @@ const AUTO: &str = "auto";
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Settings {
-    listen: SocketAddr,
+    listen: Address,
+    socket_mode: u32,
     board: String,
     board_file: Option<PathBuf>,
     keepalive_s: u16,
@@ -58,7 +63,8 @@ struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            listen: Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            socket_mode: 0o660,
             board: AUTO.to_owned(),
             board_file: None,
             keepalive_s: 240,
@@ -76,7 +82,9 @@ impl Default for Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Address of the local endpoint.
-    pub listen: SocketAddr,
+    pub listen: Address,
+    /// Its mode, if it is a socket.
+    pub socket_mode: u32,
     /// Name of the board profile.
     pub board: String,
     /// The profile; the one of [`BOARD`] for a name that is not built in.
@@ -117,9 +125,8 @@ impl Config {
     /// `root` is where the machine's file system starts.
     fn parse(text: &str, root: &Path) -> Result<Self, String> {
         let settings: Settings = toml::from_str(text).map_err(|e| e.to_string().trim().replace('\n', " "))?;
-        if !settings.listen.ip().is_loopback() {
-            let listen = settings.listen;
-            return Err(format!("listen is {listen}, but the local endpoint is for loopback only"));
+        if settings.socket_mode > 0o777 {
+            return Err(format!("socket_mode is {:#o}; 0o000 to 0o777 are possible", settings.socket_mode));
         }
         if settings.board.is_empty() || settings.board.len() > limits::ID {
             return Err(format!("board must have 1 to {} characters", limits::ID));
@@ -145,6 +152,7 @@ impl Config {
         let bytes = |mb: u64| mb * limits::MIB as u64;
         Self {
             listen: settings.listen,
+            socket_mode: settings.socket_mode,
             keepalive_s: settings.keepalive_s,
             log: settings.log,
             model_bytes: settings.model_bytes.unwrap_or_else(|| bytes(profile.model.release_mb)),
@@ -232,6 +240,8 @@ mod tests {
             ("keepalive_s = 0", "keepalive_s"),
             ("board = \"\"", "board"),
             ("log = 3", "log"),
+            ("listen = \"unix:here\"", "absolute"),
+            ("socket_mode = 0o1777", "socket_mode"),
         ] {
             let problem = parse(text).err().unwrap_or_default();
             assert!(problem.contains(word), "{text}: {problem}");

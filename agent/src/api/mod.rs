@@ -1,19 +1,21 @@
 //! The device's own HTTP endpoint, for the applications beside it: `POST /predict/{model}`, the Open Inference Protocol
 //! below `/v2`, `GET /healthz`, `GET /status`.
 //!
-//! It listens on loopback only, and a browser cannot be made to speak to it for a foreign page: the Host must
+//! It listens on loopback or at a Unix socket only, and a browser cannot be made to speak to it for a foreign page: the Host must
 //! be this machine (a name that an attacker points at 127.0.0.1 is not) and an Origin must be the endpoint's
 //! own. Bodies, connections, headers and time are bounded.
 
 mod answer;
 mod body;
 mod guard;
+mod listen;
 mod oip;
 mod predict;
 mod problem;
 mod server;
 
-pub use server::{ApiError, bind, serve};
+pub use listen::{Address, ApiError, Listener, Stream, bind};
+pub use server::serve;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,19 +1,16 @@
 //! The accept loop: a bounded number of connections, each with its time bounds, and an orderly end.
 
 use super::answer::Api;
+use super::listen::{Listener, Stream};
 use super::{CONNECTIONS, GRACE, HEADER_TIME, HEADERS, Status};
 use crate::host::ModelHost;
-use flotilla_protocol::ErrorCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -21,51 +18,10 @@ use tokio_util::sync::CancellationToken;
 /// After an accept error (most often: no file descriptors left) the next try would fail as well.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why the endpoint cannot listen.
-#[derive(Debug, thiserror::Error)]
-pub enum ApiError {
-    /// The address is reachable from elsewhere.
-    #[error("the local endpoint listens on loopback only (127.0.0.1 or [::1]), not on {0}")]
-    NotLoopback(SocketAddr),
-    /// Another program has the address.
-    #[error("the address {0} is in use; choose another port, or 0 for any free one")]
-    InUse(SocketAddr),
-    /// The system refuses.
-    #[error("the local endpoint cannot listen on {address}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-impl ApiError {
-    /// The stable code.
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            ApiError::NotLoopback(_) => ErrorCode::InvalidInput,
-            ApiError::InUse(_) => ErrorCode::PortInUse,
-            ApiError::Listen { .. } => ErrorCode::Network,
-        }
-    }
-}
-
-/// Listens on a loopback address; port 0 takes any free one (`local_addr` of the listener says which).
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, ApiError> {
-    if !address.ip().is_loopback() {
-        return Err(ApiError::NotLoopback(address));
-    }
-    TcpListener::bind(address).await.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => ApiError::InUse(address),
-        _ => ApiError::Listen { address, source },
-    })
-}
-
 /// Serves `host` until `shutdown`; then requests in progress have [`GRACE`] to end. The returned task ends
 /// when the last connection is closed.
 pub fn serve(
-    listener: TcpListener,
+    listener: Listener,
     host: Arc<ModelHost>,
     status: Status,
     shutdown: CancellationToken,
@@ -73,7 +29,7 @@ pub fn serve(
     tokio::spawn(accept(listener, Arc::new(Api::new(host, status)), shutdown))
 }
 
-async fn accept(listener: TcpListener, api: Arc<Api>, shutdown: CancellationToken) {
+async fn accept(listener: Listener, api: Arc<Api>, shutdown: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     while let Some(next) = shutdown.run_until_cancelled(next(&listener, &places)).await {
@@ -94,12 +50,12 @@ async fn accept(listener: TcpListener, api: Arc<Api>, shutdown: CancellationToke
 
 /// The next connection and its place; none after a failure of the system.
 async fn next(
-    listener: &TcpListener,
+    listener: &Listener,
     places: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(Stream, tokio::sync::OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, place)),
+        Ok(stream) => Some((stream, place)),
         Err(error) => {
             tracing::warn!(%error, "local endpoint: a connection could not be accepted");
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -108,11 +64,7 @@ async fn next(
     }
 }
 
-async fn connection(stream: TcpStream, api: Arc<Api>, shutdown: CancellationToken) {
-    // Answers are small and complete: waiting to fill a packet only adds latency.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "local endpoint: nodelay is not available");
-    }
+async fn connection(stream: Stream, api: Arc<Api>, shutdown: CancellationToken) {
     let service = service_fn(move |request| {
         let api = Arc::clone(&api);
         async move { Ok::<_, Infallible>(api.answer(request).await) }

@@ -1,15 +1,14 @@
 //! Asks the agent that runs on a folder, over its local endpoint.
 
 use crate::Error;
+use crate::api::Address;
 use crate::folder::{ENDPOINT, Folder};
 use crate::http_client::{Ask, ask};
 use flotilla_protocol::{ErrorCode, limits};
 use http::Method;
 use serde_json::Value;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER: usize = limits::MIB;
@@ -28,10 +27,10 @@ pub(super) async fn request(
     }
     let folder = Folder::open(dir)?;
     let text = folder.disk().read(ENDPOINT.as_ref(), 256)?.ok_or_else(not_running)?;
-    let address: SocketAddr = String::from_utf8_lossy(&text).trim().parse().map_err(|_| not_running())?;
-    // A file that a killed agent left behind names a port on which nobody listens any more.
-    let stream = TcpStream::connect(address).await.map_err(|_| not_running())?;
-    let server = address.to_string();
+    let address: Address = String::from_utf8_lossy(&text).trim().parse().map_err(|_| not_running())?;
+    // A file that a killed agent left behind names an address at which nobody listens any more.
+    let stream = address.connect().await.map_err(|_| not_running())?;
+    let server = address.host();
     let asked = Ask { host: &server, method, path, content_type, body, max_answer: ANSWER, timeout: TIMEOUT };
     let answered = ask(stream, asked).await;
     let (status, body) = answered.map_err(|problem| Error::Network { server: server.clone(), problem })?;

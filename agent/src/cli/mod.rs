@@ -3,6 +3,7 @@
 mod client;
 mod commands;
 
+use crate::api::Address;
 use crate::config::Config;
 use crate::daemon::Ended;
 use crate::folder::Folder;
@@ -13,7 +14,6 @@ use clap::{Subcommand, ValueEnum};
 use flotilla_device::launch::EXIT_SWITCH;
 use flotilla_protocol::{DeviceId, ModelName};
 use std::io::IsTerminal;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
@@ -68,7 +68,7 @@ enum Command {
         dir: PathBuf,
         /// Address of the local endpoint, in place of the configured one; loopback only, port 0 for any.
         #[arg(long, value_name = "ADDRESS")]
-        listen: Option<SocketAddr>,
+        listen: Option<Address>,
         /// Also stop when standard input ends: with the program that started this one.
         #[arg(long)]
         until_stdin_closes: bool,
@@ -170,7 +170,7 @@ fn start(command: Command, prefix: ExePrefix) -> Result<Ended, Error> {
 
 async fn run(
     dir: PathBuf,
-    listen: Option<SocketAddr>,
+    listen: Option<Address>,
     until_stdin_closes: bool,
     prefix: ExePrefix,
 ) -> Result<Ended, Error> {

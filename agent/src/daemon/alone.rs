@@ -3,6 +3,7 @@
 //! again everything goes on.
 
 use super::{Options, announce, state};
+use crate::api::Address;
 use crate::clock::Clock;
 use crate::folder::{ENDPOINT, Folder, MODELS};
 use crate::host::ModelHost;
@@ -11,7 +12,6 @@ use crate::{Error, disk};
 use flotilla_device::update::{Confirmed, UpdateJournal};
 use flotilla_protocol::{ModelName, TrustFile, limits};
 use serde_json::{Value, json};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ pub(super) struct Alone<'a> {
     pub(super) clock: &'a Clock,
     pub(super) host: &'a Arc<ModelHost>,
     pub(super) status: &'a Mutex<Value>,
-    pub(super) endpoint: SocketAddr,
+    pub(super) endpoint: &'a Address,
 }
 
 /// Whether there is anything to serve.

@@ -39,7 +39,6 @@ use flotilla_protocol::{ErrorCode, ModelName, TrustFile};
 use jobs::Jobs;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc};
@@ -148,7 +147,7 @@ struct Daemon {
     text_due_ms: Option<u64>,
     status: Arc<Mutex<Value>>,
     status_stale: bool,
-    endpoint: SocketAddr,
+    endpoint: api::Address,
     /// When its file is to be written, if it is not there yet.
     endpoint_due_ms: Option<u64>,
 }
@@ -166,19 +165,21 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
 
     let host = Arc::new(ModelHost::with_notes(Notes::new(options.folder.path(RUN))));
     let status = Arc::new(Mutex::new(Value::Null));
-    let listener = api::bind(options.config.listen).await?;
-    let endpoint = listener.local_addr().map_err(|e| Error::System {
-        what: "reading the local endpoint's address",
-        problem: e.to_string(),
-    })?;
+    let listener = api::bind(&options.config.listen, options.config.socket_mode).await?;
+    let endpoint = listener.address().clone();
     let shown = Arc::clone(&status);
     let show: api::Status = Arc::new(move || shown.lock().unwrap_or_else(PoisonError::into_inner).clone());
     let serving = api::serve(listener, Arc::clone(&host), show, shutdown.child_token());
     let bonds = match bonds {
         Ok(bonds) => Some(bonds),
         Err(error) => {
-            let alone =
-                alone::Alone { options: &options, clock: &clock, host: &host, status: &status, endpoint };
+            let alone = alone::Alone {
+                options: &options,
+                clock: &clock,
+                host: &host,
+                status: &status,
+                endpoint: &endpoint,
+            };
             alone.serve(error, &mut damage, &shutdown).await
         }
     };
@@ -272,7 +273,7 @@ fn ended(serving: Result<(), tokio::task::JoinError>) {
 }
 
 /// Writes down where the local endpoint listens.
-fn announce(folder: &Folder, endpoint: SocketAddr) -> Result<(), DiskError> {
+fn announce(folder: &Folder, endpoint: &api::Address) -> Result<(), DiskError> {
     folder.disk().replace(ENDPOINT.as_ref(), format!("{endpoint}\n").as_bytes())
 }
 
@@ -280,7 +281,7 @@ impl Daemon {
     /// Writes down where the local endpoint listens. A disk that takes nothing is no reason not to serve: it is tried
     /// again.
     fn announce(&mut self) {
-        self.endpoint_due_ms = announce(&self.options.folder, self.endpoint).err().map(|error| {
+        self.endpoint_due_ms = announce(&self.options.folder, &self.endpoint).err().map(|error| {
             tracing::warn!(%error, "the endpoint's address cannot be written down yet");
             self.clock.now_ms() + ENDPOINT_RETRY_MS
         });

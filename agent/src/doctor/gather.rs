@@ -6,6 +6,7 @@ use super::facts::{
     ModelFacts, OutboxFacts, Problem, Read, Running, SlotFacts, SmallFiles, TrustFacts,
 };
 use super::link;
+use crate::api::Address;
 use crate::clock::{build_ms, wall_ms};
 use crate::config::Config;
 use crate::disk::{self, DiskError};
@@ -29,12 +30,10 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read as _;
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -108,13 +107,13 @@ pub(super) async fn gather(folder: &Folder) -> Facts {
 /// Asks the agent that left its address in the folder.
 async fn agent(folder: &Folder) -> Agent {
     let address = match folder.disk().read(ENDPOINT.as_ref(), 256) {
-        Ok(Some(text)) => String::from_utf8_lossy(&text).trim().parse::<SocketAddr>().ok(),
+        Ok(Some(text)) => String::from_utf8_lossy(&text).trim().parse::<Address>().ok(),
         _ => return Agent::Stopped,
     };
     let answer = async {
         let address = address?;
-        let stream = tokio::time::timeout(STATUS_TIME, TcpStream::connect(address)).await.ok()?.ok()?;
-        let host = address.to_string();
+        let stream = tokio::time::timeout(STATUS_TIME, address.connect()).await.ok()?.ok()?;
+        let host = address.host();
         let asked = Ask {
             host: &host,
             method: http::Method::GET,

@@ -213,3 +213,40 @@ async fn a_model_that_is_not_wanted_any_more_leaves_nothing_behind() {
     let error = device.predict(&[1, 2, 3, 4]).await.unwrap_err();
     assert!(error.contains("[not_found]"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn applications_may_ask_over_a_socket_whose_mode_says_who_may() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut cloud = Cloud::start().await;
+    let first = Plan::good(0).publish(&cloud);
+    want(&mut cloud, &first);
+    let mut device = Device::new(&cloud);
+    let socket = device.path("run/agent.sock");
+    std::fs::create_dir_all(device.path("run")).unwrap();
+    let config = format!("listen = \"unix:{}\"\nsocket_mode = 0o600\n", socket.display());
+    std::fs::write(device.path("agent.toml"), config).unwrap();
+    for _ in 0..2 {
+        device.start().await;
+        confirmed(&cloud, first.release).await;
+        assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+        // Through the command line, and as an application does.
+        assert_eq!(device.label().await, "a");
+        let stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
+        let ask = flotilla_agent::http_client::Ask {
+            host: "localhost",
+            method: http::Method::GET,
+            path: "/v2/health/ready",
+            content_type: "application/json",
+            body: Vec::new(),
+            max_answer: 1 << 20,
+            timeout: crate::cloud::PATIENCE,
+        };
+        assert!(flotilla_agent::http_client::ask(stream, ask).await.unwrap().0.is_success());
+        // What a kill leaves behind is in nobody's way.
+        device.kill().await;
+        assert!(socket.exists());
+    }
+    device.start().await;
+    assert!(device.terminate().await.success());
+    assert!(!socket.exists());
+}

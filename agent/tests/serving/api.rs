@@ -2,7 +2,7 @@
 
 use crate::endpoint::{Reply, start};
 use crate::support::{model, name, release};
-use flotilla_agent::api::{self, ApiError};
+use flotilla_agent::api::{self, Address, ApiError};
 use flotilla_agent::host::QUEUE;
 use flotilla_protocol::message::SlotName;
 use flotilla_protocol::{ErrorCode, limits};
@@ -202,10 +202,10 @@ async fn a_client_that_says_nothing_is_disconnected() {
 
 #[tokio::test]
 async fn only_loopback_addresses_are_bound_and_a_taken_port_is_named() {
-    let error = api::bind("0.0.0.0:0".parse().unwrap()).await.unwrap_err();
+    let error = api::bind(&Address::Tcp("0.0.0.0:0".parse().unwrap()), 0).await.unwrap_err();
     assert!(matches!(error, ApiError::NotLoopback(_)));
     let endpoint = start().await;
-    let error = api::bind(endpoint.address).await.unwrap_err();
+    let error = api::bind(&Address::Tcp(endpoint.address), 0).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::PortInUse);
     assert!(error.to_string().contains(&endpoint.address.to_string()));
 }

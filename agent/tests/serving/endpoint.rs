@@ -1,7 +1,7 @@
 //! A running endpoint with one model, asked over real sockets.
 
 use crate::support::{model, name, release};
-use flotilla_agent::api::{self, Status};
+use flotilla_agent::api::{self, Address, Status};
 use flotilla_agent::host::ModelHost;
 use flotilla_protocol::ErrorCode;
 use flotilla_protocol::message::SlotName;
@@ -24,8 +24,8 @@ pub(crate) struct Endpoint {
 pub(crate) async fn start() -> Endpoint {
     let host = Arc::new(ModelHost::new());
     host.install(name("letters"), release("r0"), SlotName::A, model(0)).unwrap();
-    let listener = api::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = api::bind(&"127.0.0.1:0".parse().unwrap(), 0).await.unwrap();
+    let Address::Tcp(address) = listener.address().clone() else { panic!("another address") };
     let status: Status = Arc::new(|| json!({"phase": "confirmed"}));
     let shutdown = CancellationToken::new();
     let task = api::serve(listener, Arc::clone(&host), status, shutdown.clone());
