@@ -12,8 +12,12 @@ use std::sync::Arc;
 
 /// Folder with the identity.
 pub const IDENTITY: &str = "identity";
+/// A second copy of what is in it.
+pub const IDENTITY_COPY: &str = "identity.copy";
 /// The accepted trust file.
 pub const TRUST: &str = "trust.cbor";
+/// A second copy of it.
+pub const TRUST_COPY: &str = "trust.copy.cbor";
 /// The accepted desired document.
 pub const DESIRED: &str = "desired.cbor";
 /// Version of the accepted desired document and the latest proof of time.

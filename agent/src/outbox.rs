@@ -46,21 +46,34 @@ pub struct Store {
 
 /// Why the outbox could not be used.
 #[derive(Debug, thiserror::Error)]
-#[error("the outbox cannot be used: {0}")]
-pub struct Unusable(String);
+pub enum Unusable {
+    /// What is stored is not what was written. It is thrown away at the next opening.
+    #[error("the outbox is damaged: {0}")]
+    Damaged(String),
+    /// The disk or the system did not do its part. What is stored may be as it should be.
+    #[error("the outbox cannot be used: {0}")]
+    System(String),
+}
 
 impl From<sled::Error> for Unusable {
     fn from(error: sled::Error) -> Self {
-        Unusable(error.to_string())
+        use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+        match &error {
+            sled::Error::Io(e) if !matches!(e.kind(), InvalidData | UnexpectedEof) => {
+                Unusable::System(error.to_string())
+            }
+            _ => Unusable::Damaged(error.to_string()),
+        }
     }
 }
 
 impl Store {
-    /// Opens the folder's outbox. One that is unreadable is thrown away; the second value says why.
+    /// Opens the folder's outbox. One that is damaged is thrown away; the second value says why. What only cannot be
+    /// opened now stays.
     pub fn open(folder: &Folder) -> Result<(Self, Option<String>), Unusable> {
         let path = folder.path(OUTBOX);
         let opening = folder.path(OPENING);
-        let unusable = |e: disk::DiskError| Unusable(e.to_string());
+        let unusable = |e: disk::DiskError| Unusable::System(e.to_string());
         let mut repaired = None;
         // What is no number counts for one.
         let times = disk::read(&opening, 16).unwrap_or(Some(Vec::new()));
@@ -72,7 +85,8 @@ impl Store {
         }
         disk::replace(&opening, &[before + 1]).map_err(unusable)?;
         let opened = Self::open_at(&path).or_else(|why| {
-            repaired = Some(why.0);
+            let Unusable::Damaged(why) = why else { return Err(why) };
+            repaired = Some(why);
             disk::remove(&path).map_err(unusable)?;
             Self::open_at(&path)
         });
@@ -81,10 +95,10 @@ impl Store {
     }
 
     fn open_at(path: &Path) -> Result<Self, Unusable> {
-        disk::private_folder(path).map_err(|e| Unusable(e.to_string()))?;
+        disk::private_folder(path).map_err(|e| Unusable::System(e.to_string()))?;
         // sled meets some kinds of damage with a panic.
         catch_unwind(AssertUnwindSafe(|| Self::read(path)))
-            .unwrap_or_else(|_| Err(Unusable("its files are damaged".to_owned())))
+            .unwrap_or_else(|_| Err(Unusable::Damaged("its files cannot be read".to_owned())))
     }
 
     fn read(path: &Path) -> Result<Self, Unusable> {
@@ -95,11 +109,11 @@ impl Store {
             .cache_capacity(CACHE)
             .flush_every_ms(Some(FLUSH_MS))
             .open()?;
-        let file = File::open(path.join("db")).map_err(|e| Unusable(e.to_string()))?;
+        let file = File::open(path.join("db")).map_err(|e| Unusable::System(e.to_string()))?;
         let epoch = match number(&db, &EPOCH)? {
             Some(epoch) => epoch,
             // sled may take damaged files for empty ones.
-            None if existed => return Err(Unusable("its content is lost".to_owned())),
+            None if existed => return Err(Unusable::Damaged("its content is lost".to_owned())),
             None => {
                 let epoch = rand::random();
                 db.insert(EPOCH, &u64::to_be_bytes(epoch))?;
@@ -195,7 +209,8 @@ impl Store {
                 break;
             }
             room -= bytes.len();
-            let record: Record = codec::decode(&bytes, RECORD).map_err(|e| Unusable(e.to_string()))?;
+            let record: Record =
+                codec::decode(&bytes, RECORD).map_err(|e| Unusable::Damaged(e.to_string()))?;
             last = record.seq;
             records.push(record);
         }
@@ -205,7 +220,7 @@ impl Store {
     /// `flush` hands everything to the system; only this brings it to the disk.
     fn sync(&self) -> Result<(), Unusable> {
         self.db.flush()?;
-        self.file.sync_data().map_err(|e| Unusable(e.to_string()))
+        self.file.sync_data().map_err(|e| Unusable::System(e.to_string()))
     }
 
     /// When a message that got no answer should be sent again.
@@ -278,7 +293,7 @@ fn meta(what: u8, stream: Stream) -> [u8; 3] {
 fn number(db: &sled::Db, key: &[u8]) -> Result<Option<u64>, Unusable> {
     let Some(bytes) = db.get(key)? else { return Ok(None) };
     let bytes: [u8; 8] =
-        bytes.as_ref().try_into().map_err(|_| Unusable("a counter is damaged".to_owned()))?;
+        bytes.as_ref().try_into().map_err(|_| Unusable::Damaged("a counter is wrong".to_owned()))?;
     Ok(Some(u64::from_be_bytes(bytes)))
 }
 
@@ -289,16 +304,16 @@ fn state(db: &sled::Db, stream: Stream) -> Result<StreamState, Unusable> {
     for entry in db.scan_prefix([lane(stream)]) {
         let (key, value) = entry?;
         let seq = key.get(1..).and_then(|seq| seq.try_into().ok()).map(u64::from_be_bytes);
-        let seq = seq.ok_or_else(|| Unusable("a key is damaged".to_owned()))?;
+        let seq = seq.ok_or_else(|| Unusable::Damaged("a key is wrong".to_owned()))?;
         if first.is_some() && seq != next {
-            return Err(Unusable("a record is missing".to_owned()));
+            return Err(Unusable::Damaged("a record is missing".to_owned()));
         }
         first.get_or_insert(seq);
         let whole = codec::decode::<Record>(&value, RECORD).is_ok_and(|record| record.seq == seq);
         next = seq
             .checked_add(1)
             .filter(|_| whole)
-            .ok_or_else(|| Unusable(format!("record {seq} is damaged")))?;
+            .ok_or_else(|| Unusable::Damaged(format!("record {seq} is wrong")))?;
         bytes += value.len() as u64;
     }
     Ok(StreamState { acked, first: first.unwrap_or(next), next, bytes })

@@ -61,6 +61,9 @@ pub(crate) fn present(
 ) -> Result<Credential, Error> {
     let missing = |name| damaged(folder, name, "it is missing");
     let pair = read(folder, KEY)?.ok_or_else(|| missing(KEY))?;
+    // Which of the two files is to blame is not told by what follows.
+    PrivateKeyDer::from_pem_slice(&pair)
+        .map_err(|_| damaged(folder, KEY, "there is no private key in it"))?;
     let separate = match certificates_of(&pair) {
         Some(_) => None,
         None => Some(read(folder, CERTIFICATE)?.ok_or_else(|| missing(CERTIFICATE))?),

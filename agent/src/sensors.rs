@@ -11,7 +11,7 @@ use sysinfo::{Components, System};
 /// Reads the system's counters.
 pub struct Sensors {
     system: Option<System>,
-    thermometers: Components,
+    thermometers: Option<Components>,
 }
 
 impl Default for Sensors {
@@ -28,17 +28,16 @@ impl Sensors {
             system.refresh_memory();
             system.refresh_cpu_usage();
         }
-        Self { system, thermometers: Components::new_with_refreshed_list() }
+        Self { system, thermometers: Components::new_with_refreshed_list().ok() }
     }
 
     /// What probation watches of the device.
     pub fn vitals(&mut self) -> Vitals {
-        self.thermometers.refresh(false);
-        let hottest = self.thermometers.iter().filter_map(|one| one.temperature()).filter(|t| t.is_finite());
-        Vitals {
-            memory_bytes: held_bytes(),
-            temperature_c: hottest.reduce(f32::max).map(|hottest| hottest.max(0.0) as u32),
-        }
+        let hottest = self.thermometers.as_mut().and_then(|all| {
+            all.refresh(false);
+            all.iter().filter_map(|one| one.temperature()).filter(|t| t.is_finite()).reduce(f32::max)
+        });
+        Vitals { memory_bytes: held_bytes(), temperature_c: hottest.map(|hottest| hottest.max(0.0) as u32) }
     }
 
     /// What the device is.

@@ -3,6 +3,7 @@
 //!
 //! A confirmed release serves as soon as it is loaded, with or without a network.
 
+mod alone;
 mod desired;
 mod diagnosis;
 mod jobs;
@@ -19,6 +20,7 @@ pub(crate) use upgrade::unreadable;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::disk::DiskError;
 use crate::fetch::Fetcher;
 use crate::folder::{ENDPOINT, Folder, RUN};
 use crate::host::{ModelHost, Notes};
@@ -32,11 +34,11 @@ use flotilla_device::launch::Place;
 use flotilla_device::renewal::{Pair, Renewal};
 use flotilla_device::session::{self, Session};
 use flotilla_device::update;
-use flotilla_protocol::message::{CommandReport, Desired, Diagnosis, EventKind, EventRecord};
+use flotilla_protocol::message::{CommandReport, Desired, Diagnosis, EventKind, EventRecord, RecordBody};
 use flotilla_protocol::{ErrorCode, ModelName, TrustFile};
 use jobs::Jobs;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -132,8 +134,15 @@ struct Daemon {
     upgrade: Option<upgrade::Upgrade>,
     upgrade_news: mpsc::Sender<crate::upgrade::work::News>,
 
+    /// None while the disk does not let it be used.
     outbox: Option<Store>,
+    outbox_due_ms: Option<u64>,
+    outbox_tries: u32,
+    /// Records that could not be stored yet.
+    waiting: VecDeque<(u64, RecordBody)>,
     records_lost: u64,
+    /// How many of them the cloud is told of.
+    records_lost_said: u64,
     sample_due_ms: u64,
     /// When the text that start-up or a load needed is let go.
     text_due_ms: Option<u64>,
@@ -150,9 +159,10 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
     let mut damage = state::Damage::new();
     let stored = state::Accepted::read(&options.folder, &mut damage);
     let clock = Clock::with_wall(stored.proof_ms, options.wall);
-    let identity = identity::read(&options.folder, &clock)?;
-    let trust = identity::trust(&options.folder, &identity.names.project)?;
-    clock.observe_signed(trust.issued_at_ms);
+    let bonds = identity::establish(&options.folder, &clock, &mut damage);
+    if bonds.is_err() && !alone::has_models(&options.folder) {
+        return bonds.map(|_| Ended::Stopped);
+    }
 
     let host = Arc::new(ModelHost::with_notes(Notes::new(options.folder.path(RUN))));
     let status = Arc::new(Mutex::new(Value::Null));
@@ -164,6 +174,19 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
     let shown = Arc::clone(&status);
     let show: api::Status = Arc::new(move || shown.lock().unwrap_or_else(PoisonError::into_inner).clone());
     let serving = api::serve(listener, Arc::clone(&host), show, shutdown.child_token());
+    let bonds = match bonds {
+        Ok(bonds) => Some(bonds),
+        Err(error) => {
+            let alone =
+                alone::Alone { options: &options, clock: &clock, host: &host, status: &status, endpoint };
+            alone.serve(error, &mut damage, &shutdown).await
+        }
+    };
+    let Some((identity, trust)) = bonds else {
+        ended(serving.await);
+        return Ok(Ended::Stopped);
+    };
+    clock.observe_signed(trust.issued_at_ms);
     tracing::info!(device = %identity.names.device, project = %identity.names.project, %endpoint, "the agent runs");
 
     let (news, mut news_in) = mpsc::channel(64);
@@ -203,7 +226,11 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
         upgrade: None,
         upgrade_news,
         outbox: None,
+        outbox_due_ms: None,
+        outbox_tries: 0,
+        waiting: VecDeque::new(),
         records_lost: 0,
+        records_lost_said: 0,
         sample_due_ms: 0,
         text_due_ms: Some(TEXT_AFTER_MS),
         status,
@@ -234,19 +261,26 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
     // The local endpoint, too.
     shutdown.cancel();
     daemon.close().await;
-    if let Err(error) = serving.await {
+    ended(serving.await);
+    Ok(if leaves { Ended::Switch } else { Ended::Stopped })
+}
+
+fn ended(serving: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = serving {
         tracing::error!(%error, "the local endpoint ended badly");
     }
-    Ok(if leaves { Ended::Switch } else { Ended::Stopped })
+}
+
+/// Writes down where the local endpoint listens.
+fn announce(folder: &Folder, endpoint: SocketAddr) -> Result<(), DiskError> {
+    folder.disk().replace(ENDPOINT.as_ref(), format!("{endpoint}\n").as_bytes())
 }
 
 impl Daemon {
     /// Writes down where the local endpoint listens. A disk that takes nothing is no reason not to serve: it is tried
     /// again.
     fn announce(&mut self) {
-        let written =
-            self.options.folder.disk().replace(ENDPOINT.as_ref(), format!("{}\n", self.endpoint).as_bytes());
-        self.endpoint_due_ms = written.err().map(|error| {
+        self.endpoint_due_ms = announce(&self.options.folder, self.endpoint).err().map(|error| {
             tracing::warn!(%error, "the endpoint's address cannot be written down yet");
             self.clock.now_ms() + ENDPOINT_RETRY_MS
         });
@@ -254,20 +288,7 @@ impl Daemon {
 
     /// Everything that needs no network: records, models, the stored desired document.
     fn boot(&mut self, damage: state::Damage) {
-        match Store::open(&self.options.folder) {
-            Ok((store, repaired)) => {
-                self.outbox = Some(store);
-                if let Some(why) = repaired {
-                    tracing::warn!(%why, "the outbox was unreadable and is new");
-                    self.event(
-                        EventKind::Repaired,
-                        Some(ErrorCode::StorageCorrupt),
-                        format!("outbox: {why}"),
-                    );
-                }
-            }
-            Err(error) => tracing::error!(%error, "records are not kept"),
-        }
+        self.open_outbox();
         let detail = format!("agent {}", env!("CARGO_PKG_VERSION"));
         self.event(EventKind::Started, None, detail);
         for what in damage {
@@ -316,6 +337,7 @@ impl Daemon {
         }
         self.tick_upgrade(now_ms);
         self.sample_if_due(now_ms);
+        self.reopen_outbox_if_due(now_ms);
         if self.endpoint_due_ms.is_some_and(|at| now_ms >= at) {
             self.announce();
         }
@@ -328,6 +350,7 @@ impl Daemon {
             self.session_tick_ms,
             self.renewal_tick_ms,
             outbox,
+            self.outbox_due_ms,
             self.upgrade_due_ms(),
             Some(self.sample_due_ms),
             self.text_due_ms,

@@ -32,15 +32,19 @@ impl Daemon {
 
     fn journal(&mut self, name: &ModelName) -> UpdateJournal {
         let read = self.options.folder.disk().read(&Folder::journal(name), JOURNAL);
-        let problem = match read {
-            Ok(None) => return UpdateJournal::default(),
+        let (problem, missing) = match read {
+            Ok(None) => ("it is missing".to_owned(), true),
             Ok(Some(bytes)) => match UpdateJournal::from_bytes(&bytes) {
                 Ok(journal) => return journal,
-                Err(error) => error.to_string(),
+                Err(error) => (error.to_string(), false),
             },
-            Err(error) => error.to_string(),
+            Err(error) => (error.to_string(), false),
         };
         let journal = self.recover(name);
+        if missing && journal.is_empty() {
+            // A model that comes or goes has nothing in its slots that could be lost.
+            return journal;
+        }
         let found =
             journal.candidate.as_ref().map_or("nothing usable was found", |_| "a whole release was found");
         tracing::warn!(model = %name, %problem, found, "the update journal is damaged");

@@ -1,11 +1,18 @@
 //! Telemetry, events, and the document of the local endpoint's `/status`.
 
 use super::Daemon;
-use crate::outbox::Unusable;
+use crate::outbox::{Store, Unusable};
 use crate::sensors::rss_bytes;
+use flotilla_device::backoff::Backoff;
+use flotilla_protocol::ErrorCode;
 use flotilla_protocol::message::{EventKind, EventRecord, RecordBody};
 use serde_json::json;
 use std::sync::PoisonError;
+
+/// Records kept in memory while the outbox cannot be used; beyond it the oldest are lost.
+pub(super) const WAITING: usize = 256;
+/// When an outbox that could not be used is opened anew.
+const REOPEN: Backoff = Backoff { base_ms: 5_000, cap_ms: 300_000 };
 
 impl Daemon {
     /// Keeps an event for the cloud.
@@ -34,19 +41,63 @@ impl Daemon {
 
     fn keep(&mut self, body: RecordBody) {
         self.status_stale = true;
-        match &mut self.outbox {
-            Some(outbox) => {
-                if let Err(error) = outbox.append(self.clock.wall_ms(), body) {
-                    self.outbox_failed(&error);
-                }
-            }
-            None => self.records_lost += 1,
+        self.waiting.push_back((self.clock.wall_ms(), body));
+        self.store_waiting();
+        if self.waiting.len() > WAITING {
+            self.waiting.pop_front();
+            self.records_lost += 1;
         }
     }
 
+    fn store_waiting(&mut self) {
+        while let (Some(outbox), Some((at_ms, body))) = (&mut self.outbox, self.waiting.front()) {
+            match outbox.append(*at_ms, body.clone()) {
+                Ok(()) => drop(self.waiting.pop_front()),
+                Err(error) => self.outbox_failed(&error),
+            }
+        }
+    }
+
+    /// A disk that fails once leaves the outbox unusable until it is opened anew.
     pub(super) fn outbox_failed(&mut self, error: &Unusable) {
-        self.records_lost += 1;
-        tracing::error!(%error, lost = self.records_lost, "a record is lost");
+        tracing::error!(%error, "the outbox is closed; it is opened anew later");
+        self.outbox = None;
+        let wait = REOPEN.delay_ms(self.outbox_tries, rand::random());
+        self.outbox_tries += 1;
+        self.outbox_due_ms = Some(self.clock.now_ms() + wait);
+        self.status_stale = true;
+    }
+
+    /// Opens the outbox; what was recorded meanwhile goes into it.
+    pub(super) fn open_outbox(&mut self) {
+        self.outbox_due_ms = None;
+        let (store, repaired) = match Store::open(&self.options.folder) {
+            Ok(opened) => opened,
+            Err(error) => return self.outbox_failed(&error),
+        };
+        self.outbox = Some(store);
+        if let Some(why) = repaired {
+            tracing::warn!(%why, "the outbox was damaged and is new");
+            self.event(EventKind::Repaired, Some(ErrorCode::StorageCorrupt), format!("outbox: {why}"));
+        }
+        let lost = self.records_lost - self.records_lost_said;
+        self.records_lost_said = self.records_lost;
+        if lost > 0 {
+            let detail = format!("the outbox could not be used for a while: {lost} records are lost");
+            self.event(EventKind::Failed, Some(ErrorCode::StorageIo), detail);
+        }
+        self.store_waiting();
+        if self.session.is_up() {
+            // The hello names the outbox.
+            self.lose_link();
+        }
+    }
+
+    /// What is due now.
+    pub(super) fn reopen_outbox_if_due(&mut self, now_ms: u64) {
+        if self.outbox_due_ms.is_some_and(|at| now_ms >= at) {
+            self.open_outbox();
+        }
     }
 
     /// Takes a sample at the cadence that the cloud wants, a faster one on probation.
@@ -71,13 +122,13 @@ impl Daemon {
         let now_ms = self.clock.now_ms();
         while let Some(outbox) = &mut self.outbox {
             match outbox.next(now_ms) {
-                Ok(Some((up, payload))) => self.publish_records(up, payload),
-                Ok(None) => return,
-                Err(error) => {
-                    // What cannot be read now is found out, and thrown away, at the next start.
-                    self.outbox_failed(&error);
-                    self.outbox = None;
+                Ok(Some((up, payload))) => {
+                    self.outbox_tries = 0;
+                    self.publish_records(up, payload);
                 }
+                Ok(None) => return,
+                // Damage is found out, and thrown away, when it is opened anew.
+                Err(error) => self.outbox_failed(&error),
             }
         }
     }
@@ -122,6 +173,7 @@ impl Daemon {
             "records_waiting": self.outbox.as_ref().map(|outbox| outbox.waiting()),
             "records_made": self.outbox.as_ref().map(|outbox| outbox.made()),
             "records_dropped": self.outbox.as_ref().map(|outbox| outbox.dropped()),
+            "records_in_memory": self.waiting.len(),
             "records_lost": self.records_lost,
             "rss_bytes": rss_bytes(),
             "pid": std::process::id(),

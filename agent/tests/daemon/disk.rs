@@ -169,3 +169,31 @@ async fn a_full_disk_stops_nobody_from_predicting_and_is_got_over_when_there_is_
     confirmed(&cloud, third.release).await;
     assert_eq!(device.label().await, "c");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_go_on_once_a_full_disk_has_room_again_without_a_restart() {
+    let Some(disk) = SmallDisk::mount("32m") else { return };
+    let mut cloud = Cloud::start().await;
+    let first = Plan::good(0).publish(&cloud);
+    cloud.settings.telemetry_interval_s = 1;
+    want(&mut cloud, &first);
+    let mut device = Device::at(&cloud, disk.path());
+    device.start().await;
+    confirmed(&cloud, first.release).await;
+    // The log lies on the same disk, so it is the status that tells.
+    disk.fill(usize::MAX);
+    let held_up = async |d: &Device| (d.status().await["records_waiting"].is_null()).then_some(());
+    device.until("an outbox that cannot be used", held_up).await;
+    assert_eq!(device.answer().await.map(|(_, label)| label).as_deref(), Some("a"));
+    let kept = async |d: &Device| (d.status().await["records_in_memory"].as_u64() >= Some(3)).then_some(());
+    device.until("records in memory", kept).await;
+    disk.release();
+    let sent = async |d: &Device| (d.status().await["records_waiting"] == 0).then_some(());
+    device.until("an empty outbox", sent).await;
+    assert_eq!(device.status().await["records_in_memory"], 0);
+    let state = cloud.state();
+    let mut seconds: Vec<u64> = state.kept.values().map(|record| record.at_ms / 1_000).collect();
+    seconds.sort_unstable();
+    let widest = seconds.windows(2).map(|pair| pair[1] - pair[0]).max();
+    assert!(widest <= Some(6), "a hole of {widest:?} s among the samples of every second");
+}

@@ -4,6 +4,7 @@
 
 mod clocks;
 mod cloud;
+mod damage;
 mod device;
 mod disk;
 mod doctor;

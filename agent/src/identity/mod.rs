@@ -1,12 +1,17 @@
-//! Who this device is: key, certificate, CA, and the trust file that came with them.
+//! Who this device is: key, certificate, CA, and the trust file that came with them. Without them a device cannot be
+//! reached any more, so each is kept twice, and one that is damaged is put back from its copy.
+
+mod copy;
+mod trust;
+
+pub use trust::{store_trust, trust};
 
 use crate::clock::Clock;
-use crate::folder::{Folder, IDENTITY, TRUST};
+use crate::folder::{Folder, IDENTITY};
 use crate::pairs::{self, Credential};
-use crate::{Error, disk, tls};
-use flotilla_device::frame::{self, Kind};
+use crate::{Error, disk};
 use flotilla_device::renewal::Pair;
-use flotilla_protocol::{DeviceId, Envelope, ProjectId, TrustFile, codec, limits};
+use flotilla_protocol::{DeviceId, ProjectId, TrustFile, limits};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
@@ -22,7 +27,6 @@ pub const CA: &str = "ca.pem";
 /// File with the names, JSON.
 pub const NAMES: &str = "device.json";
 
-const TRUST_KIND: Kind = Kind { name: *b"FTR", version: 1 };
 const BOUND: usize = 64 * limits::KIB;
 
 /// The names of a device, as stored.
@@ -84,32 +88,28 @@ pub fn read(folder: &Folder, clock: &Clock) -> Result<Identity, Error> {
     Ok(Identity { names, ca, present, next })
 }
 
-/// Stores an accepted trust file. The frame shows damage; that the content was believed is why it is here.
-pub fn store_trust(folder: &Folder, envelope: &Envelope) -> Result<(), Error> {
-    Ok(folder.disk().replace(TRUST.as_ref(), &frame::seal(TRUST_KIND, &envelope.to_bytes()))?)
-}
-
-/// Reads the trust file that was accepted last. Its signatures were checked then, by keys that it may have
-/// replaced since, so they are not checked again.
-pub fn trust(folder: &Folder, project: &ProjectId) -> Result<TrustFile, Error> {
-    let path = folder.path(TRUST);
-    let problem = |problem: String| Error::Damaged { path: path.clone(), problem };
-    let bytes = folder
-        .disk()
-        .read(TRUST.as_ref(), limits::ENVELOPE + limits::KIB)?
-        .ok_or_else(|| problem("it is missing".to_owned()))?;
-    let (_, content) = frame::open(TRUST_KIND, &bytes).map_err(|e| problem(e.to_string()))?;
-    let envelope = Envelope::from_bytes(content).map_err(|e| problem(e.to_string()))?;
-    let trust: TrustFile =
-        codec::decode(&envelope.payload, limits::ENVELOPE).map_err(|e| problem(e.to_string()))?;
-    if trust.project != *project {
-        return Err(problem(format!("it is of project {}", trust.project)));
+/// Identity and trust of the folder, for the agent that runs on it. What is damaged is put back from its copy, and said
+/// in `damage`.
+pub(crate) fn establish(
+    folder: &Folder,
+    clock: &Clock,
+    damage: &mut Vec<String>,
+) -> Result<(Identity, TrustFile), Error> {
+    let identity = read(folder, clock).or_else(|error| {
+        // A folder without an identity is not enrolled, or was given up by somebody.
+        if !folder.path(IDENTITY).exists() || !copy::put_back(folder)? {
+            return Err(error);
+        }
+        let identity = read(folder, clock)?;
+        damage.push(format!("{error}; it was put back from its copy"));
+        Ok(identity)
+    })?;
+    if let Err(error) = copy::renew(folder) {
+        tracing::warn!(%error, "the copy of the identity cannot be renewed");
     }
-    let ca = certificates(folder, CA)?;
-    if ca.first().and_then(|ca| tls::key_digest(ca)) != Some(trust.ca) {
-        return Err(problem("it names another CA than the identity".to_owned()));
-    }
-    Ok(trust)
+    damage.extend(trust::mend(folder, &identity.names.project)?);
+    let trust = trust(folder, &identity.names.project)?;
+    Ok((identity, trust))
 }
 
 /// Host and port of `host:port` or `[v6]:port`.
