@@ -76,13 +76,12 @@ pub fn names(folder: &Folder) -> Result<Option<Names>, Error> {
     Ok(Some(names))
 }
 
-/// Reads the folder's identity.
+/// Reads the folder's identity, and writes nothing.
 pub fn read(folder: &Folder, clock: &Clock) -> Result<Identity, Error> {
     let names = names(folder)?.ok_or_else(|| Error::NotEnrolled { folder: folder.root().to_owned() })?;
     split_address(&names.mqtt).ok_or_else(|| damaged(folder, NAMES, "mqtt is not HOST:PORT"))?;
     let ca =
         certificates(folder, CA)?.into_iter().next().ok_or_else(|| damaged(folder, CA, "it is empty"))?;
-    pairs::tidy(folder);
     let present = pairs::present(folder, &ca, clock)?;
     let next = pairs::next(folder, &ca, clock);
     Ok(Identity { names, ca, present, next })
@@ -95,6 +94,7 @@ pub(crate) fn establish(
     clock: &Clock,
     damage: &mut Vec<String>,
 ) -> Result<(Identity, TrustFile), Error> {
+    pairs::tidy(folder);
     let identity = read(folder, clock).or_else(|error| {
         // A folder without an identity is not enrolled, or was given up by somebody.
         if !folder.path(IDENTITY).exists() || !copy::put_back(folder)? {
