@@ -282,12 +282,21 @@ async fn note(store: &Store, id: &DeviceId, key: Digest, now_ms: u64) -> Result<
     Err(Error::Contended(format!("the renewal of device {id}")))
 }
 
-/// A person's word: approved, or rejected for a reason.
+/// What a person said.
+pub(crate) enum Word<'a> {
+    /// The holder of this key, which they looked at, may have a certificate.
+    Approve(&'a Digest),
+    /// Whoever asks now gets none, for this reason.
+    Reject(&'a str),
+}
+
+/// Takes a person's word. An approval is for the request that was looked at: another one may have come since, from
+/// whoever else has the device's old key.
 pub(crate) async fn decide(
     store: &Store,
     actor: &Actor,
     id: &DeviceId,
-    rejected: Option<&str>,
+    word: Word<'_>,
     now_ms: u64,
 ) -> Result<PendingRenewal> {
     let device = store.devices.get(id.as_str()).await?.ok_or_else(|| Error::DeviceMissing(id.clone()))?;
@@ -295,15 +304,18 @@ pub(crate) async fn decide(
         return Err(Error::DeviceRevoked(id.clone()));
     }
     let (by, at_ms) = (actor.id.clone(), now_ms);
-    let (action, decision) = match rejected {
-        None => ("device:approve", RenewalState::Approved { by, at_ms }),
-        Some(reason) => {
+    let (action, wanted, decision) = match word {
+        Word::Approve(key) => ("device:approve", Some(key), RenewalState::Approved { by, at_ms }),
+        Word::Reject(reason) => {
             let reason = bounded(reason, REASON);
-            ("device:reject", RenewalState::Rejected { by, at_ms, reason })
+            ("device:reject", None, RenewalState::Rejected { by, at_ms, reason })
         }
     };
     let decided = store
         .modify(&store.renewals, id.as_str().as_bytes(), |renewal, batch| {
+            if wanted.is_some_and(|key| *key != renewal.key) {
+                return Err(Error::RenewalChanged { device: id.clone(), key: renewal.key });
+            }
             renewal.decision = decision.clone();
             let detail = json!({ "key": renewal.key, "decision": decision });
             audit::record(batch, actor, action, &subject(id), detail, now_ms)?;
