@@ -24,7 +24,7 @@ use answer::Checked;
 pub(crate) use answer::check_certificate;
 use flotilla_device::update::UpdateJournal;
 use flotilla_protocol::enrol::{ClaimCode, ENROL_PATH, EnrolAnswer, EnrolRequest};
-use flotilla_protocol::message::{BoardFacts, SlotName};
+use flotilla_protocol::message::BoardFacts;
 use flotilla_protocol::{
     DeviceId, Digest, Envelope, EnvelopeKind, ModelName, ReleaseManifest, TrustFile, limits,
 };

@@ -8,6 +8,7 @@ use flotilla_device::update::Confirmed;
 use flotilla_protocol::Pipeline;
 use flotilla_protocol::enrol::ClaimSecret;
 use flotilla_protocol::manifest::{Constraints, Lineage, Metrics, ReleaseKind};
+use flotilla_protocol::message::SlotName;
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::trust::KeySet;
 use flotilla_protocol::{Digest, Envelope, EnvelopeKind, ErrorCode, TrustFile};
