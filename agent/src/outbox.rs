@@ -102,7 +102,7 @@ impl Store {
     }
 
     fn read(path: &Path) -> Result<Self, Unusable> {
-        let existed = path.join("db").exists();
+        let existed = std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
         let db = sled::Config::default()
             .path(path)
             .mode(sled::Mode::LowSpace)

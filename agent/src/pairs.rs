@@ -6,8 +6,9 @@
 
 use crate::clock::Clock;
 use crate::disk::DiskError;
+use crate::enrol::check_certificate;
 use crate::folder::{Folder, IDENTITY};
-use crate::identity::{CERTIFICATE, KEY, damaged};
+use crate::identity::{CERTIFICATE, Identity, KEY, damaged};
 use crate::{Error, tls};
 use flotilla_device::renewal::Life;
 use flotilla_protocol::limits;
@@ -73,6 +74,20 @@ pub(crate) fn present(
         (None, chain) => (KEY, chain.unwrap_or_default()),
     };
     credential(&pair, chain, ca, clock).map_err(|problem| damaged(folder, name, &problem))
+}
+
+/// Whether the present pair is what the CA signed for this device, whatever the time: a changed byte may leave a
+/// certificate that can be read, and that nobody accepts.
+pub(crate) fn check(folder: &Folder, identity: &Identity) -> Result<(), Error> {
+    let pair = read(folder, KEY)?.unwrap_or_default();
+    let separate = read(folder, CERTIFICATE)?.unwrap_or_default();
+    let (name, chain) = match certificates_of(&pair) {
+        Some(chain) => (KEY, chain),
+        None => (CERTIFICATE, separate.as_slice()),
+    };
+    let key = key_pair(&pair).ok_or_else(|| damaged(folder, KEY, "there is no private key in it"))?;
+    check_certificate(&String::from_utf8_lossy(chain), identity.ca.clone(), &key, &identity.names, 0)
+        .map_err(|fault| damaged(folder, name, &fault.detail))
 }
 
 /// The next pair, if there is one that can be used.

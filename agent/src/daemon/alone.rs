@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 const JOURNAL: usize = 64 * limits::KIB;
 /// How often it is looked whether the files are good again.
-const LOOK: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_secs(2);
 
 /// What a device without an identity runs on.
 pub(super) struct Alone<'a> {

@@ -99,6 +99,16 @@ impl Daemon {
         self.desired.as_ref()?.models.get(name).cloned()
     }
 
+    /// Writes anew what was damaged, so that it is said once.
+    pub(super) fn mend_small_files(&mut self) {
+        let noted =
+            state::Accepted { desired_version: self.accepted_version, proof_ms: self.clock.proof_ms() };
+        if let Err(error) = noted.store(&self.options.folder) {
+            tracing::warn!(%error, "what was accepted cannot be noted anew");
+        }
+        self.keep_commands();
+    }
+
     /// Takes the accepted document, if there is one, for what is wanted.
     pub(super) fn apply(&mut self) {
         if self.desired.is_none() {

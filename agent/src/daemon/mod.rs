@@ -294,6 +294,7 @@ impl Daemon {
         self.open_outbox();
         let detail = format!("agent {}", env!("CARGO_PKG_VERSION"));
         self.event(EventKind::Started, None, detail);
+        let mend = !damage.is_empty();
         for what in damage {
             self.event(EventKind::Repaired, Some(ErrorCode::StorageCorrupt), what);
         }
@@ -301,6 +302,9 @@ impl Daemon {
         self.load_models();
         self.load_upgrade();
         self.apply();
+        if mend {
+            self.mend_small_files();
+        }
     }
 
     fn on_news(&mut self, news: News) {

@@ -37,6 +37,8 @@ pub(super) struct Facts {
     pub(super) config: Read<Config>,
     pub(super) identity: IdentityFacts,
     pub(super) trust: Read<TrustFacts>,
+    /// Why one of its two copies cannot be used.
+    pub(super) trust_copy: Option<Problem>,
     pub(super) small: SmallFiles,
     pub(super) desired: Read<Option<DesiredFacts>>,
     pub(super) disk: Read<DiskFacts>,
@@ -96,6 +98,8 @@ pub(super) struct IdentityFacts {
     pub(super) ca: Read<CertificateFacts>,
     /// Whether certificate and intermediates lead to the CA, whatever the time.
     pub(super) chain: Read<()>,
+    /// Whether the next start can put it back from a copy.
+    pub(super) has_copy: bool,
 }
 
 #[derive(Clone, Debug)]

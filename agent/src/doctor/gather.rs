@@ -69,6 +69,8 @@ pub(super) async fn gather(folder: &Folder) -> Facts {
     };
     let trust_file = names.map(|names| identity::trust(folder, &names.project));
     let desired = desired(folder, trust_file.as_ref().and_then(|trust| trust.as_ref().ok()));
+    let trust_copy =
+        names.and_then(|names| identity::damaged_copy(folder, &names.project)).map(Problem::from);
     let trust = match trust_file {
         Some(Ok(trust)) => Ok(TrustFacts {
             version: trust.version,
@@ -90,6 +92,7 @@ pub(super) async fn gather(folder: &Folder) -> Facts {
         config: Config::read(folder).map_err(Problem::from),
         identity,
         trust,
+        trust_copy,
         small,
         desired,
         disk: disk_facts(folder),
@@ -157,6 +160,7 @@ fn identity_facts(folder: &Folder) -> IdentityFacts {
         chain: chain(&chain_pem, &ca_pem),
         certificate: chain_pem.and_then(|all| certificate(all.first())),
         ca: ca_pem.and_then(|all| certificate(all.first())),
+        has_copy: identity::has_copy(folder),
     }
 }
 

@@ -21,6 +21,7 @@ const FILES_LEAST: u64 = 64;
 /// Share of memory that is still available, below which a model may not load, in percent.
 const MEMORY_LEAST: u64 = 5;
 
+const PUT_BACK: &str = "start the agent anew: it puts the file back from its copy";
 const ENROL_ANEW: &str = "stop the agent, move the folder `identity` and trust.cbor away and enrol this device anew with a new claim code";
 
 /// Judges everything.
@@ -122,7 +123,7 @@ fn certificates(facts: &Facts, out: &mut Vec<Finding>) {
             );
             return out.push(fail(S, ErrorCode::WrongState, "this folder is not enrolled", remedy));
         }
-        Err(problem) => return out.push(broken(S, problem, ENROL_ANEW)),
+        Err(problem) => return out.push(broken(S, problem, mend(facts))),
     };
     let before = out.len();
     for problem in [
@@ -139,12 +140,12 @@ fn certificates(facts: &Facts, out: &mut Vec<Finding>) {
         } else {
             problem.text.clone()
         };
-        out.push(fail(S, problem.code, what, ENROL_ANEW));
+        out.push(fail(S, problem.code, what, mend(facts)));
     }
     if let (Ok(key), Ok(certificate)) = (&identity.key, &identity.certificate) {
         if key.public != certificate.public {
             let what = "key and certificate do not belong together";
-            out.push(fail(S, ErrorCode::StorageCorrupt, what, ENROL_ANEW));
+            out.push(fail(S, ErrorCode::StorageCorrupt, what, mend(facts)));
         }
         if key.mode & 0o077 != 0 {
             let what = format!("the private key can be read by others (mode {:o})", key.mode);
@@ -156,7 +157,7 @@ fn certificates(facts: &Facts, out: &mut Vec<Finding>) {
         let expected = format!("flotilla:{}/{}", names.project, names.device);
         if let Some(uri) = certificate.uri.as_ref().filter(|uri| **uri != expected) {
             let what = format!("the certificate is of {uri}, device.json says {expected}");
-            out.push(fail(S, ErrorCode::WrongProject, what, ENROL_ANEW));
+            out.push(fail(S, ErrorCode::WrongProject, what, mend(facts)));
         }
         validity("the device's certificate", certificate, facts, out);
     }
@@ -203,7 +204,16 @@ fn proof(facts: &Facts) -> u64 {
     [facts.build_ms, facts.small.proof_ms, trust, desired].into_iter().max().unwrap_or(0)
 }
 
+/// What to do about a damaged identity.
+fn mend(facts: &Facts) -> &'static str {
+    if facts.identity.has_copy { PUT_BACK } else { ENROL_ANEW }
+}
+
 fn trust(facts: &Facts, out: &mut Vec<Finding>) {
+    if let Some(problem) = &facts.trust_copy {
+        let what = format!("one of two copies cannot be used: {}", problem.text);
+        out.push(warn(Subject::Trust, problem.code, what, PUT_BACK));
+    }
     match &facts.trust {
         Ok(trust) => {
             let floors = match trust.floors.len() {

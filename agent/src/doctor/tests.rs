@@ -51,8 +51,10 @@ fn well() -> Facts {
             certificate: Ok(certificate()),
             ca: Ok(CertificateFacts { uri: None, ..certificate() }),
             chain: Ok(()),
+            has_copy: false,
         },
         trust: Ok(TrustFacts { version: 1, issued_at_ms: NOW_MS - DAY_MS, floors: BTreeMap::new() }),
+        trust_copy: None,
         small: SmallFiles { accepted: 3, proof_ms: NOW_MS - 1_000, damage: Vec::new() },
         desired: Ok(Some(DesiredFacts {
             version: 3,

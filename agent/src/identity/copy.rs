@@ -1,6 +1,6 @@
 //! A second copy of names, CA, key and certificates, in one file with a checksum.
 
-use super::{CA, CERTIFICATE, KEY, NAMES, bytes, file};
+use super::{CA, CERTIFICATE, KEY, NAMES, bytes};
 use crate::Error;
 use crate::folder::{Folder, IDENTITY, IDENTITY_COPY};
 use flotilla_device::frame::{self, Kind};
@@ -28,21 +28,26 @@ pub(super) fn renew(folder: &Folder) -> Result<(), Error> {
     Ok(())
 }
 
+/// The files of the copy by name; none if there is no copy that can be used.
+pub(super) fn read(folder: &Folder) -> Result<Option<BTreeMap<String, Zeroizing<String>>>, Error> {
+    let Some(sealed) = folder.disk().read(IDENTITY_COPY.as_ref(), BOUND)?.map(Zeroizing::new) else {
+        return Ok(None);
+    };
+    let Ok((_, content)) = frame::open(KIND, &sealed) else { return Ok(None) };
+    let Ok(files) = codec::decode::<BTreeMap<String, String>>(content, BOUND) else { return Ok(None) };
+    let files: BTreeMap<_, _> = files.into_iter().map(|(name, text)| (name, Zeroizing::new(text))).collect();
+    Ok(Some(files).filter(|files| FILES.iter().all(|name| files.contains_key(*name))))
+}
+
 /// Puts back every file that differs from the copy. False if there is no copy that can be used.
 pub(super) fn put_back(folder: &Folder) -> Result<bool, Error> {
-    let Some(sealed) = folder.disk().read(IDENTITY_COPY.as_ref(), BOUND)?.map(Zeroizing::new) else {
-        return Ok(false);
-    };
-    let Ok((_, content)) = frame::open(KIND, &sealed) else { return Ok(false) };
-    let Ok(files) = codec::decode::<BTreeMap<String, String>>(content, BOUND) else { return Ok(false) };
-    let files: BTreeMap<String, Zeroizing<String>> =
-        files.into_iter().map(|(name, text)| (name, Zeroizing::new(text))).collect();
-    for name in FILES {
-        let Some(text) = files.get(name) else { return Ok(false) };
-        let there = folder.disk().read(&Path::new(IDENTITY).join(name), BOUND).ok().flatten();
+    let Some(files) = read(folder)? else { return Ok(false) };
+    for (name, text) in files.iter().filter(|(name, _)| FILES.contains(&name.as_str())) {
+        let place = Path::new(IDENTITY).join(name);
+        let there = folder.disk().read(&place, BOUND).ok().flatten();
         if there.as_deref() != Some(text.as_bytes()) {
-            tracing::warn!(file = %file(folder, name).display(), "put back from its copy");
-            folder.disk().replace(&Path::new(IDENTITY).join(name), text.as_bytes())?;
+            tracing::warn!(file = %place.display(), "put back from its copy");
+            folder.disk().replace(&place, text.as_bytes())?;
         }
     }
     Ok(true)

@@ -4,6 +4,7 @@
 mod copy;
 mod trust;
 
+pub(crate) use trust::damaged_copy;
 pub use trust::{store_trust, trust};
 
 use crate::clock::Clock;
@@ -95,12 +96,17 @@ pub(crate) fn establish(
     damage: &mut Vec<String>,
 ) -> Result<(Identity, TrustFile), Error> {
     pairs::tidy(folder);
-    let identity = read(folder, clock).or_else(|error| {
+    let sound = || -> Result<Identity, Error> {
+        let identity = read(folder, clock)?;
+        pairs::check(folder, &identity)?;
+        Ok(identity)
+    };
+    let identity = sound().or_else(|error| {
         // A folder without an identity is not enrolled, or was given up by somebody.
         if !folder.path(IDENTITY).exists() || !copy::put_back(folder)? {
             return Err(error);
         }
-        let identity = read(folder, clock)?;
+        let identity = sound()?;
         damage.push(format!("{error}; it was put back from its copy"));
         Ok(identity)
     })?;
@@ -110,6 +116,11 @@ pub(crate) fn establish(
     damage.extend(trust::mend(folder, &identity.names.project)?);
     let trust = trust(folder, &identity.names.project)?;
     Ok((identity, trust))
+}
+
+/// Whether a copy of the identity is there that a start of the agent can put back.
+pub(crate) fn has_copy(folder: &Folder) -> bool {
+    copy::read(folder).is_ok_and(|files| files.is_some())
 }
 
 /// Host and port of `host:port` or `[v6]:port`.

@@ -51,6 +51,15 @@ pub(super) fn mend(folder: &Folder, project: &ProjectId) -> Result<Option<String
     Ok(damaged.map(|error| format!("{error}; it was put back from its copy")))
 }
 
+/// Why one of the two places cannot be used, if the other can.
+pub(crate) fn damaged_copy(folder: &Folder, project: &ProjectId) -> Option<Error> {
+    match PLACES.map(|place| read(folder, place, project)) {
+        [Ok(_), Err(error)] if folder.path(TRUST_COPY).exists() => Some(error),
+        [Err(error), Ok(_)] => Some(error),
+        _ => None,
+    }
+}
+
 struct Stored {
     envelope: Vec<u8>,
     trust: TrustFile,

@@ -23,6 +23,8 @@ enum Damage {
 impl Damage {
     const ALL: [Self; 6] =
         [Self::CutShort, Self::First, Self::Middle, Self::Last, Self::Empty, Self::Missing];
+    /// One of each kind, for files where the place of a changed byte makes no difference.
+    const KINDS: [Self; 4] = [Self::CutShort, Self::Middle, Self::Empty, Self::Missing];
 
     fn strike(self, path: &Path) {
         let mut bytes = fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -123,8 +125,9 @@ async fn if_every_model_is_damaged_the_device_fetches_the_wanted_one_by_itself_a
     let mut bench = Bench::new().await;
     for damage in Damage::ALL {
         let files = ["a", "b"].map(|slot| format!("models/letters/slot-{slot}/files/model.onnx"));
-        let both: Vec<&str> =
-            files.iter().map(String::as_str).filter(|file| bench.device.path(file).exists()).collect();
+        // The other slot may be damaged from the time before.
+        let whole = |file: &&str| fs::metadata(bench.device.path(file)).is_ok_and(|meta| meta.len() > 0);
+        let both: Vec<&str> = files.iter().map(String::as_str).filter(whole).collect();
         bench.strike(damage, &both).await;
         bench.device.start().await;
         let said = async |device: &Device| {
@@ -152,7 +155,7 @@ async fn damaged_small_files_cost_nothing_but_what_they_said() {
         ("run/work-letters", None),
     ] {
         let mut bench = Bench::new().await;
-        for damage in Damage::ALL {
+        for damage in Damage::KINDS {
             bench.strike(damage, &[file]).await;
             assert_eq!(bench.answer().await, "b", "{file} {damage:?}");
             bench.recover().await;
@@ -174,7 +177,11 @@ async fn trust_and_identity_are_put_back_from_their_copies() {
         "identity/device.json",
     ] {
         let mut bench = Bench::new().await;
-        for damage in Damage::ALL {
+        for damage in Damage::KINDS {
+            if file == "identity/device.json" && damage == Damage::Middle {
+                // Within an address: somebody may have written another one.
+                continue;
+            }
             let before = fs::read(bench.device.path(file)).unwrap();
             bench.strike(damage, &[file]).await;
             assert_eq!(bench.answer().await, "b", "{file} {damage:?}");
@@ -220,12 +227,13 @@ async fn without_a_usable_identity_or_trust_the_device_serves_says_what_to_do_an
 async fn a_damaged_outbox_stops_nobody_and_records_go_on() {
     for file in ["outbox/db", "outbox/conf"] {
         let mut bench = Bench::new().await;
-        for damage in Damage::ALL {
+        for damage in Damage::KINDS {
             bench.strike(damage, &[file]).await;
             assert_eq!(bench.answer().await, "b", "{file} {damage:?}");
             bench.recover().await;
             bench.cloud.until_event(EventKind::Started).await;
-            if matches!(damage, Damage::CutShort | Damage::Empty | Damage::Missing) && file == "outbox/db" {
+            // What is cut off or changed may be room that was not used yet.
+            if matches!(damage, Damage::Empty | Damage::Missing) && file == "outbox/db" {
                 bench.heard("outbox").await;
             }
         }

@@ -79,25 +79,7 @@ impl Device {
     /// The release and label of an answer, asked for without another process; none if there is no answer.
     pub(crate) async fn answer(&self) -> Option<(String, String)> {
         let text = std::fs::read_to_string(self.path("run/endpoint")).ok()?;
-        self.answer_at(text.trim()).await
-    }
-
-    /// The same of an endpoint whose address is known.
-    pub(crate) async fn answer_at(&self, host: &str) -> Option<(String, String)> {
-        let stream = tokio::net::TcpStream::connect(host).await.ok()?;
-        let ask = Ask {
-            host,
-            method: http::Method::POST,
-            path: "/predict/letters",
-            content_type: "application/octet-stream",
-            body: vec![1, 2, 3, 4],
-            max_answer: 1 << 20,
-            timeout: PATIENCE,
-        };
-        let (status, body) = flotilla_agent::http_client::ask(stream, ask).await.ok()?;
-        let answer: Value = serde_json::from_slice(&body).ok()?;
-        let text = |name: &str| answer[name].as_str().map(ToOwned::to_owned);
-        status.is_success().then(|| text("release").zip(text("label")))?
+        answer_of(text.trim(), "letters").await
     }
 
     /// As a power cut does.
@@ -166,4 +148,22 @@ impl Device {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// The release and label that a model on this endpoint answers; none if there is no answer.
+pub(crate) async fn answer_of(host: &str, model: &str) -> Option<(String, String)> {
+    let stream = tokio::net::TcpStream::connect(host).await.ok()?;
+    let ask = Ask {
+        host,
+        method: http::Method::POST,
+        path: &format!("/predict/{model}"),
+        content_type: "application/octet-stream",
+        body: vec![1, 2, 3, 4],
+        max_answer: 1 << 20,
+        timeout: PATIENCE,
+    };
+    let (status, body) = flotilla_agent::http_client::ask(stream, ask).await.ok()?;
+    let answer: Value = serde_json::from_slice(&body).ok()?;
+    let text = |name: &str| answer[name].as_str().map(ToOwned::to_owned);
+    status.is_success().then(|| text("release").zip(text("label")))?
 }

@@ -1,7 +1,7 @@
 //! A disk that takes no more, or loses what was written last, under an agent in this process.
 
 use crate::cloud::Cloud;
-use crate::device::Device;
+use crate::device::{Device, answer_of};
 use crate::releases::Plan;
 use crate::updates::{confirmed, report, want};
 use flotilla_agent::config::Config;
@@ -160,7 +160,7 @@ async fn a_full_disk_stops_nobody_from_predicting_and_is_got_over_when_there_is_
         .unwrap();
     disk.fill(usize::MAX);
     device.spawn();
-    let answer = device.until("an answer", async |d| d.answer_at(&port.to_string()).await).await;
+    let answer = device.until("an answer", async |_| answer_of(&port.to_string(), "letters").await).await;
     assert_eq!(answer.1, "b");
     disk.release();
     device.until("the endpoint's file", async |d| d.path("run/endpoint").exists().then_some(())).await;

@@ -160,6 +160,21 @@ async fn trouble_with_the_identity_is_found() {
     let (cloud, device) = stopped().await;
     let key = device.path("identity/key.pem");
     let anew = "enrol this device anew";
+    let back = "puts the file back from its copy";
+
+    for (file, subject) in [("identity/key.pem", "certificates"), ("identity/ca.pem", "certificates")] {
+        let right = std::fs::read(device.path(file)).unwrap();
+        std::fs::write(device.path(file), "rubbish").unwrap();
+        doctor(&device).await.fails(subject, ErrorCode::StorageCorrupt, file, back);
+        std::fs::write(device.path(file), right).unwrap();
+    }
+    for file in ["trust.cbor", "trust.copy.cbor"] {
+        let right = std::fs::read(device.path(file)).unwrap();
+        std::fs::write(device.path(file), "rubbish").unwrap();
+        doctor(&device).await.warns("trust", ErrorCode::StorageCorrupt, file, back);
+        std::fs::write(device.path(file), right).unwrap();
+    }
+    std::fs::remove_file(device.path("identity.copy")).unwrap();
 
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
     doctor(&device).await.warns("certificates", ErrorCode::PermissionDenied, "mode 644", "chmod 600");
@@ -208,9 +223,13 @@ async fn trouble_with_the_identity_is_found() {
     said.fails("link", ErrorCode::CaMismatch, "no safe connection", "somebody in between");
 
     cloud.admit(&device.path(""));
-    std::fs::write(device.path("trust.cbor"), "rubbish").unwrap();
+    for file in ["trust.cbor", "trust.copy.cbor"] {
+        std::fs::write(device.path(file), "rubbish").unwrap();
+    }
     doctor(&device).await.fails("trust", ErrorCode::StorageCorrupt, "trust.cbor", anew);
-    std::fs::remove_file(device.path("trust.cbor")).unwrap();
+    for file in ["trust.cbor", "trust.copy.cbor"] {
+        std::fs::remove_file(device.path(file)).unwrap();
+    }
     doctor(&device).await.fails("trust", ErrorCode::StorageCorrupt, "is missing", anew);
 }
 

@@ -70,11 +70,12 @@ async fn a_damaged_model_file_is_found_and_fetched_anew() {
     std::fs::write(&file, bytes).unwrap();
     cloud.state().reported = None;
     device.start().await;
-    confirmed(&cloud, first.release).await;
-    assert_eq!(device.label().await, "a");
     let damaged =
         |s: &crate::cloud::State| s.events().any(|e| e.code == Some(ErrorCode::DigestMismatch)).then_some(());
     cloud.until("an event about it", damaged).await;
+    confirmed(&cloud, first.release).await;
+    let answered = async |device: &Device| device.answer().await.filter(|(_, label)| label == "a");
+    device.until("an answer", answered).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
