@@ -95,13 +95,12 @@ pub(crate) fn establish(
     clock: &Clock,
     damage: &mut Vec<String>,
 ) -> Result<(Identity, TrustFile), Error> {
-    pairs::tidy(folder);
     let sound = || -> Result<Identity, Error> {
         let identity = read(folder, clock)?;
         pairs::check(folder, &identity)?;
         Ok(identity)
     };
-    let identity = sound().or_else(|error| {
+    let mut identity = sound().or_else(|error| {
         // A folder without an identity is not enrolled, or was given up by somebody.
         if !folder.path(IDENTITY).exists() || !copy::put_back(folder)? {
             return Err(error);
@@ -110,6 +109,8 @@ pub(crate) fn establish(
         damage.push(format!("{error}; it was put back from its copy"));
         Ok(identity)
     })?;
+    pairs::tidy(folder);
+    identity.next = pairs::next(folder, &identity.ca, clock);
     if let Err(error) = copy::renew(folder) {
         tracing::warn!(%error, "the copy of the identity cannot be renewed");
     }
