@@ -27,8 +27,6 @@ mod serving;
 #[cfg(test)]
 mod journal_tests;
 #[cfg(test)]
-mod simulation;
-#[cfg(test)]
 mod tests;
 
 pub use event::{Context, Effect, Event, Health, ReleaseFacts};
