@@ -93,16 +93,16 @@ impl Daemon {
         let context = self.context(name);
         let Some(managed) = self.models.get_mut(name) else { return };
         let (next, effects) = managed.update.step(event.clone(), &context);
-        if let Some(Effect::PersistJournal(journal)) = effects.first() {
-            if let Err(error) = journals::store(&self.options.folder, name, journal) {
-                tracing::error!(model = %name, %error, "the update journal cannot be written");
-                let (news, name) = (self.news.clone(), name.clone());
-                tokio::spawn(async move {
-                    tokio::time::sleep(JOURNAL_RETRY).await;
-                    let _ = news.send(News::Update(name, event)).await;
-                });
-                return;
-            }
+        if let Some(Effect::PersistJournal(journal)) = effects.first()
+            && let Err(error) = journals::store(&self.options.folder, name, journal)
+        {
+            tracing::error!(model = %name, %error, "the update journal cannot be written");
+            let (news, name) = (self.news.clone(), name.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(JOURNAL_RETRY).await;
+                let _ = news.send(News::Update(name, event)).await;
+            });
+            return;
         }
         let phase = next.phase();
         if phase != managed.update.phase() {

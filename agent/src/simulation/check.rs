@@ -19,6 +19,8 @@ use std::collections::BTreeMap;
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) kills: u64,
+    /// Kills during an update from a confirmed release to another.
+    pub(super) kills_at_stake: u64,
     /// Records made.
     pub(super) records: u64,
     /// Records let go.
@@ -77,11 +79,43 @@ impl Device {
         assert!(!late, "{}: {effects:?}", self.label);
     }
 
+    /// The journal that surely is on the disk.
+    fn stored(&self, name: &ModelName) -> UpdateJournal {
+        self.seen.journals.get(name).map(|stored| stored.sure.clone()).unwrap_or_default()
+    }
+
+    /// An effect is about to be performed: what it relies on is on the disk.
+    pub(super) fn check_effect(&self, name: &ModelName, effect: &Effect) {
+        let (stored, label) = (&self.stored(name), &self.label);
+        match effect {
+            Effect::FetchRelease { slot, .. } => {
+                let kept = vouched(stored).iter().any(|(kept, _)| kept == slot);
+                assert!(!kept, "{label}: {name} fetches into {slot:?} under {stored:?}");
+            }
+            Effect::Probe { slot, release, .. } => {
+                let counted = stored.candidate.as_ref().is_some_and(|candidate| {
+                    (candidate.slot, candidate.release, candidate.step) == (*slot, *release, Step::Staged)
+                        && candidate.starts > 0
+                });
+                assert!(counted, "{label}: {name} is probed under {stored:?}");
+                self.check_whole(name, *slot, *release);
+            }
+            Effect::Activate { slot, release, .. } => {
+                let named = vouched(stored).contains(&(*slot, *release))
+                    || on_trial(stored) == Some((*slot, *release));
+                assert!(named, "{label}: {name} is switched under {stored:?}");
+            }
+            Effect::ClearSlot { slot } => {
+                assert!(stored.is_empty(), "{label}: {name} loses {slot:?} under {stored:?}");
+            }
+            _ => {}
+        }
+    }
+
     /// A journal is about to be written over the one that is there.
     pub(super) fn check_journal(&mut self, name: &ModelName, next: &UpdateJournal) {
         self.check_touched();
-        let managed = &self.run.models[name];
-        let before = managed.update.journal();
+        let before = &self.stored(name);
         let label = &self.label;
         if let Some(confirmed) = &before.confirmed
             && next.confirmed.is_none()
@@ -131,6 +165,8 @@ impl Device {
     /// What is on the disk after the device went down is what it was told to store, and works.
     pub(super) fn check_after_kill(&mut self) {
         self.check_touched();
+        let at_stake = |stored: &Stored| stored.sure.confirmed.is_some() && stored.sure.candidate.is_some();
+        self.seen.kills_at_stake += u64::from(self.seen.journals.values().any(at_stake));
         let mut journals = std::mem::take(&mut self.seen.journals);
         for (name, stored) in &mut journals {
             let bytes = self.disk.calmly(|| self.folder.disk().read(&Folder::journal(name), limits::MIB));
@@ -172,11 +208,13 @@ impl Device {
             let found = self.disk.calmly(|| self.folder.disk().read(&path, limits::MIB)).unwrap();
             assert!(found.as_ref() == Some(content), "{}: {} is damaged", self.label, path.display());
         }
+        let names = self.disk.names(&place.join(FILES_FOLDER));
+        assert!(names.iter().eq(release.files.keys()), "{}: {name} has {names:?}", self.label);
     }
 
     /// A release is about to serve.
     pub(super) fn check_installed(&self, name: &ModelName, slot: SlotName, release: Digest) {
-        let journal = self.run.models[name].update.journal();
+        let journal = &self.stored(name);
         let named = vouched(journal).contains(&(slot, release)) || on_trial(journal) == Some((slot, release));
         assert!(named, "{}: {name} loads what {journal:?} does not name", self.label);
         let nature = releases::all().find(release).nature;

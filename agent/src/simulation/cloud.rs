@@ -12,7 +12,7 @@ use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
 
 /// What the fleet's side of probation is set to.
-pub(super) const PROBATION_S: u32 = 5;
+pub(super) const PROBATION_S: u32 = 2;
 
 type Key = (u64, usize, u64);
 

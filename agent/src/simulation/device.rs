@@ -144,7 +144,7 @@ impl Device {
     }
 
     /// Chooses the operation at which the process dies next.
-    fn arm(&mut self) {
+    pub(super) fn arm(&mut self) {
         if self.kills.left > 0 {
             self.kills.left -= 1;
             self.disk.kill_after(self.rng.random_range(1..=self.kills.within));
@@ -287,6 +287,9 @@ impl Device {
 
     /// One step, as in the daemon: if its journal cannot be written it did not happen, and is tried again later.
     pub(super) fn give(&mut self, name: &ModelName, event: Event) {
+        if self.disk.is_dead() {
+            return;
+        }
         let event = match event {
             Event::Desired(_) => Event::Desired(self.wanted(name)),
             other => other,
@@ -312,6 +315,7 @@ impl Device {
             if self.disk.is_dead() {
                 return;
             }
+            self.check_effect(name, &effect);
             self.perform(name, effect);
         }
     }
@@ -350,7 +354,9 @@ impl Device {
         let Some(managed) = self.run.models.get_mut(name) else { return };
         managed.clears -= 1;
         if managed.clears == 0 && managed.update.is_gone() && self.run.desired.is_some() {
-            self.run.models.remove(name);
+            let gone = self.run.models.remove(name);
+            let left = gone.map_or(0, |gone| gone.jobs.len());
+            assert_eq!(left, 0, "{}: work for {name} outlives it", self.label);
             self.seen.journal(name, &UpdateJournal::default(), false);
             // What stays behind is empty.
             let _ = self.folder.disk().remove(&Folder::model(name));

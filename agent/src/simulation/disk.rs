@@ -118,11 +118,12 @@ impl Folder {
 }
 
 fn write(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if content.len() < end {
-        content.resize(end, 0);
+    if content.len() < offset {
+        content.extend_from_slice(&vec![0; offset - content.len()]);
     }
-    content[offset..end].copy_from_slice(bytes);
+    let (over, beyond) = bytes.split_at(bytes.len().min(content.len() - offset));
+    content[offset..offset + over.len()].copy_from_slice(over);
+    content.extend_from_slice(beyond);
 }
 
 fn blocks(offset: u64, bytes: usize) -> std::ops::Range<u64> {
@@ -202,6 +203,15 @@ impl VirtualDisk {
     /// Operations so far.
     pub(super) fn operations(&self) -> u64 {
         self.lock().operations
+    }
+
+    /// Names in a folder.
+    pub(super) fn names(&self, path: &Path) -> Vec<String> {
+        let state = self.lock();
+        match state.find(path).and_then(|node| state.nodes.get(&node)) {
+            Some(Node::Folder(folder)) => folder.now.keys().cloned().collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// What was changed since the last time this was asked.

@@ -1,6 +1,7 @@
 //! Thousands of devices, each with its own sequence of releases and misfortunes, and one that is killed at every single
 //! operation.
 
+use super::check::Seen;
 use super::device::{Device, Kills};
 use super::disk::Down;
 use super::releases::{self, Nature};
@@ -11,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 const SEEDS: u64 = 2_000;
 const ROOMY: u64 = 4 << 20;
 /// Things that happen until a device must have come to rest.
-const PATIENCE: u32 = 20_000;
+const PATIENCE: u32 = 3_000;
 
 /// How many devices; `FLOTILLA_FAULT_SEEDS` takes more.
 fn seeds() -> u64 {
@@ -22,17 +23,39 @@ fn seeds() -> u64 {
 #[derive(Default)]
 struct Sum {
     kills: u64,
+    kills_at_stake: u64,
     acknowledged: u64,
 }
 
 impl Sum {
-    fn add(&mut self, device: &Device) {
-        self.kills += device.seen.kills;
-        self.acknowledged += device.seen.acknowledged;
+    /// Of the devices of these seeds.
+    fn of(seeds: impl Iterator<Item = u64>) -> Self {
+        seeds.fold(Self::default(), |sum, seed| match catch_unwind(AssertUnwindSafe(|| one(seed))) {
+            Ok(device) => sum.plus(&Self::from(&device)),
+            Err(panic) => {
+                println!("seed {seed} failed");
+                resume_unwind(panic);
+            }
+        })
+    }
+
+    fn plus(self, other: &Self) -> Self {
+        Self {
+            kills: self.kills + other.kills,
+            kills_at_stake: self.kills_at_stake + other.kills_at_stake,
+            acknowledged: self.acknowledged + other.acknowledged,
+        }
     }
 
     fn print(&self) {
         println!("{} kills, 0 bricked, 0 wrong version, 0 acknowledged records lost", self.kills);
+    }
+}
+
+impl From<&Device> for Sum {
+    fn from(device: &Device) -> Self {
+        let Seen { kills, kills_at_stake, acknowledged, .. } = device.seen;
+        Self { kills, kills_at_stake, acknowledged }
     }
 }
 
@@ -70,7 +93,7 @@ impl Device {
     }
 
     fn want_something(&mut self) {
-        let model = if self.rng.random() { releases::large() } else { releases::small() };
+        let model = if self.rng.random_ratio(1, 3) { releases::large() } else { releases::small() };
         let count = releases::all().of(&model).len();
         // Mostly another one, sometimes none, sometimes the same one again as a newer attempt.
         let index = (!self.rng.random_ratio(1, 8)).then(|| self.rng.random_range(0..count));
@@ -102,15 +125,23 @@ impl Device {
 
 fn one(seed: u64) -> Device {
     let trouble = [0, 12, 5][seed as usize % 3];
-    let mut device = Device::new(seed, ROOMY, trouble, format!("seed {seed}"));
-    let faults = [0, 0, 60, 25][seed as usize / 3 % 4];
-    let within = [12, 60, 250][seed as usize / 12 % 3];
-    device.kills = Kills { within, left: 15 };
+    let mut device = Device::new(seed, ROOMY, 0, format!("seed {seed}"));
     device.start();
-    device.disk.fail(faults);
-    for _ in 0..device.rng.random_range(1..5) {
+    // Mostly there is something to lose.
+    if !device.rng.random_ratio(1, 8) {
+        device.want(&releases::small(), Some(0));
+        if device.rng.random_ratio(1, 3) {
+            device.want(&releases::large(), Some(0));
+        }
+        device.rest();
+    }
+    device.link.trouble = trouble;
+    device.disk.fail([0, 0, 60, 25][seed as usize / 3 % 4]);
+    device.kills = Kills { within: [40, 120, 400][seed as usize / 12 % 3], left: 10 };
+    device.arm();
+    for _ in 0..device.rng.random_range(1..4) {
         device.want_something();
-        for _ in 0..device.rng.random_range(0..100) {
+        for _ in 0..device.rng.random_range(0..120) {
             if device.rng.random_ratio(1, 12) {
                 device.misfortune();
             }
@@ -120,29 +151,29 @@ fn one(seed: u64) -> Device {
     device.settle();
     device.check_converged(false);
     // Whatever came before, a good release always gets out.
-    for model in [releases::large(), releases::small()] {
-        device.want(&model, Some(1));
-    }
+    let model = if device.rng.random_ratio(1, 4) { releases::large() } else { releases::small() };
+    device.want(&model, Some(1));
     device.rest();
-    device.check_converged(true);
+    device.check_converged(false);
+    let serving = device.run.models[&model].serving.map(|(_, release)| release);
+    assert_eq!(serving, Some(releases::all().of(&model)[1].digest), "{}: {model}", device.label);
     device
 }
 
 #[test]
 fn a_device_that_is_killed_anywhere_keeps_a_release_that_works_and_every_record_it_promised() {
-    let mut sum = Sum::default();
     let seeds = seeds();
-    for seed in 0..seeds {
-        match catch_unwind(AssertUnwindSafe(|| one(seed))) {
-            Ok(device) => sum.add(&device),
-            Err(panic) => {
-                println!("seed {seed} failed");
-                resume_unwind(panic);
-            }
-        }
-    }
+    let workers = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    let sum = std::thread::scope(|scope| {
+        let run = |first| move || Sum::of((first..seeds).step_by(workers as usize));
+        let running: Vec<_> = (0..workers).map(|first| scope.spawn(run(first))).collect();
+        running.into_iter().fold(Sum::default(), |sum, worker| {
+            sum.plus(&worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        })
+    });
     sum.print();
     assert!(sum.kills > 5 * seeds, "only {} kills: the simulation does not test what it says", sum.kills);
+    assert!(sum.kills_at_stake > seeds, "only {} kills in the middle of an update", sum.kills_at_stake);
     assert!(sum.acknowledged > seeds, "only {} records got through", sum.acknowledged);
 }
 
@@ -180,7 +211,7 @@ fn one_kill_at_any_single_operation_of_an_update_is_healed_by_the_restart() {
             for down in [Down::Process, Down::Power] {
                 let (device, _) = update(to, Some((after, down)));
                 assert_eq!(device.seen.kills, 1, "{}", device.label);
-                sum.add(&device);
+                sum = sum.plus(&Sum::from(&device));
             }
         }
     }
