@@ -1,7 +1,9 @@
 //! What the virtual disk may do to its user, and what it may not.
 
+use super::super::tree::{BLOCK, SECTOR};
 use super::*;
 use flotilla_protocol::ErrorCode;
+use std::collections::BTreeSet;
 
 const FILE: &str = "box/file";
 

@@ -1,11 +1,11 @@
 //! The device, killed everywhere: its decision machines and its real disk code on a disk, a link and a cloud that
 //! fail in every way they can, seeded.
 //!
-//! - `disk`: a disk that tears, loses and reorders what was not brought to stable storage, is full, and fails.
+//! - `disk`, `tree`: a disk that tears, loses and reorders what was not brought to stable storage, is full, and fails.
 //! - `link`, `cloud`: messages that are lost, late, doubled, out of order and damaged; a cloud that goes down too.
 //! - `releases`: really signed releases, good ones and bad ones of every nature.
-//! - `records`: the outbox on that disk. `device`, `work`: the shell around the machines, as the daemon is one, but
-//!   without time and threads of its own.
+//! - `records`: the outbox on that disk. `device`, `work`, `turns`: the shell around the machines, as the daemon is
+//!   one, but without time and threads of its own.
 //! - `check`: what must hold, whatever happens. `run`: the tests.
 //!
 //! What is real here: every decision machine of `flotilla-device`, [`crate::disk`]'s way to replace a file and to make
@@ -22,4 +22,6 @@ mod link;
 mod records;
 mod releases;
 mod run;
+mod tree;
+mod turns;
 mod work;

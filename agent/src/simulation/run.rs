@@ -4,7 +4,7 @@
 use super::check::Seen;
 use super::device::{Device, Kills};
 use super::disk::Down;
-use super::releases::{self, Nature};
+use super::releases;
 use flotilla_protocol::ModelName;
 use rand::Rng;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -28,14 +28,21 @@ struct Sum {
 }
 
 impl Sum {
-    /// Of the devices of these seeds.
-    fn of(seeds: impl Iterator<Item = u64>) -> Self {
-        seeds.fold(Self::default(), |sum, seed| match catch_unwind(AssertUnwindSafe(|| one(seed))) {
-            Ok(device) => sum.plus(&Self::from(&device)),
-            Err(panic) => {
-                println!("seed {seed} failed");
-                resume_unwind(panic);
+    /// Of so many devices, or series of them, spread over the cores.
+    fn of_all(count: u64, one: impl Fn(u64) -> Self + Sync) -> Self {
+        let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+        let one = &one;
+        let work = |first| {
+            move || {
+                let numbers = (first..count).step_by(workers as usize);
+                numbers.fold(Self::default(), |sum, number| sum.plus(&one(number)))
             }
+        };
+        std::thread::scope(|scope| {
+            let running: Vec<_> = (0..workers).map(|first| scope.spawn(work(first))).collect();
+            running.into_iter().fold(Self::default(), |sum, worker| {
+                sum.plus(&worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            })
         })
     }
 
@@ -163,13 +170,12 @@ fn one(seed: u64) -> Device {
 #[test]
 fn a_device_that_is_killed_anywhere_keeps_a_release_that_works_and_every_record_it_promised() {
     let seeds = seeds();
-    let workers = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
-    let sum = std::thread::scope(|scope| {
-        let run = |first| move || Sum::of((first..seeds).step_by(workers as usize));
-        let running: Vec<_> = (0..workers).map(|first| scope.spawn(run(first))).collect();
-        running.into_iter().fold(Sum::default(), |sum, worker| {
-            sum.plus(&worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
-        })
+    let sum = Sum::of_all(seeds, |seed| match catch_unwind(AssertUnwindSafe(|| one(seed))) {
+        Ok(device) => Sum::from(&device),
+        Err(panic) => {
+            println!("seed {seed} failed");
+            resume_unwind(panic);
+        }
     });
     sum.print();
     assert!(sum.kills > 5 * seeds, "only {} kills: the simulation does not test what it says", sum.kills);
@@ -200,20 +206,24 @@ fn update(to: Option<usize>, kill: Option<(u64, Down)>) -> (Device, u64) {
 
 #[test]
 fn one_kill_at_any_single_operation_of_an_update_is_healed_by_the_restart() {
-    let mut sum = Sum::default();
-    let targets = releases::all().of(&releases::small()).iter().enumerate();
-    let good_and_bad = targets.filter(|(_, r)| matches!(r.nature, Nature::Good | Nature::FailsUnderLoad));
-    let targets: Vec<Option<usize>> = good_and_bad.skip(1).step_by(2).map(|(index, _)| Some(index)).collect();
-    for to in targets.into_iter().chain([None]) {
-        let (_, operations) = update(to, None);
+    // To a release of each nature, and to none.
+    let releases = releases::all().of(&releases::small());
+    let natures = (1..releases.len()).filter(|index| releases[*index].nature != releases[index - 1].nature);
+    let targets: Vec<Option<usize>> = [Some(1), None].into_iter().chain(natures.map(Some)).collect();
+    let sum = Sum::of_all(targets.len() as u64, |number| {
+        let to = targets[number as usize];
+        let (calm, operations) = update(to, None);
         assert!(operations > 20, "an update to {to:?} has {operations} operations only");
+        let mut sum = Sum::default();
         for after in 1..=operations {
             for down in [Down::Process, Down::Power] {
                 let (device, _) = update(to, Some((after, down)));
-                assert_eq!(device.seen.kills, 1, "{}", device.label);
+                // A release that takes the device down itself is given up after so many times, whoever did it.
+                assert!(device.seen.kills >= calm.seen.kills.max(1), "{}", device.label);
                 sum = sum.plus(&Sum::from(&device));
             }
         }
-    }
+        sum
+    });
     sum.print();
 }
