@@ -51,6 +51,8 @@ pub mod pairs;
 pub mod probe;
 mod room;
 pub mod sensors;
+#[cfg(test)]
+mod simulation;
 pub mod slot;
 mod text;
 mod tls;
