@@ -5,11 +5,12 @@
 
 use crate::identity::{Names, split_address};
 use bytes::Bytes;
+use flotilla_device::renewal::Loss;
 use flotilla_protocol::topic::{Channel, Down, Topic, Up};
 use flotilla_protocol::{ErrorCode, limits};
 use rumqttc::{
-    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet, QoS,
-    SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet,
+    QoS, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use rustls::{AlertDescription, ClientConfig};
 use std::sync::Arc;
@@ -47,8 +48,8 @@ pub enum LinkEvent {
         code: ErrorCode,
         /// For people.
         detail: String,
-        /// Whether the server said that the device's certificate has ended.
-        expired: bool,
+        /// What that says of the device's certificate.
+        loss: Loss,
     },
 }
 
@@ -160,7 +161,7 @@ fn read(packet: Packet, names: &Names) -> Option<LinkEvent> {
             let refused = ack.return_codes.iter().any(|code| matches!(code, SubscribeReasonCode::Failure));
             Some(if refused {
                 let detail = "the broker refused the device's own topics".to_owned();
-                LinkEvent::Lost { code: ErrorCode::PermissionDenied, detail, expired: false }
+                LinkEvent::Lost { code: ErrorCode::PermissionDenied, detail, loss: Loss::Network }
             } else {
                 LinkEvent::Subscribed
             })
@@ -184,20 +185,62 @@ fn lost(error: &ConnectionError) -> LinkEvent {
         ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => ErrorCode::Timeout,
         _ => ErrorCode::Network,
     };
-    LinkEvent::Lost { code, detail: error.to_string(), expired: is_expired(error) }
+    LinkEvent::Lost { code, detail: error.to_string(), loss: loss(error) }
 }
 
 /// With TLS 1.3 the server judges the device's certificate after the device has finished its own handshake, so its
-/// alert comes with the first read and lies deep in the error.
-fn is_expired(error: &ConnectionError) -> bool {
+/// alert comes with the first read and lies deep in the error. A broker that is overloaded or starts says so with other
+/// return codes.
+fn loss(error: &ConnectionError) -> Loss {
+    use ConnectReturnCode::{BadUserNamePassword, NotAuthorized};
+    if let ConnectionError::ConnectionRefused(NotAuthorized | BadUserNamePassword) = error {
+        return Loss::Refused;
+    }
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         let inner = error.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
-        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        if tls == Some(&rustls::Error::AlertReceived(AlertDescription::CertificateExpired)) {
-            return true;
+        let tls = inner.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref());
+        if let Some(rustls::Error::AlertReceived(alert)) = tls {
+            return of_alert(*alert);
         }
         cause = error.source();
     }
-    false
+    Loss::Network
+}
+
+fn of_alert(alert: AlertDescription) -> Loss {
+    match alert {
+        AlertDescription::CertificateExpired => Loss::Ended,
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnknownCA
+        | AlertDescription::AccessDenied
+        | AlertDescription::CertificateRequired
+        | AlertDescription::DecryptError => Loss::Refused,
+        _ => Loss::Network,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn only_the_word_of_the_server_counts_against_a_certificate() {
+        let alert = |alert| {
+            let tls = rustls::Error::AlertReceived(alert);
+            loss(&ConnectionError::Io(io::Error::new(io::ErrorKind::InvalidData, tls)))
+        };
+        assert_eq!(alert(AlertDescription::CertificateExpired), Loss::Ended);
+        assert_eq!(alert(AlertDescription::UnknownCA), Loss::Refused);
+        assert_eq!(alert(AlertDescription::InternalError), Loss::Network);
+        let refused = |code| loss(&ConnectionError::ConnectionRefused(code));
+        assert_eq!(refused(ConnectReturnCode::NotAuthorized), Loss::Refused);
+        assert_eq!(refused(ConnectReturnCode::ServiceUnavailable), Loss::Network, "the broker is busy");
+        assert_eq!(loss(&ConnectionError::NetworkTimeout), Loss::Network);
+        assert_eq!(loss(&ConnectionError::Io(io::ErrorKind::ConnectionRefused.into())), Loss::Network);
+    }
 }

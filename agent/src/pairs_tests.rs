@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use super::*;
-use crate::disk::{Disk, FolderDisk};
+use crate::disk::{Disk, FolderDisk, Size};
 use crate::identity::{CA, NAMES};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, PublicKeyData, SerialNumber};
 use std::fs;
@@ -26,18 +26,46 @@ impl Failing {
 }
 
 impl Disk for Failing {
-    fn read(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>, DiskError> {
-        self.disk.read(path, max)
+    fn content(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>, DiskError> {
+        self.disk.content(path, max)
     }
 
-    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
+    fn read_at(&self, path: &Path, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
+        self.disk.read_at(path, offset, buffer)
+    }
+
+    fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         self.change(path)?;
-        self.disk.replace(path, bytes)
+        self.disk.write_at(path, offset, bytes)
+    }
+
+    fn size(&self, path: &Path) -> Result<Option<Size>, DiskError> {
+        self.disk.size(path)
+    }
+
+    fn settle(&self, path: &Path, bytes: u64) -> Result<(), DiskError> {
+        self.change(path)?;
+        self.disk.settle(path, bytes)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
+        self.change(to)?;
+        self.disk.rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> Result<(), DiskError> {
         self.change(path)?;
         self.disk.remove(path)
+    }
+
+    fn create_folder(&self, path: &Path) -> Result<(), DiskError> {
+        self.change(path)?;
+        self.disk.create_folder(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> Result<(), DiskError> {
+        self.change(path)?;
+        self.disk.sync_folder(path)
     }
 
     fn folders(&self, path: &Path) -> Result<Vec<String>, DiskError> {
@@ -88,6 +116,7 @@ impl Bench {
 
     /// Serial numbers of the present and the next pair after a start.
     fn serials(&self) -> (String, Option<String>) {
+        tidy(&self.folder());
         let identity = crate::identity::read(&self.folder(), &Clock::new(0)).unwrap();
         (identity.present.serial, identity.next.map(|next| next.serial))
     }
@@ -134,7 +163,7 @@ fn a_pair_takes_over_and_older_agents_can_read_it() {
 #[test]
 fn a_power_cut_or_full_disk_after_any_write_leaves_a_pair_that_works() {
     let mut seen = std::collections::BTreeSet::new();
-    for writes in 0..12 {
+    for writes in 0.. {
         let bench = Bench::new();
         rotate(&bench, &bench.folder(), 2).unwrap();
         let through = rotate(&bench, &bench.failing(writes), 3).is_ok();
@@ -146,6 +175,9 @@ fn a_power_cut_or_full_disk_after_any_write_leaves_a_pair_that_works() {
         seen.insert((present, next));
         rotate(&bench, &bench.folder(), 4).unwrap();
         assert_eq!(bench.serials(), ("04".into(), None));
+        if through {
+            break;
+        }
     }
     let before = ("02".to_owned(), None);
     let stored = ("02".to_owned(), Some("03".to_owned()));
@@ -167,6 +199,39 @@ fn the_key_of_a_question_is_the_same_until_it_is_answered_or_given_up() {
     assert_eq!((known.len(), known[0].as_slice()), (2, other.serialized_der()));
     discard(&folder).unwrap();
     assert_eq!(bench.serials(), ("01".into(), None));
+}
+
+#[test]
+fn a_restart_keeps_the_key_that_waits_for_an_approval() {
+    let bench = Bench::new();
+    let folder = bench.folder();
+    let first = asked_key(&folder).unwrap();
+    store_next(&folder, &first, &bench.certificate(&first, 9)).unwrap();
+    // The cloud does not take the next pair, so another one is asked for while it lies there.
+    let second = asked_key(&folder).unwrap();
+    for _ in 0..3 {
+        assert_eq!(bench.serials(), ("01".into(), Some("09".into())));
+        assert_eq!(asked_key(&folder).unwrap().serialized_der(), second.serialized_der());
+    }
+    // The key of the next pair itself is left over from a stop between two writes.
+    fs::write(bench.root.path().join(IDENTITY).join(ASKED), first.serialize_pem()).unwrap();
+    tidy(&folder);
+    assert!(!bench.names().contains(&ASKED.to_owned()), "{:?}", bench.names());
+}
+
+#[test]
+fn reading_an_identity_writes_nothing_whatever_a_stop_has_left_behind() {
+    let bench = Bench::new();
+    let folder = bench.folder();
+    let key = asked_key(&folder).unwrap();
+    store_next(&folder, &key, &bench.certificate(&key, 9)).unwrap();
+    let identity = bench.root.path().join(IDENTITY);
+    fs::copy(identity.join(NEXT), identity.join(KEY)).unwrap();
+    fs::write(identity.join(ASKED), key.serialize_pem()).unwrap();
+    let content = || bench.names().iter().map(|n| fs::read(identity.join(n)).unwrap()).collect::<Vec<_>>();
+    let (names, before) = (bench.names(), content());
+    let read = crate::identity::read(&folder, &Clock::new(0)).unwrap();
+    assert_eq!((read.present.serial.as_str(), bench.names(), content()), ("09", names, before));
 }
 
 #[test]

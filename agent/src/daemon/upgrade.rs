@@ -3,8 +3,8 @@
 //! See [`crate::upgrade`]. The launch journal is written before whatever follows from it, and what is confirmed is
 //! written there before it is confirmed in the update journal: a kill in between confirms once more.
 
-use super::{Daemon, Jobs, state};
-use crate::folder::{AGENT_JOURNAL, Folder};
+use super::{Daemon, Jobs, journals, state};
+use crate::folder::{AGENT, AGENT_JOURNAL, Folder};
 use crate::launcher::file::LaunchFile;
 use crate::upgrade::work::{self, Desk, News};
 use flotilla_device::Fault;
@@ -82,6 +82,7 @@ impl Daemon {
     }
 
     fn upgrade_journal(&mut self, launch: &LaunchJournal) -> UpdateJournal {
+        journals::settle(&self.options.folder, AGENT.as_ref());
         let read = self.options.folder.disk().read(AGENT_JOURNAL.as_ref(), JOURNAL);
         let problem = match read {
             Ok(None) => return handover::recover(launch),

@@ -224,6 +224,10 @@ async fn run_probe(desk: &Desk, slot: &Slot, release: Digest) -> Result<ProbeRep
     probed.map_err(|error| match &error {
         // That the child could not even be started says nothing about the candidate.
         ProbeError::Spawn(source) => Fault::transient(ErrorCode::Internal, format!("{error}: {source}")),
+        // Nor does a disk that cannot be read just now.
+        ProbeError::Refused { code: ErrorCode::StorageIo, .. } => {
+            Fault::transient(ErrorCode::StorageIo, error.to_string())
+        }
         _ => Fault::lasting(error.code(), error.to_string()),
     })
 }

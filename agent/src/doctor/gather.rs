@@ -5,7 +5,7 @@ use super::facts::{
     Agent, CertificateFacts, DesiredFacts, DiskFacts, Facts, IdentityFacts, KeyFacts, Link, MemoryFacts,
     ModelFacts, OutboxFacts, Problem, Read, Running, SlotFacts, SmallFiles, TrustFacts,
 };
-use super::link;
+use super::{launcher, link};
 use crate::api::Address;
 use crate::clock::{build_ms, wall_ms};
 use crate::config::Config;
@@ -13,12 +13,10 @@ use crate::disk::{self, DiskError};
 use crate::folder::{DESIRED, ENDPOINT, Folder, IDENTITY, MODELS, OUTBOX};
 use crate::http_client::{Ask, ask};
 use crate::identity::{self, CA, CERTIFICATE, KEY};
-use crate::probe::FILES_FOLDER;
 use crate::sensors::Sensors;
 use crate::slot::Slot;
 use crate::{Error, daemon, outbox, tls};
 use flotilla_device::update::UpdateJournal;
-use flotilla_protocol::manifest::FileEntry;
 use flotilla_protocol::message::{Desired, SlotName};
 use flotilla_protocol::{Digest, Envelope, EnvelopeKind, ErrorCode, ModelName, TrustFile, limits};
 use rcgen::PublicKeyData;
@@ -29,7 +27,6 @@ use rustls::server::WebPkiClientVerifier;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -55,16 +52,13 @@ impl From<Error> for Problem {
 
 /// Gathers everything about the folder, which exists.
 pub(super) async fn gather(folder: &Folder) -> Facts {
-    let agent = agent(folder).await;
+    // The hold on the folder tells, and not the address: a killed agent leaves that behind, and one on a full disk cannot
+    // write it down. Where even that cannot be told, nobody is disturbed.
+    let alone = !folder.is_in_use().unwrap_or(true);
+    let agent = agent(folder, alone).await;
     let identity = identity_facts(folder);
     let small = small_files(folder);
     let names = identity.names.as_ref().ok().and_then(Option::as_ref);
-    // A killed agent leaves its address behind, but not its hold on the folder.
-    let alone = match agent {
-        Agent::Stopped => true,
-        Agent::Gone => folder.lock().is_ok(),
-        Agent::Runs(_) => false,
-    };
     let link = match names {
         Some(names) => link::try_out(folder, names, small.proof_ms, alone).await,
         None => Link::NotTried,
@@ -90,6 +84,7 @@ pub(super) async fn gather(folder: &Folder) -> Facts {
         now_ms: wall_ms(),
         build_ms: build_ms(),
         agent,
+        launcher: launcher::gather(folder),
         config: Config::read(folder).map_err(Problem::from),
         identity,
         trust,
@@ -105,11 +100,15 @@ pub(super) async fn gather(folder: &Folder) -> Facts {
 }
 
 /// Asks the agent that left its address in the folder.
-async fn agent(folder: &Folder) -> Agent {
+async fn agent(folder: &Folder, alone: bool) -> Agent {
     let address = match folder.disk().read(ENDPOINT.as_ref(), 256) {
         Ok(Some(text)) => String::from_utf8_lossy(&text).trim().parse::<Address>().ok(),
-        _ => return Agent::Stopped,
+        _ if alone => return Agent::Stopped,
+        _ => return Agent::Silent,
     };
+    if alone {
+        return Agent::Gone;
+    }
     let answer = async {
         let address = address?;
         let stream = tokio::time::timeout(STATUS_TIME, address.connect()).await.ok()?.ok()?;
@@ -126,7 +125,7 @@ async fn agent(folder: &Folder) -> Agent {
         let (_, body) = ask(stream, asked).await.ok()?;
         serde_json::from_slice::<Value>(&body).ok()
     };
-    answer.await.map_or(Agent::Gone, |status| Agent::Runs(running(&status)))
+    answer.await.map_or(Agent::Silent, |status| Agent::Runs(running(&status)))
 }
 
 fn running(status: &Value) -> Running {
@@ -303,42 +302,15 @@ fn slot_facts(slot: &Slot) -> Option<SlotFacts> {
     let mut facts = SlotFacts { release, bad_files: Vec::new(), good_files: 0 };
     if let Ok((_, manifest)) = &facts.release {
         for file in &manifest.files {
-            match check(&slot.path().join(FILES_FOLDER).join(&file.name), file) {
+            match slot.check_file(file) {
                 Ok(()) => facts.good_files += 1,
-                Err(problem) => facts.bad_files.push((file.name.clone(), problem)),
+                Err(fault) => {
+                    facts.bad_files.push((file.name.clone(), Problem::new(fault.code, fault.detail)));
+                }
             }
         }
     }
     Some(facts)
-}
-
-fn check(path: &Path, file: &FileEntry) -> Read<()> {
-    let mut stored = match File::open(path) {
-        Ok(stored) => stored,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Problem::new(ErrorCode::NotFound, "it is missing"));
-        }
-        Err(e) => return Err(DiskError::of(path, e).into()),
-    };
-    let mut hasher = Digest::hasher();
-    let mut buffer = vec![0; limits::CHUNK];
-    let mut total = 0;
-    loop {
-        let got = stored.read(&mut buffer).map_err(|e| DiskError::of(path, e))?;
-        if got == 0 {
-            break;
-        }
-        total += got as u64;
-        hasher.update(&buffer[..got]);
-    }
-    if total != file.bytes {
-        let text = format!("it has {total} bytes instead of {}", file.bytes);
-        return Err(Problem::new(ErrorCode::DigestMismatch, text));
-    }
-    if hasher.finish() != file.digest {
-        return Err(Problem::new(ErrorCode::DigestMismatch, "its content has changed"));
-    }
-    Ok(())
 }
 
 // === the box ===

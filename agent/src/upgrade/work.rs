@@ -1,6 +1,6 @@
 //! Slow work for the agent's own release: the effects of its update machine that take time.
 
-use super::{PLATFORM, slot};
+use super::PLATFORM;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::fetch::{Fetcher, Stopped};
@@ -104,7 +104,7 @@ pub(crate) async fn fetch_release(
     release: Digest,
     bytes: u32,
 ) {
-    let result = match release_facts(&desk, &cancel, slot(&desk.folder, place), release, bytes).await {
+    let result = match release_facts(&desk, &cancel, desk.folder.agent_slot(place), release, bytes).await {
         Ok(facts) => Ok(facts),
         Err(Stopped::Fault(fault)) => Err(fault),
         Err(Stopped::Cancelled) => return,
@@ -158,7 +158,7 @@ pub(crate) async fn fetch_files(
     place: SlotName,
     release: Digest,
 ) {
-    let (place, other) = (slot(&desk.folder, place), slot(&desk.folder, place.other()));
+    let (place, other) = (desk.folder.agent_slot(place), desk.folder.agent_slot(place.other()));
     let result = match files(&desk, &cancel, ticket, &place, other, release).await {
         Ok(()) => Ok(()),
         Err(Stopped::Fault(fault)) => Err(fault),
@@ -205,7 +205,7 @@ async fn files(
 }
 
 pub(crate) async fn verify_files(desk: Desk, ticket: u64, place: SlotName, release: Digest) {
-    let (place, own) = (slot(&desk.folder, place), desk.clone());
+    let (place, own) = (desk.folder.agent_slot(place), desk.clone());
     let result = blocking(move || {
         let (part, path) = own.part(&place, release)?;
         place.finish(&part)?;
@@ -233,7 +233,7 @@ pub(crate) async fn probe(
     place: SlotName,
     release: Digest,
 ) {
-    let place = slot(&desk.folder, place);
+    let place = desk.folder.agent_slot(place);
     // The child does not outlive the future that is dropped here.
     if let Some(result) = cancel.run_until_cancelled(run_self_test(&desk, &place, release)).await {
         desk.tell(Event::ProbeDone { ticket, result }).await;
@@ -273,7 +273,7 @@ async fn run_self_test(desk: &Desk, place: &Slot, release: Digest) -> Result<Pro
 pub(crate) async fn tell_binary(desk: Desk, ticket: u64, name: SlotName, release: Digest) {
     let own = desk.clone();
     let result = blocking(move || {
-        let (part, path) = own.part(&slot(&own.folder, name), release)?;
+        let (part, path) = own.part(&own.folder.agent_slot(name), release)?;
         let missing = |e: io::Error| {
             let detail = format!("{}: {e}", path.display());
             match e.kind() {

@@ -31,8 +31,6 @@ mod watch;
 #[cfg(test)]
 mod journal_tests;
 #[cfg(test)]
-mod simulation;
-#[cfg(test)]
 mod tests;
 
 pub use event::{Context, Effect, Event, Health, ReleaseFacts, Vitals};
