@@ -8,6 +8,7 @@
 //!   its free bytes are promised.
 //! - [`doctor`]: examines a device and says what to do.
 //! - [`config`]: what the owner decides, and where he does not, the board's profile; `board`: which board this is.
+//! - [`sensors`]: what the device measures of itself; [`npu`]: its neural processing units.
 //! - `text`: lets go of program text that only a start or a load needed.
 //! - [`host`], [`api`], [`probe`]: models that serve, the local endpoint, and the child that tries a candidate.
 //! - [`launcher`]: starts the agent, and the right binary of it; [`upgrade`]: how another binary gets there.
@@ -48,6 +49,7 @@ pub mod http_client;
 pub mod identity;
 pub mod launcher;
 pub mod link;
+pub mod npu;
 pub mod outbox;
 pub mod pairs;
 pub mod probe;

@@ -1,17 +1,20 @@
 //! What the device measures of itself.
 
 use crate::folder::Folder;
+use crate::npu::{Npus, Sources};
 use flotilla_device::update::Vitals;
 use flotilla_protocol::limits;
 use flotilla_protocol::manifest::ENGINE_TRACT;
 use flotilla_protocol::message::{BoardFacts, TelemetrySample};
 use std::fs;
-use sysinfo::{Components, System};
+use sysinfo::{Components, Networks, System};
 
 /// Reads the system's counters.
 pub struct Sensors {
     system: Option<System>,
     thermometers: Option<Components>,
+    networks: Option<Networks>,
+    npus: Npus,
 }
 
 impl Default for Sensors {
@@ -28,16 +31,35 @@ impl Sensors {
             system.refresh_memory();
             system.refresh_cpu_usage();
         }
-        Self { system, thermometers: Components::new_with_refreshed_list().ok() }
+        Self {
+            system,
+            thermometers: Components::new_with_refreshed_list().ok(),
+            networks: Networks::new_with_refreshed_list().ok(),
+            npus: Npus::new(Sources::default()),
+        }
     }
 
     /// What probation watches of the device.
     pub fn vitals(&mut self) -> Vitals {
-        let hottest = self.thermometers.as_mut().and_then(|all| {
-            all.refresh(false);
-            all.iter().filter_map(|one| one.temperature()).filter(|t| t.is_finite()).reduce(f32::max)
-        });
-        Vitals { memory_bytes: held_bytes(), temperature_c: hottest.map(|hottest| hottest.max(0.0) as u32) }
+        let temperature_c = self.temperature_c().map(|hottest| hottest.max(0.0) as u32);
+        Vitals { memory_bytes: held_bytes(), temperature_c }
+    }
+
+    /// The highest temperature of the device.
+    fn temperature_c(&mut self) -> Option<f32> {
+        let all = self.thermometers.as_mut()?;
+        all.refresh(false);
+        all.iter().filter_map(|one| one.temperature()).filter(|t| t.is_finite()).reduce(f32::max)
+    }
+
+    /// Bytes in and out over all networks but the machine's own.
+    fn traffic(&mut self) -> Option<(u64, u64)> {
+        let all = self.networks.as_mut()?;
+        all.refresh(true);
+        let outside = all.iter().filter(|(name, _)| *name != "lo");
+        Some(outside.fold((0, 0), |(received, sent): (u64, u64), (_, one)| {
+            (received.saturating_add(one.total_received()), sent.saturating_add(one.total_transmitted()))
+        }))
     }
 
     /// What the device is.
@@ -69,12 +91,17 @@ impl Sensors {
             system.refresh_cpu_usage();
             (system.global_cpu_usage(), system.used_memory())
         });
+        let traffic = self.traffic();
         TelemetrySample {
             uptime_s,
             cpu_percent,
             memory_used_bytes,
             rss_bytes: rss_bytes().unwrap_or(0),
             disk_free_bytes: folder.free_bytes().unwrap_or(0),
+            temperature_c: self.temperature_c(),
+            received_bytes: traffic.map(|(received, _)| received),
+            sent_bytes: traffic.map(|(_, sent)| sent),
+            npus: self.npus.sample(),
             models: Default::default(),
         }
     }

@@ -62,6 +62,7 @@ fn fill(device: &Device, records: u64) {
             rss_bytes: 1 << 24,
             disk_free_bytes: 1 << 35,
             models: BTreeMap::from([("digits".parse().unwrap(), model)]),
+            ..TelemetrySample::default()
         };
         store.append(1_790_000_000_000 + n * 1_000, RecordBody::Sample(sample)).unwrap();
     }

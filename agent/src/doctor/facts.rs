@@ -44,6 +44,8 @@ pub(super) struct Facts {
     pub(super) disk: Read<DiskFacts>,
     pub(super) link: Link,
     pub(super) memory: MemoryFacts,
+    /// What its neural processing units say.
+    pub(super) npus: Vec<flotilla_protocol::message::NpuSample>,
     pub(super) models: Read<BTreeMap<ModelName, ModelFacts>>,
     pub(super) outbox: OutboxFacts,
 }

@@ -13,6 +13,7 @@ use crate::disk::{self, DiskError};
 use crate::folder::{DESIRED, ENDPOINT, Folder, IDENTITY, MODELS, OUTBOX};
 use crate::http_client::{Ask, ask};
 use crate::identity::{self, CA, CERTIFICATE, KEY};
+use crate::npu::{Npus, Sources};
 use crate::sensors::Sensors;
 use crate::slot::Slot;
 use crate::{Error, daemon, outbox, tls};
@@ -36,6 +37,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 const SMALL_FILE: usize = 64 * limits::KIB;
 /// A running agent answers from memory.
+/// Time for the NPU to answer.
+const NPU_TIME: Duration = Duration::from_secs(3);
 const STATUS_TIME: Duration = Duration::from_secs(5);
 
 impl From<DiskError> for Problem {
@@ -79,6 +82,7 @@ pub(super) async fn gather(folder: &Folder) -> Facts {
     let reading = folder.clone();
     // Every file of every slot is read: not on a thread that others wait for.
     let models = tokio::task::spawn_blocking(move || models(&reading)).await;
+    let npus = tokio::task::spawn_blocking(|| Npus::new(Sources::default()).first(NPU_TIME)).await;
     Facts {
         root: folder.root().to_owned(),
         now_ms: wall_ms(),
@@ -94,6 +98,7 @@ pub(super) async fn gather(folder: &Folder) -> Facts {
         disk: disk_facts(folder),
         link,
         memory: memory(),
+        npus: npus.unwrap_or_default(),
         models: models.unwrap_or_else(|e| Err(Problem::new(ErrorCode::Internal, e))),
         outbox: outbox_facts(folder),
     }

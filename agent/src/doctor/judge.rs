@@ -5,7 +5,7 @@ use super::{judge_models, launcher};
 use flotilla_protocol::ErrorCode;
 use flotilla_protocol::limits::MIB;
 use flotilla_protocol::manifest::ENGINE_TRACT;
-use flotilla_protocol::message::{Finding, Subject, Verdict};
+use flotilla_protocol::message::{Finding, NpuHealth, NpuSample, Subject, Verdict};
 
 const DAY_MS: u64 = 24 * 3_600 * 1_000;
 /// A certificate with fewer days left than this is to be renewed.
@@ -445,5 +445,46 @@ fn board(facts: &Facts, out: &mut Vec<Finding>) {
             total => format!("{} of memory", size(total)),
         };
         out.push(ok(S, format!("profile {}, {}, {memory}", config.board, std::env::consts::ARCH)));
+    }
+    if let Ok(config) = &facts.config {
+        let made_for = &config.profile.hardware.arch;
+        if made_for != "any" && made_for != std::env::consts::ARCH {
+            let what = format!(
+                "profile {} is for {made_for}, this machine is {}",
+                config.board,
+                std::env::consts::ARCH
+            );
+            out.push(warn(
+                S,
+                ErrorCode::BoardMismatch,
+                what,
+                "correct `board` in agent.toml, or set it to \"auto\"",
+            ));
+        }
+    }
+    out.extend(facts.npus.iter().map(npu));
+}
+
+/// What an NPU says of itself. Some boards say `alarm` all their lives while they work.
+fn npu(unit: &NpuSample) -> Finding {
+    let figure = |figure: Option<String>| figure.unwrap_or_else(|| "unknown".to_owned());
+    let what = format!(
+        "NPU {}: {} % in use, {} of {} MB, {} degrees",
+        unit.chip,
+        figure(unit.utilisation_percent.map(|percent| percent.to_string())),
+        figure(unit.memory_used_mb.map(|mb| mb.to_string())),
+        figure(unit.memory_total_mb.map(|mb| mb.to_string())),
+        figure(unit.temperature_c.map(|celsius| celsius.to_string())),
+    );
+    match unit.health {
+        Some(NpuHealth::Critical) => {
+            let remedy =
+                "switch the board off and on; if it stays so, look the error code up with `npu-smi info`";
+            warn(Subject::Board, ErrorCode::WrongState, format!("{what}, critical by its own word"), remedy)
+        }
+        Some(NpuHealth::Warning | NpuHealth::Alarm) => {
+            ok(Subject::Board, format!("{what}, with an alarm of its own"))
+        }
+        _ => ok(Subject::Board, what),
     }
 }

@@ -8,7 +8,7 @@ use super::judge::{DISK_LEAST, RENEW_DAYS, SKEW_MS, judge};
 use crate::config::Config;
 use crate::identity::Names;
 use flotilla_device::launch::Binary;
-use flotilla_protocol::message::{Finding, SlotName, Subject, Verdict};
+use flotilla_protocol::message::{Finding, NpuHealth, NpuSample, SlotName, Subject, Verdict};
 use flotilla_protocol::{Digest, ErrorCode, limits};
 use std::collections::BTreeMap;
 
@@ -72,6 +72,7 @@ fn well() -> Facts {
         }),
         link: Link::Open { address: "plane:8883".to_owned(), asked: false },
         memory: MemoryFacts { total_bytes: 1 << 32, available_bytes: Some(1 << 31) },
+        npus: Vec::new(),
         models: Ok(BTreeMap::new()),
         outbox: OutboxFacts { exists: true, bytes: 5_000, ..OutboxFacts::default() },
     }
@@ -303,4 +304,24 @@ fn the_rest_is_judged_too() {
     let models =
         found(|f| f.models = Err(Problem::new(ErrorCode::StorageIo, "models: io")), Subject::Journal);
     expect(&models, Fail, ErrorCode::StorageIo, "models: io", "check the disk");
+}
+
+#[test]
+fn an_npu_that_alarms_is_reported_and_is_no_trouble_unless_it_is_critical() {
+    let unit = |health| NpuSample {
+        chip: "310B4".to_owned(),
+        temperature_c: Some(65),
+        health,
+        ..NpuSample::default()
+    };
+    for (health, verdict, word) in [
+        (Some(NpuHealth::Ok), Verdict::Ok, "NPU 310B4"),
+        (Some(NpuHealth::Alarm), Verdict::Ok, "an alarm of its own"),
+        (None, Verdict::Ok, "unknown of unknown MB, 65 degrees"),
+        (Some(NpuHealth::Critical), Verdict::Warn, "critical"),
+    ] {
+        let findings = judge(&Facts { npus: vec![unit(health)], ..well() });
+        let said = findings.iter().find(|finding| finding.what.contains("NPU")).expect("a word of the NPU");
+        assert!(said.verdict == verdict && said.what.contains(word), "{said:?}");
+    }
 }

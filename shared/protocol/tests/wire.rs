@@ -214,6 +214,7 @@ fn telemetry() -> TelemetryBatch {
         rss_bytes: 1 << 24,
         disk_free_bytes: 1 << 35,
         models: BTreeMap::from([("digits".parse().unwrap(), model)]),
+        ..TelemetrySample::default()
     };
     let event = EventRecord {
         kind: EventKind::Failed,
@@ -231,6 +232,28 @@ fn telemetry() -> TelemetryBatch {
         ],
         dropped: vec![SeqRange { first: 1, last: 4 }],
     }
+}
+
+/// A sample of a device with a neural processing unit.
+fn npu_telemetry() -> TelemetryBatch {
+    let npu = NpuSample {
+        chip: "310B4".into(),
+        utilisation_percent: Some(42),
+        memory_total_mb: Some(15_609),
+        memory_used_mb: Some(3_628),
+        temperature_c: Some(65),
+        power_w: None,
+        health: Some(NpuHealth::Alarm),
+    };
+    let sample = TelemetrySample {
+        temperature_c: Some(61.5),
+        received_bytes: Some(1 << 32),
+        sent_bytes: Some(77),
+        npus: vec![npu],
+        ..TelemetrySample::default()
+    };
+    let record = Record { seq: 1, at_ms: 1_790_000_000_000, body: RecordBody::Sample(sample) };
+    TelemetryBatch { epoch: Epoch(7), stream: Stream::Live, records: vec![record], dropped: vec![] }
 }
 
 /// A report of a device that has examined itself.
@@ -296,6 +319,7 @@ fn every_format_of_version_1_still_reads() {
     golden("reported-diagnosis", &examined());
     golden("command-diagnostics", &Command { id: 3, kind: CommandKind::Diagnostics });
     golden("telemetry", &telemetry());
+    golden("telemetry-npu", &npu_telemetry());
     golden("ack", &Ack { epoch: Epoch(7), stream: Stream::Live, up_to: 6 });
     golden("fetch", &Fetch { id: 3, digest: Digest::of(b"x"), offset: limits::CHUNK as u64, chunks: 8 });
     golden("chunk", &Chunk { digest: Digest::of(b"x"), offset: 0, total: 5, data: b"hello".to_vec() });

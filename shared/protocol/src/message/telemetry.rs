@@ -114,9 +114,63 @@ pub struct TelemetrySample {
     pub rss_bytes: u64,
     /// Free bytes on the disk of the agent's folder.
     pub disk_free_bytes: u64,
+    /// The highest temperature of the device, in degrees Celsius.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature_c: Option<f32>,
+    /// Bytes that came in over the network since the device started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received_bytes: Option<u64>,
+    /// Bytes that went out since then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_bytes: Option<u64>,
+    /// Its neural processing units.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub npus: Vec<NpuSample>,
     /// A model.
     #[serde(default)]
     pub models: BTreeMap<ModelName, ModelTelemetry>,
+}
+
+/// How a neural processing unit does; none for what it does not tell.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NpuSample {
+    /// The chip, as `npu-smi` names it.
+    pub chip: String,
+    /// Use of its cores, 0 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub utilisation_percent: Option<u32>,
+    /// Its memory, in MB; on some boards that is the board's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_total_mb: Option<u64>,
+    /// What of it is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_used_mb: Option<u64>,
+    /// Its temperature, in degrees Celsius.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature_c: Option<i32>,
+    /// The power that it takes, in watts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_w: Option<f32>,
+    /// How it says that it is. Some boards say `alarm` all their lives while they work: that is no reason to refuse work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<NpuHealth>,
+}
+
+/// How an NPU says that it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NpuHealth {
+    /// All is well.
+    Ok,
+    /// Something minor.
+    Warning,
+    /// Something major.
+    Alarm,
+    /// It does not work.
+    Critical,
+    /// Something else.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Counters of one model.
