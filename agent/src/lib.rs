@@ -9,7 +9,7 @@
 //! - [`doctor`]: examines a device and says what to do.
 //! - [`config`]: what the owner decides, and where he does not, the board's profile; `board`: which board this is.
 //! - [`sensors`]: what the device measures of itself; [`npu`]: its neural processing units.
-//! - `text`: lets go of program text that only a start or a load needed.
+//! - `supervisor`: what a service manager is told; `text`: lets go of program text that only a start or a load needed.
 //! - [`host`], [`api`], [`probe`]: models that serve, the local endpoint, and the child that tries a candidate.
 //! - [`launcher`]: starts the agent, and the right binary of it; [`upgrade`]: how another binary gets there.
 //! - [`cli`]: the command line, also used by `flotilla agent …`.
@@ -58,6 +58,7 @@ pub mod sensors;
 #[cfg(test)]
 mod simulation;
 pub mod slot;
+mod supervisor;
 mod text;
 mod tls;
 pub mod upgrade;

@@ -7,6 +7,7 @@ mod certificates;
 mod console;
 mod console_api;
 mod data;
+mod deploy;
 mod doctor;
 mod offline;
 mod old_folders;

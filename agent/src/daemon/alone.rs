@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::folder::{ENDPOINT, Folder, MODELS};
 use crate::host::ModelHost;
 use crate::identity::{self, Identity};
+use crate::supervisor::Supervisor;
 use crate::{Error, disk};
 use flotilla_device::update::{Confirmed, UpdateJournal};
 use flotilla_protocol::{ModelName, TrustFile, limits};
@@ -54,7 +55,10 @@ impl Alone<'_> {
             tracing::error!(%error, "loading ended badly");
         }
         self.show(&error);
+        let mut supervisor = Supervisor::new();
+        supervisor.ready();
         loop {
+            supervisor.live(self.clock.now_ms());
             if shutdown.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
                 let _ = folder.disk().remove(ENDPOINT.as_ref());
                 return None;

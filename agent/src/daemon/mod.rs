@@ -29,6 +29,7 @@ use crate::identity::{self, Identity};
 use crate::link::{Link, LinkEvent, QUEUE};
 use crate::outbox::Store;
 use crate::sensors::Sensors;
+use crate::supervisor::Supervisor;
 use crate::{Error, api, text};
 pub(crate) use diagnosis::stored;
 use flotilla_device::launch::Place;
@@ -155,6 +156,7 @@ struct Daemon {
     endpoint: api::Address,
     /// When its file is to be written, if it is not there yet.
     endpoint_due_ms: Option<u64>,
+    supervisor: Supervisor,
 }
 
 /// Runs the agent until `shutdown`.
@@ -244,9 +246,11 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
         status_stale: true,
         endpoint,
         endpoint_due_ms: Some(0),
+        supervisor: Supervisor::new(),
     };
     daemon.announce();
     daemon.boot(damage);
+    daemon.supervisor.ready();
     loop {
         daemon.on_time();
         daemon.send_records();
@@ -265,6 +269,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
     }
     let leaves = daemon.upgrade.as_ref().is_some_and(|upgrade| upgrade.leaves);
     tracing::info!("the agent stops");
+    daemon.supervisor.stopping();
     // The local endpoint, too.
     shutdown.cancel();
     daemon.close().await;
@@ -327,6 +332,7 @@ impl Daemon {
 
     fn on_time(&mut self) {
         let now_ms = self.clock.now_ms();
+        self.supervisor.live(now_ms);
         if self.text_due_ms.is_some_and(|at| now_ms >= at) {
             self.text_due_ms = None;
             text::let_go();
@@ -366,6 +372,7 @@ impl Daemon {
             Some(self.sample_due_ms),
             self.text_due_ms,
             self.endpoint_due_ms,
+            self.supervisor.due_ms(),
         ];
         ticks.chain(others.into_iter().flatten()).min().unwrap_or(u64::MAX / 2)
     }

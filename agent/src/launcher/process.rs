@@ -49,6 +49,8 @@ impl Agent {
             .arg(&options.dir)
             .args(&options.arguments)
             .env(LAUNCHED, place.as_str())
+            // The service manager watches this program; the signs of life are the agent's.
+            .env_remove("WATCHDOG_PID")
             .stdin(Stdio::piped())
             .kill_on_drop(true)
             .spawn()

@@ -13,6 +13,8 @@ const AGENT: &str = env!("CARGO_BIN_EXE_flotilla-agent");
 
 pub(crate) struct Device {
     root: PathBuf,
+    /// What is set in the agent's environment.
+    pub(crate) environment: Vec<(&'static str, String)>,
     child: Option<Child>,
     /// Removes the folder with the device.
     _folder: Option<tempfile::TempDir>,
@@ -29,7 +31,7 @@ impl Device {
     /// The same in this folder.
     pub(crate) fn at(cloud: &Cloud, root: &Path) -> Self {
         cloud.admit(root);
-        Self { root: root.to_owned(), child: None, _folder: None }
+        Self { root: root.to_owned(), environment: Vec::new(), child: None, _folder: None }
     }
 
     pub(crate) async fn started(cloud: &Cloud) -> Self {
@@ -56,6 +58,7 @@ impl Device {
             .args(["run", "--dir"])
             .arg(&self.root)
             .env("RUST_LOG", "info")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stderr(log)
             .kill_on_drop(true)

@@ -230,6 +230,7 @@ async fn applications_may_ask_over_a_socket_whose_mode_says_who_may() {
         confirmed(&cloud, first.release).await;
         assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
         // Through the command line, and as an application does.
+        device.until("an answer", async |device| device.predict(&[1, 2, 3, 4]).await.ok()).await;
         assert_eq!(device.label().await, "a");
         let stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
         let ask = flotilla_agent::http_client::Ask {
@@ -249,4 +250,26 @@ async fn applications_may_ask_over_a_socket_whose_mode_says_who_may() {
     device.start().await;
     assert!(device.terminate().await.success());
     assert!(!socket.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_manager_hears_when_the_agent_is_ready_that_it_lives_and_that_it_stops() {
+    let cloud = Cloud::start().await;
+    let mut device = Device::new(&cloud);
+    let path = device.path("notify");
+    let manager = tokio::net::UnixDatagram::bind(&path).unwrap();
+    device.environment =
+        vec![("NOTIFY_SOCKET", path.display().to_string()), ("WATCHDOG_USEC", "300000".to_owned())];
+    let heard = async || {
+        let mut buffer = [0; 256];
+        let received = tokio::time::timeout(crate::cloud::PATIENCE, manager.recv(&mut buffer)).await;
+        String::from_utf8(buffer[..received.expect("a word").unwrap()].to_vec()).unwrap()
+    };
+    device.start().await;
+    assert_eq!(heard().await.trim(), "READY=1");
+    for _ in 0..5 {
+        assert_eq!(heard().await.trim(), "WATCHDOG=1");
+    }
+    assert!(device.terminate().await.success());
+    while heard().await.trim() != "STOPPING=1" {}
 }
