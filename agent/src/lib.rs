@@ -7,6 +7,7 @@
 //! - [`folder`], [`disk`], [`slot`], [`identity`], [`pairs`]: what is on the disk, and how it gets there; `room`: to whom
 //!   its free bytes are promised.
 //! - [`doctor`]: examines a device and says what to do.
+//! - `child`: what a child process is held to.
 //! - `text`: lets go of program text that only a start or a load needed.
 //! - [`host`], [`api`], [`probe`]: models that serve, the local endpoint, and the child that tries a candidate.
 //! - [`launcher`]: starts the agent, and the right binary of it; [`upgrade`]: how another binary gets there.
@@ -29,6 +30,7 @@
 //! ```
 
 pub mod api;
+mod child;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -238,6 +238,17 @@ impl Slot {
         disk::sync_folder(&self.path).map_err(disk_fault)
     }
 
+    /// Checks every file against the manifest once more. A file that is not there is as damaged as one that changed.
+    pub fn verify(&self, manifest: &ReleaseManifest) -> Result<(), Fault> {
+        manifest.files.iter().try_for_each(|file| {
+            let whole = self.whole(file);
+            if !whole.exists() {
+                return Err(Fault::transient(ErrorCode::NotFound, format!("{} is missing", whole.display())));
+            }
+            check(&whole, file)
+        })
+    }
+
     /// Loads the release: every file is checked against the manifest, the manifest against `release`.
     pub fn load(&self, release: Digest, board: &str) -> Result<Model, Fault> {
         let manifest = self.manifest(release)?;

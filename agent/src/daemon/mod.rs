@@ -244,7 +244,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
         daemon.on_time();
         daemon.send_records();
         daemon.show_status();
-        if daemon.upgrade.as_ref().is_some_and(|upgrade| upgrade.leaves) {
+        if daemon.leaves() {
             break;
         }
         let due = daemon.clock.instant(daemon.due_ms());
@@ -256,7 +256,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
             () = tokio::time::sleep_until(due) => {}
         }
     }
-    let leaves = daemon.upgrade.as_ref().is_some_and(|upgrade| upgrade.leaves);
+    let leaves = daemon.leaves();
     tracing::info!("the agent stops");
     // The local endpoint, too.
     shutdown.cancel();

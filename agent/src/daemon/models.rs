@@ -50,6 +50,11 @@ impl Daemon {
         tracing::warn!(model = %name, %problem, found, "the update journal is damaged");
         let detail = format!("journal of {name}: {problem}; {found} in the slots");
         self.event(EventKind::Repaired, Some(ErrorCode::StorageCorrupt), detail);
+        let rewritten = self.options.folder.disk().replace(&Folder::journal(name), &journal.to_bytes());
+        if let Err(error) = rewritten {
+            // A later step writes it.
+            tracing::warn!(model = %name, %error, "the update journal stays damaged for now");
+        }
         journal
     }
 
@@ -100,6 +105,7 @@ impl Daemon {
             failures: served.failures,
             p95_us: served.p95_us,
             vitals,
+            unready: None,
         });
         self.give(name, Event::Tick { health });
     }

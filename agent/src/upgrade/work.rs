@@ -1,6 +1,6 @@
 //! Slow work for the agent's own release: the effects of its update machine that take time.
 
-use super::{PLATFORM, slot};
+use super::{PLATFORM, selftest, slot};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::fetch::{Fetcher, Stopped};
@@ -244,7 +244,14 @@ pub(crate) async fn probe(
 async fn run_self_test(desk: &Desk, place: &Slot, release: Digest) -> Result<ProbeReport, Fault> {
     let _turn =
         desk.probes.acquire().await.map_err(|e| Fault::transient(ErrorCode::Cancelled, e.to_string()))?;
-    let (part, path) = desk.part(place, release)?;
+    let (own, own_place) = (desk.clone(), place.clone());
+    // What was staged may have changed since: nothing unsigned is started.
+    let (part, path, damaged) = blocking(move || {
+        let (part, path) = own.part(&own_place, release)?;
+        own_place.verify(&part)?;
+        Ok((part, path, selftest::damaged(&own.folder)?))
+    })
+    .await?;
     let bounds = ProbeLimits {
         memory_bytes: desk.config.probe_memory_bytes,
         timeout: Duration::from_secs(desk.config.probe_timeout_s),
@@ -260,32 +267,29 @@ async fn run_self_test(desk: &Desk, place: &Slot, release: Digest) -> Result<Pro
         }
         _ => Fault::lasting(error.code(), error.to_string()),
     };
-    let version = probe::version(&path, bounds.timeout).await.map_err(refused)?;
+    let version = probe::version(&path, bounds).await.map_err(refused)?;
     let stated = part.agent.map(|agent| agent.version).unwrap_or_default();
     if version != stated {
         let detail = format!("the new agent says that it is {version:?}; its release says {stated:?}");
         return Err(Fault::lasting(ErrorCode::ProbeMismatch, detail));
     }
-    probe::self_test(&path, desk.folder.root(), bounds).await.map_err(refused)
+    probe::self_test(&path, desk.folder.root(), &damaged, bounds).await.map_err(refused)
 }
 
-/// Finds out what the launcher has to know of the release in a slot.
+/// Finds out what the launcher has to know of the release in a slot. Whatever is wrong there came over a file that was
+/// verified before, so none of it is the release's fault.
 pub(crate) async fn tell_binary(desk: Desk, ticket: u64, name: SlotName, release: Digest) {
     let own = desk.clone();
     let result = blocking(move || {
-        let (part, path) = own.part(&slot(&own.folder, name), release)?;
-        let missing = |e: io::Error| {
-            let detail = format!("{}: {e}", path.display());
-            match e.kind() {
-                io::ErrorKind::NotFound => Fault::lasting(ErrorCode::NotFound, detail),
-                _ => Fault::transient(ErrorCode::StorageIo, detail),
-            }
-        };
-        let (bytes, crc) = checksum(&path).map_err(missing)?;
+        let place = slot(&own.folder, name);
+        let (part, path) = own.part(&place, release)?;
+        place.verify(&part)?;
+        let (bytes, crc) = checksum(&path).map_err(|e| transient(&path, &e))?;
         let file = part.files.into_iter().next().map(|file| file.name).unwrap_or_default();
         let version = part.agent.map(|agent| agent.version).unwrap_or_default();
         Ok(Binary { slot: name, release, counter: part.counter, version, file, bytes, crc })
     })
-    .await;
+    .await
+    .map_err(|fault| Fault { transient: true, ..fault });
     let _ = desk.news.send(News::Binary { ticket, result }).await;
 }
