@@ -55,9 +55,9 @@ impl Clock {
         (self.started + Duration::from_millis(at_ms.min(latest))).into()
     }
 
-    /// The system's clock, unless it is behind a moment that is proven: then the time of day is not known.
+    /// The device's clock, unless it is behind a moment that is proven: then the time of day is not known.
     pub fn believed_wall_ms(&self) -> Option<u64> {
-        Some(wall_ms()).filter(|wall_ms| *wall_ms >= self.proof_ms())
+        Some(self.wall_ms()).filter(|wall_ms| *wall_ms >= self.proof_ms())
     }
 
     /// The moment to check expiry against.
@@ -107,5 +107,12 @@ mod tests {
         assert!(!clock.observe_signed(5));
         assert_eq!(clock.believed_wall_ms(), None, "a clock behind a proven moment tells no time of day");
         assert!(Clock::new(0).believed_wall_ms().is_some());
+    }
+
+    #[test]
+    fn the_time_of_day_is_that_of_the_clock_that_the_agent_was_given() {
+        let later = || 4_000_000_000_000;
+        assert_eq!(Clock::with_wall(0, later).believed_wall_ms(), Some(later()));
+        assert_eq!(Clock::with_wall(0, || 5).believed_wall_ms(), None, "the build is later");
     }
 }

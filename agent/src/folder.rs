@@ -6,9 +6,11 @@ use crate::slot::Slot;
 use flotilla_protocol::ModelName;
 use flotilla_protocol::message::SlotName;
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Folder with the identity.
 pub const IDENTITY: &str = "identity";
@@ -41,6 +43,9 @@ pub const ENDPOINT: &str = "run/endpoint";
 /// Configuration.
 pub const CONFIG: &str = "agent.toml";
 const LOCK: &str = "lock";
+/// How often a lock that is held is tried, and how long after each other.
+const LOCK_TRIES: u32 = 4;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The agent's folder, without a claim on it.
 #[derive(Clone)]
@@ -79,6 +84,22 @@ impl Folder {
         self.lock_at(&folder.join(LOCK))
     }
 
+    /// Whether an agent uses the folder. Makes and keeps nothing: whoever looks is in nobody's way.
+    pub fn is_in_use(&self) -> Result<bool, DiskError> {
+        let path = self.root.join(LOCK);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(DiskError::of(&path, e)),
+        };
+        match file.try_lock_shared() {
+            // Closing the file gives it back at once.
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(e)) => Err(DiskError::of(&path, e)),
+        }
+    }
+
     fn lock_at(&self, path: &Path) -> Result<Lock, Error> {
         let file = OpenOptions::new()
             .write(true)
@@ -87,11 +108,16 @@ impl Folder {
             .mode(0o600)
             .open(path)
             .map_err(|e| DiskError::of(path, e))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Lock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(Error::InUse { folder: self.root.clone() }),
-            Err(TryLockError::Error(e)) => Err(DiskError::of(path, e).into()),
+        for try_ in 1.. {
+            match file.try_lock() {
+                Ok(()) => break,
+                // Somebody may just be looking whether it is held, which takes no time.
+                Err(TryLockError::WouldBlock) if try_ < LOCK_TRIES => std::thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) => return Err(Error::InUse { folder: self.root.clone() }),
+                Err(TryLockError::Error(e)) => return Err(DiskError::of(path, e).into()),
+            }
         }
+        Ok(Lock { _file: file })
     }
 
     /// The folder itself.
@@ -151,6 +177,23 @@ mod tests {
         let error = Folder::open(root.path()).unwrap().lock().unwrap_err();
         assert_eq!(error.code(), ErrorCode::StorageInUse);
         drop(lock);
+        folder.lock().unwrap();
+    }
+
+    #[test]
+    fn whoever_looks_whether_a_folder_is_in_use_leaves_nothing_behind_and_holds_nobody_up() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(root.path()).unwrap();
+        assert!(!folder.is_in_use().unwrap());
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0, "not even the lock's file");
+        let lock = folder.lock().unwrap();
+        assert!(folder.is_in_use().unwrap());
+        drop(lock);
+        assert!(!folder.is_in_use().unwrap());
+        let looking = File::open(root.path().join(LOCK)).unwrap();
+        looking.try_lock_shared().unwrap();
+        assert!(!folder.is_in_use().unwrap(), "two may look");
+        drop(looking);
         folder.lock().unwrap();
     }
 

@@ -17,7 +17,8 @@
 //! DIR/agent.toml                     optional configuration
 //! DIR/identity/{key,cert,ca}.pem     who this device is; device.json says it in words
 //! DIR/identity/{next,asked}.pem      the key and certificate that are to take over; the key of a question for them
-//! DIR/trust.cbor                     the accepted trust file
+//! DIR/identity.copy                  names, CA, key and certificates once more
+//! DIR/trust.cbor, trust.copy.cbor    the accepted trust file, twice
 //! DIR/desired.cbor, accepted         the accepted desired document; its version and the latest proof of time
 //! DIR/counter, commands              hellos said; commands done
 //! DIR/models/MODEL/journal           the update journal
@@ -25,6 +26,7 @@
 //! DIR/agent/                         the agent's own releases; see [`launcher`]
 //! DIR/outbox/                        sled
 //! DIR/run/endpoint                   address of the local endpoint while the agent runs
+//! DIR/run/work-MODEL                 whether the model was at work when the process ended
 //! DIR/outbox.opening                 there while the outbox is being opened
 //! DIR/lock                           held while the agent runs
 //! ```

@@ -5,11 +5,12 @@
 
 use crate::identity::{Names, split_address};
 use bytes::Bytes;
+use flotilla_device::renewal::Loss;
 use flotilla_protocol::topic::{Channel, Down, Topic, Up};
 use flotilla_protocol::{ErrorCode, limits};
 use rumqttc::{
-    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet, QoS, StateError,
-    SubscribeFilter, SubscribeReasonCode, TlsConfiguration, TlsError, Transport,
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet,
+    QoS, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, TlsError, Transport,
 };
 use rustls::{AlertDescription, ClientConfig};
 use std::sync::Arc;
@@ -47,8 +48,8 @@ pub enum LinkEvent {
         code: ErrorCode,
         /// For people.
         detail: String,
-        /// Whether the server said that the device's certificate has ended.
-        expired: bool,
+        /// What that says of the device's certificate.
+        loss: Loss,
     },
 }
 
@@ -160,7 +161,7 @@ fn read(packet: Packet, names: &Names) -> Option<LinkEvent> {
             let refused = ack.return_codes.iter().any(|code| matches!(code, SubscribeReasonCode::Failure));
             Some(if refused {
                 let detail = "the broker refused the device's own topics".to_owned();
-                LinkEvent::Lost { code: ErrorCode::PermissionDenied, detail, expired: false }
+                LinkEvent::Lost { code: ErrorCode::PermissionDenied, detail, loss: Loss::Network }
             } else {
                 LinkEvent::Subscribed
             })
@@ -178,12 +179,7 @@ fn read(packet: Packet, names: &Names) -> Option<LinkEvent> {
 }
 
 fn lost(error: &ConnectionError) -> LinkEvent {
-    let expired = rustls::Error::AlertReceived(AlertDescription::CertificateExpired);
-    LinkEvent::Lost {
-        code: code(error),
-        detail: error.to_string(),
-        expired: tls_error(error) == Some(&expired),
-    }
+    LinkEvent::Lost { code: code(error), detail: error.to_string(), loss: loss(error) }
 }
 
 /// What a connection ended of. Network and timeout are said of what any client would meet; the rest is between this one
@@ -196,6 +192,8 @@ fn code(error: &ConnectionError) -> ErrorCode {
         // Without a word of TLS the network may have failed in the middle of a handshake.
         ConnectionError::Tls(TlsError::Io(_)) => ErrorCode::Network,
         ConnectionError::Tls(_) => ErrorCode::Tls,
+        // It is overloaded, or starts.
+        ConnectionError::ConnectionRefused(ConnectReturnCode::ServiceUnavailable) => ErrorCode::Busy,
         ConnectionError::ConnectionRefused(_) => ErrorCode::PermissionDenied,
         ConnectionError::NetworkTimeout
         | ConnectionError::FlushTimeout
@@ -229,6 +227,33 @@ fn tls_error(error: &ConnectionError) -> Option<&rustls::Error> {
     None
 }
 
+/// What that says of the device's certificate. A broker that is overloaded or starts says so with other return codes.
+fn loss(error: &ConnectionError) -> Loss {
+    use ConnectReturnCode::{BadUserNamePassword, NotAuthorized};
+    if let ConnectionError::ConnectionRefused(NotAuthorized | BadUserNamePassword) = error {
+        return Loss::Refused;
+    }
+    match tls_error(error) {
+        Some(rustls::Error::AlertReceived(alert)) => of_alert(*alert),
+        _ => Loss::Network,
+    }
+}
+
+fn of_alert(alert: AlertDescription) -> Loss {
+    match alert {
+        AlertDescription::CertificateExpired => Loss::Ended,
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnknownCA
+        | AlertDescription::AccessDenied
+        | AlertDescription::CertificateRequired
+        | AlertDescription::DecryptError => Loss::Refused,
+        _ => Loss::Network,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,13 +277,30 @@ mod tests {
             (ConnectionError::MqttState(StateError::Io(deep())), ErrorCode::Tls),
             (ConnectionError::MqttState(StateError::WrongPacket), ErrorCode::Malformed),
             (ConnectionError::NotConnAck(Packet::PubAck(ping())), ErrorCode::Malformed),
+            (ConnectionError::ConnectionRefused(ConnectReturnCode::ServiceUnavailable), ErrorCode::Busy),
             (
-                ConnectionError::ConnectionRefused(rumqttc::ConnectReturnCode::NotAuthorized),
+                ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized),
                 ErrorCode::PermissionDenied,
             ),
         ];
         for (error, expected) in cases {
             assert_eq!(code(&error), expected, "{error:?}");
         }
+    }
+
+    #[test]
+    fn only_the_word_of_the_server_counts_against_a_certificate() {
+        let alert = |alert| {
+            let tls = rustls::Error::AlertReceived(alert);
+            loss(&ConnectionError::Io(io::Error::new(io::ErrorKind::InvalidData, tls)))
+        };
+        assert_eq!(alert(AlertDescription::CertificateExpired), Loss::Ended);
+        assert_eq!(alert(AlertDescription::UnknownCA), Loss::Refused);
+        assert_eq!(alert(AlertDescription::InternalError), Loss::Network);
+        let refused = |code| loss(&ConnectionError::ConnectionRefused(code));
+        assert_eq!(refused(ConnectReturnCode::NotAuthorized), Loss::Refused);
+        assert_eq!(refused(ConnectReturnCode::ServiceUnavailable), Loss::Network, "the broker is busy");
+        assert_eq!(loss(&ConnectionError::NetworkTimeout), Loss::Network);
+        assert_eq!(loss(&ConnectionError::Io(io::ErrorKind::ConnectionRefused.into())), Loss::Network);
     }
 }

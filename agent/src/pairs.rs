@@ -124,11 +124,16 @@ fn credential(
     Ok(Credential { tls: Arc::new(tls), life, serial })
 }
 
-/// Finishes what a stop left half done. Nothing of it is needed to connect.
+/// Finishes what a stop left half done. Nothing of it is needed to connect. For whoever holds the folder alone: another
+/// might be in the middle of it.
 pub(crate) fn tidy(folder: &Folder) {
     let done = || -> Result<(), DiskError> {
         let (present, next) = (read(folder, KEY)?, read(folder, NEXT)?);
-        if next.is_some() {
+        // The key of any other question may be the one that a person approves right now.
+        if let (Some(next), Some(asked)) = (&next, read(folder, ASKED)?)
+            && let (Some(next), Some(asked)) = (key_pair(next), key_pair(&asked))
+            && next.serialized_der() == asked.serialized_der()
+        {
             folder.disk().remove(&place(ASKED))?;
         }
         if next.is_some() && next == present {

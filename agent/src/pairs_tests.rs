@@ -88,6 +88,7 @@ impl Bench {
 
     /// Serial numbers of the present and the next pair after a start.
     fn serials(&self) -> (String, Option<String>) {
+        tidy(&self.folder());
         let identity = crate::identity::read(&self.folder(), &Clock::new(0)).unwrap();
         (identity.present.serial, identity.next.map(|next| next.serial))
     }
@@ -167,6 +168,39 @@ fn the_key_of_a_question_is_the_same_until_it_is_answered_or_given_up() {
     assert_eq!((known.len(), known[0].as_slice()), (2, other.serialized_der()));
     discard(&folder).unwrap();
     assert_eq!(bench.serials(), ("01".into(), None));
+}
+
+#[test]
+fn a_restart_keeps_the_key_that_waits_for_an_approval() {
+    let bench = Bench::new();
+    let folder = bench.folder();
+    let first = asked_key(&folder).unwrap();
+    store_next(&folder, &first, &bench.certificate(&first, 9)).unwrap();
+    // The cloud does not take the next pair, so another one is asked for while it lies there.
+    let second = asked_key(&folder).unwrap();
+    for _ in 0..3 {
+        assert_eq!(bench.serials(), ("01".into(), Some("09".into())));
+        assert_eq!(asked_key(&folder).unwrap().serialized_der(), second.serialized_der());
+    }
+    // The key of the next pair itself is left over from a stop between two writes.
+    fs::write(bench.root.path().join(IDENTITY).join(ASKED), first.serialize_pem()).unwrap();
+    tidy(&folder);
+    assert!(!bench.names().contains(&ASKED.to_owned()), "{:?}", bench.names());
+}
+
+#[test]
+fn reading_an_identity_writes_nothing_whatever_a_stop_has_left_behind() {
+    let bench = Bench::new();
+    let folder = bench.folder();
+    let key = asked_key(&folder).unwrap();
+    store_next(&folder, &key, &bench.certificate(&key, 9)).unwrap();
+    let identity = bench.root.path().join(IDENTITY);
+    fs::copy(identity.join(NEXT), identity.join(KEY)).unwrap();
+    fs::write(identity.join(ASKED), key.serialize_pem()).unwrap();
+    let content = || bench.names().iter().map(|n| fs::read(identity.join(n)).unwrap()).collect::<Vec<_>>();
+    let (names, before) = (bench.names(), content());
+    let read = crate::identity::read(&folder, &Clock::new(0)).unwrap();
+    assert_eq!((read.present.serial.as_str(), bench.names(), content()), ("09", names, before));
 }
 
 #[test]

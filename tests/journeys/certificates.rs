@@ -83,6 +83,8 @@ fn a_device_that_was_off_past_the_end_of_its_certificate_comes_back_with_an_appr
     };
     let pending = renewal("pending");
     assert_eq!(pending["connected"], false);
+    let key = pending["renewal_key"].as_str().unwrap();
+    assert!(device.log().contains(key), "whoever approves can compare the key with the device's log");
     assert_eq!(device.predict("digits", b"").0, 404, "the local endpoint answers, whatever the certificate");
 
     let rejected: Value = plane.cli(&["device", "reject", "box-1", "--reason", "not expected"]);
@@ -92,6 +94,8 @@ fn a_device_that_was_off_past_the_end_of_its_certificate_comes_back_with_an_appr
         let problem = &status["certificate"]["problem"];
         problem["detail"].as_str().filter(|detail| detail.contains("not expected")).map(drop)
     });
+    let other = plane.cli_output(&["device", "approve", "box-1", "--key", &"0".repeat(64)]);
+    assert!(String::from_utf8_lossy(&other.stderr).contains(key), "approved is what was looked at");
     let approved: Value = plane.cli(&["device", "approve", "box-1"]);
     assert_eq!(approved["renewal"], "approved");
     connected(&plane, "box-1");

@@ -74,3 +74,39 @@ fn an_operator_asks_a_device_how_it_is_and_reads_what_to_do() {
     assert_eq!(link["code"], "permission_denied", "{link}");
     assert!(link["remedy"].as_str().unwrap().contains("may be revoked"), "{link}");
 }
+
+#[test]
+fn a_device_that_is_enrolled_anew_as_the_doctor_says_hears_the_control_plane_at_once() {
+    let plane = Plane::start();
+    let mut device = Device::enrol(&plane, "box-1");
+    device.start();
+    for seconds in 21..31 {
+        let _set: Value = plane.cli(&["device", "settings", "box-1", "--probation-s", &seconds.to_string()]);
+    }
+    let version = |device: &Device| device.status()["desired_version"].as_u64();
+    eventually("everything is heard", LIMIT, || version(&device).filter(|version| *version >= 11));
+    device.kill();
+    let key = device.dir.join("identity/key.pem");
+    std::fs::write(&key, "rubbish").unwrap();
+    std::fs::remove_file(device.dir.join("identity.copy")).unwrap();
+    let report: Value = serde_json::from_slice(&device.run(&["doctor", "-o", "json"]).stdout).unwrap();
+    let remedy = "move the folder `identity` and trust.cbor away and enrol this device anew";
+    assert!(report.to_string().contains(remedy), "{report}");
+
+    for name in ["identity", "trust.cbor"] {
+        std::fs::rename(device.dir.join(name), device.dir.join(format!("{name}.away"))).unwrap();
+    }
+    let claim = device.dir.join("claim");
+    plane.claim(&claim);
+    let enrolled = device.run(&["enrol", "--name", "box-2", "--claim", claim.to_str().unwrap()]);
+    assert!(enrolled.status.success(), "{}", String::from_utf8_lossy(&enrolled.stderr));
+    device.start();
+    eventually("connected", LIMIT, || plane.device("box-2").filter(|view| view["connected"] == true));
+    // Far below what the earlier device had accepted.
+    let _set: Value = plane.cli(&["device", "settings", "box-2", "--probation-s", "33"]);
+    eventually("the first documents are heard", LIMIT, || version(&device).filter(|version| *version == 2));
+    let view = eventually("it says who it is", LIMIT, || {
+        plane.device("box-2").filter(|view| view["records"].as_u64() > Some(0))
+    });
+    assert_eq!((&view["records_missing"], &view["repeated_hellos"]), (&json!(0), &json!(0)), "{view}");
+}

@@ -2,7 +2,7 @@
 
 use super::{Daemon, state};
 use crate::link::{Link, LinkEvent};
-use flotilla_device::renewal;
+use flotilla_device::renewal::{self, Loss};
 use flotilla_device::session::{Effect, Event};
 use flotilla_device::update;
 use flotilla_protocol::codec;
@@ -19,7 +19,7 @@ impl Daemon {
                 Effect::Connect => self.connect(),
                 Effect::Close => {
                     self.drop_link();
-                    self.renewal(renewal::Event::Lost { pair: self.link_pair, expired: false });
+                    self.renewal(renewal::Event::Lost { pair: self.link_pair, loss: Loss::Network });
                 }
                 Effect::Subscribe => {
                     // A connection without room for its first message is lost by its deadline.
@@ -62,7 +62,7 @@ impl Daemon {
 
     pub(super) fn lose_link(&mut self) {
         self.drop_link();
-        self.renewal(renewal::Event::Lost { pair: self.link_pair, expired: false });
+        self.renewal(renewal::Event::Lost { pair: self.link_pair, loss: Loss::Network });
         self.session(Event::Lost);
     }
 
@@ -87,11 +87,11 @@ impl Daemon {
                 }
             }
             LinkEvent::Message { down, payload } => self.on_message(down, &payload),
-            LinkEvent::Lost { code, detail, expired } => {
+            LinkEvent::Lost { code, detail, loss } => {
                 tracing::warn!(%code, %detail, "not connected");
                 self.link_problem = Some((code, detail));
                 self.drop_link();
-                self.renewal(renewal::Event::Lost { pair: self.link_pair, expired });
+                self.renewal(renewal::Event::Lost { pair: self.link_pair, loss });
                 self.session(Event::Lost);
             }
         }

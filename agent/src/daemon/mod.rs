@@ -85,8 +85,8 @@ enum News {
     Cleared(ModelName),
     /// An examination has ended, or why it could not.
     Examined(Result<Diagnosis, String>),
-    /// The outcome of a question for a certificate over HTTPS.
-    Certificate(Result<Option<String>, Error>),
+    /// The outcome of a question for a certificate over HTTPS, by its number.
+    Certificate(u64, Result<Option<String>, Error>),
 }
 
 struct Managed {
@@ -119,6 +119,8 @@ struct Daemon {
     /// The pair with which the link was opened.
     link_pair: Pair,
     certificate_question: Option<u64>,
+    /// Questions over HTTPS that were asked since the start.
+    https_question: u64,
     renewal_problem: Option<(ErrorCode, String)>,
 
     accepted_version: u64,
@@ -198,6 +200,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
         renewal_tick_ms: Some(0),
         link_pair: Pair::Present,
         certificate_question: None,
+        https_question: 0,
         renewal_problem: None,
         session: Session::new(state::counter(&options.folder, &clock, &mut damage)),
         accepted_version: stored.desired_version,
@@ -314,7 +317,7 @@ impl Daemon {
             }
             News::Cleared(model) => self.forget_if_gone(&model),
             News::Examined(examined) => self.on_examined(examined),
-            News::Certificate(outcome) => self.on_renewed(outcome),
+            News::Certificate(question, outcome) => self.on_renewed(question, outcome),
         }
     }
 

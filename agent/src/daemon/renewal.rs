@@ -10,6 +10,7 @@ use flotilla_device::renewal::{Effect, Event, Now, Pair, Renewal, Road};
 use flotilla_device::{Fault, session};
 use flotilla_protocol::message::{EventKind, ReplyBody, RequestBody};
 use flotilla_protocol::{Digest, ErrorCode};
+use rcgen::PublicKeyData;
 use serde_json::{Value, json};
 
 /// The machine of a device as it lies on the disk.
@@ -74,8 +75,10 @@ impl Daemon {
 
     fn ask_over_https(&mut self) {
         let folder = &self.options.folder;
-        let parts = pairs::asked_key(folder).and_then(|key| signing_request(&key));
-        let question = parts.and_then(|csr_pem| {
+        let parts = pairs::asked_key(folder)
+            .and_then(|key| Ok((Digest::of(&key.subject_public_key_info()), signing_request(&key)?)));
+        let question = parts.and_then(|(key, csr_pem)| {
+            tracing::info!(%key, "the certificate has ended; a new one is asked for over HTTPS");
             Ok(Question {
                 names: self.identity.names.clone(),
                 ca: self.identity.ca.clone(),
@@ -85,20 +88,25 @@ impl Daemon {
         });
         match question {
             Ok(question) => {
-                tracing::info!("the certificate has ended; a new one is asked for over HTTPS");
                 let (clock, news) = (self.clock.clone(), self.news.clone());
+                self.https_question += 1;
+                let number = self.https_question;
                 tokio::spawn(async move {
                     let outcome = question.ask(&clock).await;
                     // Nobody hears it when the agent stops; the next start asks again.
-                    let _ = news.send(News::Certificate(outcome)).await;
+                    let _ = news.send(News::Certificate(number, outcome)).await;
                 });
             }
             Err(error) => self.no_certificate(error.code(), &error.to_string()),
         }
     }
 
-    /// The outcome of the question over HTTPS.
-    pub(super) fn on_renewed(&mut self, outcome: Result<Option<String>, Error>) {
+    /// The outcome of a question over HTTPS. One that was given up is of no interest: what the cloud signs later over the
+    /// same key takes its place there.
+    pub(super) fn on_renewed(&mut self, question: u64, outcome: Result<Option<String>, Error>) {
+        if question != self.https_question {
+            return;
+        }
         match outcome {
             Ok(Some(chain_pem)) => self.take(&chain_pem),
             Ok(None) => {

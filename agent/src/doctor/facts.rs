@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::identity::Names;
+use flotilla_device::launch::Binary;
 use flotilla_device::update::UpdateJournal;
 use flotilla_protocol::message::SlotName;
 use flotilla_protocol::{Digest, ErrorCode, ModelName, ProjectId, ReleaseManifest};
@@ -31,6 +32,8 @@ pub(super) struct Facts {
     pub(super) now_ms: u64,
     pub(super) build_ms: u64,
     pub(super) agent: Agent,
+    /// `None`: the agent is started without the launcher.
+    pub(super) launcher: Option<Launcher>,
     pub(super) config: Read<Config>,
     pub(super) identity: IdentityFacts,
     pub(super) trust: Read<TrustFacts>,
@@ -50,10 +53,25 @@ pub(super) struct Facts {
 pub(super) enum Agent {
     /// None does.
     Stopped,
-    /// One left its address behind, but nobody answers there.
+    /// None does; one left its address behind.
     Gone,
+    /// One holds the folder, but does not answer, or its address is not written down.
+    Silent,
     /// One runs.
     Runs(Running),
+}
+
+/// What the launcher starts.
+#[derive(Clone, Debug)]
+pub(super) struct Launcher {
+    /// What is wrong with its journal.
+    pub(super) damage: Option<String>,
+    /// Whether the update journal of the agent's own releases can be read.
+    pub(super) update: Read<()>,
+    /// The binaries that its journal names, for what, and whether they are whole.
+    pub(super) binaries: Vec<(&'static str, Binary, Read<()>)>,
+    /// The release that was given up, and why.
+    pub(super) given_up: Option<(Digest, String)>,
 }
 
 /// What a running agent says of itself.

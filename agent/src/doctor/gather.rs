@@ -5,7 +5,7 @@ use super::facts::{
     Agent, CertificateFacts, DesiredFacts, DiskFacts, Facts, IdentityFacts, KeyFacts, Link, MemoryFacts,
     ModelFacts, OutboxFacts, Problem, Read, Running, SlotFacts, SmallFiles, TrustFacts,
 };
-use super::link;
+use super::{launcher, link};
 use crate::clock::{build_ms, wall_ms};
 use crate::config::Config;
 use crate::disk::{self, DiskError};
@@ -56,16 +56,13 @@ impl From<Error> for Problem {
 
 /// Gathers everything about the folder, which exists.
 pub(super) async fn gather(folder: &Folder) -> Facts {
-    let agent = agent(folder).await;
+    // The hold on the folder tells, and not the address: a killed agent leaves that behind, and one on a full disk cannot
+    // write it down. Where even that cannot be told, nobody is disturbed.
+    let alone = !folder.is_in_use().unwrap_or(true);
+    let agent = agent(folder, alone).await;
     let identity = identity_facts(folder);
     let small = small_files(folder);
     let names = identity.names.as_ref().ok().and_then(Option::as_ref);
-    // A killed agent leaves its address behind, but not its hold on the folder.
-    let alone = match agent {
-        Agent::Stopped => true,
-        Agent::Gone => folder.lock().is_ok(),
-        Agent::Runs(_) => false,
-    };
     let link = match names {
         Some(names) => link::try_out(folder, names, small.proof_ms, alone).await,
         None => Link::NotTried,
@@ -91,6 +88,7 @@ pub(super) async fn gather(folder: &Folder) -> Facts {
         now_ms: wall_ms(),
         build_ms: build_ms(),
         agent,
+        launcher: launcher::gather(folder),
         config: Config::read(folder).map_err(Problem::from),
         identity,
         trust,
@@ -106,11 +104,15 @@ pub(super) async fn gather(folder: &Folder) -> Facts {
 }
 
 /// Asks the agent that left its address in the folder.
-async fn agent(folder: &Folder) -> Agent {
+async fn agent(folder: &Folder, alone: bool) -> Agent {
     let address = match folder.disk().read(ENDPOINT.as_ref(), 256) {
         Ok(Some(text)) => String::from_utf8_lossy(&text).trim().parse::<SocketAddr>().ok(),
-        _ => return Agent::Stopped,
+        _ if alone => return Agent::Stopped,
+        _ => return Agent::Silent,
     };
+    if alone {
+        return Agent::Gone;
+    }
     let answer = async {
         let address = address?;
         let stream = tokio::time::timeout(STATUS_TIME, TcpStream::connect(address)).await.ok()?.ok()?;
@@ -127,7 +129,7 @@ async fn agent(folder: &Folder) -> Agent {
         let (_, body) = ask(stream, asked).await.ok()?;
         serde_json::from_slice::<Value>(&body).ok()
     };
-    answer.await.map_or(Agent::Gone, |status| Agent::Runs(running(&status)))
+    answer.await.map_or(Agent::Silent, |status| Agent::Runs(running(&status)))
 }
 
 fn running(status: &Value) -> Running {
@@ -313,7 +315,8 @@ fn slot_facts(slot: &Slot) -> Option<SlotFacts> {
     Some(facts)
 }
 
-fn check(path: &Path, file: &FileEntry) -> Read<()> {
+/// Whether a file is what its manifest says.
+pub(super) fn check(path: &Path, file: &FileEntry) -> Read<()> {
     let mut stored = match File::open(path) {
         Ok(stored) => stored,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {

@@ -1,7 +1,7 @@
 //! What the facts mean, and what to do about them: who the device is, its clock, disk, link and hardware.
 
 use super::facts::{Agent, CertificateFacts, Facts, Link, NotSafe, Problem};
-use super::judge_models;
+use super::{judge_models, launcher};
 use flotilla_protocol::ErrorCode;
 use flotilla_protocol::limits::MIB;
 use flotilla_protocol::manifest::ENGINE_TRACT;
@@ -22,13 +22,13 @@ const FILES_LEAST: u64 = 64;
 const MEMORY_LEAST: u64 = 5;
 
 const PUT_BACK: &str = "start the agent anew: it puts the file back from its copy";
-const ENROL_ANEW: &str =
-    "move the folder `identity` and trust.cbor away and enrol this device anew with a new claim code";
+const ENROL_ANEW: &str = "stop the agent, move the folder `identity` and trust.cbor away and enrol this device anew with a new claim code";
 
 /// Judges everything.
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut out = Vec::new();
     agent(facts, &mut out);
+    launcher::judge(facts, &mut out);
     certificates(facts, &mut out);
     trust(facts, &mut out);
     clock(facts, &mut out);
@@ -70,6 +70,10 @@ fn broken(subject: Subject, problem: &Problem, remedy: &str) -> Finding {
 
 fn agent(facts: &Facts, out: &mut Vec<Finding>) {
     let dir = facts.root.display();
+    let start = match &facts.launcher {
+        Some(_) => format!("`flotilla-launcher --dir {dir}`, or its service"),
+        None => format!("`run --dir {dir}`, or its service"),
+    };
     out.push(match &facts.agent {
         Agent::Runs(running) if running.serving.is_empty() => {
             ok(Subject::Agent, "it runs; no model serves yet")
@@ -81,13 +85,19 @@ fn agent(facts: &Facts, out: &mut Vec<Finding>) {
             Subject::Agent,
             ErrorCode::WrongState,
             "no agent runs on this folder",
-            format!("start it with `run --dir {dir}`, or its service"),
+            format!("start it with {start}"),
         ),
         Agent::Gone => warn(
             Subject::Agent,
             ErrorCode::WrongState,
-            "an agent ran on this folder and ended without taking leave, or does not answer",
-            format!("look at its log, then start it again with `run --dir {dir}`, or its service"),
+            "an agent ran on this folder and ended without taking leave",
+            format!("look at its log, then start it again with {start}"),
+        ),
+        Agent::Silent => warn(
+            Subject::Agent,
+            ErrorCode::WrongState,
+            "an agent holds this folder and does not answer: it starts, hangs, or cannot write down its address",
+            format!("wait a minute; then look at its log and at the disk, stop it, and start it with {start}"),
         ),
     });
     if let Err(problem) = &facts.config {
@@ -327,7 +337,7 @@ fn link(facts: &Facts, out: &mut Vec<Finding>) {
     use Subject::Link as S;
     let running = match &facts.agent {
         Agent::Runs(running) => Some(running),
-        Agent::Stopped | Agent::Gone => None,
+        Agent::Stopped | Agent::Gone | Agent::Silent => None,
     };
     out.push(match &facts.link {
         Link::NotTried => warn(

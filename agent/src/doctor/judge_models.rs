@@ -211,7 +211,7 @@ pub(super) fn outbox(facts: &Facts, out: &mut Vec<Finding>) {
     let before = out.len();
     let running = match &facts.agent {
         Agent::Runs(running) => Some(running),
-        Agent::Stopped | Agent::Gone => None,
+        Agent::Stopped | Agent::Gone | Agent::Silent => None,
     };
     if let Some(problem) = &outbox.problem {
         let remedy = "check the disk; an outbox that cannot be read is thrown away when the agent starts";

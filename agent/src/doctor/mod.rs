@@ -8,6 +8,7 @@ mod facts;
 mod gather;
 mod judge;
 mod judge_models;
+mod launcher;
 mod link;
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,14 @@
 //! Judgements that no test can bring a real device to.
 
 use super::facts::{
-    Agent, CertificateFacts, DesiredFacts, DiskFacts, Facts, IdentityFacts, KeyFacts, Link, MemoryFacts,
-    OutboxFacts, Problem, Running, SmallFiles, TrustFacts,
+    Agent, CertificateFacts, DesiredFacts, DiskFacts, Facts, IdentityFacts, KeyFacts, Launcher, Link,
+    MemoryFacts, OutboxFacts, Problem, Running, SmallFiles, TrustFacts,
 };
 use super::judge::{DISK_LEAST, RENEW_DAYS, SKEW_MS, judge};
 use crate::config::Config;
 use crate::identity::Names;
-use flotilla_protocol::message::{Finding, Subject, Verdict};
+use flotilla_device::launch::Binary;
+use flotilla_protocol::message::{Finding, SlotName, Subject, Verdict};
 use flotilla_protocol::{Digest, ErrorCode, limits};
 use std::collections::BTreeMap;
 
@@ -42,6 +43,7 @@ fn well() -> Facts {
             serving: vec!["digits".to_owned()],
             ..Running::default()
         }),
+        launcher: None,
         config: Ok(Config::default()),
         identity: IdentityFacts {
             names: Ok(Some(names)),
@@ -107,6 +109,63 @@ fn of_a_device_that_is_well_every_subject_is() {
     let mut subjects: Vec<_> = findings.iter().map(|finding| finding.subject).collect();
     subjects.dedup();
     assert_eq!(subjects.len(), 11, "{subjects:?}");
+}
+
+#[test]
+fn an_agent_that_holds_its_folder_without_a_word_is_not_called_stopped() {
+    let silent = found(|f| f.agent = Agent::Silent, Subject::Agent);
+    expect(
+        &silent,
+        Verdict::Warn,
+        ErrorCode::WrongState,
+        "does not answer",
+        "look at its log and at the disk",
+    );
+    let stopped = found(|f| f.agent = Agent::Stopped, Subject::Agent);
+    expect(&stopped, Verdict::Warn, ErrorCode::WrongState, "no agent runs", "`run --dir /var/lib/flotilla`");
+}
+
+/// What the launcher starts, with nothing wrong.
+fn launcher() -> Launcher {
+    let binary = Binary {
+        slot: SlotName::A,
+        release: Digest::of(b"agent"),
+        counter: 3,
+        version: "1.2.0".to_owned(),
+        file: "files/agent".to_owned(),
+        bytes: 1,
+        crc: 1,
+    };
+    Launcher { damage: None, update: Ok(()), binaries: vec![("confirmed", binary, Ok(()))], given_up: None }
+}
+
+#[test]
+fn what_the_launcher_starts_is_judged_and_it_is_named_where_an_agent_is_to_be_started() {
+    let with = |change: &dyn Fn(&mut Launcher)| {
+        let mut launcher = launcher();
+        change(&mut launcher);
+        found(|f| f.launcher = Some(launcher), Subject::Agent)
+    };
+    assert_eq!(with(&|_| ()).verdict, Verdict::Ok);
+    let damaged = |l: &mut Launcher| {
+        l.binaries[0].2 = Err(Problem::new(ErrorCode::DigestMismatch, "its content has changed"));
+    };
+    let what = "confirmed agent 1.2.0 in slot a: its content";
+    expect(&with(&damaged), Verdict::Fail, ErrorCode::DigestMismatch, what, "restart flotilla-launcher");
+    let update = |l: &mut Launcher| l.update = Err(Problem::new(ErrorCode::StorageCorrupt, "checksum"));
+    expect(&with(&update), Verdict::Fail, ErrorCode::StorageCorrupt, "agent/journal", "flotilla-launcher");
+    let launch = |l: &mut Launcher| l.damage = Some("agent/launch: checksum".to_owned());
+    expect(&with(&launch), Verdict::Warn, ErrorCode::StorageCorrupt, "agent/launch", "flotilla-launcher");
+    let given_up = |l: &mut Launcher| l.given_up = Some((Digest::of(b"x"), "it was late".to_owned()));
+    expect(&with(&given_up), Verdict::Warn, ErrorCode::WrongState, "it was late", "corrected release");
+    let stopped = found(
+        |f| {
+            f.agent = Agent::Stopped;
+            f.launcher = Some(launcher());
+        },
+        Subject::Agent,
+    );
+    expect(&stopped, Verdict::Warn, ErrorCode::WrongState, "no agent runs", "`flotilla-launcher --dir");
 }
 
 #[test]

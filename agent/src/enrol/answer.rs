@@ -22,6 +22,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 pub(super) struct Checked {
     pub(super) names: Names,
     pub(super) trust: Envelope,
+    /// What the trust file says.
+    pub(super) believes: TrustFile,
 }
 
 fn no(code: ErrorCode, detail: impl Into<String>) -> Fault {
@@ -52,11 +54,11 @@ pub(super) fn check(
         server: Some(claim.server.clone()),
     };
     check_certificate(&answer.certificate_pem, ca, key, &names, trusted_now_ms)?;
-    let trust = check_trust(answer, claim)?;
+    let (trust, believes) = check_trust(answer, claim)?;
     if split_address(&names.mqtt).is_none() {
         return Err(no(ErrorCode::Malformed, "the broker's address is not HOST:PORT"));
     }
-    Ok(Checked { names, trust })
+    Ok(Checked { names, trust, believes })
 }
 
 /// Whether a chain is a certificate over our key, by that CA, for the device of these names.
@@ -103,7 +105,7 @@ pub(crate) fn check_certificate(
     Ok(())
 }
 
-fn check_trust(answer: &EnrolAnswer, claim: &ClaimCode) -> Result<Envelope, Fault> {
+fn check_trust(answer: &EnrolAnswer, claim: &ClaimCode) -> Result<(Envelope, TrustFile), Fault> {
     let bytes = STANDARD
         .decode(&answer.trust)
         .map_err(|e| no(ErrorCode::Malformed, format!("the trust file is not base64: {e}")))?;
@@ -116,5 +118,5 @@ fn check_trust(answer: &EnrolAnswer, claim: &ClaimCode) -> Result<Envelope, Faul
         let detail = format!("its trust file is of project {}, not {}", trust.project, answer.project);
         return Err(no(ErrorCode::WrongProject, detail));
     }
-    Ok(envelope)
+    Ok((envelope, trust))
 }

@@ -6,7 +6,8 @@
 //!    secret goes out.
 //! 4. The answer is checked as a whole: the CA again, a certificate over our key by that CA that names the device,
 //!    and a trust file that fits both.
-//! 5. Everything is stored, or nothing: the identity folder appears by one rename.
+//! 5. Everything is stored, or nothing: the identity folder appears by one rename. What an earlier identity accepted and
+//!    recorded in this folder is gone by then.
 
 mod answer;
 mod renew;
@@ -16,14 +17,17 @@ mod server;
 mod tests;
 
 use crate::clock::Clock;
-use crate::folder::{Folder, IDENTITY, IDENTITY_COPY};
+use crate::folder::{ACCEPTED, COMMANDS, DESIRED, Folder, IDENTITY, IDENTITY_COPY, MODELS, OUTBOX};
 use crate::identity::{self, CA, CERTIFICATE, KEY, NAMES, Names, split_address};
 use crate::{Error, disk, tls};
 use answer::Checked;
 pub(crate) use answer::check_certificate;
+use flotilla_device::update::UpdateJournal;
 use flotilla_protocol::enrol::{ClaimCode, ENROL_PATH, EnrolAnswer, EnrolRequest};
 use flotilla_protocol::message::BoardFacts;
-use flotilla_protocol::{DeviceId, limits};
+use flotilla_protocol::{
+    DeviceId, Digest, Envelope, EnvelopeKind, ModelName, ReleaseManifest, TrustFile, limits,
+};
 use rcgen::{CertificateParams, KeyPair};
 pub(crate) use renew::Renewal;
 use server::Server;
@@ -34,6 +38,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 const STAGING: &str = "identity.new";
+const JOURNAL: usize = 64 * limits::KIB;
 
 /// Reads a claim code from a file, or from standard input for `-`. It is never taken from the command line, where
 /// every user of the machine could read it.
@@ -119,12 +124,44 @@ fn store(folder: &Folder, key: &KeyPair, answer: &EnrolAnswer, checked: &Checked
     ] {
         disk::replace(&staging.join(name), content)?;
     }
-    // A copy of what was here before must not be put back.
-    folder.disk().remove(IDENTITY_COPY.as_ref())?;
+    forget(folder, &checked.believes)?;
     identity::store_trust(folder, &checked.trust)?;
     let identity = folder.path(IDENTITY);
     fs::rename(&staging, &identity).map_err(|e| disk::DiskError::of(&identity, e))?;
     Ok(disk::sync_folder(folder.root())?)
+}
+
+/// Removes what an earlier identity left behind. The new one begins with version 1 of everything, which would count as
+/// replayed beside what the earlier one accepted, and what that one recorded is not of this device. A model goes on
+/// serving, until the cloud says what it should be, only if the new trust would take its releases.
+fn forget(folder: &Folder, trust: &TrustFile) -> Result<(), Error> {
+    for name in [IDENTITY_COPY, ACCEPTED, DESIRED, COMMANDS, OUTBOX] {
+        folder.disk().remove(name.as_ref())?;
+    }
+    for name in folder.disk().folders(MODELS.as_ref())? {
+        let Ok(model) = name.parse::<ModelName>() else { continue };
+        if is_foreign(folder, &model, trust) {
+            tracing::warn!(%model, "a model of another project, or signed by other keys, is removed");
+            folder.disk().remove(&Folder::model(&model))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a model's journal counts on a release that is not of this project and signed by its keys. What is damaged is
+/// no such release, and what the journal does not name is examined before it serves.
+fn is_foreign(folder: &Folder, model: &ModelName, trust: &TrustFile) -> bool {
+    let bytes = folder.disk().read(&Folder::journal(model), JOURNAL).ok().flatten();
+    let Some(journal) = bytes.and_then(|bytes| UpdateJournal::from_bytes(&bytes).ok()) else { return false };
+    let UpdateJournal { confirmed, previous, candidate, .. } = journal;
+    let worked = [confirmed, previous].into_iter().flatten().map(|release| (release.slot, release.release));
+    let mut named = worked.chain(candidate.map(|release| (release.slot, release.release)));
+    named.any(|(slot, release)| {
+        let bytes = folder.slot(model, slot).envelope_bytes().filter(|bytes| Digest::of(bytes) == release);
+        let Some(Ok(envelope)) = bytes.map(|bytes| Envelope::from_bytes(&bytes)) else { return false };
+        let opened = envelope.open::<ReleaseManifest>(EnvelopeKind::Release, &trust.release_keys);
+        opened.map_or(true, |manifest| manifest.project != trust.project)
+    })
 }
 
 /// A signing request over a key; it says nothing else.

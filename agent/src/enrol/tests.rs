@@ -4,7 +4,11 @@
 use super::*;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use flotilla_device::update::Confirmed;
+use flotilla_protocol::Pipeline;
 use flotilla_protocol::enrol::ClaimSecret;
+use flotilla_protocol::manifest::{Constraints, Lineage, Metrics, ReleaseKind};
+use flotilla_protocol::message::SlotName;
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::trust::KeySet;
 use flotilla_protocol::{Digest, Envelope, EnvelopeKind, ErrorCode, TrustFile};
@@ -328,6 +332,73 @@ async fn an_enrolled_folder_is_not_enrolled_again() {
     assert!(error.to_string().contains("gate-7"), "{error}");
     assert_eq!(fs::read(bench.root.path().join("identity/key.pem")).unwrap(), before);
     assert_eq!(server.requests.lock().unwrap().len(), 1);
+}
+
+/// A model of which this release is confirmed.
+fn install(bench: &Bench, model: &str, project: &str, key: &SigningKey) {
+    let model: ModelName = model.parse().unwrap();
+    let manifest = ReleaseManifest {
+        format: 1,
+        kind: ReleaseKind::Agent,
+        project: project.parse().unwrap(),
+        model: model.clone(),
+        version: 1,
+        counter: 1,
+        created_at_ms: 1,
+        expires_at_ms: None,
+        variants: Vec::new(),
+        files: Vec::new(),
+        pipeline: Pipeline::none(),
+        golden: String::new(),
+        metrics: Metrics::default(),
+        lineage: Lineage::default(),
+        constraints: Constraints::default(),
+        agent: None,
+    };
+    let bytes = Envelope::seal(EnvelopeKind::Release, &manifest, &[key]).to_bytes();
+    let slot = bench.folder.slot(&model, SlotName::A);
+    fs::create_dir_all(slot.path()).unwrap();
+    slot.put_envelope(&bytes).unwrap();
+    let journal = UpdateJournal {
+        confirmed: Some(Confirmed {
+            slot: SlotName::A,
+            release: Digest::of(&bytes),
+            counter: 1,
+            probe: None,
+            attempt: 0,
+            crashes: 0,
+        }),
+        ..UpdateJournal::default()
+    };
+    bench.folder.disk().replace(&Folder::journal(&model), &journal.to_bytes()).unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_that_is_enrolled_anew_starts_over_and_keeps_only_the_models_that_it_may_believe() {
+    let bench = Bench::new();
+    let server = bench.honest(|_| ()).await;
+    bench.enrol(&server).await.unwrap();
+    let path = |name: &str| bench.root.path().join(name);
+    for name in ["accepted", "desired.cbor", "commands", "identity.copy"] {
+        fs::write(path(name), "of the device that this was").unwrap();
+    }
+    fs::write(path("counter"), "hellos are counted on").unwrap();
+    fs::create_dir(path("outbox")).unwrap();
+    fs::write(path("outbox/db"), "records of the device that this was").unwrap();
+    let (own, other) = (SigningKey::from_seed(&[1; 32]), SigningKey::from_seed(&[9; 32]));
+    install(&bench, "own", "default", &own);
+    install(&bench, "elsewhere", "elsewhere", &own);
+    install(&bench, "stranger", "default", &other);
+
+    // As the doctor says.
+    fs::rename(path("identity"), path("identity.away")).unwrap();
+    fs::rename(path("trust.cbor"), path("trust.away")).unwrap();
+    bench.enrol(&server).await.unwrap();
+    for name in ["accepted", "desired.cbor", "commands", "outbox", "identity.copy"] {
+        assert!(!path(name).exists(), "{name} is not of this device");
+    }
+    assert!(path("counter").exists());
+    assert_eq!(bench.folder.disk().folders("models".as_ref()).unwrap(), ["own"]);
 }
 
 #[tokio::test]

@@ -77,13 +77,12 @@ pub fn names(folder: &Folder) -> Result<Option<Names>, Error> {
     Ok(Some(names))
 }
 
-/// Reads the folder's identity.
+/// Reads the folder's identity, and writes nothing.
 pub fn read(folder: &Folder, clock: &Clock) -> Result<Identity, Error> {
     let names = names(folder)?.ok_or_else(|| Error::NotEnrolled { folder: folder.root().to_owned() })?;
     split_address(&names.mqtt).ok_or_else(|| damaged(folder, NAMES, "mqtt is not HOST:PORT"))?;
     let ca =
         certificates(folder, CA)?.into_iter().next().ok_or_else(|| damaged(folder, CA, "it is empty"))?;
-    pairs::tidy(folder);
     let present = pairs::present(folder, &ca, clock)?;
     let next = pairs::next(folder, &ca, clock);
     Ok(Identity { names, ca, present, next })
@@ -101,7 +100,7 @@ pub(crate) fn establish(
         pairs::check(folder, &identity)?;
         Ok(identity)
     };
-    let identity = sound().or_else(|error| {
+    let mut identity = sound().or_else(|error| {
         // A folder without an identity is not enrolled, or was given up by somebody.
         if !folder.path(IDENTITY).exists() || !copy::put_back(folder)? {
             return Err(error);
@@ -110,6 +109,8 @@ pub(crate) fn establish(
         damage.push(format!("{error}; it was put back from its copy"));
         Ok(identity)
     })?;
+    pairs::tidy(folder);
+    identity.next = pairs::next(folder, &identity.ca, clock);
     if let Err(error) = copy::renew(folder) {
         tracing::warn!(%error, "the copy of the identity cannot be renewed");
     }

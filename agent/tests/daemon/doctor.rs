@@ -126,6 +126,13 @@ async fn a_healthy_device_is_well_whether_its_agent_runs_or_not_and_nothing_is_c
     assert!(clock.contains("of the control plane's"), "{clock}");
     assert_eq!(cloud.state().hellos.len(), hellos, "the running agent kept its connection");
 
+    // A full disk may have kept the agent from writing its address down: it runs all the same.
+    std::fs::remove_file(device.path("run/endpoint")).unwrap();
+    let said = doctor(&device).await;
+    said.warns("agent", ErrorCode::WrongState, "does not answer", "look at its log and at the disk");
+    let link = said.finding("link", "ok")["what"].to_string();
+    assert!(!link.contains("accepts this device"), "the broker is asked nothing in the agent's name: {link}");
+
     assert!(device.terminate().await.success());
     let before = everything(&device.path(""));
     let said = doctor(&device).await;

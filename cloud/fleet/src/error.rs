@@ -1,7 +1,7 @@
 //! What can go wrong with the fleet, and what to do about it.
 
 use crate::{broker, ca};
-use flotilla_protocol::{DeviceId, ErrorCode, ModelName, RolloutId};
+use flotilla_protocol::{DeviceId, Digest, ErrorCode, ModelName, RolloutId};
 
 /// The result of a fleet operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -37,6 +37,17 @@ pub enum Error {
     /// The device waits for no approval.
     #[error("device {0} has not asked for a new certificate")]
     RenewalMissing(DeviceId),
+    /// Another request took the place of the one that was looked at.
+    #[error(
+        "device {device} asks for a certificate over another key by now, {key}: look at it again, compare it with the log \
+         of the device, and approve that key if it is the same"
+    )]
+    RenewalChanged {
+        /// The device.
+        device: DeviceId,
+        /// Digest of the key of the request that waits now.
+        key: Digest,
+    },
     /// A person said no.
     #[error("the renewal of device {device} was rejected: {reason}")]
     RenewalRejected {
@@ -115,7 +126,9 @@ impl Error {
             Self::RenewalRejected { .. } => ErrorCode::PermissionDenied,
             Self::RenewedTooOften(_) => ErrorCode::Busy,
             Self::DeviceRevoked(_) => ErrorCode::Revoked,
-            Self::RolloutUnderWay(_) | Self::RolloutState { .. } => ErrorCode::WrongState,
+            Self::RolloutUnderWay(_) | Self::RolloutState { .. } | Self::RenewalChanged { .. } => {
+                ErrorCode::WrongState
+            }
             Self::Busy { .. } | Self::Contended(_) => ErrorCode::Busy,
             Self::Invalid(_) => ErrorCode::InvalidInput,
             Self::Broker(error) => error.code(),

@@ -11,7 +11,7 @@ use crate::enrol::Enrolment;
 use crate::error::{Error, Result};
 use crate::inbound::{Core, Dispatcher};
 use crate::ingest::{DeviceEvent, HistoryPoint, Ingest};
-use crate::renewal::{self, Challenges, PendingRenewal};
+use crate::renewal::{self, Challenges, PendingRenewal, Word};
 use crate::rollout::{Rollout, RolloutControl, RolloutDevice, RolloutRequest, Rollouts};
 use crate::store::Store;
 use crate::transfer::Transfers;
@@ -20,7 +20,7 @@ use flotilla_identity::{Actor, now_ms};
 use flotilla_protocol::enrol::{ClaimCode, EnrolAnswer, EnrolRequest};
 use flotilla_protocol::message::{CommandKind, Settings};
 use flotilla_protocol::renew::{Challenge, RenewAnswer, RenewRequest};
-use flotilla_protocol::{DeviceId, ModelName, RolloutId};
+use flotilla_protocol::{DeviceId, Digest, ModelName, RolloutId};
 use flotilla_registry::{CurrentTrust, Registry};
 use flotilla_storage::{Objects, Records, Segments};
 use std::net::{IpAddr, SocketAddr};
@@ -262,16 +262,21 @@ impl Fleet {
         Ok(answer)
     }
 
-    /// Lets a device that waits have its new certificate.
-    pub async fn approve_renewal(&self, actor: &Actor, id: &DeviceId) -> Result<PendingRenewal> {
-        let renewal = renewal::decide(&self.inner.store, actor, id, None, now_ms()).await?;
+    /// Lets a device that waits have its new certificate, over this key and no other.
+    pub async fn approve_renewal(
+        &self,
+        actor: &Actor,
+        id: &DeviceId,
+        key: &Digest,
+    ) -> Result<PendingRenewal> {
+        let renewal = renewal::decide(&self.inner.store, actor, id, Word::Approve(key), now_ms()).await?;
         self.inner.changes.device(id);
         Ok(renewal)
     }
 
     /// Refuses a device that waits its new certificate.
     pub async fn reject_renewal(&self, actor: &Actor, id: &DeviceId, reason: &str) -> Result<PendingRenewal> {
-        let renewal = renewal::decide(&self.inner.store, actor, id, Some(reason), now_ms()).await?;
+        let renewal = renewal::decide(&self.inner.store, actor, id, Word::Reject(reason), now_ms()).await?;
         self.inner.changes.device(id);
         Ok(renewal)
     }

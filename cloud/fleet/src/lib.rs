@@ -15,6 +15,7 @@ pub mod broker;
 pub mod ca;
 mod changes;
 mod claims;
+mod cloned;
 mod connections;
 mod devices;
 mod enrol;

@@ -1,5 +1,4 @@
-//! The certificates after the first: rotation over the connection, renewal over HTTPS with an approval, and the copied
-//! folder that shows itself.
+//! The certificates after the first: rotation over the connection, and renewal over HTTPS with an approval.
 //!
 //! A new certificate is added to those that the device may show. The first hello with it retires the others, in one
 //! commit with the audit record; until then both work, so that a device that is cut off at any moment gets back in.
@@ -7,15 +6,13 @@
 use crate::ca::{CertificateAuthority, Serial};
 use crate::devices::{Certificate, Device};
 use crate::error::{Error, Result};
-use crate::ingest::DeviceEvents;
 use crate::store::{self, ATTEMPTS, Store};
 use crate::text::bounded;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use flotilla_identity::{Actor, audit};
-use flotilla_protocol::message::{EventKind, EventRecord};
 use flotilla_protocol::renew::{CHALLENGE_MS, Challenge, RenewAnswer, RenewRequest, signed_text};
-use flotilla_protocol::{ActorId, DeviceId, Digest, ErrorCode, limits};
+use flotilla_protocol::{ActorId, DeviceId, Digest, limits};
 use flotilla_storage::{Batch, Entity, Table};
 use ring::{hmac, signature};
 use serde::{Deserialize, Serialize};
@@ -173,25 +170,24 @@ async fn issue(
     device.map(|_| issued.chain_pem).ok_or_else(|| Error::DeviceMissing(id.clone()))
 }
 
-/// Takes note in a hello's batch that a certificate was used. The first use retires the others.
-pub(crate) fn used(batch: &mut Batch, device: &mut Device, serial: &Serial, now_ms: u64) -> Result<bool> {
-    let Some(retired) = device.used(serial) else { return Ok(false) };
+/// Takes note in a hello's batch that a certificate was used. The first use retires the others and ends the renewal
+/// that it came from.
+pub(crate) async fn used(
+    store: &Store,
+    batch: &mut Batch,
+    device: &mut Device,
+    serial: &Serial,
+    now_ms: u64,
+) -> Result<bool> {
+    let Some(retired) = device.used(serial, now_ms) else { return Ok(false) };
+    if let Some(over) = store.renewals.get(device.id.as_str()).await? {
+        store.renewals.delete(batch, &over)?;
+    }
     let retired: Vec<_> = retired.into_iter().map(|certificate| certificate.serial).collect();
     let detail = json!({ "serial": serial.to_string(), "retired": retired });
-    let id = device.id.clone();
-    audit::record(batch, &Actor::device(&id), "device:rotated", &subject(&id), detail, now_ms)?;
+    let id = &device.id;
+    audit::record(batch, &Actor::device(id), "device:rotated", &subject(id), detail, now_ms)?;
     Ok(true)
-}
-
-/// A renewal is over when its certificate has been used.
-pub(crate) async fn finish(store: &Store, id: &DeviceId) -> Result<()> {
-    if let Some(found) = store.renewals.get(id.as_str()).await? {
-        let mut batch = Batch::new();
-        store.renewals.delete(&mut batch, &found)?;
-        // Another change of it meanwhile is a newer request, which stays.
-        store.try_commit(batch).await?;
-    }
-    Ok(())
 }
 
 /// Takes a request over HTTPS. Whoever does not prove a key that a device of this fleet has learns nothing of the fleet.
@@ -286,12 +282,21 @@ async fn note(store: &Store, id: &DeviceId, key: Digest, now_ms: u64) -> Result<
     Err(Error::Contended(format!("the renewal of device {id}")))
 }
 
-/// A person's word: approved, or rejected for a reason.
+/// What a person said.
+pub(crate) enum Word<'a> {
+    /// The holder of this key, which they looked at, may have a certificate.
+    Approve(&'a Digest),
+    /// Whoever asks now gets none, for this reason.
+    Reject(&'a str),
+}
+
+/// Takes a person's word. An approval is for the request that was looked at: another one may have come since, from
+/// whoever else has the device's old key.
 pub(crate) async fn decide(
     store: &Store,
     actor: &Actor,
     id: &DeviceId,
-    rejected: Option<&str>,
+    word: Word<'_>,
     now_ms: u64,
 ) -> Result<PendingRenewal> {
     let device = store.devices.get(id.as_str()).await?.ok_or_else(|| Error::DeviceMissing(id.clone()))?;
@@ -299,15 +304,18 @@ pub(crate) async fn decide(
         return Err(Error::DeviceRevoked(id.clone()));
     }
     let (by, at_ms) = (actor.id.clone(), now_ms);
-    let (action, decision) = match rejected {
-        None => ("device:approve", RenewalState::Approved { by, at_ms }),
-        Some(reason) => {
+    let (action, wanted, decision) = match word {
+        Word::Approve(key) => ("device:approve", Some(key), RenewalState::Approved { by, at_ms }),
+        Word::Reject(reason) => {
             let reason = bounded(reason, REASON);
-            ("device:reject", RenewalState::Rejected { by, at_ms, reason })
+            ("device:reject", None, RenewalState::Rejected { by, at_ms, reason })
         }
     };
     let decided = store
         .modify(&store.renewals, id.as_str().as_bytes(), |renewal, batch| {
+            if wanted.is_some_and(|key| *key != renewal.key) {
+                return Err(Error::RenewalChanged { device: id.clone(), key: renewal.key });
+            }
             renewal.decision = decision.clone();
             let detail = json!({ "key": renewal.key, "decision": decision });
             audit::record(batch, actor, action, &subject(id), detail, now_ms)?;
@@ -315,42 +323,6 @@ pub(crate) async fn decide(
         })
         .await?;
     decided.ok_or_else(|| Error::RenewalMissing(id.clone()))
-}
-
-/// Puts on record, in a hello's batch, that its counter did not rise, and gives the event that says so.
-pub(crate) fn cloned(
-    batch: &mut Batch,
-    id: &DeviceId,
-    before: u64,
-    counter: u64,
-    now_ms: u64,
-) -> Result<EventRecord> {
-    tracing::warn!(device = %id, before, counter,
-        "a hello counter did not rise: the device's folder may have been copied or restored");
-    let detail = json!({ "counter": counter, "before": before });
-    audit::record(batch, &Actor::system(), "device:cloned", &subject(id), detail, now_ms)?;
-    Ok(EventRecord {
-        kind: EventKind::Cloned,
-        model: None,
-        release: None,
-        code: Some(ErrorCode::Replayed),
-        detail: format!("hello counter {counter} after {before}: the folder may have been copied"),
-    })
-}
-
-/// Adds an event of the control plane's own to those of a device.
-pub(crate) async fn raise(store: &Store, id: &DeviceId, event: EventRecord, now_ms: u64) -> Result<()> {
-    for _ in 0..ATTEMPTS {
-        let found = store.events.get(id.as_str()).await?;
-        let mut events = found.as_ref().map_or_else(|| DeviceEvents::of(id), |found| found.value.clone());
-        events.push(now_ms, now_ms, event.clone());
-        let mut batch = Batch::new();
-        store::put(&store.events, &mut batch, found.as_ref(), &events)?;
-        if store.try_commit(batch).await? {
-            return Ok(());
-        }
-    }
-    Err(Error::Contended(format!("the events of device {id}")))
 }
 
 fn subject(id: &DeviceId) -> String {

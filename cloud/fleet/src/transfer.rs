@@ -4,7 +4,7 @@
 //! files that those envelopes name. All chunks on their way from the disk into the broker share one budget; a waiting
 //! device holds none of it, and those that wait are served in turn.
 
-use crate::broker::Downlink;
+use crate::broker::{self, Downlink};
 use crate::connections::Connection;
 use crate::error::Result;
 use crate::store::Store;
@@ -40,7 +40,7 @@ impl Refused {
 pub(crate) enum Served {
     /// Every chunk of the window is with the broker.
     All,
-    /// The device went away or takes nothing; it asks again when it is back.
+    /// The device went away; it asks again when it is back.
     Gone,
 }
 
@@ -94,9 +94,11 @@ impl Transfers {
             let chunk = Chunk { digest: fetch.digest, offset, total, data: data.into() };
             let payload = Bytes::from(codec::encode(&chunk));
             let size = payload.len();
-            if let Err(error) = downlink.publish(&self.project, device, Down::Chunk, payload).await {
-                tracing::debug!(%device, %error, "a transfer ended early");
-                return Ok(Served::Gone);
+            match downlink.publish(&self.project, device, Down::Chunk, payload).await {
+                Ok(()) => {}
+                Err(broker::Error::NotConnected { .. }) => return Ok(Served::Gone),
+                // The connection goes on, and so does the device once it knows that the rest does not come.
+                Err(error) => return Err(Refused::new(error.code(), error.to_string())),
             }
             connection.sent(size);
             offset += bytes as u64;

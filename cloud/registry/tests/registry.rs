@@ -580,6 +580,29 @@ async fn release_keys_move_offline_step_by_step_and_devices_follow_every_step() 
 }
 
 #[tokio::test]
+async fn a_floor_may_rise_beside_a_backup_key_and_the_control_plane_starts_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let installation = open(dir.path()).await;
+    released(&installation).await;
+    let (registry, admin) = (&installation.registry, Actor::administrator());
+    registry.release(&admin, request(), NOW).await.unwrap();
+    let (own, backup) = (release_key(dir.path()), offline(2));
+    let either = next(registry, 1, &[&own, &backup]);
+    registry.publish_trust(&admin, signed(&either, &[&own]), NOW).await.unwrap();
+    let risen = registry.set_floor(&admin, &model(), 2, NOW).await.unwrap();
+    assert_eq!(risen.file.release_keys, either.release_keys);
+    installation.records.close().await.unwrap();
+    drop(installation);
+    let again = open(dir.path()).await;
+    assert_eq!(again.registry.trust(), risen);
+    again.records.close().await.unwrap();
+    drop(again);
+    std::fs::remove_dir_all(dir.path().join("keys")).unwrap();
+    let foreign = try_open(dir.path(), ca()).await.err().unwrap();
+    assert_eq!(foreign.code(), ErrorCode::SignatureInvalid, "keys of another installation are still told");
+}
+
+#[tokio::test]
 async fn a_trust_file_that_breaks_a_rule_is_refused_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let installation = open(dir.path()).await;

@@ -9,6 +9,9 @@
 //! The present pair is given up only after the cloud has answered a hello that was said with the next one; until then
 //! every failed connection is followed by one with the other pair. A present certificate that has ended is of no use
 //! for a connection: the new one is asked for over HTTPS then, where a person has to approve it.
+//!
+//! A network that fails says nothing about a pair. Only the word of the server counts against the next one, and even
+//! then it is tried by turns until another has come: an approval is work of a person, and not to be thrown away.
 
 use crate::backoff::Backoff;
 
@@ -18,13 +21,13 @@ const CHECK_MS: u64 = 3_600_000;
 const ANSWER_MS: u64 = 60_000;
 /// A question over HTTPS without an outcome after so long is given up; the exchange has its own, shorter bounds.
 const HTTPS_MS: u64 = 900_000;
-/// After so many failures of the next pair beyond those of the present one, and an answer to the present one, the next
-/// pair is thrown away.
+/// After the server refused the next pair so often, and accepts the present one, the next pair is thrown away. Where the
+/// present certificate has ended, another one is asked for.
 pub const STRIKES: u32 = 3;
-/// The same where the present certificate has ended and cannot tell a bad pair from a bad network.
-pub const STRIKES_ALONE: u32 = 10;
-/// The next pair is tried again after so long with the present one.
+/// The next pair is tried again after so long with the present one, then after twice as long …
 const TRY_AGAIN_MS: u64 = 30_000;
+/// … and at least this often.
+const TRY_AGAIN_MAX_MS: u64 = 3_600_000;
 /// A step on the disk that failed is tried again after so long.
 const DISK_MS: u64 = 30_000;
 
@@ -68,6 +71,26 @@ pub enum Pair {
     Next,
 }
 
+impl Pair {
+    fn other(self) -> Self {
+        match self {
+            Pair::Present => Pair::Next,
+            Pair::Next => Pair::Present,
+        }
+    }
+}
+
+/// Why a connection failed or ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The network, the server's load, our own wish: nothing that is said of the certificate.
+    Network,
+    /// The server does not accept the certificate.
+    Refused,
+    /// The server said that the certificate has ended.
+    Ended,
+}
+
 /// How a new certificate is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Road {
@@ -88,8 +111,8 @@ pub enum Event {
     Lost {
         /// The pair.
         pair: Pair,
-        /// Whether the server said that the certificate has ended.
-        expired: bool,
+        /// Why.
+        loss: Loss,
     },
     /// The certificate that was asked for came, was checked, and lies durably beside the present pair.
     Stored(Life),
@@ -124,7 +147,7 @@ enum Stage {
     Settled,
     Asked { road: Road, deadline_ms: u64 },
     Waiting { due_ms: u64 },
-    Trying { pair: Pair, strikes: u32, retry_ms: Option<u64> },
+    Trying { strikes: u32, failures: u32, retry_ms: Option<u64> },
     Adopting { retry_ms: u64 },
 }
 
@@ -134,6 +157,8 @@ pub struct Renewal {
     present: Life,
     next: Option<Life>,
     stage: Stage,
+    /// The pair whose turn it is, where there are two.
+    turn: Pair,
     /// Spreads the devices of a fleet over the calendar; the same after every start.
     spread: u64,
     level: u32,
@@ -146,18 +171,18 @@ pub struct Renewal {
 impl Renewal {
     /// The machine of a device with this pair, and perhaps a next one that was stored before the last stop.
     pub fn new(present: Life, next: Option<Life>, spread: u64) -> Self {
-        let stage = match next {
-            Some(_) => Stage::Trying { pair: Pair::Next, strikes: 0, retry_ms: None },
-            None => Stage::Settled,
-        };
-        Self { present, next, stage, spread, level: 0, heard: false, called_expired: false }
+        let stage = if next.is_some() { Self::TRY } else { Stage::Settled };
+        let turn = Pair::Next;
+        Self { present, next, stage, turn, spread, level: 0, heard: false, called_expired: false }
     }
+
+    const TRY: Stage = Stage::Trying { strikes: 0, failures: 0, retry_ms: None };
 
     /// The pair for the next connection.
     pub fn pair(&self) -> Pair {
         match self.stage {
-            Stage::Trying { pair, .. } => pair,
             Stage::Adopting { .. } => Pair::Next,
+            _ if self.next.is_some() => self.turn,
             _ => Pair::Present,
         }
     }
@@ -196,11 +221,11 @@ impl Renewal {
         match event {
             Event::Tick => next.tick(now, random, &mut out),
             Event::Heard(pair) => next.heard(pair, now, random, &mut out),
-            Event::Lost { pair, expired } => next.lost(pair, expired, now),
+            Event::Lost { pair, loss } => next.lost(pair, loss, now),
             Event::Stored(life) => {
                 if let Stage::Asked { .. } = next.stage {
-                    next.next = Some(life);
-                    next.stage = Stage::Trying { pair: Pair::Next, strikes: 0, retry_ms: None };
+                    (next.next, next.turn) = (Some(life), Pair::Next);
+                    next.stage = Self::TRY;
                     next.heard = false;
                     out.push(Effect::Reconnect);
                 }
@@ -230,17 +255,20 @@ impl Renewal {
     }
 
     fn tick(&mut self, now: Now, random: u64, out: &mut Vec<Effect>) {
+        if !matches!(self.stage, Stage::Adopting { .. })
+            && self.next.is_some_and(|life| now.calendar_ms >= life.ends_ms)
+        {
+            // It lay here too long, with the device switched off.
+            self.outlive(now);
+        }
         match &mut self.stage {
             Stage::Asked { road, deadline_ms } if now.ms >= *deadline_ms => {
                 let road = *road;
                 self.wait(road, now, random);
             }
-            Stage::Trying { .. } if self.next.is_some_and(|life| now.calendar_ms >= life.ends_ms) => {
-                // It lay here too long, with the device switched off.
-                self.outlive(now);
-            }
-            Stage::Trying { pair, retry_ms, .. } if retry_ms.is_some_and(|at| now.ms >= at) => {
-                (*pair, *retry_ms) = (Pair::Next, None);
+            Stage::Trying { retry_ms, .. } if retry_ms.is_some_and(|at| now.ms >= at) => {
+                *retry_ms = None;
+                self.turn = Pair::Next;
                 self.heard = false;
                 out.push(Effect::Reconnect);
             }
@@ -255,19 +283,21 @@ impl Renewal {
     fn heard(&mut self, pair: Pair, now: Now, random: u64, out: &mut Vec<Effect>) {
         let first = !std::mem::replace(&mut self.heard, true);
         match (self.stage, pair) {
-            (Stage::Trying { .. }, Pair::Next) => {
+            (Stage::Adopting { .. }, _) => {}
+            (_, Pair::Next) if self.next.is_some() => {
                 self.stage = Stage::Adopting { retry_ms: now.ms + DISK_MS };
                 out.push(Effect::Adopt);
             }
-            (Stage::Trying { strikes, .. }, Pair::Present) if first => {
+            (Stage::Trying { strikes, failures, .. }, Pair::Present) if first => {
                 self.called_expired = false;
                 if strikes >= STRIKES {
                     self.next = None;
                     out.push(Effect::Discard);
                     self.wait(Road::Link, now, random);
                 } else {
-                    let retry_ms = Some(now.ms + TRY_AGAIN_MS);
-                    self.stage = Stage::Trying { pair, strikes, retry_ms };
+                    let pause = TRY_AGAIN_MS << failures.saturating_sub(1).min(7);
+                    let retry_ms = Some(now.ms + pause.min(TRY_AGAIN_MAX_MS));
+                    self.stage = Stage::Trying { strikes, failures, retry_ms };
                 }
             }
             (_, Pair::Present) => self.called_expired = false,
@@ -275,41 +305,41 @@ impl Renewal {
         }
     }
 
-    fn lost(&mut self, pair: Pair, expired: bool, now: Now) {
-        let heard = std::mem::take(&mut self.heard);
+    fn lost(&mut self, pair: Pair, loss: Loss, now: Now) {
+        self.heard = false;
+        // The present certificate is the older one: it has ended if the next one has.
+        self.called_expired |= loss == Loss::Ended;
+        if loss == Loss::Ended && pair == Pair::Next && !matches!(self.stage, Stage::Adopting { .. }) {
+            return self.outlive(now);
+        }
+        self.turn = pair.other();
         let alone = self.is_expired(now);
         match &mut self.stage {
-            Stage::Trying { .. } if pair == Pair::Next && expired => {
-                // So has the present one, which is older.
-                self.called_expired = true;
-                self.outlive(now);
-            }
-            Stage::Trying { pair: turn, strikes, retry_ms } => {
-                // A network that fails both pairs says nothing about either.
-                *strikes = match pair {
-                    Pair::Next => strikes.saturating_add(1),
-                    Pair::Present if heard || alone => *strikes,
-                    Pair::Present => strikes.saturating_sub(1),
-                };
-                *turn = if pair == Pair::Next { Pair::Present } else { Pair::Next };
+            Stage::Trying { strikes, failures, retry_ms } => {
+                match (pair, loss) {
+                    (Pair::Next, Loss::Refused) => *strikes = strikes.saturating_add(1),
+                    // Whoever is refused with either has another problem than the pair.
+                    (Pair::Present, Loss::Refused) if !alone => *strikes = strikes.saturating_sub(1),
+                    _ => {}
+                }
+                *failures = failures.saturating_add(u32::from(pair == Pair::Next));
                 *retry_ms = None;
-                if alone && *strikes >= STRIKES_ALONE {
-                    self.outlive(now);
+                if alone && *strikes >= STRIKES {
+                    self.stage = Stage::Waiting { due_ms: now.ms };
                 }
             }
             Stage::Asked { road: Road::Link, .. } => self.stage = Stage::Waiting { due_ms: now.ms },
             _ => {}
         }
-        if expired && pair == Pair::Present {
-            self.called_expired = true;
-        }
     }
 
-    /// The next certificate has ended, or seems to be unknown, before it could take over. Its key stays on the disk: the cloud may know the
-    /// device by it alone, and takes it as proof over HTTPS.
+    /// The next certificate has ended before it could take over. Its key stays on the disk: the cloud may know the device
+    /// by it alone, and takes it as proof over HTTPS.
     fn outlive(&mut self, now: Now) {
         self.next = None;
-        self.stage = Stage::Waiting { due_ms: now.ms };
+        if let Stage::Trying { .. } = self.stage {
+            self.stage = Stage::Waiting { due_ms: now.ms };
+        }
     }
 
     fn wait(&mut self, road: Road, now: Now, random: u64) {

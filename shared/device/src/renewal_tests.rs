@@ -58,12 +58,13 @@ fn a_next_pair_that_does_not_work_while_the_present_one_does_is_thrown_away() {
     let mut machine = Renewal::new(LIFE, Some(NEWER), 0);
     for strike in 1..=STRIKES {
         assert_eq!(machine.pair(), Pair::Next);
-        run(&mut machine, Event::Lost { pair: Pair::Next, expired: false }, now);
+        run(&mut machine, Event::Lost { pair: Pair::Next, loss: Loss::Refused }, now);
         assert_eq!(machine.pair(), Pair::Present, "back to what works");
         let heard = run(&mut machine, Event::Heard(Pair::Present), now);
         if strike < STRIKES {
             assert_eq!(heard, []);
-            assert_eq!(run(&mut machine, Event::Tick, at(TRY_AGAIN_MS, 1_061)), [Effect::Reconnect]);
+            let again = at(TRY_AGAIN_MS << (strike - 1), 1_061);
+            assert_eq!(run(&mut machine, Event::Tick, again), [Effect::Reconnect]);
         } else {
             assert_eq!(heard, [Effect::Discard]);
         }
@@ -73,17 +74,42 @@ fn a_next_pair_that_does_not_work_while_the_present_one_does_is_thrown_away() {
 }
 
 #[test]
-fn a_network_that_is_down_for_both_pairs_is_held_against_neither() {
+fn a_network_that_is_down_is_held_against_no_pair() {
     let now = at(0, 1_061);
     let mut machine = Renewal::new(LIFE, Some(NEWER), 0);
+    let mut pauses = Vec::new();
     for _ in 0..100 {
-        let pair = machine.pair();
-        assert_eq!(run(&mut machine, Event::Lost { pair, expired: false }, now), []);
+        // The present pair happens to get through each time, and still the next one is kept.
+        assert_eq!(run(&mut machine, Event::Lost { pair: Pair::Next, loss: Loss::Network }, now), []);
+        assert_eq!(machine.pair(), Pair::Present);
+        let (next, effects) = machine.step(Event::Heard(Pair::Present), now, 0);
+        machine = next;
+        let [Effect::ScheduleTick { at_ms }] = effects[..] else { panic!("{effects:?}") };
+        pauses.push(at_ms);
+        assert_eq!(run(&mut machine, Event::Tick, at(at_ms, 1_061)), [Effect::Reconnect]);
     }
-    let mut other = machine.clone();
-    run(&mut other, Event::Lost { pair: Pair::Next, expired: false }, now);
-    assert_eq!(run(&mut other, Event::Heard(Pair::Present), now), [], "kept");
+    assert_eq!((pauses[0], pauses[99]), (TRY_AGAIN_MS, TRY_AGAIN_MAX_MS), "it is not cut off all the time");
     assert_eq!(run(&mut machine, Event::Heard(Pair::Next), now), [Effect::Adopt]);
+}
+
+#[test]
+fn an_approved_certificate_waits_out_a_broker_that_is_away_for_days() {
+    let mut machine = Renewal::new(LIFE, None, 0);
+    assert_eq!(run(&mut machine, Event::Tick, at(0, 1_100)), [Effect::Ask(Road::Https)]);
+    let newer = Life { begins_ms: 1_100 * DAY, ends_ms: 1_190 * DAY };
+    assert_eq!(run(&mut machine, Event::Stored(newer), at(0, 1_100)), [Effect::Reconnect]);
+    for minute in 0..3 * 24 * 60 {
+        let now = Now { ms: minute * 60_000, calendar_ms: 1_100 * DAY + minute * 60_000 };
+        let pair = machine.pair();
+        // Now and then the ended one gets as far as being told so.
+        let loss = if pair == Pair::Present && minute % 5 == 0 { Loss::Ended } else { Loss::Network };
+        assert_eq!(run(&mut machine, Event::Lost { pair, loss }, now), [], "nothing is asked for again");
+    }
+    if machine.pair() == Pair::Present {
+        run(&mut machine, Event::Lost { pair: Pair::Present, loss: Loss::Network }, at(0, 1_103));
+    }
+    assert_eq!(machine.pair(), Pair::Next);
+    assert_eq!(run(&mut machine, Event::Heard(Pair::Next), at(0, 1_103)), [Effect::Adopt]);
 }
 
 #[test]
@@ -108,20 +134,30 @@ fn after_the_end_the_road_is_https_again_and_again_until_somebody_approves() {
 fn a_server_that_calls_the_certificate_ended_is_believed_against_a_clock_in_1970() {
     let mut machine = Renewal::new(LIFE, None, 0);
     assert_eq!(run(&mut machine, Event::Tick, at(0, 0)), []);
-    let lost = Event::Lost { pair: Pair::Present, expired: true };
+    let lost = Event::Lost { pair: Pair::Present, loss: Loss::Ended };
     assert_eq!(run(&mut machine, lost, at(0, 0)), [Effect::Ask(Road::Https)]);
 }
 
 #[test]
-fn a_next_pair_that_the_cloud_forgot_is_asked_for_anew_when_the_present_one_has_ended() {
+fn a_next_pair_that_the_cloud_refuses_is_asked_for_anew_when_the_present_one_has_ended_and_still_tried() {
     let now = at(0, 1_100);
     let mut machine = Renewal::new(LIFE, Some(NEWER), 0);
     let mut asked = Vec::new();
-    for _ in 0..2 * STRIKES_ALONE {
+    let mut tried = Vec::new();
+    for _ in 0..4 * STRIKES {
         let pair = machine.pair();
-        asked.extend(run(&mut machine, Event::Lost { pair, expired: false }, now));
+        tried.push(pair);
+        let loss = if pair == Pair::Next { Loss::Refused } else { Loss::Ended };
+        asked.extend(run(&mut machine, Event::Lost { pair, loss }, now));
     }
     assert_eq!(asked, [Effect::Ask(Road::Https)]);
+    assert_eq!(tried.iter().filter(|pair| **pair == Pair::Next).count() as u32, 2 * STRIKES, "by turns");
+    assert_eq!(machine.state(), "asked_over_https");
+    let mut forgiven = machine.clone();
+    assert_eq!(run(&mut forgiven, Event::Heard(Pair::Next), now), [Effect::Adopt], "it was good after all");
+    let newer = Life { begins_ms: 1_100 * DAY, ends_ms: 1_190 * DAY };
+    assert_eq!(run(&mut machine, Event::Stored(newer), now), [Effect::Reconnect]);
+    assert_eq!(machine.pair(), Pair::Next);
 }
 
 #[test]
@@ -130,12 +166,27 @@ fn an_answer_that_never_comes_is_asked_for_again() {
     run(&mut machine, Event::Heard(Pair::Present), at(0, 1_061));
     assert_eq!(run(&mut machine, Event::Tick, at(ANSWER_MS, 1_061)), []);
     assert_eq!(run(&mut machine, Event::Tick, at(2 * ANSWER_MS, 1_061)), [Effect::Ask(Road::Link)]);
-    assert_eq!(run(&mut machine, Event::Lost { pair: Pair::Present, expired: false }, at(0, 1_061)), []);
+    assert_eq!(run(&mut machine, Event::Lost { pair: Pair::Present, loss: Loss::Network }, at(0, 1_061)), []);
     let again = run(&mut machine, Event::Heard(Pair::Present), at(HOUR, 1_061));
     assert_eq!(again, [Effect::Ask(Road::Link)], "the question went down with the connection");
 }
 
-/// A device with its disk, a cloud that keeps the rules of rotation, and everything between them failing.
+/// A certificate in the cloud.
+#[derive(Clone, Copy)]
+struct Accepted {
+    id: u64,
+    key: u64,
+    /// Whether a hello was said with it.
+    seen: bool,
+}
+
+/// What a person has to decide.
+struct Question {
+    key: u64,
+    approved: bool,
+}
+
+/// A device with its disk, a cloud that keeps the rules of rotation and renewal, and everything between them failing.
 struct World {
     random: StdRng,
     machine: Renewal,
@@ -144,16 +195,22 @@ struct World {
     /// On the disk: certificate ids.
     present: u64,
     next: Option<u64>,
-    /// The key for which a certificate is asked; a key and its certificate have one id here.
+    /// The key for which a certificate is asked.
     asked: Option<u64>,
-    lives: BTreeMap<u64, Life>,
-    /// In the cloud: ids that are accepted, and whether a hello was said with them.
-    accepted: Vec<(u64, bool)>,
+    /// The key and the life of a certificate.
+    certificates: BTreeMap<u64, (u64, Life)>,
+    keys: u64,
+    /// In the cloud: what it accepts, and what waits for a person.
+    accepted: Vec<Accepted>,
+    question: Option<Question>,
     link: Option<(Pair, u64)>,
-    answer: Option<u64>,
+    /// Answers under way, with the number of the question; `None` for one without a certificate.
+    answers: Vec<(u64, Option<u64>)>,
+    questions: u64,
     calm: bool,
     adopted: u32,
     kills: u32,
+    late: u32,
 }
 
 impl World {
@@ -166,13 +223,17 @@ impl World {
             present: 0,
             next: None,
             asked: None,
-            lives: BTreeMap::from([(0, LIFE)]),
-            accepted: vec![(0, true)],
+            certificates: BTreeMap::from([(0, (0, LIFE))]),
+            keys: 1,
+            accepted: vec![Accepted { id: 0, key: 0, seen: true }],
+            question: None,
             link: None,
-            answer: None,
+            answers: Vec::new(),
+            questions: 0,
             calm: false,
             adopted: 0,
             kills: 0,
+            late: 0,
         }
     }
 
@@ -187,11 +248,22 @@ impl World {
         }
     }
 
+    fn life(&self, id: u64) -> Life {
+        self.certificates[&id].1
+    }
+
+    fn is_accepted(&self, id: u64) -> bool {
+        self.accepted.iter().any(|known| known.id == id)
+    }
+
     /// SIGKILL, or a power cut: what is on the disk is what there is.
     fn kill(&mut self) {
-        let next = self.next.map(|id| self.lives[&id]);
-        self.machine = Renewal::new(self.lives[&self.present], next, 7);
-        (self.link, self.answer, self.ms) = (None, None, 0);
+        // The key of a question is tidied up where its certificate has come.
+        self.asked = self.asked.filter(|asked| self.next.is_none_or(|id| self.certificates[&id].0 != *asked));
+        let next = self.next.map(|id| self.life(id));
+        self.machine = Renewal::new(self.life(self.present), next, 7);
+        (self.link, self.ms) = (None, 0);
+        self.answers.clear();
         self.kills += 1;
         self.event(Event::Tick);
     }
@@ -223,57 +295,111 @@ impl World {
                     self.adopted += 1;
                     self.event(Event::Adopted);
                 }
-                Effect::Discard => (self.next, self.asked) = (None, None),
+                Effect::Discard => {
+                    assert!(!self.next.is_some_and(|id| self.is_accepted(id)), "a good pair is thrown away");
+                    (self.next, self.asked) = (None, None);
+                }
                 Effect::ScheduleTick { .. } => {}
             }
         }
     }
 
     fn ask(&mut self, road: Road) {
-        let known = |id: &u64| self.accepted.iter().any(|(known, _)| known == id);
-        let proof = [self.next, Some(self.present)].into_iter().flatten().any(|id| known(&id));
-        assert!(proof, "the cloud knows no key of the device");
+        let known = |id: u64| {
+            let key = self.certificates[&id].0;
+            self.accepted.iter().any(|known| known.key == key)
+        };
+        assert!(known(self.present) || self.next.is_some_and(known), "the cloud knows no key of the device");
         assert!(road == Road::Https || self.link.is_some());
+        if road == Road::Https {
+            let good = |id: u64| self.is_accepted(id) && self.calendar_ms < self.life(id).ends_ms;
+            assert!(!self.next.is_some_and(good), "a person is asked again for what the device has");
+        }
+        self.questions += 1;
+        if self.asked.is_none() {
+            self.asked = Some(self.keys);
+            self.keys += 1;
+        }
+        let key = self.asked.unwrap();
         if !self.luck(70) {
             return;
         }
-        let id = self.asked.unwrap_or(self.lives.len() as u64);
-        self.asked = Some(id);
+        if road == Road::Https {
+            if self.question.as_ref().is_none_or(|question| question.key != key) {
+                self.question = Some(Question { key, approved: false });
+            }
+            if !self.question.as_ref().is_some_and(|question| question.approved) {
+                return self.answers.push((self.questions, None));
+            }
+        }
+        let id = self.certificates.len() as u64;
         let life = Life { begins_ms: self.calendar_ms, ends_ms: self.calendar_ms + 90 * DAY };
-        self.lives.insert(id, life);
-        // A later certificate takes the place of one over the same key; beyond the bound the oldest unused one goes.
-        self.accepted.retain(|(known, _)| *known != id);
+        self.certificates.insert(id, (key, life));
+        // A later certificate takes the place of an unused one over the same key; beyond the bound the oldest unused one
+        // goes.
+        self.accepted.retain(|known| known.seen || known.key != key);
         if self.accepted.len() == 4 {
-            let oldest = self.accepted.iter().position(|(_, seen)| !seen).unwrap();
+            let oldest = self.accepted.iter().position(|known| !known.seen).unwrap();
             self.accepted.remove(oldest);
         }
-        self.accepted.push((id, false));
-        self.answer = Some(id);
+        self.accepted.push(Accepted { id, key, seen: false });
+        self.answers.push((self.questions, Some(id)));
     }
 
     fn connect(&mut self) {
         let pair = self.machine.pair();
         let id = self.id(pair);
-        let ended = self.calendar_ms >= self.lives[&id].ends_ms;
-        let known = self.accepted.iter().any(|(known, _)| *known == id);
-        if ended || !known || !self.luck(70) {
-            let expired = ended && self.luck(50);
-            return self.event(Event::Lost { pair, expired });
+        let ended = self.calendar_ms >= self.life(id).ends_ms;
+        let through = self.luck(50);
+        if !through || ended || !self.is_accepted(id) {
+            let loss = match (through, ended) {
+                (false, _) => Loss::Network,
+                (true, true) => Loss::Ended,
+                (true, false) => Loss::Refused,
+            };
+            return self.event(Event::Lost { pair, loss });
         }
         self.link = Some((pair, id));
         if self.luck(90) {
             // The first hello of a new one retires the others; the old one's does not take the new one away.
-            let first = self.accepted.contains(&(id, false));
-            self.accepted.retain(|(known, seen)| *known == id || (!seen && !first));
-            self.accepted.iter_mut().filter(|(known, _)| *known == id).for_each(|known| known.1 = true);
+            let first = self.accepted.iter().any(|known| known.id == id && !known.seen);
+            self.accepted.retain(|known| known.id == id || (!known.seen && !first));
+            self.accepted.iter_mut().filter(|known| known.id == id).for_each(|known| known.seen = true);
+            if first {
+                self.question = None;
+            }
             if self.luck(90) {
                 self.event(Event::Heard(pair));
             }
         }
     }
 
+    /// An answer of HTTPS may be later than the device's patience, and than the answer to the next question.
+    fn answer(&mut self) {
+        if self.answers.is_empty() {
+            return;
+        }
+        let at = self.random.random_range(0..self.answers.len());
+        let (question, certificate) = self.answers.swap_remove(at);
+        if question != self.questions || !self.machine.has_asked() {
+            self.late += 1;
+            return;
+        }
+        match certificate {
+            Some(id) if self.luck(80) => {
+                (self.next, self.asked) = (Some(id), None);
+                self.check();
+                if !self.luck(95) {
+                    return self.kill();
+                }
+                self.event(Event::Stored(self.life(id)));
+            }
+            _ => self.event(Event::NotYet),
+        }
+    }
+
     fn step(&mut self) {
-        match self.random.random_range(0..6) {
+        match self.random.random_range(0..7) {
             0 | 1 => {
                 let far =
                     if self.calm { HOUR } else { [HOUR, 5 * DAY, 40 * DAY][self.random.random_range(0..3)] };
@@ -284,22 +410,16 @@ impl World {
             2 if self.link.is_none() => self.connect(),
             3 if !self.luck(60) => {
                 if let Some((pair, _)) = self.link.take() {
-                    self.event(Event::Lost { pair, expired: false });
+                    self.event(Event::Lost { pair, loss: Loss::Network });
                 }
             }
-            4 => match self.answer.take() {
-                Some(id) if self.luck(80) && self.machine.has_asked() => {
-                    (self.next, self.asked) = (Some(id), None);
-                    self.check();
-                    if !self.luck(95) {
-                        return self.kill();
-                    }
-                    self.event(Event::Stored(self.lives[&id]));
-                }
-                Some(_) => self.event(Event::NotYet),
-                None => {}
-            },
+            4 => self.answer(),
             5 if !self.luck(90) => self.kill(),
+            6 if self.luck(30) => {
+                if let Some(question) = &mut self.question {
+                    question.approved = true;
+                }
+            }
             _ => {}
         }
         self.check();
@@ -307,16 +427,15 @@ impl World {
 
     /// Whatever happens, the cloud accepts one of the pairs that lie on the disk.
     fn check(&self) {
-        let known = |id: u64| self.accepted.iter().any(|(known, _)| *known == id);
-        let works = known(self.present) || self.next.is_some_and(known);
-        assert!(works, "{} {:?} of {:?}", self.present, self.next, self.accepted);
+        let works = self.is_accepted(self.present) || self.next.is_some_and(|id| self.is_accepted(id));
+        assert!(works, "{} {:?}", self.present, self.next);
     }
 }
 
 #[test]
 fn whatever_fails_the_device_keeps_a_pair_that_the_cloud_accepts_and_gets_a_newer_one() {
     let seeds = std::env::var("FLOTILLA_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000);
-    let (mut adopted, mut kills) = (0, 0);
+    let (mut adopted, mut kills, mut late) = (0, 0, 0);
     for seed in 0..seeds {
         let mut world = World::new(seed);
         for _ in 0..300 {
@@ -324,6 +443,7 @@ fn whatever_fails_the_device_keeps_a_pair_that_the_cloud_accepts_and_gets_a_newe
         }
         kills += world.kills;
         adopted += world.adopted;
+        late += world.late;
         // Now nothing fails any more: the device gets a certificate that is valid, and is connected with it.
         world.calm = true;
         let done = (0..20_000).any(|_| {
@@ -333,6 +453,6 @@ fn whatever_fails_the_device_keeps_a_pair_that_the_cloud_accepts_and_gets_a_newe
         });
         assert!(done, "seed {seed}: {:?}", world.machine);
     }
-    println!("{seeds} seeds, {kills} kills, {adopted} rotations, 0 devices locked out");
-    assert!(adopted > seeds as u32, "{adopted}");
+    println!("{seeds} seeds, {kills} kills, {adopted} rotations, {late} late answers, 0 devices locked out");
+    assert!(adopted > seeds as u32 && late > seeds as u32, "{adopted} {late}");
 }

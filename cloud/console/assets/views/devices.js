@@ -26,7 +26,10 @@ function Row({ device, model }) {
     : `${millis(model?.probe?.p50_ms)} / ${millis(model?.probe?.p95_ms)}`;
   return html`<tr data-device=${device.id} data-model=${model?.model ?? ''} data-state=${state}>
     <td data-th="Device"><span class="dot ${device.connected ? 'on' : 'off'}" title=${device.connected ? 'online' : 'offline'}></span>
-      <b>${device.id}</b> <small>${device.arch}</small></td>
+      <b>${device.id}</b> <small>${device.arch}</small>
+      ${device.renewal === 'pending'
+        ? html`<small class="bad" title=${device.renewal_key}>asks for a new certificate over
+            <code>${short(device.renewal_key)}</code>: flotilla device approve ${device.id}</small>` : ''}</td>
     <td data-th="State"><span class="state ${state}">${state}</span>
       ${model && model.bytes_total > 0 && state === 'downloading'
         ? html`<progress max=${model.bytes_total} value=${model.bytes_done}></progress>` : ''}

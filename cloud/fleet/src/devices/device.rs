@@ -13,7 +13,12 @@ const CERTIFICATES: usize = 4;
 const RENEWALS: usize = 6;
 /// The time over which they are counted; the life of one certificate if that is shorter.
 const RENEWAL_WINDOW_MS: u64 = 60 * 60 * 1000;
-/// Repeated hellos are raised as an event at most this often a device.
+/// Retired certificates that are remembered a device.
+const RETIRED: usize = 8;
+/// A device that was heard of so long after it retired a certificate knows its new one: until then it may still try the
+/// old one, should the answer to its hello have been lost.
+const SETTLED_MS: u64 = 60 * 1000;
+/// Signs of a copied folder are raised as an event at most this often a device.
 const RAISE_MS: u64 = 60 * 60 * 1000;
 /// Engines that a device may name.
 const ENGINES: usize = 16;
@@ -33,6 +38,9 @@ pub struct Device {
     pub state: DeviceState,
     /// The certificates it may show.
     pub certificates: Vec<Certificate>,
+    /// The last certificates that a newer one has retired.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retired: Vec<Retired>,
     /// When its last certificates after the first were signed, in milliseconds since 1970.
     #[serde(default)]
     pub renewed_ms: Vec<u64>,
@@ -94,6 +102,15 @@ pub struct Certificate {
     pub unused: bool,
 }
 
+/// A certificate that does not count any more because a newer one was used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retired {
+    /// Its serial number in hex.
+    pub serial: String,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
 impl From<&DeviceCertificate> for Certificate {
     fn from(issued: &DeviceCertificate) -> Self {
         Self {
@@ -142,7 +159,7 @@ pub struct Health {
     pub repeated_hellos: u64,
     /// The last of these.
     pub last_problem: Option<Problem>,
-    /// When a repeated hello was last raised as an event, in milliseconds since 1970.
+    /// When a sign of a copied folder was last raised as an event, in milliseconds since 1970.
     pub raised_ms: Option<u64>,
 }
 
@@ -193,6 +210,7 @@ impl Device {
             board: bounded_board(board),
             state: DeviceState::Active,
             certificates: vec![certificate],
+            retired: Vec::new(),
             renewed_ms: Vec::new(),
             enrolled_at_ms: now_ms,
             claim,
@@ -251,33 +269,42 @@ impl Device {
     }
 
     /// Takes note that a hello was said with this certificate. The first one retires the others, which are returned.
-    pub(crate) fn used(&mut self, serial: &Serial) -> Option<Vec<Certificate>> {
+    pub(crate) fn used(&mut self, serial: &Serial, now_ms: u64) -> Option<Vec<Certificate>> {
         let serial = serial.to_string();
         let used = self.certificates.iter_mut().find(|known| known.serial == serial && known.unused)?;
         used.unused = false;
-        Some(self.certificates.extract_if(.., |known| known.serial != serial).collect())
+        let others: Vec<_> = self.certificates.extract_if(.., |known| known.serial != serial).collect();
+        let retired = others.iter().map(|other| Retired { serial: other.serial.clone(), at_ms: now_ms });
+        self.retired.extend(retired);
+        self.retired.drain(..self.retired.len().saturating_sub(RETIRED));
+        Some(others)
     }
 
-    /// Whether repeated hellos are to be raised as an event now; takes note of it.
-    pub(crate) fn raise_repeated(&mut self, now_ms: u64) -> bool {
-        let raise = self.health.raised_ms.is_none_or(|at| now_ms.saturating_sub(at) >= RAISE_MS);
-        if raise {
-            self.health.raised_ms = Some(now_ms);
-        }
-        raise
+    /// Whether showing this certificate is a sign of a copy: it was retired, and the device has talked on without it.
+    pub(crate) fn shows_copy(&self, serial: &Serial) -> bool {
+        let serial = serial.to_string();
+        let seen_ms = self.last_seen_ms.unwrap_or(0);
+        let settled = |retired: &Retired| seen_ms >= retired.at_ms.saturating_add(SETTLED_MS);
+        self.is_active() && self.retired.iter().any(|retired| retired.serial == serial && settled(retired))
     }
 
-    /// Takes in a hello. A counter that did not rise is counted, and said: of two devices with the same folder at least
-    /// one shows it.
+    /// Keeps a sign of a copied folder as the last problem.
+    pub(crate) fn suspect(&mut self, detail: &str, now_ms: u64) {
+        let detail = bounded(detail, 256);
+        self.health.last_problem = Some(Problem { at_ms: now_ms, code: ErrorCode::Replayed, detail });
+    }
+
+    /// Whether a sign of a copied folder is to be raised as an event now.
+    pub(crate) fn is_suspicion_due(&self, now_ms: u64) -> bool {
+        self.health.raised_ms.is_none_or(|at| now_ms.saturating_sub(at) >= RAISE_MS)
+    }
+
+    /// Takes in a hello, and says whether its counter did not rise: of two devices with the same folder at least one
+    /// shows it.
     pub(crate) fn hello(&mut self, hello: &Hello, now_ms: u64) -> bool {
         let repeated = hello.counter <= self.hello_counter;
         if repeated {
-            let detail = format!(
-                "hello counter {} after {}: the device's folder may have been copied or restored",
-                hello.counter, self.hello_counter
-            );
             self.health.repeated_hellos = self.health.repeated_hellos.saturating_add(1);
-            self.health.last_problem = Some(Problem { at_ms: now_ms, code: ErrorCode::Replayed, detail });
         }
         self.hello_counter = self.hello_counter.max(hello.counter);
         self.epoch = Some(hello.epoch);

@@ -1,6 +1,7 @@
 //! The model bytes of one device, beside its conversation: a slow download holds up neither reports nor telemetry.
 
 use super::Core;
+use crate::broker;
 use crate::connections::Connection;
 use crate::transfer::Served;
 use flotilla_protocol::message::Fetch;
@@ -44,6 +45,11 @@ impl Fetches {
         Self { queue, task }
     }
 
+    /// Whether it serves nothing any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.queue.is_closed()
+    }
+
     /// Puts a fetch into the queue, or gives it back if the queue is full.
     pub(super) fn push(&self, fetch: Fetch) -> Result<(), Fetch> {
         self.queue.try_send(fetch).map_err(|error| error.into_inner())
@@ -71,6 +77,11 @@ async fn serve(core: &Core, device: &DeviceId, connection: &Connection, fetch: &
             connection.sent(size);
             Served::All
         }
-        Err(_) => Served::Gone,
+        Err(broker::Error::NotConnected { .. }) => Served::Gone,
+        Err(error) => {
+            // The device waits in vain for this one and asks again; others may fare better.
+            tracing::debug!(%device, %error, "a refusal does not reach its device");
+            Served::All
+        }
     }
 }

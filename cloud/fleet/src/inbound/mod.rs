@@ -7,6 +7,8 @@
 
 mod dispatch;
 mod fetches;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub(crate) use dispatch::Dispatcher;

@@ -7,12 +7,13 @@ use super::Core;
 use super::fetches::Fetches;
 use crate::broker::{self, PeerIdentity};
 use crate::ca::Serial;
+use crate::cloned;
 use crate::connections::Connection;
 use crate::devices::{Examined, Health, ModelState, Problem, ReportHead, Traffic, sanitise};
 use crate::error::{Error, Result};
 use crate::ingest::Head;
 use crate::renewal;
-use crate::store;
+use crate::store::{self, ATTEMPTS};
 use crate::text::bounded;
 use crate::transfer::Refused;
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use flotilla_protocol::{DeviceId, ErrorCode, codec, limits};
 use flotilla_storage::Batch;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -193,10 +195,13 @@ impl Worker {
                     tracing::info!(device = %self.device, serial = %self.serial,
                         "a device said hello with a certificate that does not count any more");
                     self.core.downlink.disconnect(&self.core.project, &self.device);
+                    let shown = cloned::shown(&self.core.store, &self.device, &self.serial, now_ms()).await;
+                    shown.unwrap_or_else(|error| self.failed("its retired certificate", &error));
                     return Ok(());
                 }
                 Err(error) => self.failed("its hello", &error),
             }
+            self.overtake(&hello).await.unwrap_or_else(|error| self.failed("its document's version", &error));
         }
         self.hello = Some(hello);
         self.core.changes.device(&self.device);
@@ -204,38 +209,43 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes the hello in. `false` if its certificate does not count any more.
-    async fn store_hello(&mut self, hello: &Hello) -> Result<bool> {
-        let (store, id, now_ms) = (&self.core.store, self.device.as_str().as_bytes(), now_ms());
-        let (mut counts, mut cloned, mut rotated) = (false, None, false);
-        store
-            .modify(&store.devices, id, |device, batch| {
-                (counts, cloned) = (device.accepts(&self.serial), None);
-                if !counts {
-                    return Ok(false);
+    /// Takes the hello in, with all that follows from it in one commit. `false` if its certificate does not count any
+    /// more.
+    async fn store_hello(&self, hello: &Hello) -> Result<bool> {
+        let (store, now_ms) = (&self.core.store, now_ms());
+        for _ in 0..ATTEMPTS {
+            let Some(found) = store.devices.get(self.device.as_str()).await? else { return Ok(false) };
+            let (mut device, mut batch) = (found.value.clone(), Batch::new());
+            if !device.accepts(&self.serial) {
+                return Ok(false);
+            }
+            let (before, counter) = (device.hello_counter, hello.counter);
+            if device.hello(hello, now_ms) {
+                let detail = format!(
+                    "hello counter {counter} after {before}: the device's folder may have been copied or restored"
+                );
+                let evidence = json!({ "counter": counter, "before": before });
+                cloned::raise(store, &mut batch, &mut device, &detail, evidence, now_ms).await?;
+            }
+            let rotated = renewal::used(store, &mut batch, &mut device, &self.serial, now_ms).await?;
+            store.devices.update(&mut batch, &found, &device)?;
+            if store.try_commit(batch).await? {
+                if rotated {
+                    tracing::info!(device = %self.device, serial = %self.serial, "a device has a new certificate");
                 }
-                let before = device.hello_counter;
-                if device.hello(hello, now_ms) && device.raise_repeated(now_ms) {
-                    cloned = Some(renewal::cloned(batch, &self.device, before, hello.counter, now_ms)?);
-                }
-                rotated = renewal::used(batch, device, &self.serial, now_ms)?;
-                Ok(true)
-            })
-            .await?;
-        if !counts {
-            return Ok(false);
+                return Ok(true);
+            }
         }
-        if let Some(event) = cloned {
-            renewal::raise(store, &self.device, event, now_ms).await?;
-        }
-        if rotated {
-            tracing::info!(device = %self.device, serial = %self.serial, "a device has a new certificate");
-            renewal::finish(store, &self.device).await?;
-        }
+        Err(Error::Contended(format!("device {}", self.device)))
+    }
+
+    /// A device that knows a newer desired document than these records gets one that is newer still.
+    async fn overtake(&self, hello: &Hello) -> Result<()> {
+        let store = &self.core.store;
         let mut overtaken = false;
         store
-            .modify(&store.twins, id, |twin, _| {
-                overtaken = twin.overtake(hello.desired_version, now_ms);
+            .modify(&store.twins, self.device.as_str().as_bytes(), |twin, _| {
+                overtaken = twin.overtake(hello.desired_version, now_ms());
                 Ok(overtaken)
             })
             .await?;
@@ -243,7 +253,7 @@ impl Worker {
             tracing::warn!(device = %self.device, version = hello.desired_version,
                 "the device knows a newer desired document than these records: they seem to come from a backup");
         }
-        Ok(true)
+        Ok(())
     }
 
     async fn on_reported(&mut self, payload: &[u8]) -> Result<(), Unusable> {
@@ -344,7 +354,7 @@ impl Worker {
 
     async fn on_fetch(&mut self, payload: &[u8]) -> Result<(), Unusable> {
         let fetch: Fetch = decode(payload)?;
-        let fetches = match self.fetches.take() {
+        let fetches = match self.fetches.take().filter(|fetches| !fetches.is_over()) {
             Some(fetches) => fetches,
             None => {
                 let (core, device) = (Arc::clone(&self.core), self.device.clone());

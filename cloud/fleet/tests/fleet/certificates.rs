@@ -167,7 +167,8 @@ async fn a_device_that_proves_its_old_key_gets_a_certificate_when_a_person_appro
     let (fleet, admin, id) = (&installation.fleet, &installation.admin, device("gate-7"));
     let old = installation.enrol("gate-7").await;
     let key = KeyPair::generate().unwrap();
-    let none = fleet.approve_renewal(admin, &id).await.unwrap_err();
+    let asked = Digest::of(&key.subject_public_key_info());
+    let none = fleet.approve_renewal(admin, &id, &asked).await.unwrap_err();
     assert_eq!(none.code(), ErrorCode::NotFound, "nothing was asked");
 
     let ask = async || fleet.renew(renewal(&installation, &old, &key)).await;
@@ -186,12 +187,13 @@ async fn a_device_that_proves_its_old_key_gets_a_certificate_when_a_person_appro
     assert_eq!(rejected.code(), ErrorCode::PermissionDenied);
     assert!(rejected.to_string().contains("who is this?"), "{rejected}");
 
-    fleet.approve_renewal(admin, &id).await.unwrap();
+    assert_eq!(fleet.device(&id).await.unwrap().renewal.unwrap().key, asked);
+    fleet.approve_renewal(admin, &id, &asked).await.unwrap();
     let other = KeyPair::generate().unwrap();
     let swapped = fleet.renew(renewal(&installation, &old, &other)).await.unwrap();
     assert_eq!(swapped, RenewAnswer::Pending, "an approval is for the key that was asked for");
     assert_eq!(ask().await.unwrap(), RenewAnswer::Pending, "and forgotten with it");
-    fleet.approve_renewal(admin, &id).await.unwrap();
+    fleet.approve_renewal(admin, &id, &asked).await.unwrap();
 
     let RenewAnswer::Approved { .. } = ask().await.unwrap() else { panic!("approved") };
     let RenewAnswer::Approved { chain_pem } = ask().await.unwrap() else { panic!("an answer may be lost") };
@@ -202,6 +204,32 @@ async fn a_device_that_proves_its_old_key_gets_a_certificate_when_a_person_appro
     assert!(installation.try_connect(&old).await.is_err());
     assert_eq!(audited(&installation, "device:approve").await, 2);
     assert_eq!(audited(&installation, "device:reject").await, 1);
+    installation.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_is_for_the_request_that_was_looked_at_and_not_for_one_that_slipped_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let installation = Installation::open(folder.path()).await;
+    let (fleet, admin, id) = (&installation.fleet, &installation.admin, device("gate-7"));
+    let old = installation.enrol("gate-7").await;
+    let (honest, copied) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let ask = async |key: &KeyPair| fleet.renew(renewal(&installation, &old, key)).await.unwrap();
+    assert_eq!(ask(&honest).await, RenewAnswer::Pending);
+    let looked_at = fleet.device(&id).await.unwrap().renewal.unwrap().key;
+    // Whoever copied the folder has the old key too.
+    assert_eq!(ask(&copied).await, RenewAnswer::Pending);
+    let error = fleet.approve_renewal(admin, &id, &looked_at).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::WrongState);
+    assert!(
+        error.to_string().contains(&Digest::of(&copied.subject_public_key_info()).to_string()),
+        "{error}"
+    );
+    assert_eq!(audited(&installation, "device:approve").await, 0);
+    assert_eq!(ask(&copied).await, RenewAnswer::Pending, "nothing was approved");
+    assert_eq!(ask(&honest).await, RenewAnswer::Pending);
+    fleet.approve_renewal(admin, &id, &looked_at).await.unwrap();
+    let RenewAnswer::Approved { .. } = ask(&honest).await else { panic!("approved") };
     installation.close().await;
 }
 

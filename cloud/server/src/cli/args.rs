@@ -417,6 +417,10 @@ pub enum Device {
     Approve {
         /// The device.
         id: String,
+        /// The digest of the key that it asks with, as its log names it; the one that waits now if not given. Refused if
+        /// another request waits.
+        #[arg(long)]
+        key: Option<String>,
         /// The control plane.
         #[command(flatten)]
         target: Target,

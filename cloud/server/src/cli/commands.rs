@@ -7,9 +7,9 @@ use super::client::Client;
 use super::exit::Failure;
 use super::{diagnose, follow, read_file, table, trust, upload};
 use crate::http::api::{
-    AuditView, ClaimRequest, ClaimView, CompressRequest, DatasetView, DeviceView, ImportView, JobView, Json,
-    LoginView, ModelVersionView, RejectRequest, ReleaseRequest, ReleaseView, RolloutRequest, RolloutView,
-    TrainRequest,
+    ApproveRequest, AuditView, ClaimRequest, ClaimView, CompressRequest, DatasetView, DeviceView, ImportView,
+    JobView, Json, LoginView, ModelVersionView, RejectRequest, ReleaseRequest, ReleaseView, RolloutRequest,
+    RolloutView, TrainRequest,
 };
 use crate::progress::Progress;
 use flotilla_protocol::ErrorCode;
@@ -311,9 +311,14 @@ fn device(command: Device, out: &Out) -> Done {
             let view = diagnose::last(&client(&target)?, &encode(&id))?;
             out.show(&view, diagnose::print).and_then(|()| diagnose::verdict(&view))
         }
-        Device::Approve { id, target } => {
-            let path = format!("/api/v1/devices/{}/renewal/approve", encode(&id));
-            let device: DeviceView = client(&target)?.post(&path, &Json::Null)?;
+        Device::Approve { id, key, target } => {
+            let (client, path) = (client(&target)?, format!("/api/v1/devices/{}", encode(&id)));
+            let key = match key {
+                Some(key) => key,
+                None => key_of_renewal(&client.get(&path)?)?,
+            };
+            let path = format!("{path}/renewal/approve");
+            let device: DeviceView = client.post(&path, &ApproveRequest { key })?;
             out.show(&device, |d| print_devices(std::slice::from_ref(d)))
         }
         Device::Reject { id, reason, target } => {
@@ -395,10 +400,26 @@ fn print_devices(devices: &[DeviceView]) {
     table::print(&["DEVICE", "LINK", "MODEL", "STATE", "RELEASE", "SLOT", "PREDICTIONS", "NOTE"], &rows);
 }
 
+/// The key of the request that waits for an approval, said before it is approved.
+fn key_of_renewal(device: &DeviceView) -> Result<String, Failure> {
+    let (id, state) = (&device.id, &device.state);
+    let key = device.renewal_key.clone().ok_or_else(|| {
+        let problem = format!("device {id} ({state}) has not asked for a new certificate");
+        Failure::new(ErrorCode::NotFound, problem)
+    })?;
+    eprintln!(
+        "device {id} asks for a certificate over the key {key}; the log of the device names the same one"
+    );
+    Ok(key)
+}
+
 /// What somebody should look at.
 fn note(device: &DeviceView) -> String {
     match (device.renewal.as_deref(), device.repeated_hellos) {
-        (Some("pending"), _) => "asks for a new certificate: approve or reject".to_owned(),
+        (Some("pending"), _) => {
+            let key = device.renewal_key.as_deref().unwrap_or_default();
+            format!("asks for a new certificate over {}: approve or reject", key.get(..12).unwrap_or(key))
+        }
         (Some(other), _) => format!("renewal {other}"),
         (None, 0) => String::new(),
         (None, repeated) => format!("{repeated} repeated hellos: its folder may have been copied"),

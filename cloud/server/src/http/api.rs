@@ -332,6 +332,9 @@ pub struct DeviceView {
     /// Its question for a new certificate after the end of the old one: pending, approved or rejected.
     #[serde(default)]
     pub renewal: Option<String>,
+    /// The digest of the new key that this is about, hex: an approval names it.
+    #[serde(default)]
+    pub renewal_key: Option<String>,
 }
 
 impl DeviceView {
@@ -376,6 +379,14 @@ pub struct DeviceModelView {
     pub predictions: u64,
     /// Predictions failed since the agent's start.
     pub failures: u64,
+}
+
+/// Which request for a certificate is approved.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApproveRequest {
+    /// The `renewal_key` that was looked at. Refused if another request has taken its place.
+    pub key: String,
 }
 
 /// Why a renewal is rejected.

@@ -32,6 +32,7 @@ use utoipa::OpenApi;
     api::DiagnosisView,
     api::DiagnosisAnswer,
     api::FindingView,
+    api::ApproveRequest,
     api::RejectRequest,
     api::TrustView,
     api::RolloutRequest,

@@ -137,7 +137,7 @@ routes! {
     POST "/api/v1/devices/{id}/revoke" Needs(P::DeviceControl), NONE => Some("DeviceView"), fleet::revoke, "Shuts a device out at once";
     POST "/api/v1/devices/{id}/diagnose" Needs(P::DeviceControl), NONE => Some("DiagnosisView"), diagnosis::diagnose, "Tells a device to examine itself";
     GET "/api/v1/devices/{id}/diagnosis" Needs(P::DeviceRead), NONE => Some("DiagnosisView"), diagnosis::diagnosis, "What a device found when it last examined itself";
-    POST "/api/v1/devices/{id}/renewal/approve" Needs(P::DeviceApprove), NONE => Some("DeviceView"), fleet::approve, "Lets a device have the new certificate that it asks for";
+    POST "/api/v1/devices/{id}/renewal/approve" Needs(P::DeviceApprove), Some("ApproveRequest") => Some("DeviceView"), fleet::approve, "Lets a device have the new certificate that it asks for";
     POST "/api/v1/devices/{id}/renewal/reject" Needs(P::DeviceApprove), Some("RejectRequest") => Some("DeviceView"), fleet::reject, "Refuses a device the new certificate that it asks for";
     GET "/api/v1/devices/{id}/settings" Needs(P::DeviceRead), NONE => Some("Json"), settings::show, "How a device behaves";
     PATCH "/api/v1/devices/{id}/settings" Needs(P::DeviceControl), Some("Json") => Some("Json"), settings::change, "Changes how a device behaves (RFC 7396): null brings a setting back to its default";

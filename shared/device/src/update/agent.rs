@@ -15,8 +15,9 @@ impl Unready {
     pub fn of_link(up: bool, problem: Option<ErrorCode>, online: bool) -> Option<Self> {
         match problem {
             _ if up => None,
-            Some(ErrorCode::Network | ErrorCode::Timeout) if !online => None,
-            None | Some(ErrorCode::Network | ErrorCode::Timeout) => Some(Unready::Offline),
+            // What any agent would meet.
+            Some(ErrorCode::Network | ErrorCode::Timeout | ErrorCode::Busy) if !online => None,
+            None | Some(ErrorCode::Network | ErrorCode::Timeout | ErrorCode::Busy) => Some(Unready::Offline),
             Some(_) => Some(Unready::Refused),
         }
     }

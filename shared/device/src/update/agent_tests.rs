@@ -209,6 +209,7 @@ fn an_agent_needs_a_session_where_the_one_before_it_had_one_and_must_never_be_re
         assert_eq!(of(false, Some(ErrorCode::PermissionDenied), online), Some(Unready::Refused));
         let offline = online.then_some(Unready::Offline);
         assert_eq!((of(false, network, online), of(false, timeout, online)), (offline, offline));
+        assert_eq!(of(false, Some(ErrorCode::Busy), online), offline);
     }
 }
 

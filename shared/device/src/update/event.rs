@@ -162,7 +162,7 @@ pub enum Event {
 }
 
 /// What is to be done, in this order.
-#[expect(clippy::large_enum_variant, reason = "one at a time is made and used up")]
+#[expect(clippy::large_enum_variant, reason = "few are made, and they are used up at once")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Store the journal durably. Always first; if it fails, the old state stands, none of the other effects

@@ -1,8 +1,8 @@
 //! Devices, claims, enrolment and rollouts.
 
 use super::super::api::{
-    AgentUpgradeView, ClaimRequest, ClaimView, DeviceEvaluation, DeviceModelView, DeviceView, FailureView,
-    ProbeView, RejectRequest, RolloutRequest, RolloutView, WaveDeviceView, WaveView,
+    AgentUpgradeView, ApproveRequest, ClaimRequest, ClaimView, DeviceEvaluation, DeviceModelView, DeviceView,
+    FailureView, ProbeView, RejectRequest, RolloutRequest, RolloutView, WaveDeviceView, WaveView,
 };
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
@@ -47,9 +47,13 @@ pub(crate) async fn renew(mut call: Call) -> Handled {
 }
 
 /// `POST /api/v1/devices/{id}/renewal/approve`
-pub(crate) async fn approve(call: Call) -> Handled {
+pub(crate) async fn approve(mut call: Call) -> Handled {
+    let request: ApproveRequest = call.json().await?;
+    let key: Digest = request.key.parse().map_err(|e| {
+        Problem::new(ErrorCode::InvalidInput, format!("`key` is not the renewal_key of a device: {e}"))
+    })?;
     let id: DeviceId = call.param("id")?;
-    call.app.fleet.approve_renewal(call.actor()?, &id).await?;
+    call.app.fleet.approve_renewal(call.actor()?, &id, &key).await?;
     one_device(&call).await
 }
 
@@ -131,6 +135,7 @@ async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceVie
         certificate_ends_ms: device.certificates.iter().map(|c| c.not_after_ms).max(),
         certificates: device.certificates.iter().map(|c| c.serial.clone()).collect(),
         renewal: device.renewal.as_ref().map(|r| r.decision.as_str().to_owned()),
+        renewal_key: device.renewal.as_ref().map(|r| r.key.to_string()),
     })
 }
 
