@@ -10,6 +10,7 @@
 //! - `child`: what a child process is held to.
 //! - `text`: lets go of program text that only a start or a load needed.
 //! - [`host`], [`api`], [`probe`]: models that serve, the local endpoint, and the child that tries a candidate.
+//! - `intake`: brings a release into a slot.
 //! - [`launcher`]: starts the agent, and the right binary of it; [`upgrade`]: how another binary gets there.
 //! - [`cli`]: the command line, also used by `flotilla agent …`.
 //!
@@ -46,6 +47,7 @@ pub mod folder;
 pub mod host;
 pub mod http_client;
 pub mod identity;
+mod intake;
 pub mod launcher;
 pub mod link;
 pub mod outbox;

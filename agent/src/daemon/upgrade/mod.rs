@@ -8,10 +8,11 @@ mod launch;
 
 pub(super) use launch::settle;
 
-use super::{Daemon, Jobs, state};
+use super::{Daemon, Jobs, News, state};
 use crate::folder::{ACCEPTED, AGENT_JOURNAL, COMMANDS, COUNTER, Folder};
+use crate::intake::{Desk, Subject};
 use crate::launcher::file::LaunchFile;
-use crate::upgrade::work::{self, Desk, News};
+use crate::upgrade;
 use flotilla_device::Fault;
 use flotilla_device::launch::handover::{self, Handover};
 use flotilla_device::launch::{Binary, LaunchJournal, Place, Terms, Trial};
@@ -130,14 +131,6 @@ impl Daemon {
         self.upgrade.as_ref().is_some_and(|upgrade| upgrade.journals.has_left())
     }
 
-    /// News of slow work.
-    pub(super) fn on_upgrade(&mut self, news: News) {
-        match news {
-            News::Update(event) => self.give_upgrade(event),
-            News::Binary { ticket, result } => self.hand_over(ticket, result),
-        }
-    }
-
     /// One step of the machine. If a journal cannot be written the step did not happen, and is tried again later.
     pub(super) fn give_upgrade(&mut self, event: Event) {
         let event = match event {
@@ -153,10 +146,10 @@ impl Daemon {
         if let Some(Effect::PersistJournal(journal)) = effects.first()
             && !upgrade.journals.note(journal)
         {
-            let news = self.upgrade_news.clone();
+            let news = self.news.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(JOURNAL_RETRY_MS)).await;
-                let _ = news.send(News::Update(event)).await;
+                let _ = news.send(News::Update(None, event)).await;
             });
             return;
         }
@@ -189,7 +182,7 @@ impl Daemon {
     }
 
     fn perform_upgrade(&mut self, effect: Effect) {
-        let desk = self.upgrade_desk();
+        let desk = self.desk_of(Subject::Agent);
         let Some(upgrade) = self.upgrade.as_mut().filter(|upgrade| !upgrade.journals.is_leaving()) else {
             return;
         };
@@ -199,20 +192,18 @@ impl Daemon {
             Effect::Cancel => upgrade.jobs.cancel(),
             Effect::FetchRelease { ticket, slot, release, bytes } => match upgrade.free(slot) {
                 Ok(()) => {
-                    upgrade
-                        .jobs
-                        .work(|cancel| work::fetch_release(desk, cancel, ticket, slot, release, bytes));
+                    upgrade.jobs.work(|cancel| desk.fetch_release(cancel, ticket, slot, release, bytes));
                 }
                 Err(fault) => self.give_upgrade(Event::EnvelopeFetched { ticket, result: Err(fault) }),
             },
             Effect::FetchFiles { ticket, slot, release } => {
-                upgrade.jobs.work(|cancel| work::fetch_files(desk, cancel, ticket, slot, release));
+                upgrade.jobs.work(|cancel| desk.fetch_files(cancel, ticket, slot, release));
             }
             Effect::VerifyFiles { ticket, slot, release } => {
-                upgrade.jobs.work(|_| work::verify_files(desk, ticket, slot, release));
+                upgrade.jobs.work(|_| desk.verify_files(ticket, slot, release));
             }
             Effect::Probe { ticket, slot, release } => {
-                upgrade.jobs.work(|cancel| work::probe(desk, cancel, ticket, slot, release));
+                upgrade.jobs.work(|cancel| desk.probe(cancel, ticket, slot, release));
             }
             Effect::Activate { ticket, slot, release } => self.activate_agent(desk, ticket, slot, release),
             Effect::Deactivate => {
@@ -240,7 +231,7 @@ impl Daemon {
             // The launcher has to know its file, and knows that of the confirmed one.
             return match launch.confirmed.as_ref().filter(is).cloned() {
                 Some(binary) => self.hand_over(ticket, Ok(binary)),
-                None => upgrade.jobs.work(|_| work::tell_binary(desk, ticket, slot, release)),
+                None => upgrade.jobs.work(|_| upgrade::tell_binary(desk, ticket, slot, release)),
             };
         }
         if upgrade.on_trial(release) {
@@ -250,7 +241,7 @@ impl Daemon {
         }
     }
 
-    fn hand_over(&mut self, ticket: u64, binary: Result<Binary, Fault>) {
+    pub(super) fn hand_over(&mut self, ticket: u64, binary: Result<Binary, Fault>) {
         let probation_ms = probation_ms(&self.settings());
         let terms = Terms {
             patience_ms: HEALTHY_MS + SPARE_MS + probation_ms,
@@ -343,19 +334,6 @@ impl Daemon {
     pub(super) fn cancel_upgrade(&mut self) {
         if let Some(upgrade) = &mut self.upgrade {
             upgrade.jobs.cancel();
-        }
-    }
-
-    fn upgrade_desk(&self) -> Desk {
-        Desk {
-            folder: self.options.folder.clone(),
-            config: self.options.config.clone(),
-            trust: self.trust.clone(),
-            clock: self.clock.clone(),
-            memory_bytes: self.sensors.memory_bytes(),
-            fetcher: self.fetcher.clone(),
-            probes: self.probes.clone(),
-            news: self.upgrade_news.clone(),
         }
     }
 }
