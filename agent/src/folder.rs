@@ -147,12 +147,16 @@ impl Folder {
 
     /// A slot of a model.
     pub fn slot(&self, model: &ModelName, slot: SlotName) -> Slot {
-        Slot::new(self.root.join(Self::model(model)).join(format!("slot-{}", slot.as_str())))
+        self.slot_in(&Self::model(model), slot)
     }
 
     /// A slot of the agent's own releases.
-    pub fn agent_slot(&self, slot: SlotName) -> PathBuf {
-        self.root.join(AGENT).join(format!("slot-{}", slot.as_str()))
+    pub fn agent_slot(&self, slot: SlotName) -> Slot {
+        self.slot_in(AGENT.as_ref(), slot)
+    }
+
+    fn slot_in(&self, folder: &Path, slot: SlotName) -> Slot {
+        Slot::new(Arc::clone(&self.disk), &self.root, folder.join(format!("slot-{}", slot.as_str())))
     }
 
     /// Free bytes on its disk for the agent's user.

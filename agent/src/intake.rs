@@ -78,7 +78,7 @@ impl Desk {
     pub(crate) fn slot(&self, slot: SlotName) -> Slot {
         match self.model() {
             Some(name) => self.folder.slot(name, slot),
-            None => upgrade::slot(&self.folder, slot),
+            None => self.folder.agent_slot(slot),
         }
     }
 
@@ -270,6 +270,10 @@ impl Desk {
         probed.map_err(|error| match &error {
             // That the child could not even be started says nothing about the candidate.
             ProbeError::Spawn(source) => Fault::transient(ErrorCode::Internal, format!("{error}: {source}")),
+            // Nor does a disk that cannot be read just now.
+            ProbeError::Refused { code: ErrorCode::StorageIo, .. } => {
+                Fault::transient(ErrorCode::StorageIo, error.to_string())
+            }
             _ => Fault::lasting(error.code(), error.to_string()),
         })
     }

@@ -55,6 +55,8 @@ pub mod pairs;
 pub mod probe;
 mod room;
 pub mod sensors;
+#[cfg(test)]
+mod simulation;
 pub mod slot;
 mod text;
 mod tls;

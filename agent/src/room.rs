@@ -75,14 +75,14 @@ impl Drop for Room {
 #[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
     use super::*;
-    use crate::slot::tests::{content, manifest};
+    use crate::slot::tests::{content, manifest, slot_below};
     use flotilla_protocol::ErrorCode;
     use flotilla_protocol::message::Chunk;
 
     #[test]
     fn two_releases_are_never_promised_the_same_room_and_what_is_written_is_not_counted_twice() {
         let root = tempfile::tempdir().unwrap();
-        let (one, two) = (Slot::new(root.path().join("one")), Slot::new(root.path().join("two")));
+        let (one, two) = (slot_below(root.path(), "one"), slot_below(root.path(), "two"));
         let (rooms, manifest) = (Rooms::default(), manifest());
         let total = manifest.total_bytes();
         let board = |free: u64| {

@@ -4,7 +4,7 @@
 //! download is taken up again, so a torn write costs one chunk. Chunks that lie in another slot, wherever they stand
 //! there, are copied. A complete file is checked as a whole, brought to stable storage and renamed to `files/NAME`.
 
-use crate::disk::{self, DiskError};
+use crate::disk::{Disk, DiskError, patiently};
 use crate::probe::{FILES_FOLDER, RELEASE_FILE};
 use flotilla_device::Fault;
 use flotilla_device::download::Download;
@@ -13,25 +13,25 @@ use flotilla_protocol::message::Chunk;
 use flotilla_protocol::{Digest, Envelope, EnvelopeKind, ErrorCode, ReleaseManifest, codec, limits};
 use flotilla_runtime::{Bundle, Model};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const PARTIAL_FOLDER: &str = "partial";
-/// What the system counts the size of files on the disk in.
-const BLOCK: u64 = 512;
 
 /// A slot's folder.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Slot {
+    disk: Arc<dyn Disk>,
+    /// Relative to the disk.
+    place: PathBuf,
+    /// For those that need a file of the system: the engine, the probe, the launcher.
     path: PathBuf,
 }
 
 impl Slot {
-    /// The slot at `path`.
-    pub fn new(path: PathBuf) -> Self {
-        Self { path }
+    /// The slot at `place` of a disk whose folder is `root`.
+    pub fn new(disk: Arc<dyn Disk>, root: &Path, place: PathBuf) -> Self {
+        Self { disk, path: root.join(&place), place }
     }
 
     /// Its folder.
@@ -41,7 +41,7 @@ impl Slot {
 
     /// Removes everything.
     pub fn clear(&self) -> Result<(), Fault> {
-        disk::remove(&self.path).map_err(disk_fault)
+        self.disk.remove(&self.place).map_err(disk_fault)
     }
 
     /// Frees the slot of everything that is not of this release. True if its envelope is there.
@@ -59,12 +59,12 @@ impl Slot {
     }
 
     fn envelope(&self) -> Result<Option<Vec<u8>>, DiskError> {
-        disk::read(&self.path.join(RELEASE_FILE), limits::ENVELOPE)
+        self.disk.read(&self.place.join(RELEASE_FILE), limits::ENVELOPE)
     }
 
     /// Stores the release's envelope durably.
     pub fn put_envelope(&self, bytes: &[u8]) -> Result<(), Fault> {
-        disk::replace(&self.path.join(RELEASE_FILE), bytes).map_err(disk_fault)
+        self.disk.replace(&self.place.join(RELEASE_FILE), bytes).map_err(disk_fault)
     }
 
     /// The manifest of the envelope that is there, which must be `release`. Its signature was checked when it
@@ -100,7 +100,7 @@ impl Slot {
     /// Bytes of the release's files that take room already. A hole in a file takes none.
     pub fn present_bytes(&self, manifest: &ReleaseManifest) -> u64 {
         let size = |path: PathBuf| {
-            fs::metadata(path).map_or(0, |meta| meta.len().min(meta.blocks().saturating_mul(BLOCK)))
+            self.disk.size(&path).ok().flatten().map_or(0, |size| size.bytes.min(size.allocated))
         };
         let of = |file: &FileEntry| size(self.whole(file)).max(size(self.partial(file))).min(file.bytes);
         manifest.files.iter().map(of).sum()
@@ -108,9 +108,9 @@ impl Slot {
 
     /// Marks every chunk that is there and right. A finished file that is damaged becomes a partial one.
     pub fn resume(&self, manifest: &ReleaseManifest, download: &mut Download) -> Result<(), Fault> {
-        let partial = self.path.join(PARTIAL_FOLDER);
-        disk::private_folder(&partial).map_err(disk_fault)?;
-        disk::private_folder(&self.path.join(FILES_FOLDER)).map_err(disk_fault)?;
+        for folder in [PARTIAL_FOLDER, FILES_FOLDER] {
+            self.disk.make_folder(&self.place.join(folder)).map_err(disk_fault)?;
+        }
         // Of files with the same content a chunk is there when it is right in all of them.
         let mut there: BTreeMap<Digest, Vec<bool>> = BTreeMap::new();
         for file in &manifest.files {
@@ -128,17 +128,34 @@ impl Slot {
     /// Which chunks of a file lie here and are right.
     fn right_chunks(&self, file: &FileEntry) -> Result<Vec<bool>, Fault> {
         let (whole, partial) = (self.whole(file), self.partial(file));
-        if whole.exists() {
-            let (right, exact) = scan(&whole, file)?;
-            if exact {
+        if let Some(size) = self.disk.size(&whole).map_err(disk_fault)? {
+            let right = self.scan(&whole, file)?;
+            if size.bytes == file.bytes && right.iter().all(|right| *right) {
                 return Ok(right);
             }
-            fs::rename(&whole, &partial).map_err(|e| io_fault(&whole, e))?;
+            self.disk.rename(&whole, &partial).map_err(disk_fault)?;
         }
-        if partial.exists() {
-            return Ok(scan(&partial, file)?.0);
+        if self.exists(&partial)? {
+            return self.scan(&partial, file);
         }
         Ok(vec![false; file.chunks.len()])
+    }
+
+    /// Which chunks of a stored file are right.
+    fn scan(&self, path: &Path, file: &FileEntry) -> Result<Vec<bool>, Fault> {
+        let mut buffer = vec![0; file.bytes.min(limits::CHUNK as u64) as usize];
+        let mut right = Vec::with_capacity(file.chunks.len());
+        for (index, chunk) in file.chunks.iter().enumerate() {
+            let start = index as u64 * limits::CHUNK as u64;
+            let want = (file.bytes - start).min(limits::CHUNK as u64) as usize;
+            let got = self.disk.read_at(path, start, &mut buffer[..want]).map_err(disk_fault)?;
+            right.push(got == want && Digest::of(&buffer[..got]) == *chunk);
+        }
+        Ok(right)
+    }
+
+    fn exists(&self, path: &Path) -> Result<bool, Fault> {
+        self.disk.exists(path).map_err(disk_fault)
     }
 
     /// Copies what is missing here and lies in one of these slots, this one included. A chunk is known by its digest,
@@ -186,10 +203,10 @@ impl Slot {
     fn chunk(&self, file: &FileEntry, index: usize) -> Option<Vec<u8>> {
         let start = index as u64 * u64::from(file.chunk_bytes);
         let bytes = file.bytes.checked_sub(start)?.min(u64::from(file.chunk_bytes)) as usize;
-        let stored = File::open(self.whole(file)).or_else(|_| File::open(self.partial(file))).ok()?;
         let mut data = vec![0; bytes];
-        stored.read_exact_at(&mut data, start).ok()?;
-        Some(data)
+        let places = [self.whole(file), self.partial(file)];
+        let read = places.iter().find_map(|path| self.disk.read_at(path, start, &mut data).ok())?;
+        (read == bytes).then_some(data)
     }
 
     /// Writes a verified chunk wherever it stands.
@@ -203,141 +220,126 @@ impl Slot {
             let places = file.chunks.iter().enumerate().filter(|(_, chunk)| **chunk == digest);
             let offsets: Vec<u64> = places.map(|(index, _)| index as u64 * limits::CHUNK as u64).collect();
             // A finished file is as it should be.
-            if offsets.is_empty() || self.whole(file).exists() {
+            if offsets.is_empty() || self.exists(&self.whole(file))? {
                 continue;
             }
             let path = self.partial(file);
-            OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)
-                .and_then(|out| offsets.iter().try_for_each(|offset| out.write_all_at(data, *offset)))
-                .map_err(|e| io_fault(&path, e))?;
+            let mut offsets = offsets.iter();
+            offsets.try_for_each(|offset| self.disk.write_at(&path, *offset, data)).map_err(disk_fault)?;
         }
         Ok(())
     }
 
     /// Checks every file as a whole, brings it to stable storage and gives it its name.
     pub fn finish(&self, manifest: &ReleaseManifest) -> Result<(), Fault> {
-        let files = self.path.join(FILES_FOLDER);
-        disk::private_folder(&files).map_err(disk_fault)?;
+        let files = self.place.join(FILES_FOLDER);
+        self.disk.make_folder(&files).map_err(disk_fault)?;
         for file in &manifest.files {
             let whole = self.whole(file);
-            if whole.exists() && check(&whole, file).is_ok() {
+            if self.exists(&whole)? && self.judge(&whole, file).is_ok() {
                 continue;
             }
             let partial = self.partial(file);
-            settle(&partial, file).map_err(|e| io_fault(&partial, e))?;
-            check(&partial, file)?;
-            fs::rename(&partial, &whole).map_err(|e| io_fault(&whole, e))?;
+            if let Err(error) = self.disk.settle(&partial, file.bytes) {
+                // The system may read back what it could not store until the power goes, and say that all is well the
+                // next time it is asked; so it is fetched anew.
+                patiently(|| self.disk.remove(&partial)).map_err(disk_fault)?;
+                return Err(disk_fault(error));
+            }
+            self.judge(&partial, file)?;
+            self.disk.rename(&partial, &whole).map_err(disk_fault)?;
         }
-        disk::remove(&self.path.join(PARTIAL_FOLDER)).map_err(disk_fault)?;
-        disk::sync_folder(&files).map_err(disk_fault)?;
-        disk::sync_folder(&self.path).map_err(disk_fault)
+        self.disk.remove(&self.place.join(PARTIAL_FOLDER)).map_err(disk_fault)?;
+        self.disk.sync_folder(&files).map_err(disk_fault)?;
+        self.disk.sync_folder(&self.place).map_err(disk_fault)
     }
 
-    /// Checks every file against the manifest once more. A file that is not there is as damaged as one that changed.
-    pub fn verify(&self, manifest: &ReleaseManifest) -> Result<(), Fault> {
-        manifest.files.iter().try_for_each(|file| {
-            let whole = self.whole(file);
-            if !whole.exists() {
-                return Err(Fault::transient(ErrorCode::NotFound, format!("{} is missing", whole.display())));
+    /// Judges what was downloaded. Right chunks that do not make up the right file are the manifest's fault; wrong
+    /// chunks are the disk's, and are fetched anew.
+    fn judge(&self, path: &Path, file: &FileEntry) -> Result<(), Fault> {
+        let mut hasher = Digest::hasher();
+        let mut chunks = Vec::with_capacity(file.chunks.len());
+        self.each_chunk(path, file, |chunk| {
+            hasher.update(chunk);
+            chunks.push(Digest::of(chunk));
+        })?;
+        if chunks != file.chunks {
+            return Err(Fault::transient(
+                ErrorCode::StorageCorrupt,
+                format!("{} changed on the disk", file.name),
+            ));
+        }
+        if hasher.finish() != file.digest {
+            let detail =
+                format!("file {} has right chunks but another digest than the manifest says", file.name);
+            return Err(Fault::lasting(ErrorCode::DigestMismatch, detail));
+        }
+        Ok(())
+    }
+
+    /// Checks that a finished file is here and is the one of the manifest.
+    pub fn check_file(&self, file: &FileEntry) -> Result<(), Fault> {
+        let path = self.whole(file);
+        if !self.exists(&path)? {
+            return Err(Fault::lasting(ErrorCode::NotFound, "it is missing"));
+        }
+        let (mut hasher, mut bytes) = (Digest::hasher(), 0);
+        self.each_chunk(&path, file, |chunk| {
+            hasher.update(chunk);
+            bytes += chunk.len() as u64;
+        })?;
+        if bytes != file.bytes {
+            let detail = format!("it has {bytes} bytes instead of {}", file.bytes);
+            return Err(Fault::lasting(ErrorCode::DigestMismatch, detail));
+        }
+        if hasher.finish() != file.digest {
+            return Err(Fault::lasting(ErrorCode::DigestMismatch, "its content has changed"));
+        }
+        Ok(())
+    }
+
+    /// Checks that every file of the manifest is here and right.
+    pub fn check(&self, manifest: &ReleaseManifest) -> Result<(), Fault> {
+        let named = |file: &FileEntry, fault: Fault| Fault {
+            detail: format!("file {}: {}", file.name, fault.detail),
+            ..fault
+        };
+        manifest.files.iter().try_for_each(|file| self.check_file(file).map_err(|fault| named(file, fault)))
+    }
+
+    /// Hands a stored file over, cut like a release's files are as long as it is not longer than it should be.
+    fn each_chunk(&self, path: &Path, file: &FileEntry, mut chunk: impl FnMut(&[u8])) -> Result<(), Fault> {
+        // A byte more shows that something is behind the end.
+        let mut buffer = vec![0; file.bytes.saturating_add(1).min(limits::CHUNK as u64) as usize];
+        let mut offset = 0;
+        loop {
+            let got = self.disk.read_at(path, offset, &mut buffer).map_err(disk_fault)?;
+            if got == 0 {
+                return Ok(());
             }
-            check(&whole, file)
-        })
+            chunk(&buffer[..got]);
+            offset += got as u64;
+        }
     }
 
     /// Loads the release: every file is checked against the manifest, the manifest against `release`.
     pub fn load(&self, release: Digest, board: &str) -> Result<Model, Fault> {
         let manifest = self.manifest(release)?;
-        let bundle = self.bundle(manifest)?;
-        Model::from_bundle(&bundle, board, ENGINE_TRACT).map_err(|e| Fault::lasting(e.code(), e.detail()))
-    }
-
-    /// The complete release in the slot, every file checked.
-    pub fn bundle(&self, manifest: ReleaseManifest) -> Result<Bundle, Fault> {
         let opened = Bundle::open(self.path.join(FILES_FOLDER), manifest);
-        opened.map_err(|e| Fault::lasting(e.code(), e.detail()))
+        let loaded = opened.and_then(|bundle| Model::from_bundle(&bundle, board, ENGINE_TRACT));
+        loaded.map_err(|e| match e.code() {
+            code @ ErrorCode::StorageIo => Fault::transient(code, e.detail()),
+            code => Fault::lasting(code, e.detail()),
+        })
     }
 
     fn whole(&self, file: &FileEntry) -> PathBuf {
-        self.path.join(FILES_FOLDER).join(&file.name)
+        self.place.join(FILES_FOLDER).join(&file.name)
     }
 
     fn partial(&self, file: &FileEntry) -> PathBuf {
-        self.path.join(PARTIAL_FOLDER).join(&file.name)
+        self.place.join(PARTIAL_FOLDER).join(&file.name)
     }
-}
-
-/// Which chunks of a stored file are right, and whether all are and nothing is behind them.
-fn scan(path: &Path, file: &FileEntry) -> Result<(Vec<bool>, bool), Fault> {
-    let mut stored = File::open(path).map_err(|e| io_fault(path, e))?;
-    let mut buffer = vec![0; limits::CHUNK];
-    let exact = stored.metadata().map_err(|e| io_fault(path, e))?.len() == file.bytes;
-    let mut right = Vec::with_capacity(file.chunks.len());
-    for (index, chunk) in file.chunks.iter().enumerate() {
-        let start = index as u64 * limits::CHUNK as u64;
-        let want = (file.bytes - start).min(limits::CHUNK as u64) as usize;
-        let got = fill(&mut stored, &mut buffer[..want]).map_err(|e| io_fault(path, e))?;
-        right.push(got == want && Digest::of(&buffer[..got]) == *chunk);
-    }
-    let exact = exact && right.iter().all(|right| *right);
-    Ok((right, exact))
-}
-
-/// Reads until the buffer is full or the file ends.
-fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(filled)
-}
-
-/// Gives a file its exact size and brings it to stable storage.
-fn settle(path: &Path, file: &FileEntry) -> io::Result<()> {
-    let stored = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    stored.set_len(file.bytes)?;
-    stored.sync_all()
-}
-
-/// Checks a whole file. Right chunks that do not make up the right file are the manifest's fault; wrong chunks are
-/// the disk's, and are fetched anew.
-fn check(path: &Path, file: &FileEntry) -> Result<(), Fault> {
-    let mut stored = File::open(path).map_err(|e| io_fault(path, e))?;
-    let mut buffer = vec![0; limits::CHUNK];
-    let mut hasher = Digest::hasher();
-    let mut chunks = Vec::with_capacity(file.chunks.len());
-    loop {
-        let got = fill(&mut stored, &mut buffer).map_err(|e| io_fault(path, e))?;
-        if got == 0 {
-            break;
-        }
-        hasher.update(&buffer[..got]);
-        chunks.push(Digest::of(&buffer[..got]));
-    }
-    if chunks != file.chunks {
-        return Err(Fault::transient(
-            ErrorCode::StorageCorrupt,
-            format!("{} changed on the disk", file.name),
-        ));
-    }
-    if hasher.finish() != file.digest {
-        let detail = format!("file {} has right chunks but another digest than the manifest says", file.name);
-        return Err(Fault::lasting(ErrorCode::DigestMismatch, detail));
-    }
-    Ok(())
-}
-
-fn io_fault(path: &Path, error: io::Error) -> Fault {
-    disk_fault(DiskError::of(path, error))
 }
 
 /// Whatever a disk says may pass.

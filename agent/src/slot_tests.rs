@@ -9,6 +9,7 @@ use flotilla_protocol::pipeline::{
     Activation, Classification, Colour, ImageInput, Input, Layout, Output, Resize,
 };
 use flotilla_protocol::signature::SigningKey;
+use std::fs;
 
 pub(crate) fn content(seed: u8) -> Vec<u8> {
     (0..2 * limits::CHUNK + 77).map(|i| (i % 253) as u8 ^ seed).collect()
@@ -52,6 +53,11 @@ pub(crate) fn manifest() -> ReleaseManifest {
     }
 }
 
+/// A slot on the real disk.
+pub(crate) fn slot_below(root: &Path, place: &str) -> Slot {
+    Slot::new(Arc::new(crate::disk::FolderDisk::new(root).unwrap()), root, place.into())
+}
+
 struct Bench {
     _root: tempfile::TempDir,
     slot: Slot,
@@ -61,7 +67,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let slot = Slot::new(root.path().join("models/digits/slot-a"));
+        let slot = slot_below(root.path(), "models/digits/slot-a");
         Self { slot, _root: root, manifest: manifest() }
     }
 
@@ -126,7 +132,7 @@ fn a_download_ends_in_whole_files_under_their_names() {
     assert_eq!(fs::read(bench.path("files/empty")).unwrap(), b"");
     assert!(!bench.path("partial").exists());
     assert_eq!(bench.slot.present_bytes(&bench.manifest), bench.manifest.total_bytes());
-    bench.slot.bundle(bench.manifest.clone()).unwrap();
+    bench.slot.check(&bench.manifest).unwrap();
 }
 
 #[test]
@@ -194,7 +200,7 @@ fn chunks_of_the_other_slot_are_copied_wherever_they_stand_there_and_damaged_one
     assert_eq!(reuse(), (limits::CHUNK as u64, vec![chunks[0]]), "the rest, from the file that is whole");
     let written = fs::read(next.path("partial/other-name")).unwrap();
     assert_eq!(written[limits::CHUNK..], moved[limits::CHUNK..]);
-    assert!(confirmed.slot.bundle(confirmed.manifest.clone()).is_err(), "nothing is mended over there");
+    assert!(confirmed.slot.check(&confirmed.manifest).is_err(), "nothing is mended over there");
 }
 
 #[test]

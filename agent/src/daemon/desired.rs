@@ -4,7 +4,7 @@ use super::{Daemon, state};
 use crate::folder::DESIRED;
 use crate::identity::store_trust;
 use flotilla_device::desired::{Accepted, accept};
-use flotilla_device::update::{Event, UpdateJournal};
+use flotilla_device::update::Event;
 use flotilla_device::{renewal, session};
 use flotilla_protocol::message::{
     Command, CommandKind, CommandReport, CommandState, Desired, DesiredModel, EventKind, ReplyBody,
@@ -61,9 +61,7 @@ impl Daemon {
         if accepted.newer || self.desired.is_none() {
             let version = accepted.desired.version;
             let noted = state::Accepted { desired_version: version, proof_ms: self.clock.proof_ms() };
-            let folder = &self.options.folder;
-            let stored = folder.disk().replace(DESIRED.as_ref(), bytes).and_then(|()| noted.store(folder));
-            if let Err(error) = stored {
+            if let Err(error) = noted.store_with(bytes, &self.options.folder) {
                 tracing::error!(%error, version, "a desired document cannot be stored, so it is not acted on");
                 return self.lose_link();
             }
@@ -119,7 +117,9 @@ impl Daemon {
             self.desired.iter().flat_map(|desired| desired.models.keys().cloned()).collect();
         for name in &wanted {
             if !self.models.contains_key(name) {
-                self.add(name, UpdateJournal::default());
+                // It may be on the disk all the same, where its folder could not be listed.
+                let journal = self.journal(name);
+                self.add(name, journal);
             }
         }
         let all: Vec<ModelName> = self.models.keys().cloned().collect();

@@ -7,11 +7,12 @@ mod alone;
 mod desired;
 mod diagnosis;
 mod jobs;
+pub(crate) mod journals;
 mod link;
 mod models;
 mod records;
 mod renewal;
-mod state;
+pub(crate) mod state;
 mod unusable;
 mod upgrade;
 mod work;
@@ -101,6 +102,8 @@ struct Managed {
     update: update::Update,
     tick_ms: Option<u64>,
     jobs: Jobs,
+    /// Slots that are being cleared.
+    clears: u32,
 }
 
 struct Daemon {
@@ -321,7 +324,7 @@ impl Daemon {
                 }
                 self.give(&model, event);
             }
-            News::Cleared(model) => self.forget_if_gone(&model),
+            News::Cleared(model) => self.on_cleared(&model),
             News::Examined(examined) => self.on_examined(examined),
             News::Certificate(question, outcome) => self.on_renewed(question, outcome),
         }

@@ -1,94 +1,63 @@
 //! The models: their update machines, and what these ask for.
 
-use super::{Daemon, Jobs, Managed, News, work};
-use crate::folder::{Folder, MODELS};
+use super::{Daemon, Jobs, Managed, News, journals, work};
+use crate::folder::Folder;
 use crate::intake::{Desk, Subject};
-use flotilla_device::release::examine;
 use flotilla_device::session;
 use flotilla_device::update::{Context, Effect, Event, Health, Update, UpdateJournal};
-use flotilla_protocol::message::{EventKind, SlotName};
-use flotilla_protocol::{ErrorCode, ModelName, limits};
+use flotilla_protocol::message::EventKind;
+use flotilla_protocol::{ErrorCode, ModelName};
 use std::time::Duration;
 
-const JOURNAL: usize = 64 * limits::KIB;
 /// A step whose journal could not be written is tried again after so long.
 const JOURNAL_RETRY: Duration = Duration::from_secs(5);
 
 impl Daemon {
     /// Starts the machine of every model on the disk; confirmed releases are loaded at once.
     pub(super) fn load_models(&mut self) {
-        let names = match self.options.folder.disk().folders(MODELS.as_ref()) {
+        let names = match journals::models(&self.options.folder) {
             Ok(names) => names,
             Err(error) => {
+                // Those that are wanted are found by their names.
                 tracing::error!(%error, "the models cannot be listed");
                 return;
             }
         };
-        for name in names.iter().filter_map(|name| name.parse::<ModelName>().ok()) {
+        for name in names {
             let journal = self.journal(&name);
             self.add(&name, journal);
         }
     }
 
-    fn journal(&mut self, name: &ModelName) -> UpdateJournal {
-        let read = self.options.folder.disk().read(&Folder::journal(name), JOURNAL);
-        let (problem, missing) = match read {
-            Ok(None) => ("it is missing".to_owned(), true),
-            Ok(Some(bytes)) => match UpdateJournal::from_bytes(&bytes) {
-                Ok(journal) => return journal,
-                Err(error) => (error.to_string(), false),
-            },
-            Err(error) => (error.to_string(), false),
-        };
-        let journal = self.recover(name);
-        if missing && journal.is_empty() {
-            // A model that comes or goes has nothing in its slots that could be lost.
-            return journal;
-        }
+    /// The journal of a model, as far as there is one.
+    pub(super) fn journal(&mut self, name: &ModelName) -> UpdateJournal {
+        let desk = self.desk(name);
+        let wanted = self.wanted(name).map(|wanted| wanted.release);
+        let found = journals::take_up(&desk.folder, name, || {
+            let board = desk.board().ok()?;
+            let (trust, trusted_ms) = (&desk.trust, desk.clock.trusted_ms());
+            Some(journals::recovered(&desk.folder, name, wanted, trust, trusted_ms, &board))
+        });
+        let (journal, Some(problem)) = found else { return found.0 };
         let found =
             journal.candidate.as_ref().map_or("nothing usable was found", |_| "a whole release was found");
         tracing::warn!(model = %name, %problem, found, "the update journal is damaged");
         let detail = format!("journal of {name}: {problem}; {found} in the slots");
         self.event(EventKind::Repaired, Some(ErrorCode::StorageCorrupt), detail);
-        let rewritten = self.options.folder.disk().replace(&Folder::journal(name), &journal.to_bytes());
-        if let Err(error) = rewritten {
+        if let Err(error) = journals::store(&self.options.folder, name, &journal) {
             // A later step writes it.
             tracing::warn!(model = %name, %error, "the update journal stays damaged for now");
         }
         journal
     }
 
-    /// Without a journal nobody knows which slot worked. A whole release that passes every check of a new one, the
-    /// wanted one first, is taken as a candidate, and has to pass probe and probation again.
-    fn recover(&self, name: &ModelName) -> UpdateJournal {
-        let desk = self.desk(name);
-        let whole = |slot: SlotName| {
-            let place = desk.slot(slot);
-            let bytes = place.envelope_bytes()?;
-            let release = flotilla_protocol::Digest::of(&bytes);
-            let board = desk.board().ok()?;
-            let manifest =
-                examine(&bytes, release, name, &desk.trust, desk.clock.trusted_ms(), &board, |m| {
-                    m.total_bytes()
-                })
-                .ok()?;
-            let counter = manifest.counter;
-            place.bundle(manifest).ok()?;
-            Some((counter, slot, release))
-        };
-        let best =
-            [SlotName::A, SlotName::B].into_iter().filter_map(whole).max_by_key(|(counter, _, release)| {
-                let wanted = self.wanted(name).is_some_and(|wanted| wanted.release == *release);
-                (wanted, *counter)
-            });
-        best.map_or_else(UpdateJournal::default, |(counter, slot, release)| {
-            UpdateJournal::recovered(slot, release, counter)
-        })
-    }
-
     pub(super) fn add(&mut self, name: &ModelName, journal: UpdateJournal) {
-        let managed =
-            Managed { update: Update::new(name.clone(), journal), tick_ms: None, jobs: Jobs::default() };
+        let managed = Managed {
+            update: Update::new(name.clone(), journal),
+            tick_ms: None,
+            jobs: Jobs::default(),
+            clears: 0,
+        };
         self.models.insert(name.clone(), managed);
         let crashed = self.host.notes().was_at_work(name);
         self.give(name, Event::Started { crashed });
@@ -135,17 +104,16 @@ impl Daemon {
         let context = self.context(name);
         let Some(managed) = self.models.get_mut(name) else { return };
         let (next, effects) = managed.update.step(event.clone(), &context);
-        if let Some(Effect::PersistJournal(journal)) = effects.first() {
-            let stored = self.options.folder.disk().replace(&Folder::journal(name), &journal.to_bytes());
-            if let Err(error) = stored {
-                tracing::error!(model = %name, %error, "the update journal cannot be written");
-                let (news, name) = (self.news.clone(), name.clone());
-                tokio::spawn(async move {
-                    tokio::time::sleep(JOURNAL_RETRY).await;
-                    let _ = news.send(News::Update(Some(name), event)).await;
-                });
-                return;
-            }
+        if let Some(Effect::PersistJournal(journal)) = effects.first()
+            && let Err(error) = journals::store(&self.options.folder, name, journal)
+        {
+            tracing::error!(model = %name, %error, "the update journal cannot be written");
+            let (news, name) = (self.news.clone(), name.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(JOURNAL_RETRY).await;
+                let _ = news.send(News::Update(Some(name), event)).await;
+            });
+            return;
         }
         let phase = next.phase();
         if phase != managed.update.phase() {
@@ -186,6 +154,7 @@ impl Daemon {
             }),
             Effect::ClearSlot { slot } => {
                 let model = name.clone();
+                managed.clears += 1;
                 jobs.work(|_| work::clear(desk, model, slot));
             }
             Effect::Report => {
@@ -197,9 +166,12 @@ impl Daemon {
         }
     }
 
-    /// Removes the folder of a model of which nothing is left.
-    pub(super) fn forget_if_gone(&mut self, name: &ModelName) {
-        let gone = self.models.get(name).is_some_and(|managed| managed.update.is_gone());
+    /// A slot of a model was cleared. Removes the folder of a model of which nothing is left.
+    pub(super) fn on_cleared(&mut self, name: &ModelName) {
+        let Some(managed) = self.models.get_mut(name) else { return };
+        managed.clears = managed.clears.saturating_sub(1);
+        // What is still to be cleared must not come after the same model's next release.
+        let gone = managed.clears == 0 && managed.update.is_gone();
         if !gone || self.desired.is_none() {
             return;
         }

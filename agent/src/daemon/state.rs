@@ -3,7 +3,7 @@
 
 use crate::clock::Clock;
 use crate::disk::DiskError;
-use crate::folder::{ACCEPTED, COMMANDS, COUNTER, Folder};
+use crate::folder::{ACCEPTED, COMMANDS, COUNTER, DESIRED, Folder};
 use flotilla_device::frame::{self, Kind};
 use flotilla_protocol::message::CommandReport;
 use flotilla_protocol::{codec, limits};
@@ -16,44 +16,50 @@ const COMMANDS_KIND: Kind = Kind { name: *b"FCM", version: 1 };
 const BOUND: usize = 256 * limits::KIB;
 
 /// Stored files that could not be used, for the cloud to hear of.
-pub(super) type Damage = Vec<String>;
+pub(crate) type Damage = Vec<String>;
 
 /// What the device will never go back behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Accepted {
+pub(crate) struct Accepted {
     /// Version of the accepted desired document.
-    pub(super) desired_version: u64,
+    pub(crate) desired_version: u64,
     /// The latest moment that a signature proved.
-    pub(super) proof_ms: u64,
+    pub(crate) proof_ms: u64,
 }
 
 impl Accepted {
-    pub(super) fn read(folder: &Folder, damage: &mut Damage) -> Self {
+    pub(crate) fn read(folder: &Folder, damage: &mut Damage) -> Self {
         read(folder, ACCEPTED, ACCEPTED_KIND, damage).unwrap_or_default()
     }
 
-    pub(super) fn store(self, folder: &Folder) -> Result<(), DiskError> {
+    pub(crate) fn store(self, folder: &Folder) -> Result<(), DiskError> {
         store(folder, ACCEPTED, ACCEPTED_KIND, &self)
+    }
+
+    /// Stores an accepted desired document, and then that it was.
+    pub(crate) fn store_with(self, document: &[u8], folder: &Folder) -> Result<(), DiskError> {
+        folder.disk().replace(DESIRED.as_ref(), document)?;
+        self.store(folder)
     }
 }
 
 /// The last hello's counter. If its file is damaged the count goes on from the time, which is far above any count
 /// of hellos: the cloud must never see a value again.
-pub(super) fn counter(folder: &Folder, clock: &Clock, damage: &mut Damage) -> u64 {
+pub(crate) fn counter(folder: &Folder, clock: &Clock, damage: &mut Damage) -> u64 {
     let before = damage.len();
     let stored = read(folder, COUNTER, COUNTER_KIND, damage);
     stored.unwrap_or(if damage.len() == before { 0 } else { clock.trusted_ms() / 1_000 })
 }
 
-pub(super) fn store_counter(folder: &Folder, counter: u64) -> Result<(), DiskError> {
+pub(crate) fn store_counter(folder: &Folder, counter: u64) -> Result<(), DiskError> {
     store(folder, COUNTER, COUNTER_KIND, &counter)
 }
 
-pub(super) fn commands(folder: &Folder, damage: &mut Damage) -> Vec<CommandReport> {
+pub(crate) fn commands(folder: &Folder, damage: &mut Damage) -> Vec<CommandReport> {
     read(folder, COMMANDS, COMMANDS_KIND, damage).unwrap_or_default()
 }
 
-pub(super) fn store_commands(folder: &Folder, commands: &Vec<CommandReport>) -> Result<(), DiskError> {
+pub(crate) fn store_commands(folder: &Folder, commands: &Vec<CommandReport>) -> Result<(), DiskError> {
     store(folder, COMMANDS, COMMANDS_KIND, commands)
 }
 

@@ -12,12 +12,10 @@ use crate::disk::{self, DiskError};
 use crate::folder::{DESIRED, ENDPOINT, Folder, IDENTITY, MODELS, OUTBOX};
 use crate::http_client::{Ask, ask};
 use crate::identity::{self, CA, CERTIFICATE, KEY};
-use crate::probe::FILES_FOLDER;
 use crate::sensors::Sensors;
 use crate::slot::Slot;
 use crate::{Error, daemon, outbox, tls};
 use flotilla_device::update::UpdateJournal;
-use flotilla_protocol::manifest::FileEntry;
 use flotilla_protocol::message::{Desired, SlotName};
 use flotilla_protocol::{Digest, Envelope, EnvelopeKind, ErrorCode, ModelName, TrustFile, limits};
 use rcgen::PublicKeyData;
@@ -28,7 +26,6 @@ use rustls::server::WebPkiClientVerifier;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -306,43 +303,15 @@ fn slot_facts(slot: &Slot) -> Option<SlotFacts> {
     let mut facts = SlotFacts { release, bad_files: Vec::new(), good_files: 0 };
     if let Ok((_, manifest)) = &facts.release {
         for file in &manifest.files {
-            match check(&slot.path().join(FILES_FOLDER).join(&file.name), file) {
+            match slot.check_file(file) {
                 Ok(()) => facts.good_files += 1,
-                Err(problem) => facts.bad_files.push((file.name.clone(), problem)),
+                Err(fault) => {
+                    facts.bad_files.push((file.name.clone(), Problem::new(fault.code, fault.detail)));
+                }
             }
         }
     }
     Some(facts)
-}
-
-/// Whether a file is what its manifest says.
-pub(super) fn check(path: &Path, file: &FileEntry) -> Read<()> {
-    let mut stored = match File::open(path) {
-        Ok(stored) => stored,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Problem::new(ErrorCode::NotFound, "it is missing"));
-        }
-        Err(e) => return Err(DiskError::of(path, e).into()),
-    };
-    let mut hasher = Digest::hasher();
-    let mut buffer = vec![0; limits::CHUNK];
-    let mut total = 0;
-    loop {
-        let got = stored.read(&mut buffer).map_err(|e| DiskError::of(path, e))?;
-        if got == 0 {
-            break;
-        }
-        total += got as u64;
-        hasher.update(&buffer[..got]);
-    }
-    if total != file.bytes {
-        let text = format!("it has {total} bytes instead of {}", file.bytes);
-        return Err(Problem::new(ErrorCode::DigestMismatch, text));
-    }
-    if hasher.finish() != file.digest {
-        return Err(Problem::new(ErrorCode::DigestMismatch, "its content has changed"));
-    }
-    Ok(())
 }
 
 // === the box ===

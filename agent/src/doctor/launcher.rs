@@ -1,11 +1,9 @@
 //! What the launcher starts: its journal, the update journal of the agent's own releases, and the binaries in their slots.
 
 use super::facts::{Facts, Launcher, Problem, Read};
-use super::gather::check;
 use super::judge::{fail, ok, warn};
 use crate::folder::{AGENT, AGENT_JOURNAL, Folder};
 use crate::launcher::file::LaunchFile;
-use crate::upgrade;
 use flotilla_device::launch::Binary;
 use flotilla_device::update::UpdateJournal;
 use flotilla_protocol::ErrorCode;
@@ -42,12 +40,13 @@ fn update_journal(folder: &Folder) -> Read<()> {
 
 /// Whether the binary is what the manifest beside it says.
 fn examine(folder: &Folder, binary: &Binary) -> Read<()> {
-    let slot = upgrade::slot(folder, binary.slot);
+    let slot = folder.agent_slot(binary.slot);
     let manifest = slot.manifest(binary.release).map_err(|fault| Problem::new(fault.code, fault.detail))?;
     let file = Path::new(&binary.file).file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let entry = manifest.files.iter().find(|entry| entry.name == file);
     let foreign = || Problem::new(ErrorCode::StorageCorrupt, "its release does not name the binary");
-    check(&slot.path().join(&binary.file), entry.ok_or_else(foreign)?)
+    let checked = slot.check_file(entry.ok_or_else(foreign)?);
+    checked.map_err(|fault| Problem::new(fault.code, fault.detail))
 }
 
 /// Judges it.

@@ -86,7 +86,7 @@ impl Agent {
 
 /// Where a slot's binary lies.
 fn path_of(folder: &Folder, binary: &Binary) -> PathBuf {
-    folder.agent_slot(binary.slot).join(crate::probe::FILES_FOLDER).join(&binary.file)
+    folder.agent_slot(binary.slot).path().join(crate::probe::FILES_FOLDER).join(&binary.file)
 }
 
 /// Whether the file is the one that the journal names.

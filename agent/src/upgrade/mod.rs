@@ -17,7 +17,6 @@ mod work;
 pub use selftest::{SelfTestArgs, self_test_main};
 pub(crate) use work::{make_program, tell_binary, try_out};
 
-use crate::folder::Folder;
 use crate::launcher::LAUNCHED;
 use flotilla_device::launch::Place;
 
@@ -28,8 +27,3 @@ pub fn launched() -> Option<Place> {
 
 /// The platform whose binaries this process can start.
 pub(crate) const PLATFORM: (&str, &str) = (std::env::consts::OS, std::env::consts::ARCH);
-
-/// The slot of the agent's own releases.
-pub(crate) fn slot(folder: &Folder, slot: flotilla_protocol::message::SlotName) -> crate::slot::Slot {
-    crate::slot::Slot::new(folder.agent_slot(slot))
-}

@@ -47,7 +47,7 @@ pub(crate) async fn try_out(
     // What was staged may have changed since: nothing unsigned is started.
     let (part, damaged) = blocking(move || {
         let part = own.part(&own_place, release)?;
-        own_place.verify(&part)?;
+        own_place.check(&part)?;
         Ok((part, selftest::damaged(&own.folder)?))
     })
     .await?;
@@ -78,7 +78,7 @@ pub(crate) async fn tell_binary(desk: Desk, ticket: u64, name: SlotName, release
     let result = blocking(move || {
         let place = own.slot(name);
         let part = own.part(&place, release)?;
-        place.verify(&part)?;
+        place.check(&part)?;
         let path = path_of(&place, &part);
         let (bytes, crc) = checksum(&path).map_err(|e| transient(&path, &e))?;
         let file = part.files.into_iter().next().map(|file| file.name).unwrap_or_default();

@@ -18,6 +18,52 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio_util::sync::CancellationToken;
 
+/// The operations of a disk that are those of its field `disk`: all but the replacing of files.
+macro_rules! beneath {
+    () => {
+        fn content(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>, DiskError> {
+            self.disk.content(path, max)
+        }
+
+        fn read_at(&self, path: &Path, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
+            self.disk.read_at(path, offset, buffer)
+        }
+
+        fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+            self.disk.write_at(path, offset, bytes)
+        }
+
+        fn size(&self, path: &Path) -> Result<Option<flotilla_agent::disk::Size>, DiskError> {
+            self.disk.size(path)
+        }
+
+        fn settle(&self, path: &Path, bytes: u64) -> Result<(), DiskError> {
+            self.disk.settle(path, bytes)
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
+            self.disk.rename(from, to)
+        }
+
+        fn remove(&self, path: &Path) -> Result<(), DiskError> {
+            self.disk.remove(path)
+        }
+
+        fn create_folder(&self, path: &Path) -> Result<(), DiskError> {
+            self.disk.create_folder(path)
+        }
+
+        fn sync_folder(&self, path: &Path) -> Result<(), DiskError> {
+            self.disk.sync_folder(path)
+        }
+
+        fn folders(&self, path: &Path) -> Result<Vec<String>, DiskError> {
+            self.disk.folders(path)
+        }
+    };
+}
+pub(crate) use beneath;
+
 /// Journals that say this are not taken, as long as there are refusals left.
 struct FullDisk {
     disk: FolderDisk,
@@ -26,9 +72,7 @@ struct FullDisk {
 }
 
 impl Disk for FullDisk {
-    fn read(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>, DiskError> {
-        self.disk.read(path, max)
-    }
+    beneath!();
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
         let step = UpdateJournal::from_bytes(bytes).ok().and_then(|j| j.candidate).map(|c| c.step);
@@ -39,14 +83,6 @@ impl Disk for FullDisk {
             return Err(DiskError::Full { path: path.to_owned() });
         }
         self.disk.replace(path, bytes)
-    }
-
-    fn remove(&self, path: &Path) -> Result<(), DiskError> {
-        self.disk.remove(path)
-    }
-
-    fn folders(&self, path: &Path) -> Result<Vec<String>, DiskError> {
-        self.disk.folders(path)
     }
 }
 

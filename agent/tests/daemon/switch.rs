@@ -5,6 +5,7 @@
 
 use crate::cloud::PATIENCE;
 use crate::device::Device;
+use crate::disk::beneath;
 use crate::releases::Plan;
 use crate::updates::{confirmed, settled, want};
 use flotilla_agent::config::Config;
@@ -62,9 +63,7 @@ struct DeadlyDisk {
 }
 
 impl Disk for DeadlyDisk {
-    fn read(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>, DiskError> {
-        self.disk.read(path, max)
-    }
+    beneath!();
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
         let journal = path.file_name().is_some_and(|name| name == "journal");
@@ -77,14 +76,6 @@ impl Disk for DeadlyDisk {
             die();
         }
         Ok(())
-    }
-
-    fn remove(&self, path: &Path) -> Result<(), DiskError> {
-        self.disk.remove(path)
-    }
-
-    fn folders(&self, path: &Path) -> Result<Vec<String>, DiskError> {
-        self.disk.folders(path)
     }
 }
 

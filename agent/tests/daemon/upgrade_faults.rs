@@ -61,9 +61,9 @@ async fn a_confirmed_agent_that_crashes_gives_way_for_good_and_the_cloud_hears_w
 #[tokio::test(flavor = "multi_thread")]
 async fn a_journal_that_cannot_be_written_at_the_switch_is_waited_for() {
     let (mut cloud, device) = settled().await;
-    // A folder in the way of the temporary file fails for every user, root included.
-    let way = device.path("agent/.launch.tmp");
-    std::fs::create_dir_all(&way).unwrap();
+    // A folder in its place fails for every user, root included.
+    let way = device.path("agent/launch");
+    std::fs::create_dir_all(way.join("folder")).unwrap();
     let next = AgentPlan::script("", 1).publish(&cloud);
     want_agent(&mut cloud, &next);
     let report = cloud
@@ -73,7 +73,7 @@ async fn a_journal_that_cannot_be_written_at_the_switch_is_waited_for() {
         .await;
     let failure = report.upgrade.failure.unwrap();
     assert_eq!((report.upgrade.phase, failure.code), (Phase::Switching, ErrorCode::StorageIo));
-    std::fs::remove_dir(&way).unwrap();
+    std::fs::remove_dir_all(&way).unwrap();
     agent_confirmed(&cloud, next.release).await;
 }
 

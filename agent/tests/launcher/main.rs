@@ -52,7 +52,7 @@ impl Device {
 
     /// Puts a script into a slot, as the agent does with a binary.
     fn slot(&self, slot: SlotName, body: &str) -> Binary {
-        let path = self.folder().agent_slot(slot).join("files/agent");
+        let path = self.folder().agent_slot(slot).path().join("files/agent");
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         script(&path, body);
         let content = fs::read(&path).unwrap();
@@ -313,7 +313,7 @@ fn a_damaged_binary_or_journal_falls_back_to_what_works() {
         ..LaunchJournal::default()
     };
     device.file().store(&journal).unwrap();
-    let path = |binary: &Binary| device.folder().agent_slot(binary.slot).join("files/agent");
+    let path = |binary: &Binary| device.folder().agent_slot(binary.slot).path().join("files/agent");
     let (spare, confirmed) = (path(&spare), path(&confirmed));
     let run = |device: &mut Device| {
         let before = device.starts().len();

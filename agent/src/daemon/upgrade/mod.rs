@@ -8,8 +8,8 @@ mod launch;
 
 pub(super) use launch::settle;
 
-use super::{Daemon, Jobs, News, state};
-use crate::folder::{ACCEPTED, AGENT_JOURNAL, COMMANDS, COUNTER, Folder};
+use super::{Daemon, Jobs, News, journals, state};
+use crate::folder::{ACCEPTED, AGENT, AGENT_JOURNAL, COMMANDS, COUNTER, Folder};
 use crate::intake::{Desk, Subject};
 use crate::launcher::file::LaunchFile;
 use crate::upgrade;
@@ -95,6 +95,7 @@ impl Daemon {
 
     /// The update journal, and what the disk holds of it.
     fn upgrade_journal(&mut self, launch: &LaunchJournal) -> (UpdateJournal, Option<UpdateJournal>) {
+        journals::settle(&self.options.folder, AGENT.as_ref());
         let read = self.options.folder.disk().read(AGENT_JOURNAL.as_ref(), JOURNAL);
         let problem = match read {
             Ok(None) => return (handover::recover(launch), Some(UpdateJournal::default())),

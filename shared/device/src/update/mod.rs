@@ -34,8 +34,6 @@ mod agent_tests;
 #[cfg(test)]
 mod journal_tests;
 #[cfg(test)]
-mod simulation;
-#[cfg(test)]
 mod tests;
 
 pub use event::{Context, Effect, Event, Health, ReleaseFacts, Unready, Vitals};
