@@ -7,10 +7,12 @@
 //! - [`folder`], [`disk`], [`slot`], [`identity`], [`pairs`]: what is on the disk, and how it gets there; `room`: to whom
 //!   its free bytes are promised.
 //! - [`doctor`]: examines a device and says what to do.
+//! - `child`: what a child process is held to.
 //! - [`config`]: what the owner decides, and where he does not, the board's profile; `board`: which board this is.
 //! - [`sensors`]: what the device measures of itself; [`npu`]: its neural processing units.
 //! - `supervisor`: what a service manager is told; `text`: lets go of program text that only a start or a load needed.
 //! - [`host`], [`api`], [`probe`]: models that serve, the local endpoint, and the child that tries a candidate.
+//! - `intake`: brings a release into a slot.
 //! - [`launcher`]: starts the agent, and the right binary of it; [`upgrade`]: how another binary gets there.
 //! - [`cli`]: the command line, also used by `flotilla agent …`.
 //!
@@ -34,6 +36,7 @@
 
 pub mod api;
 mod board;
+mod child;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -47,6 +50,7 @@ pub mod folder;
 pub mod host;
 pub mod http_client;
 pub mod identity;
+mod intake;
 pub mod launcher;
 pub mod link;
 pub mod npu;

@@ -10,7 +10,7 @@ use flotilla_protocol::topic::{Channel, Down, Topic, Up};
 use flotilla_protocol::{ErrorCode, limits};
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet,
-    QoS, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
+    QoS, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, TlsError, Transport,
 };
 use rustls::{AlertDescription, ClientConfig};
 use std::sync::Arc;
@@ -179,33 +179,64 @@ fn read(packet: Packet, names: &Names) -> Option<LinkEvent> {
 }
 
 fn lost(error: &ConnectionError) -> LinkEvent {
-    let code = match error {
-        ConnectionError::Tls(_) => ErrorCode::Tls,
-        ConnectionError::ConnectionRefused(_) => ErrorCode::PermissionDenied,
-        ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => ErrorCode::Timeout,
-        _ => ErrorCode::Network,
-    };
-    LinkEvent::Lost { code, detail: error.to_string(), loss: loss(error) }
+    LinkEvent::Lost { code: code(error), detail: error.to_string(), loss: loss(error) }
 }
 
-/// With TLS 1.3 the server judges the device's certificate after the device has finished its own handshake, so its
-/// alert comes with the first read and lies deep in the error. A broker that is overloaded or starts says so with other
-/// return codes.
+/// What a connection ended of. Network and timeout are said of what any client would meet; the rest is between this one
+/// and its server.
+fn code(error: &ConnectionError) -> ErrorCode {
+    if tls_error(error).is_some() {
+        return ErrorCode::Tls;
+    }
+    match error {
+        // Without a word of TLS the network may have failed in the middle of a handshake.
+        ConnectionError::Tls(TlsError::Io(_)) => ErrorCode::Network,
+        ConnectionError::Tls(_) => ErrorCode::Tls,
+        // It is overloaded, or starts.
+        ConnectionError::ConnectionRefused(ConnectReturnCode::ServiceUnavailable) => ErrorCode::Busy,
+        ConnectionError::ConnectionRefused(_) => ErrorCode::PermissionDenied,
+        ConnectionError::NetworkTimeout
+        | ConnectionError::FlushTimeout
+        | ConnectionError::MqttState(StateError::AwaitPingResp | StateError::CollisionTimeout) => {
+            ErrorCode::Timeout
+        }
+        ConnectionError::NotConnAck(_)
+        | ConnectionError::MqttState(
+            StateError::Deserialization(_)
+            | StateError::InvalidState
+            | StateError::WrongPacket
+            | StateError::Unsolicited(_)
+            | StateError::EmptySubscription,
+        ) => ErrorCode::Malformed,
+        _ => ErrorCode::Network,
+    }
+}
+
+/// What TLS has to say. With TLS 1.3 the server judges the device's certificate after the device has finished its own
+/// handshake, so its alert comes with the first read and lies deep in the error.
+fn tls_error(error: &ConnectionError) -> Option<&rustls::Error> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
+        let tls = error.downcast_ref().or_else(|| inner.and_then(|inner| inner.downcast_ref()));
+        if tls.is_some() {
+            return tls;
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// What that says of the device's certificate. A broker that is overloaded or starts says so with other return codes.
 fn loss(error: &ConnectionError) -> Loss {
     use ConnectReturnCode::{BadUserNamePassword, NotAuthorized};
     if let ConnectionError::ConnectionRefused(NotAuthorized | BadUserNamePassword) = error {
         return Loss::Refused;
     }
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
-        let tls = inner.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref());
-        if let Some(rustls::Error::AlertReceived(alert)) = tls {
-            return of_alert(*alert);
-        }
-        cause = error.source();
+    match tls_error(error) {
+        Some(rustls::Error::AlertReceived(alert)) => of_alert(*alert),
+        _ => Loss::Network,
     }
-    Loss::Network
 }
 
 fn of_alert(alert: AlertDescription) -> Loss {
@@ -227,6 +258,35 @@ fn of_alert(alert: AlertDescription) -> Loss {
 mod tests {
     use super::*;
     use std::io;
+
+    #[test]
+    fn what_a_server_refuses_is_told_from_what_the_network_does() {
+        let alert = || rustls::Error::AlertReceived(AlertDescription::ProtocolVersion);
+        let deep = || io::Error::new(io::ErrorKind::InvalidData, alert());
+        let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
+        let ping = || rumqttc::PubAck::new(1);
+        let cases = [
+            (ConnectionError::Io(reset()), ErrorCode::Network),
+            (ConnectionError::Tls(TlsError::Io(reset())), ErrorCode::Network),
+            (ConnectionError::MqttState(StateError::Io(reset())), ErrorCode::Network),
+            (ConnectionError::MqttState(StateError::ConnectionAborted), ErrorCode::Network),
+            (ConnectionError::MqttState(StateError::AwaitPingResp), ErrorCode::Timeout),
+            (ConnectionError::Io(deep()), ErrorCode::Tls),
+            (ConnectionError::Tls(TlsError::Io(deep())), ErrorCode::Tls),
+            (ConnectionError::Tls(TlsError::TLS(alert())), ErrorCode::Tls),
+            (ConnectionError::MqttState(StateError::Io(deep())), ErrorCode::Tls),
+            (ConnectionError::MqttState(StateError::WrongPacket), ErrorCode::Malformed),
+            (ConnectionError::NotConnAck(Packet::PubAck(ping())), ErrorCode::Malformed),
+            (ConnectionError::ConnectionRefused(ConnectReturnCode::ServiceUnavailable), ErrorCode::Busy),
+            (
+                ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized),
+                ErrorCode::PermissionDenied,
+            ),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(code(&error), expected, "{error:?}");
+        }
+    }
 
     #[test]
     fn only_the_word_of_the_server_counts_against_a_certificate() {

@@ -16,6 +16,7 @@ use flotilla_protocol::{DeviceId, ModelName};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -207,12 +208,20 @@ fn log(config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-/// A thread of its own: reading standard input cannot be given up, and the runtime would wait for it.
+/// An agent that was told to stop and hangs ends by force after so long: before the launcher kills it, and also when there
+/// is no launcher any more.
+const STOP: Duration = Duration::from_secs(10);
+
+/// A thread of its own: reading standard input cannot be given up, and the runtime would wait for it; and it must not
+/// hang with the rest.
 fn on_stdin_end(shutdown: CancellationToken) {
     std::thread::spawn(move || {
         // An error ends it as well as the end does.
         let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
         shutdown.cancel();
+        std::thread::sleep(STOP);
+        eprintln!("error: the agent does not stop, so it is aborted");
+        std::process::abort();
     });
 }
 

@@ -2,7 +2,7 @@
 //! confirmed serves all the same, the local endpoint says what is wrong and what to do, and once the files are good
 //! again everything goes on.
 
-use super::{Options, announce, state};
+use super::{Options, announce, state, upgrade};
 use crate::api::Address;
 use crate::clock::Clock;
 use crate::folder::{ENDPOINT, Folder, MODELS};
@@ -10,11 +10,12 @@ use crate::host::ModelHost;
 use crate::identity::{self, Identity};
 use crate::supervisor::Supervisor;
 use crate::{Error, disk};
+use flotilla_device::launch::SETTLED_MS;
 use flotilla_device::update::{Confirmed, UpdateJournal};
 use flotilla_protocol::{ModelName, TrustFile, limits};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 const JOURNAL: usize = 64 * limits::KIB;
@@ -57,11 +58,17 @@ impl Alone<'_> {
         self.show(&error);
         let mut supervisor = Supervisor::new();
         supervisor.ready();
+        let (since, mut settles) = (Instant::now(), self.options.launched);
         loop {
             supervisor.live(self.clock.now_ms());
             if shutdown.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
                 let _ = folder.disk().remove(ENDPOINT.as_ref());
                 return None;
+            }
+            if since.elapsed() >= Duration::from_millis(SETTLED_MS)
+                && let Some(place) = settles.take()
+            {
+                upgrade::settle(folder, place);
             }
             match identity::establish(folder, self.clock, damage) {
                 Ok(bonds) => {

@@ -4,6 +4,7 @@ use super::{Daemon, state};
 use crate::link::{Link, LinkEvent};
 use flotilla_device::renewal::{self, Loss};
 use flotilla_device::session::{Effect, Event};
+use flotilla_device::update;
 use flotilla_protocol::codec;
 use flotilla_protocol::message::{Ack, Chunk, Hello, Reply, Reported, Request, RequestBody};
 use flotilla_protocol::topic::{Down, Up};
@@ -82,6 +83,7 @@ impl Daemon {
                     if let Some(outbox) = &mut self.outbox {
                         outbox.connected();
                     }
+                    self.give_upgrade(update::Event::Online);
                 }
             }
             LinkEvent::Message { down, payload } => self.on_message(down, &payload),

@@ -32,7 +32,8 @@ use crate::sensors::Sensors;
 use crate::supervisor::Supervisor;
 use crate::{Error, api, text};
 pub(crate) use diagnosis::stored;
-use flotilla_device::launch::Place;
+use flotilla_device::Fault;
+use flotilla_device::launch::{Binary, Place};
 use flotilla_device::renewal::{Pair, Renewal};
 use flotilla_device::session::{self, Session};
 use flotilla_device::update;
@@ -79,9 +80,16 @@ pub enum Ended {
 }
 
 /// News of slow work.
-enum News {
-    /// A step for a model's update machine.
-    Update(ModelName, update::Event),
+pub(crate) enum News {
+    /// A step for the update machine of a model, or of the agent.
+    Update(Option<ModelName>, update::Event),
+    /// What the launcher has to know of the binary that is to run.
+    Binary {
+        /// The activation that asked.
+        ticket: u64,
+        /// The binary, or why it cannot be told.
+        result: Result<Binary, Fault>,
+    },
     /// A model's folder may be empty now.
     Cleared(ModelName),
     /// An examination has ended, or why it could not.
@@ -137,7 +145,6 @@ struct Daemon {
     clock_ahead_ms: Option<i64>,
     models: BTreeMap<ModelName, Managed>,
     upgrade: Option<upgrade::Upgrade>,
-    upgrade_news: mpsc::Sender<crate::upgrade::work::News>,
 
     /// None while the disk does not let it be used.
     outbox: Option<Store>,
@@ -198,7 +205,6 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
     tracing::info!(device = %identity.names.device, project = %identity.names.project, %endpoint, "the agent runs");
 
     let (news, mut news_in) = mpsc::channel(64);
-    let (upgrade_news, mut upgrade_in) = mpsc::channel(64);
     let (link_events, mut link_in) = mpsc::channel(QUEUE);
     let fetcher = Fetcher::new(clock.clone());
     let mut daemon = Daemon {
@@ -233,7 +239,6 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
         clock_ahead_ms: None,
         models: BTreeMap::new(),
         upgrade: None,
-        upgrade_news,
         outbox: None,
         outbox_due_ms: None,
         outbox_tries: 0,
@@ -255,7 +260,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
         daemon.on_time();
         daemon.send_records();
         daemon.show_status();
-        if daemon.upgrade.as_ref().is_some_and(|upgrade| upgrade.leaves) {
+        if daemon.leaves() {
             break;
         }
         let due = daemon.clock.instant(daemon.due_ms());
@@ -263,11 +268,10 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
             () = shutdown.cancelled() => break,
             Some((number, event)) = link_in.recv() => daemon.on_link(number, event),
             Some(news) = news_in.recv() => daemon.on_news(news),
-            Some(news) = upgrade_in.recv() => daemon.on_upgrade(news),
             () = tokio::time::sleep_until(due) => {}
         }
     }
-    let leaves = daemon.upgrade.as_ref().is_some_and(|upgrade| upgrade.leaves);
+    let leaves = daemon.leaves();
     tracing::info!("the agent stops");
     daemon.supervisor.stopping();
     // The local endpoint, too.
@@ -318,7 +322,9 @@ impl Daemon {
 
     fn on_news(&mut self, news: News) {
         match news {
-            News::Update(model, event) => {
+            News::Update(None, event) => self.give_upgrade(event),
+            News::Binary { ticket, result } => self.hand_over(ticket, result),
+            News::Update(Some(model), event) => {
                 if matches!(event, update::Event::SwitchDone { .. }) {
                     self.text_due_ms = Some(self.clock.now_ms() + TEXT_AFTER_MS);
                 }

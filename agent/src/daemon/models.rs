@@ -1,8 +1,8 @@
 //! The models: their update machines, and what these ask for.
 
-use super::work::Desk;
 use super::{Daemon, Jobs, Managed, News, journals, work};
 use crate::folder::Folder;
+use crate::intake::{Desk, Subject};
 use flotilla_device::session;
 use flotilla_device::update::{Context, Effect, Event, Health, Update, UpdateJournal};
 use flotilla_protocol::message::EventKind;
@@ -44,6 +44,10 @@ impl Daemon {
         tracing::warn!(model = %name, %problem, found, "the update journal is damaged");
         let detail = format!("journal of {name}: {problem}; {found} in the slots");
         self.event(EventKind::Repaired, Some(ErrorCode::StorageCorrupt), detail);
+        if let Err(error) = journals::store(&self.options.folder, name, &journal) {
+            // A later step writes it.
+            tracing::warn!(model = %name, %error, "the update journal stays damaged for now");
+        }
         journal
     }
 
@@ -70,6 +74,7 @@ impl Daemon {
             failures: served.failures,
             p95_us: served.p95_us,
             vitals,
+            unready: None,
         });
         self.give(name, Event::Tick { health });
     }
@@ -106,7 +111,7 @@ impl Daemon {
             let (news, name) = (self.news.clone(), name.clone());
             tokio::spawn(async move {
                 tokio::time::sleep(JOURNAL_RETRY).await;
-                let _ = news.send(News::Update(name, event)).await;
+                let _ = news.send(News::Update(Some(name), event)).await;
             });
             return;
         }
@@ -129,26 +134,28 @@ impl Daemon {
             Effect::PersistJournal(_) => {}
             Effect::Cancel => jobs.cancel(),
             Effect::FetchRelease { ticket, slot, release, bytes } => {
-                jobs.work(|cancel| work::fetch_release(desk, cancel, ticket, slot, release, bytes));
+                jobs.work(|cancel| desk.fetch_release(cancel, ticket, slot, release, bytes));
             }
             Effect::FetchFiles { ticket, slot, release } => {
-                jobs.work(|cancel| work::fetch_files(desk, cancel, ticket, slot, release));
+                jobs.work(|cancel| desk.fetch_files(cancel, ticket, slot, release));
             }
             Effect::VerifyFiles { ticket, slot, release } => {
-                jobs.work(|_| work::verify_files(desk, ticket, slot, release));
+                jobs.work(|_| desk.verify_files(ticket, slot, release));
             }
             Effect::Probe { ticket, slot, release } => {
-                jobs.work(|cancel| work::probe(desk, cancel, ticket, slot, release));
+                jobs.work(|cancel| desk.probe(cancel, ticket, slot, release));
             }
             Effect::Activate { ticket, slot, release } => {
-                jobs.load(ticket, |latest| work::load(desk, latest, ticket, slot, release));
+                let (model, host) = (name.clone(), self.host.clone());
+                jobs.load(ticket, |latest| work::load(desk, model, host, latest, ticket, slot, release));
             }
             Effect::Deactivate => jobs.stop(|| {
                 self.host.remove(name);
             }),
             Effect::ClearSlot { slot } => {
+                let model = name.clone();
                 managed.clears += 1;
-                jobs.work(|_| work::clear(desk, slot));
+                jobs.work(|_| work::clear(desk, model, slot));
             }
             Effect::Report => {
                 self.status_stale = true;
@@ -178,17 +185,19 @@ impl Daemon {
 
     /// What slow work of a model takes with it.
     fn desk(&self, name: &ModelName) -> Desk {
+        let (exe, prefix) = (self.options.exe.clone(), self.options.prefix.clone());
+        self.desk_of(Subject::Model { name: name.clone(), exe, prefix })
+    }
+
+    pub(super) fn desk_of(&self, subject: Subject) -> Desk {
         Desk {
-            model: name.clone(),
+            subject,
             folder: self.options.folder.clone(),
             config: self.options.config.clone(),
-            exe: self.options.exe.clone(),
-            prefix: self.options.prefix.clone(),
             trust: self.trust.clone(),
             clock: self.clock.clone(),
             memory_bytes: self.sensors.memory_bytes(),
             fetcher: self.fetcher.clone(),
-            host: self.host.clone(),
             probes: self.probes.clone(),
             news: self.news.clone(),
         }

@@ -27,7 +27,7 @@ impl LaunchFile {
 
     /// The journal, and what was wrong with what is stored. An empty journal if there is no usable one.
     pub fn read(&self) -> (LaunchJournal, Option<String>) {
-        let mut problem = None;
+        let (mut found, mut problem) = (None, None);
         for name in NAMES.map(path) {
             let read = self.folder.disk().read(&name, BOUND).map_err(|e| e.to_string());
             let read = read.and_then(|bytes| match bytes {
@@ -35,18 +35,22 @@ impl LaunchFile {
                 None => Ok(None),
             });
             match read {
-                Ok(Some(journal)) => return (journal, problem),
-                Ok(None) => {}
+                Ok(journal) => found = found.or(journal),
                 Err(error) => problem = Some(format!("{}: {error}", name.display())),
             }
         }
-        (LaunchJournal::default(), problem)
+        (found.unwrap_or_default(), problem)
     }
 
-    /// Stores the journal durably.
+    /// Stores the journal durably. The first copy decides: what stands there is read.
     pub fn store(&self, journal: &LaunchJournal) -> Result<(), DiskError> {
         let bytes = journal.to_bytes();
-        NAMES.map(path).iter().try_for_each(|name| self.folder.disk().replace(name, &bytes))
+        let [first, copy] = NAMES.map(path);
+        self.folder.disk().replace(&first, &bytes)?;
+        if let Err(error) = self.folder.disk().replace(&copy, &bytes) {
+            tracing::warn!(%error, "the second copy of the launch journal is behind");
+        }
+        Ok(())
     }
 }
 
@@ -81,6 +85,12 @@ mod tests {
             assert_eq!(read, journal());
             assert!(problem.unwrap().contains("agent/launch"));
         }
+        file.store(&journal()).unwrap();
+        std::fs::write(place("launch.copy"), "rubbish").unwrap();
+        let (read, problem) = file.read();
+        assert_eq!(read, journal());
+        assert!(problem.unwrap().contains("agent/launch.copy"), "before the other copy rots, too");
+        file.store(&journal()).unwrap();
         std::fs::remove_file(place("launch")).unwrap();
         assert_eq!(file.read(), (journal(), None));
         std::fs::write(place("launch.copy"), "rubbish").unwrap();

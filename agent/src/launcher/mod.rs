@@ -5,7 +5,8 @@
 //! binary, but starts one from a slot only while its size and checksum are those in the journal.
 //!
 //! The agent's standard input is a pipe from the launcher: when it ends, because the launcher asks for that or dies,
-//! the agent stops by itself. No signal has to reach the right process.
+//! the agent stops by itself. No signal has to reach the right process; one that hangs is killed by the system when the
+//! launcher dies, where the system knows how.
 //!
 //! ```text
 //! DIR/agent/launch, launch.copy   the launch journal, twice: a damaged first one is not the end
@@ -32,8 +33,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// The environment variable that tells an agent from where it runs: `installed`, `a` or `b`.
 pub const LAUNCHED: &str = "FLOTILLA_LAUNCHED";
 
-/// Agents that are left over from a launcher that died stop within this time; then another is started anyway.
-const LEFT_OVER: Duration = Duration::from_secs(30);
+/// An agent that has just ended frees the folder within this time.
+const FREED: Duration = Duration::from_secs(1);
+/// How often it is looked whether another process still holds the folder: it tells nobody when it is gone.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What the launcher runs on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +70,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
         interrupt,
         finished: false,
     };
+    if !shell.wait_for_folder().await {
+        return Ok(());
+    }
     let journal = shell.read();
     shell.give(Event::Started(journal)).await;
     while !shell.finished {
@@ -154,10 +160,8 @@ impl Shell {
                         }
                     }
                     Effect::Run(place, binary) => {
-                        if !self.folder_is_free().await {
-                            // Told to stop while waiting: nothing is started.
-                            let detail = "the launcher stops".to_owned();
-                            open.extend([Event::Stop, Event::NotRunning { unusable: false, detail }]);
+                        if tokio::time::timeout(FREED, folder_is_free(&self.folder)).await.is_err() {
+                            open.push(Event::InUse);
                             continue;
                         }
                         match Agent::start(&self.options, &self.folder, place, binary.as_ref()) {
@@ -183,20 +187,27 @@ impl Shell {
         }
     }
 
-    /// Waits until no agent of an earlier launcher holds the folder. False if the launcher is told to stop meanwhile.
-    async fn folder_is_free(&mut self) -> bool {
+    /// Waits until no agent of an earlier launcher holds the folder, before any start is counted. False if the launcher
+    /// is told to stop meanwhile.
+    async fn wait_for_folder(&mut self) -> bool {
         let folder = self.folder.clone();
-        let free = async move {
-            while matches!(folder.lock(), Err(Error::InUse { .. })) {
-                // The other process tells nobody when it is gone.
-                tokio::time::sleep(Duration::from_millis(20)).await;
+        let free = async {
+            if tokio::time::timeout(FREED, folder_is_free(&folder)).await.is_err() {
+                eprintln!("flotilla-launcher: waits for an agent that still runs on this folder");
+                folder_is_free(&folder).await;
             }
         };
         tokio::select! {
-            _ = tokio::time::timeout(LEFT_OVER, free) => true,
+            () = free => true,
             _ = self.terminate.recv() => false,
             _ = self.interrupt.recv() => false,
         }
+    }
+}
+
+async fn folder_is_free(folder: &Folder) {
+    while matches!(folder.lock(), Err(Error::InUse { .. })) {
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -44,7 +44,10 @@ impl Agent {
             }
         };
         let failed = |e: io::Error| Refusal { unusable: is_unusable(&e), detail: text(&path, &e) };
-        let mut child = Command::new(&path)
+        let mut command = Command::new(&path);
+        // One that hangs and hears nothing must not hold the folder against the next launcher's.
+        crate::child::bind(&mut command, 0);
+        let mut child = command
             .args(["run", "--until-stdin-closes", "--dir"])
             .arg(&options.dir)
             .args(&options.arguments)

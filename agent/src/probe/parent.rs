@@ -94,24 +94,37 @@ pub async fn run(
     board: &str,
     limits: ProbeLimits,
 ) -> Result<ProbeReport, ProbeError> {
-    let mut command = Command::new(exe);
+    let mut command = bounded(exe, limits);
     command.args(args_prefix).arg("probe").arg("--dir").arg(slot).arg(format!("--board={board}"));
     judge(hear(command, limits).await?, limits)
 }
 
-/// Lets a new agent try whether it can read `folder`: the child `exe self-test`, which must call
-/// [`crate::upgrade::self_test_main`].
-pub async fn self_test(exe: &Path, folder: &Path, limits: ProbeLimits) -> Result<ProbeReport, ProbeError> {
-    let mut command = Command::new(exe);
+/// Lets a new agent try whether it can read `folder`, except for what is `damaged` there: the child `exe self-test`,
+/// which must call [`crate::upgrade::self_test_main`].
+pub async fn self_test(
+    exe: &Path,
+    folder: &Path,
+    damaged: &[String],
+    limits: ProbeLimits,
+) -> Result<ProbeReport, ProbeError> {
+    let mut command = bounded(exe, limits);
     command.arg("self-test").arg("--dir").arg(folder);
+    command.args(damaged.iter().map(|name| format!("--damaged={name}")));
     judge(hear(command, limits).await?, limits)
 }
 
-/// The version that an agent says it is: the last word of `exe --version`.
-pub async fn version(exe: &Path, timeout: Duration) -> Result<String, ProbeError> {
+/// A child that is held to its bounds by the system, whatever its program does.
+fn bounded(exe: &Path, limits: ProbeLimits) -> Command {
     let mut command = Command::new(exe);
+    crate::child::bind(&mut command, limits.memory_bytes);
+    command
+}
+
+/// The version that an agent says it is: the last word of `exe --version`.
+pub async fn version(exe: &Path, limits: ProbeLimits) -> Result<String, ProbeError> {
+    let mut command = bounded(exe, limits);
     command.arg("--version");
-    let words = listen_for(command, timeout).await?;
+    let words = listen_for(command, limits.timeout).await?;
     let text = String::from_utf8_lossy(&words.stdout);
     match text.split_whitespace().last() {
         Some(version) if words.status.success() && words.stdout.len() <= STDOUT => Ok(version.to_owned()),

@@ -12,9 +12,10 @@
 //! a new version of a stored format is written at the earliest by the release after the one that reads it.
 
 mod selftest;
-pub(crate) mod work;
+mod work;
 
 pub use selftest::{SelfTestArgs, self_test_main};
+pub(crate) use work::{make_program, tell_binary, try_out};
 
 use crate::launcher::LAUNCHED;
 use flotilla_device::launch::Place;

@@ -7,6 +7,7 @@ use crate::folder::{AGENT_JOURNAL, Folder, MODELS, OUTBOX};
 use crate::launcher::file::LaunchFile;
 use crate::probe::{ProbeFailure, answer, end_with_parent, limit_memory, peak_rss_bytes};
 use crate::{Error, daemon, disk, identity};
+use flotilla_device::Fault;
 use flotilla_device::update::UpdateJournal;
 use flotilla_protocol::message::ProbeReport;
 use flotilla_protocol::{ErrorCode, ModelName, limits};
@@ -30,6 +31,9 @@ pub struct SelfTestArgs {
     /// End when standard input does: with the parent, however that ends.
     #[arg(long)]
     pub until_stdin_closes: bool,
+    /// What the present agent cannot read, either; may be given more than once.
+    #[arg(long, value_name = "NAME")]
+    pub damaged: Vec<String>,
 }
 
 /// Tries everything. To be called first in a process that does nothing else. What was tried is in the report's number
@@ -45,40 +49,76 @@ fn self_test(args: &SelfTestArgs) -> Result<ProbeReport, ProbeFailure> {
     }
     limit_memory(args.memory_bytes)?;
     let folder = Folder::open(&args.dir).map_err(|e| failure(e.code(), e.to_string()))?;
-    let vectors = try_all(&folder)?;
+    try_vital(&folder)?;
+    let (tried, unreadable) = try_all(&folder)?;
+    if let Some(refused) = unreadable.into_iter().find(|one| !args.damaged.contains(&one.name)) {
+        return Err(refused.failure);
+    }
     let ms = started.elapsed().as_secs_f64() * 1e3;
     let peak_rss_bytes = peak_rss_bytes();
-    Ok(ProbeReport { vectors, max_abs_error: 0.0, p50_ms: ms, p95_ms: ms, peak_rss_bytes })
+    Ok(ProbeReport { vectors: tried, max_abs_error: 0.0, p50_ms: ms, p95_ms: ms, peak_rss_bytes })
 }
 
-/// Reads every stored format; says how many files it was.
-fn try_all(folder: &Folder) -> Result<u32, ProbeFailure> {
+/// Something stored that cannot be read.
+struct Unreadable {
+    /// Its path in the folder.
+    name: String,
+    failure: ProbeFailure,
+}
+
+/// What this agent itself cannot read, by name: a candidate need not, either. It is damaged, and every agent copes. What
+/// no agent can run without says nothing about a candidate, and nothing can be tried before it is good again.
+pub(crate) fn damaged(folder: &Folder) -> Result<Vec<String>, Fault> {
+    let look = || {
+        try_vital(folder)?;
+        Ok(try_all(folder)?.1.into_iter().map(|one| one.name).collect())
+    };
+    look().map_err(|failure: ProbeFailure| Fault::transient(failure.code, failure.detail))
+}
+
+/// Reads what no agent can run without.
+fn try_vital(folder: &Folder) -> Result<(), ProbeFailure> {
     let refused = |e: Error| failure(e.code(), e.to_string());
     Config::read(folder).map_err(refused)?;
     let identity = identity::read(folder, &Clock::new(0)).map_err(refused)?;
-    identity::trust(folder, &identity.names.project).map_err(refused)?;
-    let damage = daemon::unreadable(folder);
-    if let Some(problem) = damage.into_iter().next() {
-        return Err(failure(ErrorCode::StorageCorrupt, problem));
+    identity::trust(folder, &identity.names.project).map_err(refused).map(drop)
+}
+
+/// Reads everything else that is stored. Says how many files it was with the vital ones, and which cannot be read.
+fn try_all(folder: &Folder) -> Result<(u32, Vec<Unreadable>), ProbeFailure> {
+    let mut unreadable = Vec::new();
+    let mut keep = |name: String, failure| unreadable.push(Unreadable { name, failure });
+    for (name, problem) in daemon::unreadable(folder) {
+        keep(name.to_owned(), failure(ErrorCode::StorageCorrupt, problem));
     }
     let mut tried = 6;
     let names = folder.disk().folders(MODELS.as_ref()).map_err(|e| failure(e.code(), e.to_string()))?;
     for name in names.iter().filter_map(|name| name.parse::<ModelName>().ok()) {
-        let journal = read_journal(folder, &Folder::journal(&name))?;
+        let path = Folder::journal(&name);
+        let journal = read_journal(folder, &path).unwrap_or_else(|failure| {
+            keep(path.display().to_string(), failure);
+            None
+        });
         // The slot that is being filled may hold anything.
         if let Some(confirmed) = journal.and_then(|journal| journal.confirmed) {
-            let place = folder.slot(&name, confirmed.slot);
-            place.manifest(confirmed.release).map_err(|e| failure(e.code, e.detail))?;
+            if let Err(e) = folder.slot(&name, confirmed.slot).manifest(confirmed.release) {
+                let path = Folder::model(&name).join(confirmed.slot.as_str());
+                keep(path.display().to_string(), failure(e.code, e.detail));
+            }
             tried += 1;
         }
         tried += 1;
     }
-    read_journal(folder, AGENT_JOURNAL.as_ref())?;
-    if let (_, Some(problem)) = LaunchFile::new(folder.clone()).read() {
-        return Err(failure(ErrorCode::StorageCorrupt, problem));
+    if let Err(failure) = read_journal(folder, AGENT_JOURNAL.as_ref()) {
+        keep(AGENT_JOURNAL.to_owned(), failure);
     }
-    check_outbox(folder)?;
-    Ok(tried + 3)
+    if let (_, Some(problem)) = LaunchFile::new(folder.clone()).read() {
+        keep("launch".to_owned(), failure(ErrorCode::StorageCorrupt, problem));
+    }
+    if let Err(failure) = check_outbox(folder) {
+        keep(OUTBOX.to_owned(), failure);
+    }
+    Ok((tried + 3, unreadable))
 }
 
 /// The outbox is in use and cannot be opened a second time; its format is noted down beside it.

@@ -20,3 +20,4 @@ mod switch;
 mod trust;
 mod updates;
 mod upgrade;
+mod upgrade_faults;

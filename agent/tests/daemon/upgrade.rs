@@ -18,27 +18,27 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
-const AGENT: &str = env!("CARGO_BIN_EXE_flotilla-agent");
+pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_flotilla-agent");
 const LAUNCHER: &str = env!("CARGO_BIN_EXE_flotilla-launcher");
 
 /// An enrolled device whose agent runs under the launcher.
-struct Device {
+pub(crate) struct Device {
     root: tempfile::TempDir,
     launcher: Option<Child>,
 }
 
 impl Device {
-    fn new(cloud: &Cloud) -> Self {
+    pub(crate) fn new(cloud: &Cloud) -> Self {
         let root = tempfile::tempdir().unwrap();
         cloud.admit(root.path());
         Self { root, launcher: None }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
-    fn launch(&mut self) {
+    pub(crate) fn launch(&mut self) {
         let log = std::fs::OpenOptions::new().append(true).create(true).open(self.path("log")).unwrap();
         let launcher = Command::new(LAUNCHER)
             .arg("--dir")
@@ -53,12 +53,12 @@ impl Device {
         self.launcher = Some(launcher);
     }
 
-    async fn kill_launcher(&mut self) {
+    pub(crate) async fn kill_launcher(&mut self) {
         self.launcher.take().unwrap().kill().await.unwrap();
     }
 
     /// SIGKILL to the agent, if one runs just now.
-    async fn kill_agent(&self) -> bool {
+    pub(crate) async fn kill_agent(&self) -> bool {
         let Some(pid) = self.status().await["pid"].as_u64() else { return false };
         Command::new("kill").args(["-KILL", &pid.to_string()]).status().await.unwrap().success()
     }
@@ -74,7 +74,7 @@ impl Device {
     }
 
     /// The label that the device answers, once an agent is there.
-    async fn label(&self) -> String {
+    pub(crate) async fn label(&self) -> String {
         std::fs::write(self.path("input"), [1, 2, 3, 4]).unwrap();
         let input = self.path("input");
         let answer = self.until("an answer", async |d| {
@@ -84,7 +84,7 @@ impl Device {
         answer.await["label"].as_str().unwrap().to_owned()
     }
 
-    async fn until<T>(&self, what: &str, check: impl AsyncFn(&Self) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&self, what: &str, check: impl AsyncFn(&Self) -> Option<T>) -> T {
         let started = Instant::now();
         loop {
             if let Some(found) = check(self).await {
@@ -109,13 +109,13 @@ impl Device {
         std::fs::write(slot.join("partial/flotilla-agent"), content).unwrap();
     }
 
-    fn launch_file(&self) -> LaunchFile {
+    pub(crate) fn launch_file(&self) -> LaunchFile {
         LaunchFile::new(Folder::open(self.root.path()).unwrap())
     }
 }
 
 /// A device with the first agent as it was installed and a model that answers `a`.
-async fn settled() -> (Cloud, Device) {
+pub(crate) async fn settled() -> (Cloud, Device) {
     let mut cloud = Cloud::start().await;
     let first = Plan::good(0).publish(&cloud);
     want(&mut cloud, &first);
@@ -126,7 +126,7 @@ async fn settled() -> (Cloud, Device) {
 }
 
 /// An agent to be released.
-struct AgentPlan {
+pub(crate) struct AgentPlan {
     content: Vec<u8>,
     counter: u64,
     change: fn(&mut ReleaseManifest),
@@ -138,11 +138,11 @@ impl AgentPlan {
     }
 
     /// A script that is this agent, except for what `body` does before.
-    fn script(body: &str, counter: u64) -> Self {
+    pub(crate) fn script(body: &str, counter: u64) -> Self {
         Self::new(format!("#!/bin/sh\n# {counter}\n{body}\nexec {AGENT} \"$@\"\n"), counter)
     }
 
-    fn publish(self, cloud: &Cloud) -> DesiredModel {
+    pub(crate) fn publish(self, cloud: &Cloud) -> DesiredModel {
         let file = "flotilla-agent";
         let engine = agent_engine(std::env::consts::OS, std::env::consts::ARCH);
         let mut manifest = ReleaseManifest {
@@ -171,17 +171,17 @@ impl AgentPlan {
     }
 }
 
-fn want_agent(cloud: &mut Cloud, agent: &DesiredModel) {
+pub(crate) fn want_agent(cloud: &mut Cloud, agent: &DesiredModel) {
     cloud.agent = Some(agent.clone());
     cloud.want();
 }
 
-fn agent_report(state: &State) -> Option<AgentReport> {
+pub(crate) fn agent_report(state: &State) -> Option<AgentReport> {
     state.reported.as_ref()?.agent.clone()
 }
 
 /// Waits until the device reports this agent release as confirmed.
-async fn agent_confirmed(cloud: &Cloud, release: Digest) -> AgentReport {
+pub(crate) async fn agent_confirmed(cloud: &Cloud, release: Digest) -> AgentReport {
     cloud
         .until("an upgraded agent", |state| {
             agent_report(state)
@@ -191,7 +191,7 @@ async fn agent_confirmed(cloud: &Cloud, release: Digest) -> AgentReport {
 }
 
 /// Waits until the device reports that this agent release failed.
-async fn agent_failed(cloud: &Cloud, release: Digest) -> (ErrorCode, AgentReport) {
+pub(crate) async fn agent_failed(cloud: &Cloud, release: Digest) -> (ErrorCode, AgentReport) {
     cloud
         .until("a refused agent", |state| {
             let report = agent_report(state).filter(|r| r.upgrade.phase == Phase::Failed)?;

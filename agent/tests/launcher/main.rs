@@ -3,7 +3,7 @@
 
 use flotilla_agent::folder::Folder;
 use flotilla_agent::launcher::file::LaunchFile;
-use flotilla_device::launch::{Binary, LaunchJournal, TRIAL_STARTS, Trial, Why};
+use flotilla_device::launch::{Binary, CRASHES, LaunchJournal, TRIAL_STARTS, Terms, Trial, Why};
 use flotilla_protocol::Digest;
 use flotilla_protocol::message::SlotName;
 use std::fs::{self, Permissions};
@@ -17,7 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs until its standard input ends.
 const STAYS: &str = "cat >/dev/null; echo \"$0 stopped\" >>\"$4/starts\"; exit 0";
-const CRASHES: &str = "exit 101";
+const FAILS: &str = "exit 101";
+/// Holds the folder as an agent does, and neither hears nor does anything.
+const HANGS: &str = "exec 9>>\"$4/lock\"; flock -n 9 || exit 6; exec sleep 1000 </dev/null";
 
 /// A device with scripts for agents. Each notes its start in `starts`: its own path and what it was told.
 struct Device {
@@ -100,6 +102,13 @@ impl Device {
         }
     }
 
+    /// Whether the agent that was started last is still there.
+    fn agent_lives(&self) -> bool {
+        let pid = fs::read_to_string(self.path("pid")).unwrap();
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+    }
+
     fn signal(&mut self, signal: &str) -> ExitStatus {
         let mut launcher = self.launcher.take().unwrap();
         let sent = Command::new("kill").args([signal, &launcher.id().to_string()]).status().unwrap();
@@ -119,13 +128,15 @@ impl Drop for Device {
 
 /// `$4` is the folder: the launcher's arguments are `run --until-stdin-closes --dir DIR …`.
 fn script(path: &Path, body: &str) {
-    let text = format!("#!/bin/sh\necho \"$0 $FLOTILLA_LAUNCHED\" >>\"$4/starts\"\n{body}\n");
+    let text =
+        format!("#!/bin/sh\necho $$ >\"$4/pid\"\necho \"$0 $FLOTILLA_LAUNCHED\" >>\"$4/starts\"\n{body}\n");
     fs::write(path, text).unwrap();
     fs::set_permissions(path, Permissions::from_mode(0o700)).unwrap();
 }
 
 fn on_trial(binary: Binary, confirmed: Option<Binary>, patience_ms: u64) -> LaunchJournal {
-    let candidate = Some(Trial { binary, starts: 0, patience_ms });
+    let terms = Terms { patience_ms, probation_ms: 0, online: false, silent: 0 };
+    let candidate = Some(Trial::new(binary, terms));
     LaunchJournal { confirmed, candidate, ..LaunchJournal::default() }
 }
 
@@ -144,7 +155,7 @@ fn an_agent_does_not_outlive_a_killed_launcher_and_the_next_launcher_starts_one_
     device.start();
     device.until("a start", |d| d.count(" installed") == 1);
     assert!(!device.signal("-KILL").success());
-    device.until("the end of the agent", |d| d.count(" stopped") == 1);
+    device.until("the end of the agent", |d| !d.agent_lives());
     device.start();
     device.until("another start", |d| d.count(" installed") == 2);
 }
@@ -175,7 +186,7 @@ fn a_second_launcher_on_the_folder_is_told_so() {
 #[test]
 fn a_candidate_that_crashes_gets_its_starts_and_then_the_one_before_runs_again() {
     let mut device = Device::new("exit 3");
-    let (old, new) = (device.slot(SlotName::A, STAYS), device.slot(SlotName::B, CRASHES));
+    let (old, new) = (device.slot(SlotName::A, STAYS), device.slot(SlotName::B, FAILS));
     device.file().store(&on_trial(new.clone(), Some(old.clone()), 600_000)).unwrap();
     device.start();
     device.until("the confirmed agent", |d| d.count(" a") == 1);
@@ -218,6 +229,78 @@ fn kills_of_the_launcher_during_a_trial_do_not_give_a_candidate_more_starts() {
         "launcher: {kills} kills, {} starts of the candidate, the installed agent runs",
         device.count(" a")
     );
+}
+
+#[test]
+fn a_confirmed_agent_that_does_not_stay_up_gives_way_to_the_one_before_for_good() {
+    let mut device = Device::new(STAYS);
+    let (spare, confirmed) = (device.slot(SlotName::A, STAYS), device.slot(SlotName::B, FAILS));
+    let (spare_of, confirmed_of) = (Some(spare.clone()), Some(confirmed.clone()));
+    let journal = LaunchJournal { confirmed: confirmed_of, spare: spare_of, ..LaunchJournal::default() };
+    device.file().store(&journal).unwrap();
+    // Also when the whole device goes down with it: the launcher does not see its end.
+    for starts in 1..=2 {
+        device.start();
+        device.until("a start", |d| d.count(" b") == starts);
+        device.signal("-KILL");
+    }
+    device.start();
+    device.until("the agent before", |d| d.count(" a") == 1);
+    assert_eq!(device.count(" b"), CRASHES as usize);
+    let journal = device.journal();
+    assert_eq!((journal.confirmed, journal.spare), (Some(spare), None));
+    let given_up = journal.given_up.unwrap();
+    assert_eq!((given_up.release, given_up.why), (confirmed.release, Why::Crashed));
+}
+
+#[test]
+fn restarts_of_the_device_that_are_in_order_are_not_held_against_the_agent() {
+    let mut device = Device::new(STAYS);
+    let confirmed = Some(device.slot(SlotName::B, STAYS));
+    let journal = LaunchJournal { confirmed, ..LaunchJournal::default() };
+    device.file().store(&journal).unwrap();
+    for starts in 1..=2 * CRASHES as usize {
+        device.start();
+        device.until("a start", |d| d.count(" b") == starts);
+        assert!(device.signal("-TERM").success());
+    }
+    assert_eq!((device.journal(), device.count(" installed")), (journal, 0));
+}
+
+#[test]
+fn an_agent_that_hangs_does_not_keep_the_next_launcher_from_starting_one() {
+    let mut device = Device::new(STAYS);
+    let hangs = device.slot(SlotName::A, HANGS);
+    device.file().store(&on_trial(hangs, None, 600_000)).unwrap();
+    for starts in 1..=TRIAL_STARTS as usize {
+        device.start();
+        device.until("a start", |d| d.count(" a") == starts && d.folder().lock().is_err());
+        device.signal("-KILL");
+    }
+    device.start();
+    device.until("the installed agent", |d| d.count(" installed") == 1);
+    assert_eq!(device.count(" a"), TRIAL_STARTS as usize);
+}
+
+#[test]
+fn while_somebody_holds_the_folder_nothing_is_started_and_no_start_counted() {
+    let mut device = Device::new(STAYS);
+    let candidate = device.slot(SlotName::A, STAYS);
+    device.file().store(&on_trial(candidate, None, 600_000)).unwrap();
+    let lock = device.folder().lock().unwrap();
+    for waits in 1..=2 * TRIAL_STARTS as usize {
+        device.start();
+        device.until("a launcher that waits", |d| {
+            let log = fs::read_to_string(d.path("log")).unwrap_or_default();
+            log.matches("waits for an agent").count() == waits
+        });
+        device.signal("-KILL");
+    }
+    assert_eq!((device.starts().len(), device.journal().candidate.unwrap().starts), (0, 0));
+    device.start();
+    drop(lock);
+    device.until("the candidate", |d| d.count(" a") == 1);
+    assert_eq!(device.journal().candidate.unwrap().starts, 1);
 }
 
 #[test]

@@ -131,3 +131,37 @@ async fn no_child_outlives_its_probe() {
         tokio::task::yield_now().await;
     }
 }
+
+/// A program in place of a new agent.
+fn stranger(body: &str) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("agent");
+    std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    root
+}
+
+#[tokio::test]
+async fn a_new_agent_that_hangs_or_takes_all_memory_is_stopped_whatever_its_own_code_does() {
+    let hangs = stranger("exec sleep 1000 </dev/null");
+    let limits = ProbeLimits { timeout: Duration::from_millis(200), ..LIMITS };
+    let path = hangs.path().join("agent");
+    let error = probe::version(&path, limits).await.unwrap_err();
+    assert!(matches!(error, ProbeError::Timeout { .. }), "{error}");
+    let error = probe::self_test(&path, hangs.path(), &[], limits).await.unwrap_err();
+    assert!(matches!(error, ProbeError::Timeout { .. }), "{error}");
+
+    // Without a bound it would say so.
+    let greedy = stranger(
+        "awk 'BEGIN { s = \"x\"; for (i = 0; i < 28; i++) s = s s; print length(s) }' </dev/null && exit 9",
+    );
+    let limits = ProbeLimits { memory_bytes: 64 * limits::MIB as u64, ..LIMITS };
+    let path = greedy.path().join("agent");
+    for error in [
+        probe::version(&path, limits).await.unwrap_err(),
+        probe::self_test(&path, greedy.path(), &[], limits).await.unwrap_err(),
+    ] {
+        let text = error.to_string();
+        assert!(!text.contains("exit status: 9"), "it got 256 MiB: {text}");
+    }
+}

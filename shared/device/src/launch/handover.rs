@@ -3,9 +3,10 @@
 //! All of it is pure. A change is stored before anything follows from it; a [`Handover::Switch`] is stored and then
 //! the agent exits with [`super::EXIT_SWITCH`].
 
-use super::journal::{Binary, LaunchJournal, Place, Trial, Why};
+use super::journal::{Binary, LaunchJournal, Place, Terms, Trial, Why};
+use crate::backoff::Backoff;
 use crate::fault::Fault;
-use crate::update::{Candidate, Confirmed, Step, UpdateJournal};
+use crate::update::{Candidate, Confirmed, FailedRelease, Step, UpdateJournal};
 use flotilla_protocol::message::SlotName;
 use flotilla_protocol::{Digest, ErrorCode};
 
@@ -21,30 +22,50 @@ pub enum Handover {
     Switch(LaunchJournal),
 }
 
-/// `binary` is to run: on trial with this patience, or as the confirmed one. `place` is where this agent runs from.
-pub fn activate(journal: &LaunchJournal, place: Place, binary: Binary, trial: Option<u64>) -> Handover {
+/// A candidate that the launcher did not start is handed over again after so long, and then ever more rarely.
+const AGAIN: Backoff = Backoff { base_ms: 60_000, cap_ms: 3_600_000 };
+
+/// `binary` is to run: on trial on these terms, or as the confirmed one. `place` is where this agent runs from, `up_ms`
+/// how long it has run.
+pub fn activate(
+    journal: &LaunchJournal,
+    place: Place,
+    binary: Binary,
+    trial: Option<Terms>,
+    up_ms: u64,
+) -> Handover {
     let runs = journal.at(place).is_some_and(|here| here.release == binary.release);
     if runs && place == Place::Slot(binary.slot) {
         return Handover::Here;
     }
     match trial {
-        Some(patience_ms) => try_out(journal, binary, patience_ms),
+        Some(terms) => try_out(journal, place, binary, terms, up_ms),
         None => go_back(journal, binary),
     }
 }
 
-fn try_out(journal: &LaunchJournal, binary: Binary, patience_ms: u64) -> Handover {
+fn try_out(journal: &LaunchJournal, place: Place, binary: Binary, terms: Terms, up_ms: u64) -> Handover {
     if let Some(given_up) = journal.given_up.as_ref().filter(|given_up| given_up.release == binary.release) {
         return Handover::Refused(Fault::lasting(given_up.why.code(), given_up.detail.clone()));
     }
-    if journal.candidate.as_ref().is_some_and(|trial| trial.binary.release == binary.release) {
-        // It was handed over, and yet this agent was started: asking again would go round in circles.
-        let detail = "the launcher could not start it: its journal cannot be written";
-        return Handover::Refused(Fault::lasting(ErrorCode::StorageIo, detail));
+    if place == Place::Slot(binary.slot) {
+        let detail = "it lies in the slot from which another agent runs";
+        return Handover::Refused(Fault::lasting(ErrorCode::StorageCorrupt, detail));
+    }
+    let before = journal.candidate.as_ref().filter(|trial| trial.binary.release == binary.release);
+    if let Some(trial) = before {
+        // It was handed over, and yet this agent was started: its start could not be counted. That says nothing about
+        // it, but asking at once would go round in circles.
+        if up_ms < AGAIN.delay_ms(trial.again, 0) {
+            let detail = "the launcher did not start it: its journal could not be written";
+            return Handover::Refused(Fault::transient(ErrorCode::StorageIo, detail));
+        }
+        let candidate = Some(Trial { again: trial.again.saturating_add(1), ..trial.clone() });
+        return Handover::Switch(LaunchJournal { candidate, ..journal.clone() });
     }
     let confirmed = journal.confirmed.clone().filter(|confirmed| confirmed.slot != binary.slot);
-    let candidate = Some(Trial { binary, starts: 0, patience_ms });
-    Handover::Switch(LaunchJournal { confirmed, spare: None, candidate, given_up: None })
+    let candidate = Some(Trial::new(binary, terms));
+    Handover::Switch(LaunchJournal { confirmed, candidate, ..LaunchJournal::default() })
 }
 
 fn go_back(journal: &LaunchJournal, binary: Binary) -> Handover {
@@ -55,7 +76,7 @@ fn go_back(journal: &LaunchJournal, binary: Binary) -> Handover {
         return Handover::Refused(Fault::lasting(Why::Unusable.code(), detail));
     }
     let given_up = journal.given_up.clone();
-    Handover::Switch(LaunchJournal { confirmed: Some(binary), spare: None, candidate: None, given_up })
+    Handover::Switch(LaunchJournal { confirmed: Some(binary), given_up, ..LaunchJournal::default() })
 }
 
 /// No release is to run any more: the installed binary is. The journal to store, and whether the agent then exits.
@@ -72,18 +93,29 @@ pub fn confirm(journal: &LaunchJournal, place: Place, release: Digest) -> Option
     ours.then(|| LaunchJournal {
         confirmed: Some(trial.binary.clone()),
         spare: journal.confirmed.clone(),
-        candidate: None,
-        given_up: None,
+        ..LaunchJournal::default()
     })
 }
 
-/// The slot is about to be filled anew: what the journal names there is not to be started any more. That is the spare,
-/// or a confirmed binary that was found unusable.
-pub fn refill(journal: &LaunchJournal, slot: SlotName) -> Option<LaunchJournal> {
+/// This agent has stayed up: the journal to store if its starts were counted.
+pub fn settle(journal: &LaunchJournal, place: Place) -> Option<LaunchJournal> {
+    let confirmed = journal.confirmed.as_ref().is_some_and(|binary| place == Place::Slot(binary.slot));
+    (confirmed && journal.starts > 0).then(|| LaunchJournal { starts: 0, ..journal.clone() })
+}
+
+/// The slot is about to be filled anew: what the journal names there is not to be started any more. That is the spare, a
+/// confirmed binary that was found unusable, or a candidate of which the launcher was not told that it was given up.
+/// Never the slot from which this agent runs: one that is on its way out, and cannot tell the launcher yet, waits.
+pub fn refill(journal: &LaunchJournal, place: Place, slot: SlotName) -> Result<Option<LaunchJournal>, Fault> {
+    if place == Place::Slot(slot) {
+        let detail = format!("the agent still runs from slot {}", slot.as_str());
+        return Err(Fault::transient(ErrorCode::WrongState, detail));
+    }
     let stays = |binary: &Binary| binary.slot != slot;
     let (confirmed, spare) = (journal.confirmed.clone().filter(stays), journal.spare.clone().filter(stays));
-    let next = LaunchJournal { confirmed, spare, ..journal.clone() };
-    (next != *journal).then_some(next)
+    let candidate = journal.candidate.clone().filter(|trial| stays(&trial.binary));
+    let next = LaunchJournal { confirmed, spare, candidate, ..journal.clone() };
+    Ok((next != *journal).then_some(next))
 }
 
 /// The signed floor rose: a spare below it is never started again.
@@ -92,23 +124,95 @@ pub fn raise_floor(journal: &LaunchJournal, floor: u64) -> Option<LaunchJournal>
     below.then(|| LaunchJournal { spare: None, ..journal.clone() })
 }
 
-/// What was given up is noted in the update journal, or nobody asks for it any more: it can be forgotten, so that the
-/// same release may be tried again.
-pub fn forget(journal: &LaunchJournal, update: &UpdateJournal) -> Option<LaunchJournal> {
-    let given_up = journal.given_up.as_ref()?;
-    let open = update.candidate.as_ref();
-    let asked = open.is_some_and(|c| c.step == Step::Trial && c.release == given_up.release);
-    (!asked).then(|| LaunchJournal { given_up: None, ..journal.clone() })
+/// What is noted in the stored update journal, or nobody asks for any more, can be forgotten: what was given up, so that
+/// the same release may be tried again; and a candidate that does not run and is not being tried.
+pub fn forget(journal: &LaunchJournal, place: Place, update: &UpdateJournal) -> Option<LaunchJournal> {
+    let given_up = journal.given_up.clone().filter(|given_up| is_open(update, given_up.release));
+    let candidate = journal
+        .candidate
+        .clone()
+        .filter(|Trial { binary, .. }| place == Place::Slot(binary.slot) || is_open(update, binary.release));
+    let next = LaunchJournal { given_up, candidate, ..journal.clone() };
+    (next != *journal).then_some(next)
 }
 
-/// The update journal of an agent that starts from this place. A kill between the launcher's confirmation and the
-/// update journal's, and then more of them, can end with nothing confirmed there although this agent is: what the
-/// launcher was told counts.
-pub fn adopt(journal: &LaunchJournal, place: Place, update: UpdateJournal) -> UpdateJournal {
-    let here = journal.confirmed.as_ref().filter(|binary| place == Place::Slot(binary.slot));
+/// Whether the update journal takes this release for one that is on trial or confirmed.
+fn is_open(update: &UpdateJournal, release: Digest) -> bool {
+    update.candidate.as_ref().is_some_and(|c| c.step == Step::Trial && c.release == release)
+        || update.confirmed.as_ref().is_some_and(|confirmed| confirmed.release == release)
+}
+
+/// What an agent that starts finds: its journals, brought in line with what the launcher did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adopted {
+    /// The update journal.
+    pub update: UpdateJournal,
+    /// The launch journal.
+    pub launch: LaunchJournal,
+    /// The release that was confirmed and gave way, and why.
+    pub gave_way: Option<(Digest, Fault)>,
+    /// This agent has given itself up already: once the launch journal is stored, it ends with [`super::EXIT_SWITCH`].
+    pub leaves: bool,
+}
+
+/// Brings both journals in line with where this agent was started from. What the launcher knows counts:
+/// - It gave the confirmed release up: that is noted as failed, and the one now confirmed there is confirmed here.
+/// - It started the spare because the confirmed binary does not start: the spare is what works, and the release that was
+///   confirmed can be brought in anew, in the slot that does not run.
+/// - A kill between the launcher's confirmation and the update journal's, and then more of them, can end with nothing
+///   confirmed here although this agent is.
+/// - It still names a candidate that was given up: the kill came before it was told.
+pub fn adopt(journal: &LaunchJournal, place: Place, update: UpdateJournal) -> Adopted {
+    let mut launch = journal.clone();
+    if let Some(Trial { binary, .. }) = &journal.candidate {
+        let (here, open) = (place == Place::Slot(binary.slot), is_open(&update, binary.release));
+        if update.confirmed.as_ref().is_some_and(|confirmed| confirmed.release == binary.release) {
+            // The launcher's journal may have been lost with the disk's last writes.
+            launch = confirm(journal, place, binary.release).unwrap_or(launch);
+        } else if !open {
+            launch.candidate = None;
+        }
+        return Adopted { update, launch, gave_way: None, leaves: here && !open };
+    }
+    let runs = journal.confirmed.as_ref().is_some_and(|confirmed| place == Place::Slot(confirmed.slot));
+    if let Some(retired) = launch.retire().filter(|_| !runs) {
+        // The launcher could not write that down.
+        launch = retired;
+    }
+    if let Some(given_up) = &launch.given_up
+        && let Some(before) = update.confirmed.clone().filter(|before| before.release == given_up.release)
+    {
+        let fault = Fault::lasting(given_up.why.code(), given_up.detail.clone());
+        let failed = FailedRelease {
+            release: before.release,
+            attempt: before.attempt,
+            code: fault.code,
+            detail: fault.detail.clone(),
+            again: None,
+        };
+        let update = UpdateJournal { failed: Some(failed), ..confirmed_by(&launch, update) };
+        return Adopted { update, launch, gave_way: Some((before.release, fault)), leaves: false };
+    }
+    let spare = journal.spare.as_ref().filter(|spare| place == Place::Slot(spare.slot));
+    if let (Some(spare), Some(confirmed)) = (spare, &journal.confirmed) {
+        let detail = format!("the agent in slot {} does not start", confirmed.slot.as_str());
+        let gave_way = Some((confirmed.release, Fault::lasting(Why::Unusable.code(), detail)));
+        launch = LaunchJournal { confirmed: Some(spare.clone()), spare: None, starts: 0, ..launch };
+        return Adopted { update: confirmed_by(&launch, update), launch, gave_way, leaves: false };
+    }
+    let here = journal.confirmed.as_ref().is_some_and(|binary| place == Place::Slot(binary.slot));
     let known = update.confirmed.is_some()
         || update.candidate.as_ref().is_some_and(|candidate| candidate.step == Step::Trial);
-    if known || here.is_none() || journal.candidate.is_some() { update } else { recover(journal) }
+    let update = if known || !here { update } else { confirmed_by(journal, update) };
+    Adopted { update, launch, gave_way: None, leaves: false }
+}
+
+/// The update journal with what the launcher holds confirmed. A candidate in its slot is none any more.
+fn confirmed_by(journal: &LaunchJournal, update: UpdateJournal) -> UpdateJournal {
+    let confirmed = recover(journal).confirmed;
+    let slot = confirmed.as_ref().map(|confirmed| confirmed.slot);
+    let candidate = update.candidate.filter(|candidate| Some(candidate.slot) != slot);
+    UpdateJournal { confirmed, candidate, previous: None, ..update }
 }
 
 /// The update journal of a device that has lost it, from what the launcher knows.

@@ -1,5 +1,6 @@
 //! What launcher and agent tell each other over the death of either.
 
+use super::CRASHES;
 use crate::frame::{self, FrameError, Kind};
 use flotilla_protocol::codec::{self, DecodeError};
 use flotilla_protocol::message::SlotName;
@@ -82,9 +83,46 @@ pub struct Trial {
     pub starts: u32,
     /// How long after a start it may take to confirm itself, in milliseconds.
     pub patience_ms: u64,
+    /// How long it must stay healthy, in milliseconds, whatever is wished by then; 0 for what is wished then.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub probation_ms: u64,
+    /// Whether the agent that handed over had a session, so that this one must get one, too.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub online: bool,
+    /// How many models did not serve under the agent that handed over, so that they need not under this one.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub silent: u32,
+    /// How often it was handed over again because the launcher did not start it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub again: u32,
 }
 
-/// A candidate that the launcher gave up, for the agent to report.
+impl Trial {
+    /// A trial that begins.
+    pub fn new(binary: Binary, terms: Terms) -> Self {
+        let Terms { patience_ms, probation_ms, online, silent } = terms;
+        Self { binary, starts: 0, patience_ms, probation_ms, online, silent, again: 0 }
+    }
+}
+
+/// What a candidate is held to, from its handover on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// See [`Trial::patience_ms`].
+    pub patience_ms: u64,
+    /// See [`Trial::probation_ms`].
+    pub probation_ms: u64,
+    /// See [`Trial::online`].
+    pub online: bool,
+    /// See [`Trial::silent`].
+    pub silent: u32,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// A binary that the launcher gave up, on trial or confirmed, for the agent to report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GivenUp {
     /// Digest of its release's envelope.
@@ -97,7 +135,7 @@ pub struct GivenUp {
     pub detail: String,
 }
 
-/// Why a candidate was given up.
+/// Why a binary was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Why {
@@ -131,6 +169,10 @@ pub struct LaunchJournal {
     pub candidate: Option<Trial>,
     /// The last one that was given up, until the agent has noted it.
     pub given_up: Option<GivenUp>,
+    /// Starts in a row after which the confirmed binary did not stay up, each counted before it happens. The agent
+    /// that has stayed up takes the count back.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub starts: u32,
 }
 
 /// Why a launch journal was not read.
@@ -180,6 +222,16 @@ impl LaunchJournal {
             return Err(LaunchJournalError::Contradiction("a file name is not a plain one"));
         }
         Ok(journal)
+    }
+
+    /// What follows when the confirmed binary was started [`CRASHES`] times in a row without staying up: it is given up
+    /// for the spare, or for the installed one. None if it was not.
+    pub fn retire(&self) -> Option<Self> {
+        let crashed = self.confirmed.as_ref().filter(|_| self.starts >= CRASHES)?;
+        let detail = format!("it was started {} times in a row and did not stay up", self.starts);
+        let (release, why, starts) = (crashed.release, Why::Crashed, self.starts);
+        let given_up = Some(GivenUp { release, why, starts, detail });
+        Some(Self { confirmed: self.spare.clone(), spare: None, given_up, starts: 0, ..self.clone() })
     }
 
     /// Every binary that it names.

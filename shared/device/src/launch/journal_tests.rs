@@ -21,8 +21,14 @@ fn on_trial() -> LaunchJournal {
     LaunchJournal {
         confirmed: Some(binary(SlotName::A, "confirmed")),
         spare: None,
-        candidate: Some(Trial { binary: binary(SlotName::B, "candidate"), starts: 2, patience_ms: 240_000 }),
-        given_up: None,
+        candidate: Some(Trial {
+            starts: 2,
+            ..Trial::new(
+                binary(SlotName::B, "candidate"),
+                Terms { patience_ms: 240_000, probation_ms: 0, online: false, silent: 0 },
+            )
+        }),
+        ..LaunchJournal::default()
     }
 }
 
@@ -37,14 +43,23 @@ fn after_one_was_given_up() -> LaunchJournal {
             starts: 3,
             detail: "it ended with code 1, after 3 starts".into(),
         }),
+        ..LaunchJournal::default()
     }
+}
+
+/// What later launchers and agents of version 1 also write. Earlier ones pass over it.
+fn on_terms() -> LaunchJournal {
+    let terms = Terms { patience_ms: 240_000, probation_ms: 60_000, online: true, silent: 1 };
+    let trial = Trial::new(binary(SlotName::B, "candidate"), terms);
+    LaunchJournal { candidate: Some(Trial { starts: 2, again: 1, ..trial }), starts: 3, ..on_trial() }
 }
 
 /// The bytes that version 1 writes must be read for ever, by every launcher and every agent. After a deliberate new
 /// version, add files; never change these.
 #[test]
 fn launch_journals_of_version_1_still_read() {
-    for (name, journal) in [("trial", on_trial()), ("given-up", after_one_was_given_up())] {
+    let all = [("trial", on_trial()), ("given-up", after_one_was_given_up()), ("terms", on_terms())];
+    for (name, journal) in all {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
             .join(format!("golden/launch-journal-{name}-v1.bin"));
         if !path.exists() && std::env::var_os("FLOTILLA_BLESS").is_some() {

@@ -8,13 +8,15 @@ use std::fmt;
 
 /// Times that a candidate may be started before it is given up.
 pub const TRIAL_STARTS: u32 = 3;
-/// Times in a row that a binary may end soon after its start before something older is started instead.
+/// Times in a row that a binary may be started without staying up before something older is started instead.
 pub const CRASHES: u32 = 5;
-/// A binary that ran for so long did not end soon after its start.
+/// A binary that ran for so long has stayed up.
 pub const SETTLED_MS: u64 = 60_000;
 /// An agent that was asked to stop and still runs after so long is killed.
 pub const KILL_MS: u64 = 20_000;
 
+/// While another process holds the folder, a start is tried again after so long.
+const IN_USE_MS: u64 = 5_000;
 const RETRY: Backoff = Backoff { base_ms: 500, cap_ms: 60_000 };
 
 /// How a process ended.
@@ -51,6 +53,8 @@ pub enum Event {
         /// For people.
         detail: String,
     },
+    /// Answer to [`Effect::Run`]: another process holds the folder, so nothing was started.
+    InUse,
     /// The process ended.
     Exited(Exit, LaunchJournal),
     /// The time asked for has come.
@@ -65,7 +69,8 @@ pub enum Event {
 pub enum Effect {
     /// Store the journal durably. If it fails, nothing of the rest is done.
     Persist(LaunchJournal),
-    /// Start the binary in this place; that of a slot only if it is whole. Wait until no other agent holds the folder.
+    /// Start the binary in this place; that of a slot only if it is whole, and none while another process holds the
+    /// folder.
     Run(Place, Option<Binary>),
     /// Ask the process to stop.
     Ask,
@@ -109,8 +114,10 @@ pub struct Launcher {
     passed: usize,
     /// Starts in a row that ended soon.
     crashes: u32,
-    /// The candidate's start cannot be counted, so it is not started this time.
+    /// Starts cannot be counted, so the candidate is not started this time.
     uncountable: bool,
+    /// The journal has changed and is to be stored before the next start.
+    unsaved: bool,
     last: Option<Place>,
 }
 
@@ -123,6 +130,7 @@ impl Default for Launcher {
             passed: 0,
             crashes: 0,
             uncountable: false,
+            unsaved: false,
             last: None,
         }
     }
@@ -158,6 +166,7 @@ impl Launcher {
                 self.uncountable = true;
                 self.choose(now_ms, out);
             }
+            Event::InUse => self.in_use(now_ms, out),
             Event::Running => {}
             Event::NotRunning { unusable, detail } => self.not_running(unusable, detail, now_ms, random, out),
             Event::Exited(exit, journal) => self.exited(exit, journal, now_ms, random, out),
@@ -166,11 +175,37 @@ impl Launcher {
         }
     }
 
+    /// Nothing was started, so nothing is counted.
+    fn in_use(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
+        let State::Up { place, .. } = self.state else { return };
+        out.push(Effect::Log("another agent holds the folder; nothing is started beside it".to_owned()));
+        let uncounted = std::mem::take(&mut self.uncountable);
+        if let Some(trial) = self.journal.candidate.as_mut().filter(|_| !uncounted) {
+            trial.starts = trial.starts.saturating_sub(1);
+            self.unsaved = true;
+        } else if !uncounted {
+            self.uncount(place);
+        }
+        self.save(out);
+        let due_ms = now_ms.saturating_add(IN_USE_MS);
+        self.state = State::Waiting { due_ms };
+        out.push(Effect::ScheduleTick(due_ms));
+    }
+
+    /// The confirmed binary was not started after all.
+    fn uncount(&mut self, place: Place) {
+        if self.is_confirmed(place) && self.journal.starts > 0 {
+            self.journal.starts -= 1;
+            self.unsaved = true;
+        }
+    }
+
     /// Takes in what the disk holds; returns what was known before. After a change every binary gets a new chance.
     fn read(&mut self, journal: LaunchJournal) -> LaunchJournal {
         if (&journal.confirmed, &journal.spare) != (&self.journal.confirmed, &self.journal.spare) {
             self.passed = 0;
         }
+        self.unsaved = false;
         std::mem::replace(&mut self.journal, journal)
     }
 
@@ -187,16 +222,28 @@ impl Launcher {
                 return self.try_candidate(trial, now_ms, out);
             }
         }
+        if !self.uncountable {
+            self.retire(out);
+        }
         let binaries = [self.journal.confirmed.clone(), self.journal.spare.clone()];
         let choices: Vec<Option<Binary>> = binaries.into_iter().flatten().map(Some).chain([None]).collect();
         let binary = choices[self.passed % choices.len()].clone();
+        if self.is_counted(binary.as_ref()) {
+            self.journal.starts += 1;
+            self.unsaved = true;
+        }
         self.run(binary, None, now_ms, out);
+    }
+
+    /// Whether starts of this binary are counted on the disk, beside those of a candidate.
+    fn is_counted(&self, binary: Option<&Binary>) -> bool {
+        !self.uncountable && binary.is_some() && binary == self.journal.confirmed.as_ref()
     }
 
     fn try_candidate(&mut self, trial: Trial, now_ms: u64, out: &mut Vec<Effect>) {
         let counted = Trial { starts: trial.starts + 1, ..trial };
         self.journal.candidate = Some(counted.clone());
-        out.push(Effect::Persist(self.journal.clone()));
+        self.unsaved = true;
         let due_ms = now_ms.saturating_add(counted.patience_ms);
         self.run(Some(counted.binary), Some(due_ms), now_ms, out);
     }
@@ -205,22 +252,45 @@ impl Launcher {
         let place = binary.as_ref().map_or(Place::Installed, |binary| Place::Slot(binary.slot));
         self.state = State::Up { place, since_ms: now_ms, due_ms };
         self.last = Some(place);
+        self.save(out);
         out.push(Effect::Run(place, binary));
         out.extend(due_ms.map(Effect::ScheduleTick));
     }
 
-    /// Ends the candidate's trial. The journal is stored once, before the next start.
+    fn save(&mut self, out: &mut Vec<Effect>) {
+        if std::mem::take(&mut self.unsaved) {
+            out.push(Effect::Persist(self.journal.clone()));
+        }
+    }
+
+    /// Ends the candidate's trial.
     fn give_up(&mut self, why: Why, detail: String, out: &mut Vec<Effect>) {
         let Some(Trial { binary, starts, .. }) = self.journal.candidate.take() else { return };
         out.push(Effect::Log(format!("agent {} is given up: {detail}", binary.version)));
         let given_up = GivenUp { release: binary.release, why, starts, detail: cut(detail) };
         self.journal.given_up = Some(given_up);
-        out.push(Effect::Persist(self.journal.clone()));
+        self.unsaved = true;
+        self.crashes = 0;
+    }
+
+    /// Gives the confirmed binary up for the spare, or for the installed one.
+    fn retire(&mut self, out: &mut Vec<Effect>) {
+        let Some(next) = self.journal.retire() else { return };
+        (self.passed, self.crashes) = (0, 0);
+        let version = self.journal.confirmed.as_ref().map_or("", |binary| &binary.version);
+        out.push(Effect::Log(format!("agent {version} does not stay up and is given up")));
+        self.journal = next;
+        self.unsaved = true;
     }
 
     fn is_trial(&self, place: Place) -> bool {
         let slot = self.journal.candidate.as_ref().map(|trial| trial.binary.slot);
         slot.is_some() && slot == place.slot() && !self.uncountable
+    }
+
+    fn is_confirmed(&self, place: Place) -> bool {
+        let slot = self.journal.confirmed.as_ref().map(|binary| binary.slot);
+        slot.is_some() && slot == place.slot()
     }
 
     fn not_running(
@@ -233,6 +303,9 @@ impl Launcher {
     ) {
         let State::Up { place, .. } = self.state else { return };
         out.push(Effect::Log(format!("{place} is not started: {detail}")));
+        if !self.uncountable {
+            self.uncount(place);
+        }
         match (self.is_trial(place), unusable) {
             (true, true) => {
                 self.give_up(Why::Unusable, detail, out);
@@ -247,6 +320,7 @@ impl Launcher {
             (false, _) => {
                 self.crashes += 1;
                 self.passed += usize::from(unusable);
+                self.save(out);
                 self.wait(now_ms, random, out);
             }
         }
@@ -262,10 +336,13 @@ impl Launcher {
     ) {
         let before = self.read(journal);
         let state = std::mem::replace(&mut self.state, State::Waiting { due_ms: now_ms });
+        let uncounted = std::mem::take(&mut self.uncountable);
         if self.stop {
+            // It ended because it was told to.
+            self.unsaved = exit == Exit::Code(0) && std::mem::take(&mut self.journal.starts) > 0;
+            self.save(out);
             return self.finish(out);
         }
-        let uncounted = std::mem::take(&mut self.uncountable);
         match state {
             State::Stopping { .. } => {
                 // Its time was over; it may have confirmed itself while it was being stopped.
@@ -275,9 +352,10 @@ impl Launcher {
             State::Up { place, since_ms, .. } => {
                 out.push(Effect::Log(format!("the agent of {place} ended {exit}")));
                 let settled = now_ms.saturating_sub(since_ms) >= SETTLED_MS;
-                if exit == Exit::Code(EXIT_SWITCH.into()) && self.journal != before && !uncounted {
+                if exit == Exit::Code(EXIT_SWITCH.into()) && (self.journal != before || uncounted) {
                     self.crashes = 0;
-                    return self.choose(now_ms, out);
+                    // One that was started because nothing could be written may ask for the same again.
+                    return if uncounted { self.wait(now_ms, random, out) } else { self.choose(now_ms, out) };
                 }
                 if self.is_trial(place) {
                     let starts = self.journal.candidate.as_ref().map_or(0, |trial| trial.starts);
@@ -288,6 +366,10 @@ impl Launcher {
                     }
                 } else if settled {
                     self.crashes = 0;
+                    self.unsaved = self.is_confirmed(place) && std::mem::take(&mut self.journal.starts) > 0;
+                    self.save(out);
+                } else if self.is_confirmed(place) && self.journal.starts > 0 && !uncounted {
+                    // What is counted on the disk decides.
                 } else if self.crashes + 1 >= CRASHES {
                     out.push(Effect::Log(format!("{place} does not stay up; something older is started")));
                     self.passed += 1;

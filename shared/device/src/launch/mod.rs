@@ -13,9 +13,10 @@
 //! ```
 //!
 //! What must hold, whatever is killed whenever:
-//! - Every start of a candidate is counted on the disk before it happens.
+//! - Every start of a candidate is counted on the disk before it happens; so is every start of a confirmed binary, until
+//!   it has stayed up. One that does not is given up for the spare, and that for the installed one.
 //! - Only the agent that runs from the candidate's slot confirms it, after its probation.
-//! - The confirmed binary's slot is not written to while the journal names it.
+//! - The confirmed binary's slot is not written to while the journal names it, nor is the slot that the agent runs from.
 //! - Without a usable journal, or a usable binary where it points, something older that works is started: the spare
 //!   slot, and at last the installed binary.
 //!
@@ -33,7 +34,7 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
-pub use journal::{Binary, GivenUp, LaunchJournal, LaunchJournalError, Place, Trial, Why};
+pub use journal::{Binary, GivenUp, LaunchJournal, LaunchJournalError, Place, Terms, Trial, Why};
 pub use machine::{CRASHES, Effect, Event, Exit, KILL_MS, Launcher, SETTLED_MS, TRIAL_STARTS};
 
 /// The exit code with which an agent asks the launcher to start what the journal says now.

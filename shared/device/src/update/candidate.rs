@@ -119,7 +119,12 @@ impl Update {
         self.work = Work::None;
         self.hindrance = None;
         self.emit(EventKind::Failed, Some(candidate.release), Some(code), detail.clone(), out);
-        self.journal.failed =
-            Some(FailedRelease { release: candidate.release, attempt: candidate.attempt, code, detail });
+        self.journal.failed = Some(FailedRelease {
+            release: candidate.release,
+            attempt: candidate.attempt,
+            code,
+            detail,
+            again: None,
+        });
     }
 }

@@ -51,6 +51,30 @@ pub struct Health {
     pub p95_us: Option<u64>,
     /// How the device does.
     pub vitals: Vitals,
+    /// Of an agent: why it cannot be called healthy now.
+    pub unready: Option<Unready>,
+}
+
+/// Why an agent cannot be called healthy now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unready {
+    /// A confirmed model does not serve.
+    Silent,
+    /// It has no session, although the agent before it had one, and nobody says why.
+    Offline,
+    /// It has no session, because it is refused or does not understand.
+    Refused,
+}
+
+impl Unready {
+    /// For people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Unready::Silent => "a model does not serve",
+            Unready::Offline => "it has no session, as the agent before it had",
+            Unready::Refused => "the control plane and it do not come together",
+        }
+    }
 }
 
 /// How the device does; none for what it does not measure.
@@ -126,6 +150,8 @@ pub enum Event {
         /// Why.
         fault: Fault,
     },
+    /// There is a session: what failed only for want of one may be tried again.
+    Online,
     /// Load what serves anew.
     Reload,
     /// The time asked for with [`Effect::ScheduleTick`] has come.

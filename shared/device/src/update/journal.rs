@@ -68,6 +68,9 @@ pub struct Candidate {
     /// What it promises of itself.
     #[serde(default, skip_serializing_if = "Promise::is_empty")]
     pub promise: Promise,
+    /// How often it was taken up again after it had failed for want of a session.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub again: u32,
 }
 
 /// What a release says that it takes; 0 for nothing said.
@@ -92,8 +95,8 @@ fn is_zero(n: &u32) -> bool {
 impl Candidate {
     /// A candidate of which no more is known.
     pub fn new(slot: SlotName, release: Digest, counter: u64, step: Step) -> Self {
-        let promise = Promise::default();
-        Self { slot, release, attempt: 0, counter, step, starts: 0, probe: None, refills: 0, promise }
+        let (promise, again) = (Promise::default(), 0);
+        Self { slot, release, attempt: 0, counter, step, starts: 0, probe: None, refills: 0, promise, again }
     }
 }
 
@@ -120,6 +123,9 @@ pub struct FailedRelease {
     pub code: ErrorCode,
     /// For people.
     pub detail: String,
+    /// It failed only for want of a session, so it is taken up again once there is one; how often it was already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<u32>,
 }
 
 /// Why a journal was not read.

@@ -34,6 +34,7 @@ fn golden_journal() -> UpdateJournal {
             attempt: 1,
             code: ErrorCode::ProbeMismatch,
             detail: "largest difference 0.5".into(),
+            again: None,
         }),
     }
 }
@@ -67,6 +68,21 @@ fn a_journal_with_a_way_back_and_counts_still_reads() {
     };
     let journal = UpdateJournal { candidate: Some(candidate), ..UpdateJournal::default() };
     assert_eq!(UpdateJournal::from_bytes(golden).unwrap(), journal);
+    assert_eq!(journal.to_bytes(), golden);
+}
+
+/// What later agents of version 1 write of their own release. Earlier ones pass over it.
+#[test]
+fn a_journal_of_an_agent_that_waits_for_a_session_still_reads() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/journal-session-v1.bin");
+    let mut journal = golden_journal();
+    journal.candidate.as_mut().unwrap().again = 2;
+    journal.failed.as_mut().unwrap().again = Some(1);
+    if !std::path::Path::new(path).exists() && std::env::var_os("FLOTILLA_BLESS").is_some() {
+        std::fs::write(path, journal.to_bytes()).unwrap();
+    }
+    let golden = std::fs::read(path).unwrap();
+    assert_eq!(UpdateJournal::from_bytes(&golden).unwrap(), journal);
     assert_eq!(journal.to_bytes(), golden);
 }
 

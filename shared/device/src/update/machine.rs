@@ -21,6 +21,8 @@ pub const CRASHES: u32 = 5;
 pub const STABLE_MS: u64 = 600_000;
 /// Times that a candidate whose files change on the disk is filled anew.
 pub const REFILLS: u32 = 5;
+/// Times that a release of the agent which had no session is taken up again.
+pub const SESSION_TRIES: u32 = 3;
 
 pub(super) const RETRY: Backoff = Backoff { base_ms: 1_000, cap_ms: 300_000 };
 /// How long a release that takes the agent down, with nothing to give way to, is left alone.
@@ -200,6 +202,7 @@ impl Update {
             },
             Event::SwitchDone { ticket } => self.on_loaded(ticket, ctx, out),
             Event::LoadFailed { ticket, fault } => self.on_load_failed(ticket, fault, ctx, out),
+            Event::Online => self.online(out),
             Event::Reload => self.reload(out),
             Event::Tick { health } => self.tick(health, ctx, out),
             // Answers to work that was given up in the meantime.
@@ -218,6 +221,10 @@ impl Update {
         let Some(trial) = self.trial().cloned() else {
             return self.start_confirmed(crashed, ctx, out);
         };
+        if self.launched {
+            // The launcher counts, and starts what is to run.
+            return self.activate(trial.slot, trial.release, out);
+        }
         if trial.starts >= TRIAL_STARTS {
             let detail =
                 format!("the agent was started {} times while the release was on probation", trial.starts);
@@ -233,6 +240,7 @@ impl Update {
     pub(super) fn pursue(&mut self, out: &mut Vec<Effect>) {
         let wanted = match &self.wanted {
             Wanted::Unknown => return,
+            Wanted::Nothing if self.launched => return self.withdraw(out),
             Wanted::Nothing => return self.remove(out),
             Wanted::Release(wanted) => wanted.clone(),
         };
@@ -265,7 +273,7 @@ impl Update {
         }
     }
 
-    fn begin(&mut self, wanted: &DesiredModel, out: &mut Vec<Effect>) {
+    pub(super) fn begin(&mut self, wanted: &DesiredModel, out: &mut Vec<Effect>) {
         let slot = self.journal.idle_slot();
         // Its slot is about to be written to.
         self.journal.previous = None;
@@ -295,7 +303,7 @@ impl Update {
         out.push(Effect::FetchRelease { ticket: self.ticket, slot, release, bytes });
     }
 
-    fn drop_candidate(&mut self, out: &mut Vec<Effect>) {
+    pub(super) fn drop_candidate(&mut self, out: &mut Vec<Effect>) {
         self.journal.candidate = None;
         self.work = Work::None;
         self.hindrance = None;
@@ -362,8 +370,8 @@ impl Update {
                 // A first look comes at once: what follows is measured against it.
                 Some(match watch.is_doubtful() {
                     _ if watch.first.is_none() => ctx.now_ms,
-                    true => next,
-                    false => end.min(next),
+                    false if ctx.now_ms < end => end.min(next),
+                    _ => next,
                 })
             }
             Serving::On { since_ms, .. } if self.crashes() > 0 => Some(since_ms.saturating_add(STABLE_MS)),

@@ -20,6 +20,7 @@
 //! - Faults of the link or the moment are tried again; faults of the release are final until the wanted release
 //!   or its attempt changes.
 
+mod agent;
 mod candidate;
 mod event;
 mod journal;
@@ -29,10 +30,14 @@ mod serving;
 mod watch;
 
 #[cfg(test)]
+mod agent_tests;
+#[cfg(test)]
 mod journal_tests;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Context, Effect, Event, Health, ReleaseFacts, Vitals};
+pub use event::{Context, Effect, Event, Health, ReleaseFacts, Unready, Vitals};
 pub use journal::{Candidate, Confirmed, FailedRelease, JournalError, Promise, Step, UpdateJournal};
-pub use machine::{CRASHES, MIN_PREDICTIONS, PROBE_STARTS, REFILLS, STABLE_MS, TRIAL_STARTS, Update};
+pub use machine::{
+    CRASHES, MIN_PREDICTIONS, PROBE_STARTS, REFILLS, SESSION_TRIES, STABLE_MS, TRIAL_STARTS, Update,
+};

@@ -19,6 +19,7 @@ impl Update {
         self.trouble = None;
         self.load_retries = 0;
         if self.trial().is_some() {
+            self.hindrance = None;
             self.emit(EventKind::Switched, Some(release), None, format!("slot {}", slot.as_str()), out);
         }
     }
@@ -30,6 +31,10 @@ impl Update {
         }
         if self.trial().is_some() {
             return self.on_trial_not_loaded(fault, ctx, out);
+        }
+        if self.launched && fault.transient {
+            self.trouble = Some(Failure { release, code: fault.code, detail: fault.detail });
+            return self.load_later(ctx);
         }
         self.reverting = false;
         self.emit(EventKind::Failed, Some(release), Some(fault.code), fault.detail.clone(), out);
@@ -50,14 +55,22 @@ impl Update {
             self.journal.confirmed = None;
             self.pursue(out);
         } else {
-            let wait = RETRY.delay_ms(self.load_retries, ctx.random);
-            self.load_retries += 1;
-            self.serving = Serving::Broken { due_ms: ctx.now_ms + wait };
+            self.load_later(ctx);
         }
     }
 
+    /// What should serve is tried again after a while.
+    pub(super) fn load_later(&mut self, ctx: &Context) {
+        let wait = RETRY.delay_ms(self.load_retries, ctx.random);
+        self.load_retries += 1;
+        self.serving = Serving::Broken { due_ms: ctx.now_ms + wait };
+    }
+
     fn on_trial_not_loaded(&mut self, fault: Fault, ctx: &Context, out: &mut Vec<Effect>) {
-        if self.launched || !(fault.transient || is_damage(&fault)) {
+        if self.launched && !(fault.transient && is_damage(&fault)) {
+            return self.on_not_handed_over(fault, ctx, out);
+        }
+        if !(fault.transient || is_damage(&fault)) {
             return self.fail(fault.code, fault.detail, out);
         }
         // It passed its probe, so it is the disk that fails. What serves meanwhile is the confirmed release.
@@ -101,7 +114,7 @@ impl Update {
     /// The confirmed release is not to be taken up again as it is.
     fn note_failed(&mut self, code: ErrorCode, detail: String) {
         let Some(Confirmed { release, attempt, .. }) = self.journal.confirmed else { return };
-        self.journal.failed = Some(FailedRelease { release, attempt, code, detail });
+        self.journal.failed = Some(FailedRelease { release, attempt, code, detail, again: None });
     }
 
     pub(super) fn crashes(&self) -> u32 {
@@ -121,7 +134,10 @@ impl Update {
             self.resume(out);
         }
         match self.serving {
-            Serving::Broken { due_ms } if ctx.now_ms >= due_ms => self.serve_confirmed(out),
+            Serving::Broken { due_ms } if ctx.now_ms >= due_ms => match self.trial() {
+                Some(trial) if self.launched => self.activate(trial.slot, trial.release, out),
+                _ => self.serve_confirmed(out),
+            },
             Serving::On { .. } if self.trial().is_some() => self.judge(&health, ctx, out),
             Serving::On { since_ms, .. } if ctx.now_ms.saturating_sub(since_ms) >= STABLE_MS => {
                 if let Some(confirmed) = &mut self.journal.confirmed {
@@ -141,7 +157,10 @@ impl Update {
         let ended = ctx.now_ms.saturating_sub(*since_ms) >= ctx.probation_ms;
         match watch.look(candidate, health, ctx, ended) {
             Verdict::Ill(detail) => self.fail(ErrorCode::ProbationFailed, detail, out),
-            Verdict::Well if ended => self.confirm(out),
+            Verdict::Well if ended => match health.unready {
+                None => self.confirm(out),
+                Some(why) => self.wait_until_ready(why, ctx, out),
+            },
             Verdict::Well | Verdict::Doubtful => {}
         }
     }
@@ -174,7 +193,7 @@ impl Update {
         if let Some(code) = failure {
             let detail = why.to_owned();
             self.emit(EventKind::Failed, Some(release), failure, detail.clone(), out);
-            self.journal.failed = Some(FailedRelease { release, attempt, code, detail });
+            self.journal.failed = Some(FailedRelease { release, attempt, code, detail, again: None });
         }
         self.emit(EventKind::Reverted, Some(release), failure, why.to_owned(), out);
         self.reverting = self.journal.confirmed.is_some();

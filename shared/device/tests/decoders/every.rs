@@ -1,8 +1,9 @@
 //! Every decoder that bytes from outside come to, on either side. Shared by the property test and the fuzz target.
 
 use flotilla_device::frame::{self, Kind};
+use flotilla_device::launch::{LaunchJournal, Place};
 use flotilla_device::outbox::{Outbox, StreamState};
-use flotilla_device::release::{Board, examine};
+use flotilla_device::release::{Board, examine, examine_agent};
 use flotilla_device::update::UpdateJournal;
 use flotilla_device::{Fault, desired};
 use flotilla_protocol::enrol::{ClaimCode, EnrolAnswer, EnrolRequest};
@@ -31,13 +32,16 @@ static TRUST: LazyLock<TrustFile> = LazyLock::new(|| TrustFile {
     issued_at_ms: 1,
 });
 
+const LAUNCH: Kind = Kind { name: *b"FLJ", version: 1 };
+
 /// The journals' frame; every small file of a device has one.
-const FRAMES: [Kind; 5] = [
+const FRAMES: [Kind; 6] = [
     Kind { name: *b"FUJ", version: 1 },
     Kind { name: *b"FTR", version: 1 },
     Kind { name: *b"FAC", version: 1 },
     Kind { name: *b"FHC", version: 1 },
     Kind { name: *b"FCM", version: 1 },
+    LAUNCH,
 ];
 
 /// Gives the bytes to every decoder. None may panic or take more than its bound; what one accepts must come through
@@ -142,6 +146,10 @@ fn documents(bytes: &[u8]) {
     let model = "digits".parse().expect("a name");
     let examined: Result<_, Fault> = examine(bytes, Digest::of(bytes), &model, &TRUST, 0, &board, |_| 0);
     assert!(examined.is_err(), "an unsigned release is let in");
+    let platform = ("linux", "x86_64");
+    let examined: Result<_, Fault> =
+        examine_agent(bytes, Digest::of(bytes), &TRUST, 0, &board, platform, |_| 0);
+    assert!(examined.is_err(), "an unsigned agent is let in");
     documents_inside(bytes);
 }
 
@@ -151,6 +159,7 @@ fn documents_inside(bytes: &[u8]) {
     {
         _ = manifest.total_bytes();
         drop(manifest.variant_for("generic", "tract"));
+        drop(manifest.part_for("generic", "agent-linux-x86_64"));
     }
     read::<TrustFile>(bytes);
     read::<Pipeline>(bytes);
@@ -172,6 +181,16 @@ fn stored(bytes: &[u8]) {
     }
     // The content behind a right checksum.
     drop(UpdateJournal::from_bytes(&frame::seal(FRAMES[0], bytes)));
+    for launch in [bytes.to_vec(), frame::seal(LAUNCH, bytes)] {
+        let Ok(journal) = LaunchJournal::from_bytes(&launch) else { continue };
+        let again = LaunchJournal::from_bytes(&journal.to_bytes()).expect("what was written reads");
+        assert!(again == journal);
+        for binary in journal.binaries() {
+            assert!(journal.at(Place::Slot(binary.slot)) == Some(binary), "each slot holds one binary");
+            assert!(!binary.file.contains('/') && !binary.file.starts_with('.'), "a file leaves its slot");
+        }
+        _ = journal.retire();
+    }
 }
 
 /// Topics, claim codes and what travels as JSON.
