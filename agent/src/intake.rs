@@ -206,7 +206,7 @@ impl Desk {
         let _room = self.fetcher.rooms().promise(&place, &part, |promised| self.board_beside(promised))?;
         let target = place.clone();
         let (part, mut download, reused) = blocking(move || {
-            let reused = target.reuse(&part, &[&other, &target], &mut download)?;
+            let reused = target.reuse(&part, &other, &mut download)?;
             Ok((part, download, reused))
         })
         .await?;

@@ -2,7 +2,8 @@
 //!
 //! Chunks are written into `partial/NAME` as they come. What of them is right is found out by their digests when a
 //! download is taken up again, so a torn write costs one chunk. Chunks that lie in another slot, wherever they stand
-//! there, are copied. A complete file is checked as a whole, brought to stable storage and renamed to `files/NAME`.
+//! there, are copied. What a slot held before it was freed for another release lies aside in `before/` until then. A
+//! complete file is checked as a whole, brought to stable storage and renamed to `files/NAME`.
 
 use crate::disk::{Disk, DiskError, patiently};
 use crate::probe::{FILES_FOLDER, RELEASE_FILE};
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const PARTIAL_FOLDER: &str = "partial";
+const BEFORE_FOLDER: &str = "before";
 
 /// A slot's folder.
 #[derive(Clone)]
@@ -44,7 +46,8 @@ impl Slot {
         self.disk.remove(&self.place).map_err(disk_fault)
     }
 
-    /// Frees the slot of everything that is not of this release. True if its envelope is there.
+    /// Frees the slot of everything that is not of this release; its envelope, if that is there. What was here before lies
+    /// aside until [`Self::reuse`] has looked at it.
     pub fn prepare(&self, release: Digest) -> Result<Option<Vec<u8>>, Fault> {
         let here = match self.envelope() {
             Ok(here) => here.filter(|bytes| Digest::of(bytes) == release),
@@ -52,10 +55,36 @@ impl Slot {
             Err(DiskError::TooLarge { .. }) => None,
             Err(e) => return Err(disk_fault(e)),
         };
-        if here.is_none() {
+        if here.is_none() && self.set_aside().is_err() {
             self.clear()?;
         }
         Ok(here)
+    }
+
+    fn set_aside(&self) -> Result<(), DiskError> {
+        let parts = [FILES_FOLDER, PARTIAL_FOLDER, RELEASE_FILE];
+        if !self.disk.exists(&self.place.join(RELEASE_FILE))? {
+            // Nobody knows what the files here are of; those that lie aside stay.
+            return parts.iter().try_for_each(|part| self.disk.remove(&self.place.join(part)));
+        }
+        let before = self.before();
+        self.disk.remove(&before.place)?;
+        self.disk.make_folder(&before.place)?;
+        for part in parts {
+            if self.disk.exists(&self.place.join(part))? {
+                self.disk.rename(&self.place.join(part), &before.place.join(part))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What lies aside.
+    fn before(&self) -> Slot {
+        Self {
+            disk: Arc::clone(&self.disk),
+            place: self.place.join(BEFORE_FOLDER),
+            path: self.path.join(BEFORE_FOLDER),
+        }
     }
 
     fn envelope(&self) -> Result<Option<Vec<u8>>, DiskError> {
@@ -97,8 +126,14 @@ impl Slot {
         self.envelope().ok().flatten()
     }
 
-    /// Bytes of the release's files that take room already. A hole in a file takes none.
+    /// Bytes of the release's files that take room already, or will be freed for it. A hole in a file takes none.
     pub fn present_bytes(&self, manifest: &ReleaseManifest) -> u64 {
+        let before = self.before();
+        let freed = before.some_manifest().map_or(0, |theirs| before.own_bytes(&theirs));
+        self.own_bytes(manifest).saturating_add(freed).min(manifest.total_bytes())
+    }
+
+    fn own_bytes(&self, manifest: &ReleaseManifest) -> u64 {
         let size = |path: PathBuf| {
             self.disk.size(&path).ok().flatten().map_or(0, |size| size.bytes.min(size.allocated))
         };
@@ -158,9 +193,22 @@ impl Slot {
         self.disk.exists(path).map_err(disk_fault)
     }
 
-    /// Copies what is missing here and lies in one of these slots, this one included. A chunk is known by its digest,
-    /// wherever it stands. Returns the bytes that need not be fetched.
+    /// Copies what is missing here and lies in the other slot, elsewhere in this one, or aside; what lies aside goes then.
+    /// A chunk is known by its digest, wherever it stands. Returns the bytes that need not be fetched.
     pub fn reuse(
+        &self,
+        manifest: &ReleaseManifest,
+        other: &Slot,
+        download: &mut Download,
+    ) -> Result<u64, Fault> {
+        let before = self.before();
+        let reused = self.copy(manifest, &[other, self, &before], download);
+        // Also if its room is what was missing.
+        before.clear()?;
+        reused
+    }
+
+    fn copy(
         &self,
         manifest: &ReleaseManifest,
         slots: &[&Slot],
@@ -250,6 +298,7 @@ impl Slot {
             self.disk.rename(&partial, &whole).map_err(disk_fault)?;
         }
         self.disk.remove(&self.place.join(PARTIAL_FOLDER)).map_err(disk_fault)?;
+        self.before().clear()?;
         self.disk.sync_folder(&files).map_err(disk_fault)?;
         self.disk.sync_folder(&self.place).map_err(disk_fault)
     }

@@ -246,7 +246,7 @@ impl Device {
         let board = |promised| Ok(self.board(promised));
         let room = self.run.rooms.promise(&place, &manifest, board)?;
         let other = self.folder.slot(name, slot.other());
-        let reused = place.reuse(&manifest, &[&other, &place], &mut download)?;
+        let reused = place.reuse(&manifest, &other, &mut download)?;
         if reused > 0 {
             self.give(name, Event::FilesReused { ticket, bytes: reused });
         }
