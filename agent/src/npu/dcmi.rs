@@ -42,15 +42,12 @@ impl Library {
         // SAFETY: the owner of the device installed it as its driver's library; its constructors are trusted as far as
         // the driver is.
         let library = Self(unsafe { libloading::Library::new(path) }.map_err(|e| e.to_string())?);
-        let init: Symbol<'_, Init> = library.symbol(b"dcmi_init\0").ok_or("it has no dcmi_init")?;
-        // SAFETY: as declared in the reference.
-        match unsafe { init() } {
-            0 => {
-                drop(init);
-                Ok(library)
-            }
-            code => Err(format!("dcmi_init answers {code}")),
-        }
+        let code = {
+            let init: Symbol<'_, Init> = library.symbol(b"dcmi_init\0").ok_or("it has no dcmi_init")?;
+            // SAFETY: as declared in the reference.
+            unsafe { init() }
+        };
+        if code == 0 { Ok(library) } else { Err(format!("dcmi_init answers {code}")) }
     }
 
     fn symbol<T>(&self, name: &[u8]) -> Option<Symbol<'_, T>> {

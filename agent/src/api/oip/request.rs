@@ -138,7 +138,7 @@ impl Request {
         let values = match (input.data.take(), input.parameters.binary_data_size) {
             (Some(Numbers(values)), None) if binary.is_empty() => values,
             (None, Some(bytes)) if bytes == binary.len() as u64 => {
-                if binary.len() % 4 != 0 {
+                if !binary.len().is_multiple_of(4) {
                     return Err(bad(format!("{} bytes are no whole number of {FP32} values", binary.len())));
                 }
                 from_binary(binary)
