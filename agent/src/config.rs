@@ -30,6 +30,8 @@ log = "info"
 # model_bytes = 268435456
 # Bytes on the disk that a download leaves free.
 # disk_reserve_bytes = 16777216
+# Bytes on the disk that slots, records and the agent's own releases may take together.
+# storage_bytes = 4294967296
 # Memory that trying a candidate may take, and by which it may grow on probation, in bytes, where its release does not say.
 # probe_memory_bytes = 536870912
 # Seconds that trying a candidate may take.
@@ -55,6 +57,7 @@ struct Settings {
     log: String,
     model_bytes: Option<u64>,
     disk_reserve_bytes: Option<u64>,
+    storage_bytes: Option<u64>,
     probe_memory_bytes: Option<u64>,
     probe_timeout_s: Option<u64>,
     temperature_limit_c: Option<u32>,
@@ -71,6 +74,7 @@ impl Default for Settings {
             log: "info".to_owned(),
             model_bytes: None,
             disk_reserve_bytes: None,
+            storage_bytes: None,
             probe_memory_bytes: None,
             probe_timeout_s: None,
             temperature_limit_c: None,
@@ -97,6 +101,8 @@ pub struct Config {
     pub model_bytes: u64,
     /// Bytes on the disk that a download leaves free.
     pub disk_reserve_bytes: u64,
+    /// Bytes on the disk that slots, records and the agent's own releases may take together.
+    pub storage_bytes: u64,
     /// Memory that trying a candidate may take, and by which it may grow on probation, in bytes, where its release does
     /// not say.
     pub probe_memory_bytes: u64,
@@ -159,6 +165,7 @@ impl Config {
             disk_reserve_bytes: settings
                 .disk_reserve_bytes
                 .unwrap_or_else(|| bytes(profile.agent.disk_reserve_mb)),
+            storage_bytes: settings.storage_bytes.unwrap_or_else(|| bytes(profile.agent.storage_mb)),
             probe_memory_bytes: settings.probe_memory_bytes.unwrap_or_else(|| bytes(profile.model.memory_mb)),
             probe_timeout_s: settings.probe_timeout_s.unwrap_or(profile.model.probe_s),
             temperature_limit_c: settings.temperature_limit_c.unwrap_or(profile.temperature.limit_c),

@@ -154,8 +154,10 @@ pub trait Disk: Send + Sync + 'static {
         name.push(path.file_name().unwrap_or_default());
         name.push(".tmp");
         let beside = folder.join(name);
+        // What an earlier try left may be the file itself under its other name: a power cut can keep one half of a rename.
         let written = self
-            .write_at(&beside, 0, bytes)
+            .remove(&beside)
+            .and_then(|()| self.write_at(&beside, 0, bytes))
             .and_then(|()| self.settle(&beside, bytes.len() as u64))
             .and_then(|()| self.rename(&beside, path));
         if let Err(error) = written {
@@ -361,16 +363,31 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_replaced_stays_as_it_was_and_the_error_says_where() {
+    fn half_a_rename_that_a_power_cut_left_does_not_let_the_next_write_tear_the_file() {
         let root = tempfile::tempdir().unwrap();
         let disk = FolderDisk::new(root.path()).unwrap();
-        disk.replace(Path::new("counter"), b"1").unwrap();
-        // A folder in the way of the temporary file fails for every user, root included.
-        fs::create_dir(root.path().join(".counter.tmp")).unwrap();
+        disk.replace(Path::new("journal"), b"one").unwrap();
+        // The new name is there, and so is the old one.
+        fs::hard_link(root.path().join("journal"), root.path().join(".journal.tmp")).unwrap();
+        let mut before = File::open(root.path().join("journal")).unwrap();
+        disk.replace(Path::new("journal"), b"two").unwrap();
+        let mut content = String::new();
+        before.read_to_string(&mut content).unwrap();
+        assert_eq!(content, "one", "what the file was is written over before the new content is safe");
+        assert_eq!(disk.read(Path::new("journal"), 9).unwrap().as_deref(), Some(b"two".as_slice()));
+    }
+
+    #[test]
+    fn what_cannot_be_replaced_stays_as_it_was_and_the_error_says_where() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = FolderDisk::new(root.path()).unwrap();
+        disk.replace(Path::new("counter/inside"), b"1").unwrap();
+        // A file cannot take the place of a folder, whoever the user is, root included.
         let error = disk.replace(Path::new("counter"), b"2").unwrap_err();
         assert_eq!(error.code(), ErrorCode::StorageIo);
         assert!(error.to_string().contains("counter"), "{error}");
-        assert_eq!(disk.read(Path::new("counter"), 9).unwrap().as_deref(), Some(b"1".as_slice()));
+        assert_eq!(disk.read(Path::new("counter/inside"), 9).unwrap().as_deref(), Some(b"1".as_slice()));
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "nothing is left beside it");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use flotilla_protocol::ModelName;
 use flotilla_protocol::message::SlotName;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -159,12 +159,29 @@ impl Folder {
         Slot::new(Arc::clone(&self.disk), &self.root, folder.join(format!("slot-{}", slot.as_str())))
     }
 
+    /// Bytes that slots, records and the agent's own releases take on the disk.
+    pub fn used_bytes(&self) -> u64 {
+        [MODELS, AGENT, OUTBOX].iter().map(|part| taken(&self.root.join(part))).sum()
+    }
+
     /// Free bytes on its disk for the agent's user.
     pub fn free_bytes(&self) -> Result<u64, DiskError> {
         let fail = |e: rustix::io::Errno| DiskError::of(&self.root, e.into());
         let stat = rustix::fs::statvfs(&self.root).map_err(fail)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
+}
+
+/// Bytes that a folder's files take on the disk. What cannot be looked at takes none.
+fn taken(path: &Path) -> u64 {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let of = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => taken(&entry.path()),
+        // What the system counts the size of files on the disk in: stat(2), `st_blocks`.
+        Ok(meta) => meta.blocks().saturating_mul(512),
+        Err(_) => 0,
+    };
+    entries.map(of).sum()
 }
 
 #[cfg(test)]
@@ -199,6 +216,17 @@ mod tests {
         assert!(!folder.is_in_use().unwrap(), "two may look");
         drop(looking);
         folder.lock().unwrap();
+    }
+
+    #[test]
+    fn what_lies_in_slots_and_outbox_is_counted() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(root.path()).unwrap();
+        assert_eq!(folder.used_bytes(), 0);
+        for file in ["models/m/slot-a/files/x", "outbox/db", "agent/slot-b/files/y", "log"] {
+            folder.disk().replace(file.as_ref(), &[7; 100_000]).unwrap();
+        }
+        assert!((300_000..360_000).contains(&folder.used_bytes()), "{}", folder.used_bytes());
     }
 
     #[test]

@@ -94,6 +94,11 @@ impl Desk {
             model_bytes: self.model().map_or(BINARY, |_| self.config.model_bytes),
             disk_free_bytes: free_bytes.saturating_sub(promised_bytes),
             disk_reserve_bytes: self.config.disk_reserve_bytes,
+            storage_left_bytes: self
+                .config
+                .storage_bytes
+                .saturating_sub(self.folder.used_bytes())
+                .saturating_sub(promised_bytes),
             memory_bytes: self.memory_bytes,
         })
     }

@@ -92,6 +92,7 @@ mod tests {
                     model_bytes: u64::MAX,
                     disk_free_bytes: free.saturating_sub(promised),
                     disk_reserve_bytes: 1_000,
+                    storage_left_bytes: u64::MAX,
                     memory_bytes: 0,
                 })
             }

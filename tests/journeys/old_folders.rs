@@ -62,4 +62,7 @@ fn a_control_plane_and_a_device_of_version_0_1_go_on_where_they_were() {
         (status == 200).then_some(answer)
     });
     assert_eq!(answer["release"], RELEASE);
+    // All of it was read as it was: what cannot be read is made anew, and said.
+    let log = device.log();
+    assert!(!log.contains("damaged") && !log.contains("Repaired"), "{log}");
 }

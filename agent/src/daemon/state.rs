@@ -89,6 +89,9 @@ fn store<T: Serialize>(folder: &Folder, name: &str, kind: Kind, value: &T) -> Re
 #[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
     use super::*;
+    use flotilla_protocol::ErrorCode;
+    use flotilla_protocol::message::CommandState;
+    use std::path::Path;
 
     #[test]
     fn a_hello_counter_never_comes_back_even_if_its_file_is_damaged() {
@@ -103,6 +106,37 @@ mod tests {
         std::fs::write(root.path().join(COUNTER), b"rubbish").unwrap();
         assert!(counter(&folder, &clock, &mut damage) > 1_700_000_000);
         assert_eq!(damage.len(), 1);
+    }
+
+    /// The bytes that version 1 writes must be read for ever. After a deliberate new version, add files; never change these.
+    #[test]
+    fn files_of_version_1_still_read_and_are_still_written_so() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(root.path()).unwrap();
+        let accepted = Accepted { desired_version: 7, proof_ms: 1_790_000_000_000 };
+        let failed = CommandState::Failed { code: ErrorCode::NotFound, detail: "no such model".into() };
+        let done = vec![
+            CommandReport { id: 3, state: CommandState::Done, diagnosis: None },
+            CommandReport { id: 4, state: failed, diagnosis: None },
+        ];
+        accepted.store(&folder).unwrap();
+        store_counter(&folder, 41).unwrap();
+        store_commands(&folder, &done).unwrap();
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+        for name in [ACCEPTED, COUNTER, COMMANDS] {
+            let (stored, file) = (root.path().join(name), golden.join(format!("{name}-v1.bin")));
+            if !file.exists() && std::env::var_os("FLOTILLA_BLESS").is_some() {
+                std::fs::copy(&stored, &file).unwrap();
+            }
+            let old = std::fs::read(&file).unwrap();
+            assert_eq!(std::fs::read(&stored).unwrap(), old, "{name}");
+            std::fs::write(&stored, old).unwrap();
+        }
+        let mut damage = Damage::new();
+        assert_eq!(Accepted::read(&folder, &mut damage), accepted);
+        assert_eq!(counter(&folder, &Clock::new(0), &mut damage), 41);
+        assert_eq!(commands(&folder, &mut damage), done);
+        assert!(damage.is_empty(), "{damage:?}");
     }
 
     #[test]

@@ -262,6 +262,7 @@ impl Device {
             model_bytes: limits::MIB as u64,
             disk_free_bytes: self.disk.free_bytes().saturating_sub(promised_bytes),
             disk_reserve_bytes: RESERVE,
+            storage_left_bytes: u64::MAX,
             memory_bytes: 0,
         }
     }

@@ -15,6 +15,8 @@ pub struct Board {
     pub disk_free_bytes: u64,
     /// Bytes on that disk that stay free.
     pub disk_reserve_bytes: u64,
+    /// What the agent may still take of that disk, however much is free.
+    pub storage_left_bytes: u64,
     /// Memory of the device; 0 for unknown.
     pub memory_bytes: u64,
 }
@@ -93,7 +95,18 @@ fn open(
 pub fn check_disk(bytes: u64, board: &Board) -> Result<(), Fault> {
     let needed = bytes.saturating_add(board.disk_reserve_bytes);
     // What is complete needs no room, however full the disk has become since.
-    if bytes == 0 || needed <= board.disk_free_bytes {
+    if bytes == 0 {
+        return Ok(());
+    }
+    if bytes > board.storage_left_bytes {
+        let detail = format!(
+            "it needs {bytes} bytes, and {} are left of what the agent may store; raise storage_bytes in agent.toml or \
+             remove a model, and it goes on by itself",
+            board.storage_left_bytes
+        );
+        return Err(Fault::transient(ErrorCode::NoRoom, detail));
+    }
+    if needed <= board.disk_free_bytes {
         return Ok(());
     }
     let detail = format!(

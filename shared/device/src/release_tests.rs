@@ -36,6 +36,7 @@ fn board() -> Board {
         model_bytes: 1_000_000,
         disk_free_bytes: 1_000_000,
         disk_reserve_bytes: 1_000,
+        storage_left_bytes: u64::MAX,
         memory_bytes: 1_000_000,
     }
 }
@@ -181,4 +182,18 @@ fn an_envelope_that_is_not_cbor_is_a_final_failure() {
     let bytes = codec::encode(&"no envelope");
     let fault = examine(&bytes, Digest::of(&bytes), &model, &trust(), 5_000, &board(), |_| 0).unwrap_err();
     assert_eq!((fault.code, fault.transient), (ErrorCode::Malformed, false));
+}
+
+#[test]
+fn what_the_agent_may_store_is_a_bound_beside_what_is_free() {
+    let board = Board { disk_free_bytes: 1_000_000, storage_left_bytes: 500, ..board() };
+    assert_eq!(check_disk(500, &board), Ok(()));
+    let fault = check_disk(501, &board).unwrap_err();
+    assert!(fault.transient && fault.code == ErrorCode::NoRoom, "{fault}");
+    assert!(fault.detail.contains("storage_bytes"), "{fault}");
+    assert_eq!(
+        check_disk(0, &Board { storage_left_bytes: 0, ..board }),
+        Ok(()),
+        "what is complete needs none"
+    );
 }

@@ -98,7 +98,7 @@ pub struct ModelBudget {
 pub struct AgentBudget {
     /// Disk that downloads leave free, in MiB.
     pub disk_reserve_mb: u64,
-    /// Disk for slots, records and logs together, in MiB.
+    /// Disk for slots, records and the agent's own releases together, in MiB.
     pub storage_mb: u64,
     /// Threads that predict; 0 for as many as there are cores.
     pub threads: u32,
@@ -188,7 +188,7 @@ impl BoardProfile {
         within("model.memory_mb", self.model.memory_mb, 8, self.hardware.memory_mb)?;
         within("model.probe_s", self.model.probe_s, 1, 3_600)?;
         within("agent.disk_reserve_mb", self.agent.disk_reserve_mb, 0, mib)?;
-        // Two slots of the largest release, and as much beside it as records and logs take.
+        // Two slots of the largest release, and as much beside it as records take.
         within("agent.storage_mb", self.agent.storage_mb, 2 * self.model.release_mb + 64, 64 * mib)?;
         within("agent.threads", self.agent.threads, 0, 256)?;
         within("agent.nice", self.agent.nice, -20, 19)?;

@@ -141,6 +141,7 @@ fn documents(bytes: &[u8]) {
         model_bytes: u64::MAX,
         disk_free_bytes: u64::MAX,
         disk_reserve_bytes: 0,
+        storage_left_bytes: u64::MAX,
         memory_bytes: 0,
     };
     let model = "digits".parse().expect("a name");
