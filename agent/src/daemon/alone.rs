@@ -2,23 +2,22 @@
 //! confirmed serves all the same, the local endpoint says what is wrong and what to do, and once the files are good
 //! again everything goes on.
 
-use super::{Options, announce, state, upgrade};
+use super::{Options, announce, journals, records, state, upgrade};
+use crate::Error;
 use crate::api::Address;
 use crate::clock::Clock;
 use crate::folder::{ENDPOINT, Folder, MODELS};
 use crate::host::ModelHost;
 use crate::identity::{self, Identity};
 use crate::supervisor::Supervisor;
-use crate::{Error, disk};
 use flotilla_device::launch::SETTLED_MS;
 use flotilla_device::update::{Confirmed, UpdateJournal};
-use flotilla_protocol::{ModelName, TrustFile, limits};
+use flotilla_protocol::{ModelName, TrustFile};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-const JOURNAL: usize = 64 * limits::KIB;
 /// How often it is looked whether the files are good again.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -81,21 +80,13 @@ impl Alone<'_> {
     }
 
     fn show(&self, error: &Error) {
-        let serving: serde_json::Map<_, _> = self
-            .host
-            .all_served()
-            .into_iter()
-            .map(|(name, served)| {
-                (name.to_string(), json!({ "release": served.release, "slot": served.slot }))
-            })
-            .collect();
         let document = json!({
             "agent": env!("CARGO_PKG_VERSION"),
             "endpoint": self.endpoint.to_string(),
             "connected": false,
             "connection_problem": { "code": error.code(), "detail": error.to_string() },
             "models": {},
-            "serving": serving,
+            "serving": records::serving(self.host),
             "pid": std::process::id(),
         });
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = document;
@@ -103,11 +94,10 @@ impl Alone<'_> {
 }
 
 fn load_all(folder: &Folder, host: &ModelHost, board: &str) {
-    let names = folder.disk().folders(MODELS.as_ref()).unwrap_or_default();
-    for name in names.iter().filter_map(|name| name.parse::<ModelName>().ok()) {
-        let journal = disk::read(&folder.root().join(Folder::journal(&name)), JOURNAL);
-        let journal = journal.ok().flatten().and_then(|bytes| UpdateJournal::from_bytes(&bytes).ok());
-        let Some(UpdateJournal { confirmed, previous, .. }) = journal else { continue };
+    for name in journals::models(folder).unwrap_or_default() {
+        let Ok(Some(UpdateJournal { confirmed, previous, .. })) = journals::read(folder, &name) else {
+            continue;
+        };
         let served = [confirmed, previous]
             .into_iter()
             .flatten()

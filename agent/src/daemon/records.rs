@@ -1,12 +1,13 @@
 //! Telemetry, events, and the document of the local endpoint's `/status`.
 
 use super::Daemon;
+use crate::host::{ModelHost, Served};
 use crate::outbox::{Store, Unusable};
 use crate::sensors::rss_bytes;
 use flotilla_device::backoff::Backoff;
-use flotilla_protocol::ErrorCode;
 use flotilla_protocol::message::{EventKind, EventRecord, RecordBody};
-use serde_json::json;
+use flotilla_protocol::{ErrorCode, ModelName};
+use serde_json::{Value, json};
 use std::sync::PoisonError;
 
 /// Records kept in memory while the outbox cannot be used; beyond it the oldest are lost.
@@ -143,14 +144,6 @@ impl Daemon {
             .iter()
             .map(|(name, model)| (name.to_string(), json!(model.update.report())))
             .collect();
-        let serving: serde_json::Map<_, _> = self
-            .host
-            .all_served()
-            .into_iter()
-            .map(|(name, served)| {
-                (name.to_string(), json!({ "release": served.release, "slot": served.slot }))
-            })
-            .collect();
         let problem =
             self.link_problem.as_ref().map(|(code, detail)| json!({ "code": code, "detail": detail }));
         let agent = self.agent_report();
@@ -169,7 +162,7 @@ impl Daemon {
             "desired_version": self.accepted_version,
             "trust_version": self.trust.version,
             "models": models,
-            "serving": serving,
+            "serving": serving(&self.host),
             "records_waiting": self.outbox.as_ref().map(|outbox| outbox.waiting()),
             "records_made": self.outbox.as_ref().map(|outbox| outbox.made()),
             "records_dropped": self.outbox.as_ref().map(|outbox| outbox.dropped()),
@@ -180,4 +173,12 @@ impl Daemon {
         });
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = document;
     }
+}
+
+/// What `/status` says of the models that serve.
+pub(super) fn serving(host: &ModelHost) -> Value {
+    let of = |(name, served): (ModelName, Served)| {
+        (name.to_string(), json!({ "release": served.release, "slot": served.slot }))
+    };
+    Value::Object(host.all_served().into_iter().map(of).collect())
 }
