@@ -106,7 +106,7 @@ pub(crate) fn establish(
             return Err(error);
         }
         let identity = sound()?;
-        damage.push(format!("{error}; it was put back from its copy"));
+        damage.push(put_back_text(&error));
         Ok(identity)
     })?;
     pairs::tidy(folder);
@@ -117,6 +117,16 @@ pub(crate) fn establish(
     damage.extend(trust::mend(folder, &identity.names.project)?);
     let trust = trust(folder, &identity.names.project)?;
     Ok((identity, trust))
+}
+
+/// What was wrong with a file that is right again, without what to do about it.
+fn put_back_text(error: &Error) -> String {
+    match error {
+        Error::Damaged { path, problem } => {
+            format!("{} was damaged: {problem}; it was put back from its copy", path.display())
+        }
+        other => format!("{other}; it was put back from its copy"),
+    }
 }
 
 /// Whether a copy of the identity is there that a start of the agent can put back.

@@ -1,6 +1,6 @@
 //! The trust file: which keys are believed, and how far back nothing may go. It is kept in two places.
 
-use super::{CA, certificates};
+use super::{CA, certificates, put_back_text};
 use crate::folder::{Folder, TRUST, TRUST_COPY};
 use crate::{Error, tls};
 use flotilla_device::frame::{self, Kind};
@@ -48,7 +48,7 @@ pub(super) fn mend(folder: &Folder, project: &ProjectId) -> Result<Option<String
     if let Err(error) = store(folder, &good.envelope) {
         tracing::warn!(%error, "the copy of the trust file cannot be renewed");
     }
-    Ok(damaged.map(|error| format!("{error}; it was put back from its copy")))
+    Ok(damaged.map(put_back_text))
 }
 
 /// Why one of the two places cannot be used, if the other can.
