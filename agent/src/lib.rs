@@ -63,7 +63,7 @@ pub mod sensors;
 mod simulation;
 pub mod slot;
 mod supervisor;
-mod text;
+mod footprint;
 mod tls;
 pub mod upgrade;
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod agent_upgrade;
+mod arm;
 mod certificates;
 mod console;
 mod console_api;

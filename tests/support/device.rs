@@ -17,6 +17,8 @@ pub struct Device {
     pub id: String,
     /// Its folder.
     pub dir: PathBuf,
+    /// Its agent's program.
+    program: PathBuf,
     agent: Option<Child>,
     _folder: TempDir,
 }
@@ -24,11 +26,16 @@ pub struct Device {
 impl Device {
     /// Enrols a device with a fresh claim code.
     pub fn enrol(plane: &Plane, id: &str) -> Self {
+        Self::enrol_with(plane, id, binary("flotilla-agent"))
+    }
+
+    /// The same with another build of the agent.
+    pub fn enrol_with(plane: &Plane, id: &str, program: PathBuf) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("device");
         let claim = folder.path().join("claim");
         plane.claim(&claim);
-        let device = Self { id: id.to_owned(), dir, agent: None, _folder: folder };
+        let device = Self { id: id.to_owned(), dir, program, agent: None, _folder: folder };
         let mut command = device.command(&["enrol", "--name", id, "--claim", claim.to_str().unwrap()]);
         run_ok(&mut command);
         device
@@ -36,7 +43,7 @@ impl Device {
 
     /// A device that enrolled earlier, in a folder below `folder`.
     pub fn of_folder(id: &str, dir: PathBuf, folder: TempDir) -> Self {
-        Self { id: id.to_owned(), dir, agent: None, _folder: folder }
+        Self { id: id.to_owned(), dir, program: binary("flotilla-agent"), agent: None, _folder: folder }
     }
 
     /// A copy of its folder on another machine. The agent must not run meanwhile.
@@ -44,7 +51,8 @@ impl Device {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("device");
         run_ok(Command::new("cp").arg("-a").arg(&self.dir).arg(&dir));
-        Self { id: self.id.clone(), dir, agent: None, _folder: folder }
+        let program = self.program.clone();
+        Self { id: self.id.clone(), dir, program, agent: None, _folder: folder }
     }
 
     /// What `flotilla-agent status` says.
@@ -54,7 +62,7 @@ impl Device {
 
     /// `flotilla-agent ARGUMENTS --dir DIR`.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary("flotilla-agent"));
+        let mut command = Command::new(&self.program);
         command.args(arguments).arg("--dir").arg(&self.dir).stdin(Stdio::null());
         command
     }

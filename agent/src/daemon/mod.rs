@@ -30,7 +30,7 @@ use crate::link::{Link, LinkEvent, QUEUE};
 use crate::outbox::Store;
 use crate::sensors::Sensors;
 use crate::supervisor::Supervisor;
-use crate::{Error, api, text};
+use crate::{Error, api, footprint};
 pub(crate) use diagnosis::stored;
 use flotilla_device::Fault;
 use flotilla_device::launch::{Binary, Place};
@@ -341,7 +341,7 @@ impl Daemon {
         self.supervisor.live(now_ms);
         if self.text_due_ms.is_some_and(|at| now_ms >= at) {
             self.text_due_ms = None;
-            text::let_go();
+            footprint::let_go();
         }
         if self.session_tick_ms.is_some_and(|at| now_ms >= at) {
             self.session_tick_ms = None;

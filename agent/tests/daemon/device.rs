@@ -9,7 +9,10 @@ use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
-const AGENT: &str = env!("CARGO_BIN_EXE_flotilla-agent");
+/// The agent's program: this build's, or the one that `FLOTILLA_AGENT` names.
+pub(crate) fn agent() -> PathBuf {
+    std::env::var_os("FLOTILLA_AGENT").map_or_else(|| env!("CARGO_BIN_EXE_flotilla-agent").into(), PathBuf::from)
+}
 
 pub(crate) struct Device {
     root: PathBuf,
@@ -54,7 +57,7 @@ impl Device {
     pub(crate) fn spawn(&mut self) {
         let _ = std::fs::remove_file(self.path("run/endpoint"));
         let log = std::fs::OpenOptions::new().append(true).create(true).open(self.path("log")).unwrap();
-        let child = Command::new(AGENT)
+        let child = Command::new(agent())
             .args(["run", "--dir"])
             .arg(&self.root)
             .env("RUST_LOG", "info")
@@ -85,6 +88,11 @@ impl Device {
         answer_of(text.trim(), "letters").await
     }
 
+    /// The process of its agent.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().and_then(Child::id).expect("the agent runs")
+    }
+
     /// As a power cut does.
     pub(crate) async fn kill(&mut self) {
         self.child.take().unwrap().kill().await.unwrap();
@@ -101,7 +109,7 @@ impl Device {
 
     pub(crate) async fn command(&self, args: &[&str]) -> Output {
         let dir = &self.root;
-        Command::new(AGENT).args(args).arg("--dir").arg(dir).stdin(Stdio::null()).output().await.unwrap()
+        Command::new(agent()).args(args).arg("--dir").arg(dir).stdin(Stdio::null()).output().await.unwrap()
     }
 
     /// Asks the local endpoint through the command line.

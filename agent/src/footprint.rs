@@ -1,8 +1,12 @@
-//! The program's own text in memory.
+//! What the process holds and does not need any more.
 //!
 //! Starting up, loading a model and probing run much code that is not run again, and the kernel maps sixteen pages
 //! around each that is touched. On a small device that is most of what the agent holds. What is clean and comes from a
 //! file can be let go at no risk: a page that is needed again is mapped again, mostly from the page cache.
+//!
+//! The allocator keeps what was freed, too, up to a bound that grows with the largest piece that was ever freed
+//! (mallopt(3), `M_MMAP_THRESHOLD`): opening the outbox frees many buffers of half a MiB. Where it is glibc's, it is told
+//! to give back what it keeps.
 
 use rustix::mm::{Advice, madvise};
 use std::fs;
@@ -25,14 +29,25 @@ impl Mapping {
     }
 }
 
-/// Lets go of all text and constants that can be read again from their files. Does nothing where the system does not
-/// tell what they are.
+/// Lets go of memory that was freed, and of all text and constants that can be read again from their files. Does nothing
+/// where the system does not tell what they are.
 pub(crate) fn let_go() {
+    trim();
     let Ok(smaps) = fs::read_to_string("/proc/self/smaps") else { return };
     for mapping in mappings(&smaps).into_iter().filter(Mapping::is_clean) {
         release(&mapping);
     }
 }
+
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "there is no safe call for it; the argument stands inside")]
+fn trim() {
+    // SAFETY: malloc_trim(3) may be called at any time and from any thread; it touches free memory only.
+    unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn trim() {}
 
 #[expect(unsafe_code, reason = "there is no safe call for it; the argument stands inside")]
 fn release(mapping: &Mapping) {
