@@ -71,7 +71,12 @@ async fn figures() {
     tokio::time::sleep(idle).await;
     let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_time(&device) - cpu);
     let wire = relay.wire() - wire;
-    show("PSS, connected and idle, no model", mb(pss(&device)), "12 MB", "Greengrass lite 12-16 MB, thin-edge 8 MB");
+    show(
+        "PSS, connected and idle, no model",
+        mb(pss(&device)),
+        "12 MB",
+        "Greengrass lite 12-16 MB, thin-edge 8 MB",
+    );
     show("processor time of that", format!("{:.3} %", cpu / seconds * 100.0), "0.3 %", "");
     show(
         &format!("traffic of that a month, from {wire} bytes in {seconds:.0} s"),
@@ -145,8 +150,7 @@ fn ms(time: Duration) -> String {
 fn resnet(cloud: &Cloud) -> Option<DesiredModel> {
     let data = PathBuf::from(std::env::var_os("FLOTILLA_TEST_DATA")?);
     let onnx = std::fs::read(data.join("models/mlperf-tiny/ic_resnet8_float.onnx")).unwrap();
-    let labels =
-        ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+    let labels = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
     let pipeline = Pipeline {
         format: 1,
         input: Input::Image(ImageInput {
@@ -246,7 +250,9 @@ impl Relay {
         let filter = format!("sport = :{}", self.port);
         let output = Command::new("ss").args(["-tinH", &filter]).output().expect("ss, of iproute2");
         let text = String::from_utf8(output.stdout).unwrap();
-        let count = |word: &str| word.strip_prefix("segs_out:").or(word.strip_prefix("segs_in:"))?.parse().ok();
+        let count = |word: &str| {
+            word.strip_prefix("segs_out:").or(word.strip_prefix("segs_in:"))?.parse::<u64>().ok()
+        };
         text.split_whitespace().filter_map(count).sum::<u64>()
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::api::ApiError;
 use crate::disk::DiskError;
+use flotilla_launcher::lock::LockError;
 use flotilla_protocol::ErrorCode;
 use std::path::PathBuf;
 
@@ -122,6 +123,15 @@ pub enum Error {
         /// How.
         problem: String,
     },
+}
+
+impl From<LockError> for Error {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::Disk(error) => Error::Disk(error),
+            LockError::InUse { folder } => Error::InUse { folder },
+        }
+    }
 }
 
 impl Error {

@@ -1,16 +1,17 @@
 //! The agent's folder: where everything lies, and that only one agent uses it.
 
 use crate::Error;
-use crate::disk::{self, Disk, DiskError, FolderDisk};
+use crate::disk::{Disk, DiskError, FolderDisk};
 use crate::slot::Slot;
+pub use flotilla_launcher::AGENT;
+use flotilla_launcher::journal::LaunchFile;
+use flotilla_launcher::lock::{self, Lock};
+use flotilla_launcher::slot_folder;
 use flotilla_protocol::ModelName;
 use flotilla_protocol::message::SlotName;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Folder with the identity.
 pub const IDENTITY: &str = "identity";
@@ -28,8 +29,6 @@ pub const ACCEPTED: &str = "accepted";
 pub const COUNTER: &str = "counter";
 /// Commands that were done.
 pub const COMMANDS: &str = "commands";
-/// Folder with what the launcher and the agent's own upgrade need.
-pub const AGENT: &str = "agent";
 /// The update journal of the agent's own release.
 pub const AGENT_JOURNAL: &str = "agent/journal";
 /// Folder with the models.
@@ -42,22 +41,12 @@ pub const RUN: &str = "run";
 pub const ENDPOINT: &str = "run/endpoint";
 /// Configuration.
 pub const CONFIG: &str = "agent.toml";
-const LOCK: &str = "lock";
-/// How often a lock that is held is tried, and how long after each other.
-const LOCK_TRIES: u32 = 4;
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The agent's folder, without a claim on it.
 #[derive(Clone)]
 pub struct Folder {
     root: PathBuf,
     disk: Arc<dyn Disk>,
-}
-
-/// Proof that no other agent uses the folder; given back when dropped.
-#[derive(Debug)]
-pub struct Lock {
-    _file: File,
 }
 
 impl Folder {
@@ -74,50 +63,17 @@ impl Folder {
 
     /// Claims the folder for this process.
     pub fn lock(&self) -> Result<Lock, Error> {
-        self.lock_at(&self.root.join(LOCK))
-    }
-
-    /// Claims the folder for this launcher.
-    pub fn lock_launcher(&self) -> Result<Lock, Error> {
-        let folder = self.root.join(AGENT);
-        disk::private_folder(&folder)?;
-        self.lock_at(&folder.join(LOCK))
+        Ok(lock::agent(&self.root)?)
     }
 
     /// Whether an agent uses the folder. Makes and keeps nothing: whoever looks is in nobody's way.
     pub fn is_in_use(&self) -> Result<bool, DiskError> {
-        let path = self.root.join(LOCK);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(e) => return Err(DiskError::of(&path, e)),
-        };
-        match file.try_lock_shared() {
-            // Closing the file gives it back at once.
-            Ok(()) => Ok(false),
-            Err(TryLockError::WouldBlock) => Ok(true),
-            Err(TryLockError::Error(e)) => Err(DiskError::of(&path, e)),
-        }
+        lock::is_held(&self.root)
     }
 
-    fn lock_at(&self, path: &Path) -> Result<Lock, Error> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(|e| DiskError::of(path, e))?;
-        for try_ in 1.. {
-            match file.try_lock() {
-                Ok(()) => break,
-                // Somebody may just be looking whether it is held, which takes no time.
-                Err(TryLockError::WouldBlock) if try_ < LOCK_TRIES => std::thread::sleep(LOCK_PAUSE),
-                Err(TryLockError::WouldBlock) => return Err(Error::InUse { folder: self.root.clone() }),
-                Err(TryLockError::Error(e)) => return Err(DiskError::of(path, e).into()),
-            }
-        }
-        Ok(Lock { _file: file })
+    /// The launch journal.
+    pub fn launch_file(&self) -> LaunchFile {
+        LaunchFile::new(Arc::clone(&self.disk))
     }
 
     /// The folder itself.
@@ -156,7 +112,7 @@ impl Folder {
     }
 
     fn slot_in(&self, folder: &Path, slot: SlotName) -> Slot {
-        Slot::new(Arc::clone(&self.disk), &self.root, folder.join(format!("slot-{}", slot.as_str())))
+        Slot::new(Arc::clone(&self.disk), &self.root, slot_folder(folder, slot))
     }
 
     /// Bytes that slots, records and the agent's own releases take on the disk.
@@ -198,23 +154,6 @@ mod tests {
         let error = Folder::open(root.path()).unwrap().lock().unwrap_err();
         assert_eq!(error.code(), ErrorCode::StorageInUse);
         drop(lock);
-        folder.lock().unwrap();
-    }
-
-    #[test]
-    fn whoever_looks_whether_a_folder_is_in_use_leaves_nothing_behind_and_holds_nobody_up() {
-        let root = tempfile::tempdir().unwrap();
-        let folder = Folder::open(root.path()).unwrap();
-        assert!(!folder.is_in_use().unwrap());
-        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0, "not even the lock's file");
-        let lock = folder.lock().unwrap();
-        assert!(folder.is_in_use().unwrap());
-        drop(lock);
-        assert!(!folder.is_in_use().unwrap());
-        let looking = File::open(root.path().join(LOCK)).unwrap();
-        looking.try_lock_shared().unwrap();
-        assert!(!folder.is_in_use().unwrap(), "two may look");
-        drop(looking);
         folder.lock().unwrap();
     }
 

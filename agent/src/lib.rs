@@ -7,13 +7,13 @@
 //! - [`folder`], [`disk`], [`slot`], [`identity`], [`pairs`]: what is on the disk, and how it gets there; `room`: to whom
 //!   its free bytes are promised.
 //! - [`doctor`]: examines a device and says what to do.
-//! - `child`: what a child process is held to.
 //! - [`config`]: what the owner decides, and where he does not, the board's profile; `board`: which board this is.
 //! - [`sensors`]: what the device measures of itself; [`npu`]: its neural processing units.
-//! - `supervisor`: what a service manager is told; `text`: lets go of program text that only a start or a load needed.
+//! - `supervisor`: what a service manager is told; `footprint`: lets go of memory that only a start or a load
+//!   needed.
 //! - [`host`], [`api`], [`probe`]: models that serve, the local endpoint, and the child that tries a candidate.
 //! - `intake`: brings a release into a slot.
-//! - [`launcher`]: starts the agent, and the right binary of it; [`upgrade`]: how another binary gets there.
+//! - [`upgrade`]: how another binary of the agent gets to where [`flotilla_launcher`] starts it.
 //! - [`cli`]: the command line, also used by `flotilla agent …`.
 //!
 //! ```text
@@ -26,7 +26,7 @@
 //! DIR/counter, commands              hellos said; commands done
 //! DIR/models/MODEL/journal           the update journal
 //! DIR/models/MODEL/slot-{a,b}/       release.cbor, files/NAME, partial/NAME
-//! DIR/agent/                         the agent's own releases; see [`launcher`]
+//! DIR/agent/                         the agent's own releases; see [`flotilla_launcher`]
 //! DIR/outbox/                        sled
 //! DIR/run/endpoint                   address of the local endpoint while the agent runs
 //! DIR/run/work-MODEL                 whether the model was at work when the process ended
@@ -36,22 +36,20 @@
 
 pub mod api;
 mod board;
-mod child;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
-pub mod disk;
 pub mod doctor;
 pub mod enrol;
 mod error;
 pub mod fetch;
 pub mod folder;
+mod footprint;
 pub mod host;
 pub mod http_client;
 pub mod identity;
 mod intake;
-pub mod launcher;
 pub mod link;
 pub mod npu;
 pub mod outbox;
@@ -63,8 +61,8 @@ pub mod sensors;
 mod simulation;
 pub mod slot;
 mod supervisor;
-mod footprint;
 mod tls;
 pub mod upgrade;
 
 pub use error::Error;
+pub use flotilla_launcher::disk;

@@ -3,7 +3,6 @@
 use super::facts::{Facts, Launcher, Problem, Read};
 use super::judge::{fail, ok, warn};
 use crate::folder::{AGENT, AGENT_JOURNAL, Folder};
-use crate::launcher::file::LaunchFile;
 use flotilla_device::launch::Binary;
 use flotilla_device::update::UpdateJournal;
 use flotilla_protocol::ErrorCode;
@@ -18,7 +17,7 @@ pub(super) fn gather(folder: &Folder) -> Option<Launcher> {
     if !folder.path(AGENT).is_dir() {
         return None;
     }
-    let (journal, damage) = LaunchFile::new(folder.clone()).read();
+    let (journal, damage) = folder.launch_file().read();
     let candidate = journal.candidate.as_ref().map(|trial| &trial.binary);
     let named =
         [("confirmed", journal.confirmed.as_ref()), ("spare", journal.spare.as_ref()), ("new", candidate)];

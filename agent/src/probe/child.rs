@@ -93,7 +93,7 @@ pub(crate) fn limit_memory(bytes: u64) -> Result<(), ProbeFailure> {
     if bytes == 0 {
         return Ok(());
     }
-    crate::child::limit_memory(bytes)
+    flotilla_launcher::child::limit_memory(bytes)
         .map_err(|e| failure(ErrorCode::Internal, format!("the memory bound cannot be set: {e}")))
 }
 

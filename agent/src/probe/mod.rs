@@ -16,13 +16,12 @@ pub use child::{ChildArgs, child_main};
 pub(crate) use child::{answer, end_with_parent, limit_memory, peak_rss_bytes};
 pub use parent::{ProbeError, ProbeLimits, run, self_test, version};
 
+pub use flotilla_launcher::FILES_FOLDER;
 use flotilla_protocol::ErrorCode;
 use serde::{Deserialize, Serialize};
 
 /// Name of the signed envelope within a slot.
 pub const RELEASE_FILE: &str = "release.cbor";
-/// Name of the folder with the release's files within a slot.
-pub const FILES_FOLDER: &str = "files";
 
 /// What a child says of a candidate that did not pass.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -116,7 +116,7 @@ pub async fn self_test(
 /// A child that is held to its bounds by the system, whatever its program does.
 fn bounded(exe: &Path, limits: ProbeLimits) -> Command {
     let mut command = Command::new(exe);
-    crate::child::bind(&mut command, limits.memory_bytes);
+    flotilla_launcher::child::bind(command.as_std_mut(), limits.memory_bytes);
     command
 }
 

@@ -17,8 +17,8 @@ mod work;
 pub use selftest::{SelfTestArgs, self_test_main};
 pub(crate) use work::{make_program, tell_binary, try_out};
 
-use crate::launcher::LAUNCHED;
 use flotilla_device::launch::Place;
+use flotilla_launcher::LAUNCHED;
 
 /// From where this process was started, if the launcher did it.
 pub fn launched() -> Option<Place> {

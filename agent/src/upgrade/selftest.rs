@@ -4,7 +4,6 @@
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::folder::{AGENT_JOURNAL, Folder, MODELS, OUTBOX};
-use crate::launcher::file::LaunchFile;
 use crate::probe::{ProbeFailure, answer, end_with_parent, limit_memory, peak_rss_bytes};
 use crate::{Error, daemon, disk, identity};
 use flotilla_device::Fault;
@@ -112,7 +111,7 @@ fn try_all(folder: &Folder) -> Result<(u32, Vec<Unreadable>), ProbeFailure> {
     if let Err(failure) = read_journal(folder, AGENT_JOURNAL.as_ref()) {
         keep(AGENT_JOURNAL.to_owned(), failure);
     }
-    if let (_, Some(problem)) = LaunchFile::new(folder.clone()).read() {
+    if let (_, Some(problem)) = folder.launch_file().read() {
         keep("launch".to_owned(), failure(ErrorCode::StorageCorrupt, problem));
     }
     if let Err(failure) = check_outbox(folder) {

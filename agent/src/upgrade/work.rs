@@ -3,11 +3,11 @@
 use super::selftest;
 use crate::daemon::News;
 use crate::intake::{Desk, blocking};
-use crate::launcher::checksum;
 use crate::probe::{self, FILES_FOLDER, ProbeError, ProbeLimits};
 use crate::slot::Slot;
 use flotilla_device::Fault;
 use flotilla_device::launch::Binary;
+use flotilla_launcher::{checksum, is_unusable};
 use flotilla_protocol::message::{ProbeReport, SlotName};
 use flotilla_protocol::{Digest, ErrorCode, ReleaseManifest};
 use std::fs::{File, Permissions};
@@ -54,7 +54,7 @@ pub(crate) async fn try_out(
     let path = path_of(place, &part);
     let refused = |error: ProbeError| match &error {
         // A file that is no program here never will be; that a child cannot be started now says nothing about it.
-        ProbeError::Spawn(source) if !crate::launcher::is_unusable(source) => {
+        ProbeError::Spawn(source) if !is_unusable(source) => {
             Fault::transient(ErrorCode::Internal, format!("{error}: {source}"))
         }
         ProbeError::Spawn(source) => {

@@ -11,7 +11,8 @@ use tokio::process::{Child, Command};
 
 /// The agent's program: this build's, or the one that `FLOTILLA_AGENT` names.
 pub(crate) fn agent() -> PathBuf {
-    std::env::var_os("FLOTILLA_AGENT").map_or_else(|| env!("CARGO_BIN_EXE_flotilla-agent").into(), PathBuf::from)
+    std::env::var_os("FLOTILLA_AGENT")
+        .map_or_else(|| env!("CARGO_BIN_EXE_flotilla-agent").into(), PathBuf::from)
 }
 
 pub(crate) struct Device {
@@ -100,8 +101,8 @@ impl Device {
 
     /// As a service manager does; the agent must end by itself.
     pub(crate) async fn terminate(&mut self) -> std::process::ExitStatus {
+        let pid = self.pid().to_string();
         let mut child = self.child.take().unwrap();
-        let pid = child.id().unwrap().to_string();
         let sent = Command::new("kill").args(["-TERM", &pid]).status().await.unwrap();
         assert!(sent.success());
         tokio::time::timeout(PATIENCE, child.wait()).await.expect("the agent ends").unwrap()

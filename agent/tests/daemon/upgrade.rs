@@ -5,7 +5,7 @@ use crate::cloud::{Cloud, PATIENCE, State, release_key};
 use crate::releases::{Plan, letters};
 use crate::updates::{confirmed, want};
 use flotilla_agent::folder::Folder;
-use flotilla_agent::launcher::file::LaunchFile;
+use flotilla_launcher::journal::LaunchFile;
 use flotilla_protocol::manifest::{
     AgentFacts, Constraints, FileEntry, Lineage, Metrics, ReleaseKind, Variant, agent_engine, agent_name,
 };
@@ -13,13 +13,17 @@ use flotilla_protocol::message::{AgentReport, DesiredModel, EventKind, Phase, Re
 use flotilla_protocol::{Digest, Envelope, EnvelopeKind, ErrorCode, Pipeline, ReleaseManifest, limits};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
 pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_flotilla-agent");
-const LAUNCHER: &str = env!("CARGO_BIN_EXE_flotilla-launcher");
+
+/// The launcher beside it: a package of its own, which `cargo build -p flotilla-launcher` builds.
+fn launcher() -> PathBuf {
+    Path::new(AGENT).with_file_name("flotilla-launcher")
+}
 
 /// An enrolled device whose agent runs under the launcher.
 pub(crate) struct Device {
@@ -40,7 +44,7 @@ impl Device {
 
     pub(crate) fn launch(&mut self) {
         let log = std::fs::OpenOptions::new().append(true).create(true).open(self.path("log")).unwrap();
-        let launcher = Command::new(LAUNCHER)
+        let launcher = Command::new(launcher())
             .arg("--dir")
             .arg(self.root.path())
             .args(["--agent", AGENT])
@@ -110,7 +114,7 @@ impl Device {
     }
 
     pub(crate) fn launch_file(&self) -> LaunchFile {
-        LaunchFile::new(Folder::open(self.root.path()).unwrap())
+        Folder::open(self.root.path()).unwrap().launch_file()
     }
 }
 

@@ -1,10 +1,10 @@
 //! The agent's side of the two journals: what is written when, and what is made good when the disk did not take it.
 
 use crate::folder::{AGENT_JOURNAL, Folder};
-use crate::launcher::file::LaunchFile;
 use flotilla_device::launch::handover::{self, Adopted};
 use flotilla_device::launch::{LaunchJournal, Place, SETTLED_MS};
 use flotilla_device::update::{Update, UpdateJournal};
+use flotilla_launcher::journal::LaunchFile;
 
 /// What could not be written is tried again after so long.
 pub(super) const JOURNAL_RETRY_MS: u64 = 5_000;
@@ -41,7 +41,7 @@ impl Journals {
     ) -> Self {
         Self {
             place,
-            file: LaunchFile::new(folder.clone()),
+            file: folder.launch_file(),
             folder,
             launch: adopted.launch.clone(),
             behind: damaged || adopted.launch != *found,
@@ -144,7 +144,7 @@ impl Journals {
 
 /// Takes the count of starts back for an agent that serves without any machines.
 pub(in crate::daemon) fn settle(folder: &Folder, place: Place) {
-    let file = LaunchFile::new(folder.clone());
+    let file = folder.launch_file();
     if let Some(next) = handover::settle(&file.read().0, place)
         && let Err(error) = file.store(&next)
     {

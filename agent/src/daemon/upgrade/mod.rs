@@ -11,7 +11,6 @@ pub(super) use launch::settle;
 use super::{Daemon, Jobs, News, journals, state};
 use crate::folder::{ACCEPTED, AGENT, AGENT_JOURNAL, COMMANDS, COUNTER, Folder};
 use crate::intake::{Desk, Subject};
-use crate::launcher::file::LaunchFile;
 use crate::upgrade;
 use flotilla_device::Fault;
 use flotilla_device::launch::handover::{self, Handover};
@@ -65,7 +64,7 @@ impl Daemon {
     pub(super) fn load_upgrade(&mut self) {
         let Some(place) = self.options.launched else { return };
         let folder = self.options.folder.clone();
-        let (found, problem) = LaunchFile::new(folder.clone()).read();
+        let (found, problem) = folder.launch_file().read();
         let damaged = problem.is_some();
         if let Some(problem) = problem {
             self.event(EventKind::Repaired, Some(ErrorCode::StorageCorrupt), problem);

@@ -4,11 +4,12 @@
 //! It is stored twice, the first copy first. What a lost last write of it says anew is safe: a start that is counted
 //! again, a candidate that confirms itself again.
 
-use crate::disk::DiskError;
-use crate::folder::{AGENT, Folder};
+use crate::AGENT;
+use crate::disk::{Disk, DiskError};
 use flotilla_device::launch::LaunchJournal;
 use flotilla_protocol::limits;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const NAMES: [&str; 2] = ["launch", "launch.copy"];
 const BOUND: usize = 32 * limits::KIB;
@@ -16,20 +17,20 @@ const BOUND: usize = 32 * limits::KIB;
 /// The launch journal of a folder.
 #[derive(Clone)]
 pub struct LaunchFile {
-    folder: Folder,
+    disk: Arc<dyn Disk>,
 }
 
 impl LaunchFile {
-    /// The one in this folder.
-    pub fn new(folder: Folder) -> Self {
-        Self { folder }
+    /// The one on the disk of the agent's folder.
+    pub fn new(disk: Arc<dyn Disk>) -> Self {
+        Self { disk }
     }
 
     /// The journal, and what was wrong with what is stored. An empty journal if there is no usable one.
     pub fn read(&self) -> (LaunchJournal, Option<String>) {
         let (mut found, mut problem) = (None, None);
         for name in NAMES.map(path) {
-            let read = self.folder.disk().read(&name, BOUND).map_err(|e| e.to_string());
+            let read = self.disk.read(&name, BOUND).map_err(|e| e.to_string());
             let read = read.and_then(|bytes| match bytes {
                 Some(bytes) => LaunchJournal::from_bytes(&bytes).map(Some).map_err(|e| e.to_string()),
                 None => Ok(None),
@@ -46,8 +47,8 @@ impl LaunchFile {
     pub fn store(&self, journal: &LaunchJournal) -> Result<(), DiskError> {
         let bytes = journal.to_bytes();
         let [first, copy] = NAMES.map(path);
-        self.folder.disk().replace(&first, &bytes)?;
-        if let Err(error) = self.folder.disk().replace(&copy, &bytes) {
+        self.disk.replace(&first, &bytes)?;
+        if let Err(error) = self.disk.replace(&copy, &bytes) {
             tracing::warn!(%error, "the second copy of the launch journal is behind");
         }
         Ok(())
@@ -62,6 +63,7 @@ fn path(name: &str) -> PathBuf {
 #[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
     use super::*;
+    use crate::disk::FolderDisk;
     use flotilla_device::launch::{GivenUp, Why};
     use flotilla_protocol::Digest;
 
@@ -74,7 +76,7 @@ mod tests {
     #[test]
     fn one_damaged_copy_is_no_loss_and_two_are_said() {
         let root = tempfile::tempdir().unwrap();
-        let file = LaunchFile::new(Folder::open(root.path()).unwrap());
+        let file = LaunchFile::new(Arc::new(FolderDisk::new(root.path()).unwrap()));
         assert_eq!(file.read(), (LaunchJournal::default(), None));
         file.store(&journal()).unwrap();
         assert_eq!(file.read(), (journal(), None));

@@ -1,15 +1,17 @@
 //! The real launcher with small scripts in place of agents: what is started, how often, and what ends it.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use flotilla_agent::folder::Folder;
-use flotilla_agent::launcher::file::LaunchFile;
 use flotilla_device::launch::{Binary, CRASHES, LaunchJournal, TRIAL_STARTS, Terms, Trial, Why};
+use flotilla_launcher::disk::FolderDisk;
+use flotilla_launcher::journal::LaunchFile;
+use flotilla_launcher::{AGENT, lock, slot_folder};
 use flotilla_protocol::Digest;
 use flotilla_protocol::message::SlotName;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a test waits for what must happen. It bounds a broken run and measures nothing.
@@ -38,12 +40,13 @@ impl Device {
         self.root.path().join(name)
     }
 
-    fn folder(&self) -> Folder {
-        Folder::open(self.root.path()).unwrap()
+    fn file(&self) -> LaunchFile {
+        LaunchFile::new(Arc::new(FolderDisk::new(self.root.path()).unwrap()))
     }
 
-    fn file(&self) -> LaunchFile {
-        LaunchFile::new(self.folder())
+    /// Where a slot's binary lies.
+    fn binary(&self, slot: SlotName) -> PathBuf {
+        slot_folder(&self.path(AGENT), slot).join("files/agent")
     }
 
     fn journal(&self) -> LaunchJournal {
@@ -52,7 +55,7 @@ impl Device {
 
     /// Puts a script into a slot, as the agent does with a binary.
     fn slot(&self, slot: SlotName, body: &str) -> Binary {
-        let path = self.folder().agent_slot(slot).path().join("files/agent");
+        let path = self.binary(slot);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         script(&path, body);
         let content = fs::read(&path).unwrap();
@@ -274,7 +277,7 @@ fn an_agent_that_hangs_does_not_keep_the_next_launcher_from_starting_one() {
     device.file().store(&on_trial(hangs, None, 600_000)).unwrap();
     for starts in 1..=TRIAL_STARTS as usize {
         device.start();
-        device.until("a start", |d| d.count(" a") == starts && d.folder().lock().is_err());
+        device.until("a start", |d| d.count(" a") == starts && lock::agent(d.root.path()).is_err());
         device.signal("-KILL");
     }
     device.start();
@@ -287,7 +290,7 @@ fn while_somebody_holds_the_folder_nothing_is_started_and_no_start_counted() {
     let mut device = Device::new(STAYS);
     let candidate = device.slot(SlotName::A, STAYS);
     device.file().store(&on_trial(candidate, None, 600_000)).unwrap();
-    let lock = device.folder().lock().unwrap();
+    let lock = lock::agent(device.root.path()).unwrap();
     for waits in 1..=2 * TRIAL_STARTS as usize {
         device.start();
         device.until("a launcher that waits", |d| {
@@ -313,7 +316,7 @@ fn a_damaged_binary_or_journal_falls_back_to_what_works() {
         ..LaunchJournal::default()
     };
     device.file().store(&journal).unwrap();
-    let path = |binary: &Binary| device.folder().agent_slot(binary.slot).path().join("files/agent");
+    let path = |binary: &Binary| device.binary(binary.slot);
     let (spare, confirmed) = (path(&spare), path(&confirmed));
     let run = |device: &mut Device| {
         let before = device.starts().len();

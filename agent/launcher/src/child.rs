@@ -4,13 +4,14 @@
 
 use rustix::process::{Resource, Rlimit, getppid, setrlimit};
 use std::io;
-use tokio::process::Command;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// Lets the child end with this process, however that ends, where the system knows how; and, if `memory_bytes` is not 0,
 /// bounds its private memory and keeps it from leaving core files.
 ///
 /// The system looks at the thread that starts the child: that must live as long as the process.
-pub(crate) fn bind(command: &mut Command, memory_bytes: u64) {
+pub fn bind(command: &mut Command, memory_bytes: u64) {
     let parent = std::process::id();
     let bound = move || {
         if memory_bytes > 0 {
@@ -40,7 +41,7 @@ fn end_with_parent() -> io::Result<()> {
 ///
 /// The bound is on data and not on address space: allocators and thread stacks reserve far more addresses than
 /// they ever use, and the program's own file is mapped too.
-pub(crate) fn limit_memory(bytes: u64) -> io::Result<()> {
+pub fn limit_memory(bytes: u64) -> io::Result<()> {
     let limit = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
     setrlimit(Resource::Core, limit(0))?;
     Ok(setrlimit(Resource::Data, limit(bytes))?)

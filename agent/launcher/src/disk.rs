@@ -87,7 +87,7 @@ pub struct Size {
 const TRIES: usize = 3;
 
 /// Tries again where the disk fails: what matters once in a while must not be given up for one bad moment.
-pub(crate) fn patiently<T>(mut work: impl FnMut() -> Result<T, DiskError>) -> Result<T, DiskError> {
+pub fn patiently<T>(mut work: impl FnMut() -> Result<T, DiskError>) -> Result<T, DiskError> {
     let mut result = work();
     for _ in 1..TRIES {
         if !matches!(result, Err(DiskError::Io { .. })) {
@@ -303,7 +303,7 @@ impl Disk for FolderDisk {
 }
 
 /// The content of a file of at most `max` bytes; `None` if there is no such file.
-pub(crate) fn read(path: &Path, max: usize) -> Result<Option<Vec<u8>>, DiskError> {
+pub fn read(path: &Path, max: usize) -> Result<Option<Vec<u8>>, DiskError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -318,22 +318,22 @@ pub(crate) fn read(path: &Path, max: usize) -> Result<Option<Vec<u8>>, DiskError
 }
 
 /// Replaces a file durably; its folder is created if need be.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
     FolderDisk::whole().replace(path, bytes)
 }
 
 /// Removes a file or a folder with all that is in it.
-pub(crate) fn remove(path: &Path) -> Result<(), DiskError> {
+pub fn remove(path: &Path) -> Result<(), DiskError> {
     FolderDisk::whole().remove(path)
 }
 
 /// Creates a folder for the agent's user alone, with its parents; one that exists stays as it is.
-pub(crate) fn private_folder(path: &Path) -> Result<(), DiskError> {
+pub fn private_folder(path: &Path) -> Result<(), DiskError> {
     FolderDisk::whole().make_folder(path)
 }
 
 /// Brings a folder's entries to stable storage.
-pub(crate) fn sync_folder(path: &Path) -> Result<(), DiskError> {
+pub fn sync_folder(path: &Path) -> Result<(), DiskError> {
     FolderDisk::whole().sync_folder(path)
 }
 

@@ -1,6 +1,6 @@
 //! `flotilla-launcher`: starts the agent, and the right binary of it.
 
-use flotilla_agent::launcher::{self, Options};
+use flotilla_launcher::Options;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,16 +27,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let done = match runtime {
-        Ok(runtime) => runtime.block_on(launcher::run(options)).map_err(|e| (e.exit_code(), e.to_string())),
-        Err(e) => Err((1, e.to_string())),
-    };
-    match done {
+    match flotilla_launcher::run(options) {
         Ok(()) => ExitCode::SUCCESS,
-        Err((code, problem)) => {
-            eprintln!("error: {problem}");
-            ExitCode::from(code)
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
         }
     }
 }

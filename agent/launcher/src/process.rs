@@ -1,14 +1,13 @@
 //! One agent process: started only from a whole binary, stopped by the end of its standard input.
 
-use super::{LAUNCHED, Options};
-use crate::folder::Folder;
+use crate::{AGENT, FILES_FOLDER, LAUNCHED, Options, child, slot_folder};
 use flotilla_device::launch::{Binary, Exit, Place};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use tokio::process::{Child, ChildStdin, Command};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 /// What the system says of a file that is no program for this machine (ENOEXEC).
 const NO_PROGRAM: i32 = 8;
@@ -28,17 +27,17 @@ pub(super) struct Refusal {
 }
 
 impl Agent {
-    /// Starts the binary in this place.
+    /// Starts the binary in this place; `ended` is called when it has ended, from another thread.
     pub(super) fn start(
         options: &Options,
-        folder: &Folder,
         place: Place,
         binary: Option<&Binary>,
+        ended: impl FnOnce() + Send + 'static,
     ) -> Result<Self, Refusal> {
         let path = match binary {
             None => options.installed.clone(),
             Some(binary) => {
-                let path = path_of(folder, binary);
+                let path = path_of(&options.dir, binary);
                 check(&path, binary)?;
                 path
             }
@@ -46,7 +45,7 @@ impl Agent {
         let failed = |e: io::Error| Refusal { unusable: is_unusable(&e), detail: text(&path, &e) };
         let mut command = Command::new(&path);
         // One that hangs and hears nothing must not hold the folder against the next launcher's.
-        crate::child::bind(&mut command, 0);
+        child::bind(&mut command, 0);
         let mut child = command
             .args(["run", "--until-stdin-closes", "--dir"])
             .arg(&options.dir)
@@ -55,16 +54,22 @@ impl Agent {
             // The service manager watches this program; the signs of life are the agent's.
             .env_remove("WATCHDOG_PID")
             .stdin(Stdio::piped())
-            .kill_on_drop(true)
             .spawn()
             .map_err(failed)?;
         let leash = child.stdin.take();
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        std::thread::spawn(move || {
+            if let Some(pid) = pid {
+                wait_for(pid);
+            }
+            ended();
+        });
         Ok(Self { child, leash })
     }
 
-    /// Waits for its end.
-    pub(super) async fn ended(&mut self) -> Exit {
-        match self.child.wait().await {
+    /// How it ended; waits for that.
+    pub(super) fn reap(mut self) -> Exit {
+        match self.child.wait() {
             Ok(status) => match (status.code(), status.signal()) {
                 (Some(code), _) => Exit::Code(code),
                 (None, signal) => Exit::Signal(signal.unwrap_or_default()),
@@ -82,13 +87,26 @@ impl Agent {
     /// Kills it.
     pub(super) fn kill(&mut self) {
         // One that has ended meanwhile cannot be killed, and need not be.
-        let _ = self.child.start_kill();
+        let _ = self.child.kill();
     }
 }
 
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Waits until a child has ended, and leaves it to be reaped: until then nobody else gets its number, so that a kill
+/// reaches no stranger.
+fn wait_for(pid: Pid) {
+    let how = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), how) {}
+}
+
 /// Where a slot's binary lies.
-fn path_of(folder: &Folder, binary: &Binary) -> PathBuf {
-    folder.agent_slot(binary.slot).path().join(crate::probe::FILES_FOLDER).join(&binary.file)
+fn path_of(dir: &Path, binary: &Binary) -> PathBuf {
+    slot_folder(&dir.join(AGENT), binary.slot).join(FILES_FOLDER).join(&binary.file)
 }
 
 /// Whether the file is the one that the journal names.
@@ -102,7 +120,7 @@ fn check(path: &Path, binary: &Binary) -> Result<(), Refusal> {
 }
 
 /// Size and CRC-32 of a file.
-pub(crate) fn checksum(path: &Path) -> io::Result<(u64, u32)> {
+pub fn checksum(path: &Path) -> io::Result<(u64, u32)> {
     let mut file = File::open(path)?;
     let (mut hasher, mut bytes) = (crc32fast::Hasher::new(), 0);
     let mut buffer = vec![0; 128 * 1024];
@@ -120,7 +138,7 @@ pub(crate) fn checksum(path: &Path) -> io::Result<(u64, u32)> {
 }
 
 /// Whether a program that could not be started for this reason never can be.
-pub(crate) fn is_unusable(error: &io::Error) -> bool {
+pub fn is_unusable(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::IsADirectory)
         || error.raw_os_error() == Some(NO_PROGRAM)
 }
