@@ -12,6 +12,7 @@ mod download;
 mod kills;
 mod malformed;
 mod offline;
+mod older_agent;
 mod random_kills;
 mod refusals;
 mod releases;

@@ -28,14 +28,21 @@ fn launcher() -> PathBuf {
 /// An enrolled device whose agent runs under the launcher.
 pub(crate) struct Device {
     root: tempfile::TempDir,
+    /// The agent that was installed with it.
+    installed: PathBuf,
     launcher: Option<Child>,
 }
 
 impl Device {
     pub(crate) fn new(cloud: &Cloud) -> Self {
+        Self::with_installed(cloud, PathBuf::from(AGENT))
+    }
+
+    /// A device with another agent installed.
+    pub(crate) fn with_installed(cloud: &Cloud, installed: PathBuf) -> Self {
         let root = tempfile::tempdir().unwrap();
         cloud.admit(root.path());
-        Self { root, launcher: None }
+        Self { root, installed, launcher: None }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -47,7 +54,8 @@ impl Device {
         let launcher = Command::new(launcher())
             .arg("--dir")
             .arg(self.root.path())
-            .args(["--agent", AGENT])
+            .arg("--agent")
+            .arg(&self.installed)
             .env("RUST_LOG", "info")
             .stdin(Stdio::null())
             .stderr(log)
@@ -72,7 +80,7 @@ impl Device {
         Command::new(AGENT).args(args).arg("--dir").arg(dir).stdin(Stdio::null()).output().await.unwrap()
     }
 
-    async fn status(&self) -> Value {
+    pub(crate) async fn status(&self) -> Value {
         let output = self.command(&["status", "-o", "json"]).await;
         serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
