@@ -139,6 +139,28 @@ mod tests {
         assert!(damage.is_empty(), "{damage:?}");
     }
 
+    /// An agent that is taken back to reads what the newer one wrote.
+    #[test]
+    fn what_a_later_agent_adds_is_passed_over() {
+        #[derive(Serialize)]
+        struct Later<T> {
+            #[serde(flatten)]
+            now: T,
+            later: Vec<u32>,
+        }
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(root.path()).unwrap();
+        let accepted = Accepted { desired_version: 7, proof_ms: 9 };
+        let report = CommandReport { id: 3, state: CommandState::Done, diagnosis: None };
+        store(&folder, ACCEPTED, ACCEPTED_KIND, &Later { now: accepted, later: vec![1] }).unwrap();
+        store(&folder, COMMANDS, COMMANDS_KIND, &vec![Later { now: report.clone(), later: vec![1] }])
+            .unwrap();
+        let mut damage = Damage::new();
+        assert_eq!(Accepted::read(&folder, &mut damage), accepted);
+        assert_eq!(commands(&folder, &mut damage), [report]);
+        assert!(damage.is_empty(), "{damage:?}");
+    }
+
     #[test]
     fn what_was_accepted_is_read_back() {
         let root = tempfile::tempdir().unwrap();

@@ -2,6 +2,8 @@
 //! reached any more, so each is kept twice, and one that is damaged is put back from its copy.
 
 mod copy;
+#[cfg(test)]
+mod golden_tests;
 mod trust;
 
 pub(crate) use trust::damaged_copy;

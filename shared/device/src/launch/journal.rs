@@ -8,7 +8,7 @@ use flotilla_protocol::{Digest, ErrorCode, limits};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-const KIND: Kind = Kind { name: *b"FLJ", version: 1 };
+pub(super) const KIND: Kind = Kind { name: *b"FLJ", version: 1 };
 /// Largest stored journal.
 const BOUND: usize = 16 * limits::KIB;
 

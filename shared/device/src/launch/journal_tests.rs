@@ -1,9 +1,13 @@
 //! Launch journals of older versions, and damaged ones.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+use super::journal::KIND;
 use super::*;
+use crate::frame;
+use flotilla_protocol::codec;
 use flotilla_protocol::message::SlotName;
 use flotilla_protocol::{Digest, ErrorCode};
+use serde::Serialize;
 
 fn binary(slot: SlotName, name: &str) -> Binary {
     Binary {
@@ -52,6 +56,34 @@ fn on_terms() -> LaunchJournal {
     let terms = Terms { patience_ms: 240_000, probation_ms: 60_000, online: true, silent: 1 };
     let trial = Trial::new(binary(SlotName::B, "candidate"), terms);
     LaunchJournal { candidate: Some(Trial { starts: 2, again: 1, ..trial }), starts: 3, ..on_trial() }
+}
+
+/// A launcher is older than the agents that it starts, and an agent that is taken back to older than what wrote last.
+#[test]
+fn what_a_later_agent_adds_to_a_launch_journal_is_passed_over() {
+    #[derive(Serialize)]
+    struct Later<T> {
+        #[serde(flatten)]
+        now: T,
+        later: Vec<u32>,
+    }
+    for journal in [on_trial(), after_one_was_given_up(), on_terms()] {
+        let later = Later { now: journal.clone(), later: vec![1] };
+        assert_eq!(LaunchJournal::from_bytes(&frame::seal(KIND, &codec::encode(&later))).unwrap(), journal);
+    }
+    #[derive(Serialize)]
+    struct Inner {
+        confirmed: Later<Binary>,
+        candidate: Later<Trial>,
+        starts: u32,
+    }
+    let journal = on_terms();
+    let inner = Inner {
+        confirmed: Later { now: journal.confirmed.clone().unwrap(), later: vec![1] },
+        candidate: Later { now: journal.candidate.clone().unwrap(), later: vec![1] },
+        starts: journal.starts,
+    };
+    assert_eq!(LaunchJournal::from_bytes(&frame::seal(KIND, &codec::encode(&inner))).unwrap(), journal);
 }
 
 /// The bytes that version 1 writes must be read for ever, by every launcher and every agent. After a deliberate new

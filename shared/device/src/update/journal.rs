@@ -6,7 +6,7 @@ use flotilla_protocol::message::{ProbeReport, SlotName};
 use flotilla_protocol::{Digest, ErrorCode, limits};
 use serde::{Deserialize, Serialize};
 
-const KIND: Kind = Kind { name: *b"FUJ", version: 1 };
+pub(super) const KIND: Kind = Kind { name: *b"FUJ", version: 1 };
 const BOUND: usize = 16 * limits::KIB;
 
 /// The persistent part of a model's update machine.

@@ -1,9 +1,13 @@
 //! Journals of older versions, and damaged ones.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+use super::journal::KIND;
 use super::*;
+use crate::frame;
+use flotilla_protocol::codec;
 use flotilla_protocol::message::{ProbeReport, SlotName};
 use flotilla_protocol::{Digest, ErrorCode};
+use serde::Serialize;
 
 fn release(name: &str) -> Digest {
     Digest::of(name.as_bytes())
@@ -84,6 +88,32 @@ fn a_journal_of_an_agent_that_waits_for_a_session_still_reads() {
     let golden = std::fs::read(path).unwrap();
     assert_eq!(UpdateJournal::from_bytes(&golden).unwrap(), journal);
     assert_eq!(journal.to_bytes(), golden);
+}
+
+/// An agent that is taken back to reads what the newer one wrote.
+#[test]
+fn what_a_later_agent_adds_to_a_journal_is_passed_over() {
+    #[derive(Serialize)]
+    struct Later<T> {
+        #[serde(flatten)]
+        now: T,
+        later: Vec<u32>,
+    }
+    let journal = golden_journal();
+    let later = Later { now: journal.clone(), later: vec![1] };
+    assert_eq!(UpdateJournal::from_bytes(&frame::seal(KIND, &codec::encode(&later))).unwrap(), journal);
+    #[derive(Serialize)]
+    struct Inner {
+        confirmed: Later<Confirmed>,
+        candidate: Later<Candidate>,
+        failed: Later<FailedRelease>,
+    }
+    let inner = Inner {
+        confirmed: Later { now: journal.confirmed.clone().unwrap(), later: vec![1] },
+        candidate: Later { now: journal.candidate.clone().unwrap(), later: vec![1] },
+        failed: Later { now: journal.failed.clone().unwrap(), later: vec![1] },
+    };
+    assert_eq!(UpdateJournal::from_bytes(&frame::seal(KIND, &codec::encode(&inner))).unwrap(), journal);
 }
 
 #[test]
