@@ -13,20 +13,21 @@ pub const QUEUE: usize = 4_096;
 /// How long a writer may do nothing with a file that it holds open.
 pub const STALLED_MS: u64 = 60_000;
 
-/// What tells one content of a file from another. A file keeps it when it is renamed.
+/// What tells one content of a file from another. The system sets the time by itself whenever content, name or rights
+/// change: no copy and no later file of the same inode has it too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp {
     /// Number of the file in its file system.
     pub inode: u64,
     /// Its size.
     pub bytes: u64,
-    /// When it was written last, in nanoseconds since 1970.
-    pub modified_ns: i128,
+    /// When it was changed last, in nanoseconds since 1970.
+    pub changed_ns: i128,
 }
 
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}", self.inode, self.bytes, self.modified_ns)
+        write!(f, "{}-{}-{}", self.inode, self.bytes, self.changed_ns)
     }
 }
 
@@ -39,7 +40,7 @@ impl std::str::FromStr for Stamp {
         Ok(Self {
             inode: part()?.parse().map_err(drop)?,
             bytes: part()?.parse().map_err(drop)?,
-            modified_ns: part()?.parse().map_err(drop)?,
+            changed_ns: part()?.parse().map_err(drop)?,
         })
     }
 }
@@ -168,7 +169,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn stamp(bytes: u64) -> Stamp {
-        Stamp { inode: 1, bytes, modified_ns: 5 }
+        Stamp { inode: 1, bytes, changed_ns: 5 }
     }
 
     fn name(text: &str) -> &OsStr {
@@ -253,8 +254,8 @@ mod tests {
         }
 
         #[test]
-        fn a_stamp_reads_as_it_was_written(inode: u64, bytes: u64, modified_ns: i128) {
-            let stamp = Stamp { inode, bytes, modified_ns };
+        fn a_stamp_reads_as_it_was_written(inode: u64, bytes: u64, changed_ns: i128) {
+            let stamp = Stamp { inode, bytes, changed_ns };
             prop_assert_eq!(stamp.to_string().parse(), Ok(stamp));
         }
     }
