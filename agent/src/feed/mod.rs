@@ -136,6 +136,7 @@ impl Feeds {
             let places = folder::Places {
                 output: feed.output.clone().unwrap_or_else(|| results(home, &feed.name)),
                 kept: home.path("feeds").join(format!("{}.kept", feed.name)),
+                trial: home.path("feeds").join(format!("{}.trial", feed.name)),
             };
             tasks.spawn(folder::run(feed.clone(), places, Arc::clone(&shared), status));
         }

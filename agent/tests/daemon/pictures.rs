@@ -39,11 +39,18 @@ pub(crate) fn jpeg_of_claimed_size(width: u16, height: u16) -> Vec<u8> {
     bytes
 }
 
-async fn request(device: &Device, method: http::Method, path: &str, content_type: &str, body: Vec<u8>) -> (u16, Value) {
+async fn request(
+    device: &Device,
+    method: http::Method,
+    path: &str,
+    content_type: &str,
+    body: Vec<u8>,
+) -> (u16, Value) {
     let text = std::fs::read_to_string(device.path("run/endpoint")).unwrap();
     let host = text.trim();
     let stream = tokio::net::TcpStream::connect(host).await.unwrap();
-    let asked = Ask { host, method, path, content_type, body, max_answer: 1 << 20, timeout: Duration::from_secs(60) };
+    let asked =
+        Ask { host, method, path, content_type, body, max_answer: 1 << 20, timeout: Duration::from_secs(60) };
     let (status, body) = ask(stream, asked).await.unwrap();
     (status.as_u16(), serde_json::from_slice(&body).unwrap())
 }

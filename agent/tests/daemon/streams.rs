@@ -254,6 +254,40 @@ async fn a_swap_under_a_stream_fails_no_frame_and_a_missing_camera_is_a_clear_st
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn feeds_that_never_rest_leave_a_place_for_whoever_asks_and_say_so_in_the_status() {
+    let camera = Camera::start(Manner::Good).await;
+    let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let mut config = camera.config("");
+    for (number, folder) in folders.iter().enumerate() {
+        for file in 0..200 {
+            std::fs::write(folder.path().join(format!("{file}.png")), crate::pictures::png(2, 2)).unwrap();
+        }
+        let path = folder.path();
+        config += &format!("[[folder]]\nname = \"f{number}\"\nmodel = \"letters\"\npath = {path:?}\n");
+    }
+    let mut cloud = crate::cloud::Cloud::start().await;
+    // A prediction takes a moment.
+    let release = Plan { toil: crate::releases::SLOW, ..Plan::good(0) }.publish(&cloud);
+    want(&mut cloud, &release);
+    let mut device = Device::new(&cloud);
+    std::fs::write(device.path("agent.toml"), config).unwrap();
+    device.start().await;
+    confirmed(&cloud, release.release).await;
+    for _ in 0..10 {
+        let (status, answer) = predict(&device, "application/octet-stream", vec![1, 2, 3, 4]).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    let status = get(&device, "/status").await;
+    let waiting: u64 = (0..3).filter_map(|n| status["folders"][format!("f{n}")]["waiting"].as_u64()).sum();
+    assert!(
+        waiting > 0 && status["streams"]["door"]["predicted"].as_u64() > Some(0),
+        "all were at work: {status}"
+    );
+    let said = String::from_utf8(device.command(&["status"]).await.stdout).unwrap();
+    assert!(said.contains("folder    f0: ") && said.contains("stream    door: live, "), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pictures_of_a_hundred_megapixels_are_refused_before_they_take_memory() {
     let (_cloud, device, _) = settled_with("").await;
     predict(&device, "image/png", crate::pictures::png(2, 2)).await;

@@ -70,17 +70,13 @@ impl Inbox {
 
     /// A file was seen; `open` says that it was just made, and its writer has not closed it yet.
     pub fn seen(&mut self, name: &OsStr, stamp: Stamp, open: bool, now_ms: u64) {
-        match self.files.get(name) {
-            // Looking at it again tells nothing new.
-            Some(waiting) if waiting.stamp == stamp && waiting.open && open => return,
-            Some(waiting) if waiting.stamp == stamp && !waiting.open => return,
-            None if self.files.len() >= QUEUE => {
-                self.missed = true;
-                return;
-            }
-            _ => {}
+        match self.files.get(name).copied() {
+            Some(waiting) if waiting.stamp == stamp => {}
+            // Whoever looks into the folder does not see who holds a file open.
+            Some(waiting) => self.wait(name, stamp, open || waiting.open, now_ms),
+            None if self.files.len() >= QUEUE => self.missed = true,
+            None => self.wait(name, stamp, open, now_ms),
         }
-        self.wait(name, stamp, open, now_ms);
     }
 
     /// The writer of a file has closed it.
@@ -188,6 +184,17 @@ mod tests {
     }
 
     #[test]
+    fn looking_into_the_folder_does_not_make_a_file_ready_that_is_being_written() {
+        let mut inbox = Inbox::new(100);
+        inbox.seen(name("a"), stamp(0), true, 0);
+        inbox.seen(name("a"), stamp(0), false, 30_000);
+        inbox.seen(name("a"), stamp(5), false, 40_000);
+        assert_eq!(inbox.due_ms(), Some(40_000 + STALLED_MS));
+        inbox.closed(name("a"), stamp(5), 41_000);
+        assert_eq!(inbox.due_ms(), Some(41_100));
+    }
+
+    #[test]
     fn a_file_that_changes_waits_again_and_one_that_is_gone_is_forgotten() {
         let mut inbox = Inbox::new(100);
         inbox.seen(name("a"), stamp(1), false, 0);
@@ -246,7 +253,7 @@ mod tests {
                 prop_assert_eq!(inbox.files.len(), inbox.by_time.len());
             }
             prop_assert_eq!(inbox.len(), last.len());
-            now_ms += STALLED_MS;
+            now_ms += STALLED_MS + 1;
             while let Some(file) = inbox.next(now_ms).map(OsStr::to_owned) {
                 prop_assert!(inbox.take(&file, last.remove(&file), now_ms));
             }

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// Files in one folder that are done with at most.
 pub(super) const MOST: usize = 65_536;
+/// Files that are gone from the folder and need not be forgotten yet.
+const SLACK: usize = 1_024;
 /// Largest stored list: a stamp has three numbers, of 20, 20 and 40 digits at most.
 const BYTES: usize = 8 * limits::MIB;
 
@@ -50,9 +52,14 @@ impl Kept {
         self.files.len() >= MOST
     }
 
+    /// Whether many of them may be gone from the folder, which holds so many files.
+    pub(super) fn is_stale(&self, there: usize) -> bool {
+        self.is_full() || self.files.len() > 2 * there + SLACK
+    }
+
     /// Adds a file, durably.
     pub(super) fn add(&mut self, stamp: Stamp, refused: bool) -> Result<(), DiskError> {
-        if self.files.insert(stamp, refused) == Some(refused) {
+        if self.get(&stamp) == Some(refused) {
             return Ok(());
         }
         let fail = |error| DiskError::of(&self.path, error);
@@ -61,7 +68,9 @@ impl Kept {
         // A torn line before it must not take this one with it.
         let line = format!("\n{}", line(&stamp, refused));
         file.and_then(|mut file| file.write_all(line.as_bytes()).and_then(|()| file.sync_data()))
-            .map_err(fail)
+            .map_err(fail)?;
+        self.files.insert(stamp, refused);
+        Ok(())
     }
 
     /// Forgets a file that is gone from the folder.

@@ -10,6 +10,7 @@
 //! While the model does not serve or is busy, or there is no room for a line, files wait where they are.
 
 mod kept;
+mod trial;
 mod watch;
 mod work;
 
@@ -41,6 +42,8 @@ pub(super) struct Places {
     pub(super) output: PathBuf,
     /// Files that are done with and still in the folder.
     pub(super) kept: PathBuf,
+    /// The file that is being predicted.
+    pub(super) trial: PathBuf,
 }
 
 /// What `/status` says of a folder.

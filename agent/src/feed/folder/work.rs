@@ -5,6 +5,7 @@ use super::super::line::{Line, Of, settled};
 use super::super::log::ResultLog;
 use super::Places;
 use super::kept::{Kept, MOST};
+use super::trial::{self, Trial};
 use crate::clock::Clock;
 use crate::disk::{self, DiskError};
 use crate::host::{Answer, HostError, ModelHost};
@@ -63,6 +64,7 @@ pub(super) struct Desk {
     clock: Clock,
     log: ResultLog,
     kept: Kept,
+    trial: Trial,
     /// A file that has its line, and of which that could not be noted yet.
     unfinished: Option<(OsString, Stamp, bool)>,
 }
@@ -81,8 +83,9 @@ impl Desk {
         }
         let (log, last) = ResultLog::open(&places.output, feed.output_bytes).map_err(fault)?;
         let kept = Kept::open(&places.kept).map_err(fault)?;
+        let trial = Trial::open(&places.trial).map_err(fault)?;
         let last = last.and_then(|line| settled(&line));
-        let mut desk = Self { feed, host, clock, log, kept, unfinished: None };
+        let mut desk = Self { feed, host, clock, log, kept, trial, unfinished: None };
         let mut there = BTreeSet::new();
         for (name, stamp) in desk.entries()? {
             there.insert(stamp);
@@ -102,6 +105,10 @@ impl Desk {
     /// The files in the folder that are not done with.
     pub(super) fn look(&mut self) -> Result<Vec<(OsString, Stamp)>, Fault> {
         let mut entries = self.entries()?;
+        if self.kept.is_stale(entries.len()) {
+            let there: BTreeSet<Stamp> = entries.iter().map(|(_, stamp)| *stamp).collect();
+            self.kept.retain(|stamp| there.contains(stamp)).map_err(fault)?;
+        }
         entries.retain(|(_, stamp)| self.kept.get(stamp).is_none());
         Ok(entries)
     }
@@ -173,10 +180,18 @@ impl Desk {
     }
 
     fn predict(&self, name: &OsStr, stamp: Stamp) -> Result<Answer, Refusal> {
+        if self.trial.ended(stamp) >= trial::MOST {
+            let detail = format!("the agent ended {} times while it predicted this file", trial::MOST);
+            return Err(Refusal::Line(Fault::lasting(ErrorCode::InferenceFailed, detail)));
+        }
         let bytes = self.read(name, stamp)?;
         let line = |error: &HostError| Refusal::Line(Fault::lasting(error.code(), error.to_string()));
-        let answered =
-            self.host.admit(&self.feed.model).and_then(|ticket| ticket.predict(Input::Encoded(&bytes)));
+        let answered = self.host.admit(&self.feed.model).and_then(|ticket| {
+            self.trial.begin(stamp);
+            let answered = ticket.predict(Input::Encoded(&bytes));
+            self.trial.end();
+            answered
+        });
         answered.map_err(|error| match &error {
             HostError::NotServing { .. } | HostError::Busy { .. } => {
                 Refusal::Wait(Fault::transient(error.code(), error.to_string()))
@@ -311,3 +326,7 @@ pub(super) fn stamp(meta: &Metadata) -> Stamp {
 fn fault(error: DiskError) -> Fault {
     Fault::transient(error.code(), error.to_string())
 }
+
+#[cfg(test)]
+#[path = "work_tests.rs"]
+mod tests;
