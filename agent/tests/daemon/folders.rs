@@ -132,12 +132,12 @@ async fn files_have_one_line_each_and_what_is_no_picture_has_its_code_and_is_put
     let again = async |_: &Device| (inbox.names("done").len() == 5).then_some(());
     device.until("the second one", again).await;
     assert!(inbox.names("done").contains(&"good.png.1".to_owned()));
-    let status = get(&device, "/status").await;
-    let folder = &status["folders"]["in"];
-    assert_eq!(
-        (&folder["predicted"], &folder["refused"], &folder["problem"]),
-        (&5.into(), &10.into(), &Value::Null)
-    );
+    // A file is counted once it is put away.
+    let counted = async |d: &Device| {
+        let folder = get(d, "/status").await["folders"]["in"].clone();
+        (folder["predicted"] == 5 && folder["refused"] == 10 && folder["problem"].is_null()).then_some(())
+    };
+    device.until("the counts", counted).await;
     assert_eq!(cloud.state().events().filter(|event| event.kind == EventKind::Failed).count(), 0);
     assert_eq!(device.label().await, "a");
 }
@@ -265,4 +265,24 @@ async fn without_a_model_or_room_for_lines_files_wait_and_a_folder_that_goes_awa
     fs::rename(inbox.root.path().join("elsewhere"), inbox.path("")).unwrap();
     inbox.drop("back.png", &png(2, 2));
     device.until("a line again", async |_| lines(&output).contains_key("back.png").then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_can_reach_nobody_goes_on_with_its_folders() {
+    let inbox = Inbox::new();
+    let (_cloud, mut device, _) = settled_with(&inbox.config("")).await;
+    assert!(device.terminate().await.success());
+    for file in ["identity/key.pem", "identity.copy"] {
+        fs::write(device.path(file), "").unwrap();
+    }
+    device.start().await;
+    inbox.drop("alone.png", &png(2, 2));
+    let lines = until_lines(&device, 1).await;
+    assert_eq!(lines["alone.png"]["label"], "a");
+    let alone = async |d: &Device| {
+        let status = get(d, "/status").await;
+        (status["connected"] == false && status["folders"]["in"]["predicted"] == 1).then_some(())
+    };
+    device.until("its status", alone).await;
+    assert!(device.terminate().await.success());
 }
