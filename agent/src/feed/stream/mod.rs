@@ -25,6 +25,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use v4l2::Capture;
 
+/// Frames of one camera are not taken faster than this: a flood waits in the network's buffers.
+const FRAME_PAUSE: Duration = Duration::from_millis(4);
 /// Largest frame.
 const FRAME: usize = 8 * limits::MIB;
 
@@ -149,7 +151,7 @@ async fn ended(answering: &mut Option<JoinHandle<()>>) {
 enum Source {
     Away,
     Opening(Pin<Box<dyn Future<Output = Result<Open, Fault>> + Send>>),
-    Open { camera: Open, until: Instant },
+    Open { camera: Open, from: Instant, until: Instant },
 }
 
 enum Open {
@@ -183,18 +185,21 @@ impl Source {
             Source::Away => pending().await,
             Source::Opening(opening) => {
                 let camera = opening.await?;
-                *self = Source::Open { camera, until: Instant::now() + silence };
+                let now = Instant::now();
+                *self = Source::Open { camera, from: now, until: now + silence };
                 Ok(Happened::Opened)
             }
-            Source::Open { camera, until } => {
+            Source::Open { camera, from, until } => {
                 let frame = async {
+                    tokio::time::sleep_until(*from).await;
                     match camera {
                         Open::Http(camera) => camera.frame().await.map(Frame::Jpeg),
                         Open::Device(camera) => camera.frame().await,
                     }
                 };
                 let frame = timeout_at(*until, frame).await.map_err(|_| silent("no frame came"))??;
-                *until = Instant::now() + silence;
+                let now = Instant::now();
+                (*from, *until) = (now + FRAME_PAUSE, now + silence);
                 Ok(Happened::Frame(frame))
             }
         }
