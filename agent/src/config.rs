@@ -2,6 +2,7 @@
 //! an unknown setting is an error.
 
 use crate::api::Address;
+use crate::feed::config::{FolderFeed, StreamFeed, check as check_feeds};
 use crate::folder::{CONFIG, Folder};
 use crate::{Error, board, disk};
 use flotilla_protocol::board::{BoardProfile, built_in};
@@ -38,6 +39,38 @@ log = "info"
 # probe_timeout_s = 120
 # Degrees Celsius; a new release that heats the device up beyond them is reverted.
 # temperature_limit_c = 95
+
+# Pictures that the agent fetches itself, from folders and cameras: up to 16 of each. Results are JSON lines; how they are
+# going stands in `status`.
+# [[folder]]
+# name = "parcels"
+# Pictures that are put into this folder are predicted. Rename them into it, or write and close them; names that begin with
+# a dot or end with .tmp or .part are left alone.
+# path = "/var/spool/parcels"
+# model = "parcels"
+# What happens to a file that has its line: move (into done/), keep or delete. What cannot be predicted goes into failed/.
+# done = "move"
+# The lines; results/NAME.jsonl in the agent's folder if not given.
+# output = "/var/log/parcels.jsonl"
+# Bytes of that file, after which it becomes NAME.1 and a new one begins: 65536 to 1073741824.
+# output_bytes = 8388608
+# Milliseconds that a file rests before it is taken: 0 to 600000.
+# settle_ms = 500
+# Largest file, in bytes: up to 16777216.
+# max_bytes = 16777216
+
+# [[stream]]
+# name = "door"
+# model = "people"
+# A camera: Motion-JPEG over HTTP, or in its place a V4L2 device such as device = "/dev/video0" with width and height.
+# url = "http://camera.local:8080/video"
+# Frames that are predicted in a second, 0.001 to 60; the newest one wins. The latest result is at GET /streams.
+# rate = 2.0
+# Seconds without a frame after which the camera is taken for lost, and looked for again: 1 to 600.
+# silence_s = 10
+# Where the lines go, if they are to be kept, and its bound.
+# output = "/var/log/door.jsonl"
+# output_bytes = 8388608
 "#;
 
 /// The board that is taken where nothing gives another away.
@@ -61,6 +94,8 @@ struct Settings {
     probe_memory_bytes: Option<u64>,
     probe_timeout_s: Option<u64>,
     temperature_limit_c: Option<u32>,
+    folder: Vec<FolderFeed>,
+    stream: Vec<StreamFeed>,
 }
 
 impl Default for Settings {
@@ -78,12 +113,14 @@ impl Default for Settings {
             probe_memory_bytes: None,
             probe_timeout_s: None,
             temperature_limit_c: None,
+            folder: Vec::new(),
+            stream: Vec::new(),
         }
     }
 }
 
 /// What the owner of a device decides about it, and what its board profile says where the owner does not.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Address of the local endpoint.
     pub listen: Address,
@@ -110,6 +147,10 @@ pub struct Config {
     pub probe_timeout_s: u64,
     /// Degrees Celsius beyond which a candidate on probation must not heat the device up.
     pub temperature_limit_c: u32,
+    /// Folders whose files are predicted.
+    pub folders: Vec<FolderFeed>,
+    /// Cameras whose frames are predicted.
+    pub streams: Vec<StreamFeed>,
 }
 
 impl Default for Config {
@@ -143,6 +184,7 @@ impl Config {
         if settings.probe_timeout_s == Some(0) {
             return Err("probe_timeout_s must be 1 at least".to_owned());
         }
+        check_feeds(&settings.folder, &settings.stream)?;
         let own = settings.board_file.as_ref().map(|path| own_profile(path)).transpose()?;
         Ok(Self::resolve(settings, own, root))
     }
@@ -169,6 +211,8 @@ impl Config {
             probe_memory_bytes: settings.probe_memory_bytes.unwrap_or_else(|| bytes(profile.model.memory_mb)),
             probe_timeout_s: settings.probe_timeout_s.unwrap_or(profile.model.probe_s),
             temperature_limit_c: settings.temperature_limit_c.unwrap_or(profile.temperature.limit_c),
+            folders: settings.folder,
+            streams: settings.stream,
             board,
             profile,
         }
@@ -198,13 +242,27 @@ mod tests {
     fn the_documented_default_is_the_default() {
         assert_eq!(parse(DEFAULT), Ok(Config::default()));
         assert_eq!(parse(""), Ok(Config::default()));
-        let all: String = DEFAULT
+        let setting = |line: &&str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+        let all = DEFAULT
             .lines()
-            .map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line))
+            .map(|line| {
+                line.strip_prefix("# ").filter(|rest| setting(rest) || rest.starts_with("[[")).unwrap_or(line)
+            })
             .filter(|line| !line.starts_with("board_file"))
-            .flat_map(|line| [line, "\n"])
-            .collect();
-        assert_eq!(parse(&all), Ok(Config::default()), "what is commented out is what holds");
+            .fold(String::new(), |all, line| all + line + "\n");
+        let config = parse(&all).unwrap();
+        let (folders, streams) = (config.folders.clone(), config.streams.clone());
+        let rest = Config { folders: Vec::new(), streams: Vec::new(), ..config };
+        assert_eq!(rest, Config::default(), "what is commented out is what holds");
+        let least = parse(
+            "[[folder]]\nname = \"parcels\"\npath = \"/var/spool/parcels\"\nmodel = \"parcels\"\noutput = \"/var/log/parcels.jsonl\"\n\
+             [[stream]]\nname = \"door\"\nmodel = \"people\"\nrate = 2\nurl = \"http://camera.local:8080/video\"\noutput = \"/var/log/door.jsonl\"",
+        );
+        assert_eq!(
+            least.map(|c| (c.folders, c.streams)),
+            Ok((folders, streams)),
+            "and so are the feeds' defaults"
+        );
     }
 
     #[test]

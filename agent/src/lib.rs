@@ -12,6 +12,7 @@
 //! - `supervisor`: what a service manager is told; `footprint`: lets go of memory that only a start or a load
 //!   needed.
 //! - [`host`], [`api`], [`probe`]: models that serve, the local endpoint, and the child that tries a candidate.
+//! - [`feed`]: folders and cameras whose pictures the agent predicts by itself.
 //! - `intake`: brings a release into a slot.
 //! - [`upgrade`]: how another binary of the agent gets to where [`flotilla_launcher`] starts it.
 //! - [`cli`]: the command line, also used by `flotilla agent …`.
@@ -28,6 +29,7 @@
 //! DIR/models/MODEL/slot-{a,b}/       release.cbor, files/NAME, partial/NAME
 //! DIR/agent/                         the agent's own releases; see [`flotilla_launcher`]
 //! DIR/outbox/                        sled
+//! DIR/results/, feeds/              results of folders; which files of them are done with and still there
 //! DIR/run/endpoint                   address of the local endpoint while the agent runs
 //! DIR/run/work-MODEL                 whether the model was at work when the process ended
 //! DIR/outbox.opening                 there while the outbox is being opened
@@ -43,6 +45,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod enrol;
 mod error;
+pub mod feed;
 pub mod fetch;
 pub mod folder;
 mod footprint;

@@ -30,6 +30,11 @@ impl Api {
         self.route(request).await.unwrap_or_else(Problem::into_response)
     }
 
+    /// What the status says of the streams, each with its latest result.
+    fn streams(&self) -> serde_json::Value {
+        (self.status)().get("streams").cloned().unwrap_or_else(|| serde_json::json!({}))
+    }
+
     async fn route(&self, request: Request<Incoming>) -> Result<Answered, Problem> {
         let (parts, body) = request.into_parts();
         guard::check(&parts)?;
@@ -40,16 +45,24 @@ impl Api {
         match parts.uri.path() {
             "/healthz" if read => Ok(json(r#"{"status":"ok"}"#.to_owned())),
             "/status" if read => Ok(json((self.status)().to_string())),
-            "/healthz" | "/status" => Err(Problem::method("GET, HEAD")),
+            "/streams" if read => Ok(json(self.streams().to_string())),
+            "/healthz" | "/status" | "/streams" => Err(Problem::method("GET, HEAD")),
+            path if path.starts_with("/streams/") && read => {
+                let name = &path["/streams/".len()..];
+                self.streams().get(name).map(|stream| json(stream.to_string())).ok_or_else(|| {
+                    let detail = "there is no such stream; GET /streams names them".to_owned();
+                    Problem::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, detail)
+                })
+            }
             path => match path.strip_prefix("/predict/") {
                 Some(model) if parts.method == Method::POST => {
-                    predict::answer(self, model, &parts.headers, body).await
+                    predict::answer(self, model, &parts, body).await
                 }
                 Some(_) => Err(Problem::method("POST")),
                 None => Err(Problem::new(
                     StatusCode::NOT_FOUND,
                     ErrorCode::NotFound,
-                    "there is POST /predict/{model}, GET /healthz, GET /status, and /v2",
+                    "there is POST /predict/{model}, GET /streams[/{name}], GET /healthz, GET /status, and /v2",
                 )),
             },
         }

@@ -1,5 +1,5 @@
 //! The device's own HTTP endpoint, for the applications beside it: `POST /predict/{model}`, the Open Inference Protocol
-//! below `/v2`, `GET /healthz`, `GET /status`.
+//! below `/v2`, `GET /streams`, `GET /healthz`, `GET /status`.
 //!
 //! It listens on loopback or at a Unix socket only, and a browser cannot be made to speak to it for a foreign page: the Host must
 //! be this machine (a name that an attacker points at 127.0.0.1 is not) and an Origin must be the endpoint's
@@ -13,6 +13,7 @@ mod oip;
 mod predict;
 mod problem;
 mod server;
+mod thing;
 
 pub use listen::{Address, ApiError, Listener, Stream, bind};
 pub use server::serve;
@@ -23,6 +24,8 @@ use std::time::Duration;
 /// Makes the document of `GET /status`. It is called on every request and must not block.
 pub type Status = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
 
+/// The best labels that an answer names where nobody says how many.
+pub const TOP: usize = 5;
 /// Connections at once; others wait in the system's backlog.
 pub const CONNECTIONS: usize = 64;
 /// Bytes of request bodies in memory at once.

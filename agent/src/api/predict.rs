@@ -1,12 +1,14 @@
-//! `POST /predict/{model}`: a picture or raw pixels in, labels and scores out.
+//! `POST /predict/{model}`: a picture, raw pixels or JSON in, labels and scores out; `?top=N` says how many of the best.
 
 use super::answer::{Answered, Api, json};
-use super::body;
 use super::problem::Problem;
-use crate::host::Answer;
+use super::thing::{self, Thing};
+use super::{TOP, body};
+use crate::host::{Answer, Ranked, Ticket};
 use flotilla_protocol::message::SlotName;
-use flotilla_protocol::{Digest, ErrorCode, ModelName};
+use flotilla_protocol::{Digest, ErrorCode, ModelName, limits};
 use flotilla_runtime::Input;
+use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use hyper::body::Incoming;
 use serde::Serialize;
@@ -21,13 +23,14 @@ struct Document<'a> {
     label_index: usize,
     score: f32,
     scores: &'a [f32],
+    top: Vec<Ranked<'a>>,
     latency_us: u64,
 }
 
 pub(super) async fn answer(
     api: &Api,
     model: &str,
-    headers: &HeaderMap,
+    request: &Parts,
     incoming: Incoming,
 ) -> Result<Answered, Problem> {
     let name: ModelName = model
@@ -37,22 +40,22 @@ pub(super) async fn answer(
     if api.host.served(&name).is_none() {
         return Err(crate::host::HostError::NotServing { model: name }.into());
     }
-    let form = Form::of(headers)?;
+    let (form, top) = (Form::of(&request.headers)?, top(request.uri.query())?);
     let (bytes, room) = body::read(api, incoming).await?;
     let ticket = api.host.admit(&name)?;
     // The work goes on when the client hangs up meanwhile, so the room is taken until it is done.
     let work = move || {
-        let answer = ticket.predict(form.input(&bytes));
+        let answer = form.predict(ticket, &bytes);
         drop((bytes, room));
         answer
     };
     let answer = tokio::task::spawn_blocking(work)
         .await
         .map_err(|e| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, e.to_string()))??;
-    document(&name, &answer)
+    document(&name, &answer, top)
 }
 
-fn document(model: &ModelName, answer: &Answer) -> Result<Answered, Problem> {
+fn document(model: &ModelName, answer: &Answer, top: usize) -> Result<Answered, Problem> {
     let prediction = &answer.prediction;
     let document = Document {
         model,
@@ -62,6 +65,7 @@ fn document(model: &ModelName, answer: &Answer) -> Result<Answered, Problem> {
         label_index: prediction.label_index,
         score: prediction.score,
         scores: &prediction.scores,
+        top: answer.top(top),
         latency_us: answer.latency_us,
     };
     serde_json::to_string(&document)
@@ -69,38 +73,64 @@ fn document(model: &ModelName, answer: &Answer) -> Result<Answered, Problem> {
         .map_err(|e| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, e.to_string()))
 }
 
+/// How many of the best labels are asked for.
+fn top(query: Option<&str>) -> Result<usize, Problem> {
+    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let Some((_, text)) = pairs.into_iter().find(|(name, _)| *name == "top") else { return Ok(TOP) };
+    let count = text.parse().ok().filter(|count| (1..=limits::LABELS).contains(count));
+    count.ok_or_else(|| {
+        let detail = format!("top is {text:?}; a number from 1 to {} is possible", limits::LABELS);
+        Problem::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidInput, detail)
+    })
+}
+
 /// How the body is to be read.
 #[derive(Clone, Copy)]
 enum Form {
     Encoded,
     Raw,
+    Json,
     /// The sender did not say; told by the file's signature.
     Unsaid,
 }
 
 impl Form {
     fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let unsupported =
+            |detail: String| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::Unsupported, detail);
+        if let Some(coding) = headers.get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
+            return Err(unsupported(format!(
+                "Content-Encoding {coding:?} is not supported; send the body as it is"
+            )));
+        }
         let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Form::Unsaid) };
         let text = value.to_str().unwrap_or_default();
         let kind = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match kind.as_str() {
-            "image/png" | "image/jpeg" | "image/jpg" => Ok(Form::Encoded),
+            kind if flotilla_runtime::PICTURES.contains(&kind) || kind == "image/jpg" => Ok(Form::Encoded),
             "application/octet-stream" => Ok(Form::Raw),
+            "application/json" => Ok(Form::Json),
             // What common clients send where nobody thought of it.
             "" | "image/*" | "application/x-www-form-urlencoded" => Ok(Form::Unsaid),
-            _ => Err(Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                ErrorCode::Unsupported,
-                "send a picture as image/png or image/jpeg, or the model's raw pixels as application/octet-stream",
-            )),
+            _ => Err(unsupported(format!(
+                "Content-Type {kind:?} is not supported; send a picture as {}, the model's raw pixels as application/octet-stream, or application/json",
+                flotilla_runtime::PICTURES.join(" or ")
+            ))),
         }
     }
 
-    fn input(self, bytes: &[u8]) -> Input<'_> {
-        match self {
+    fn predict(self, ticket: Ticket, bytes: &[u8]) -> Result<Answer, Problem> {
+        let input = match self {
             Form::Encoded => Input::Encoded(bytes),
             Form::Raw => Input::Raw(bytes),
             Form::Unsaid => Input::of(bytes),
-        }
+            Form::Json => {
+                return match thing::read(bytes, &ticket.interface().image)? {
+                    Thing::Picture(picture) => Ok(ticket.predict(Input::Encoded(&picture))?),
+                    Thing::Pixels(pixels) => Ok(ticket.predict(Input::Raw(&pixels))?),
+                };
+            }
+        };
+        Ok(ticket.predict(input)?)
     }
 }

@@ -37,6 +37,11 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, ErrorCode::PermissionDenied, detail)
     }
 
+    #[cfg(test)]
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     pub(super) fn into_response(self) -> Answered {
         let body = serde_json::json!({
             "type": format!("urn:flotilla:error:{}", self.code),

@@ -97,6 +97,34 @@ fn print_status(status: &Value) {
             );
         }
     }
+    print_feeds(status);
+}
+
+/// A line for each folder and stream.
+fn print_feeds(status: &Value) {
+    let number = |feed: &Value, key: &str| feed[key].as_u64().unwrap_or(0);
+    let problem = |feed: &Value| {
+        let problem =
+            [&feed["problem"], &feed["result_problem"]].into_iter().find(|problem| problem.is_object());
+        let text = |problem: &Value| {
+            let text = |key: &str| problem[key].as_str().unwrap_or_default().to_owned();
+            format!("; {} [{}]", text("detail"), text("code"))
+        };
+        problem.map(text).unwrap_or_default()
+    };
+    for (name, folder) in status["folders"].as_object().into_iter().flatten() {
+        let (predicted, refused) = (number(folder, "predicted"), number(folder, "refused"));
+        let waiting = number(folder, "waiting");
+        println!(
+            "folder    {name}: {predicted} predicted, {refused} refused, {waiting} waiting{}",
+            problem(folder)
+        );
+    }
+    for (name, stream) in status["streams"].as_object().into_iter().flatten() {
+        let state = if stream["live"].as_bool().unwrap_or(false) { "live" } else { "no frames" };
+        let (predicted, dropped) = (number(stream, "predicted"), number(stream, "dropped"));
+        println!("stream    {name}: {state}, {predicted} predicted, {dropped} dropped{}", problem(stream));
+    }
 }
 
 /// Where the agent comes from, and where its own upgrade stands.

@@ -22,6 +22,7 @@ pub(crate) use upgrade::unreadable;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::disk::DiskError;
+use crate::feed::Feeds;
 use crate::fetch::Fetcher;
 use crate::folder::{ENDPOINT, Folder, RUN};
 use crate::host::{ModelHost, Notes};
@@ -182,7 +183,14 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
     let listener = api::bind(&options.config.listen, options.config.socket_mode).await?;
     let endpoint = listener.address().clone();
     let shown = Arc::clone(&status);
-    let show: api::Status = Arc::new(move || shown.lock().unwrap_or_else(PoisonError::into_inner).clone());
+    let Config { folders, streams, .. } = &options.config;
+    let mut feeds = Feeds::start(folders, streams, &options.folder, &host, &clock, shutdown.child_token());
+    let fed = feeds.shown();
+    let show: api::Status = Arc::new(move || {
+        let mut status = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        fed.complete(&mut status);
+        status
+    });
     let serving = api::serve(listener, Arc::clone(&host), show, shutdown.child_token());
     let bonds = match bonds {
         Ok(bonds) => Some(bonds),
@@ -198,6 +206,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
         }
     };
     let Some((identity, trust)) = bonds else {
+        feeds.close().await;
         ended(serving.await);
         return Ok(Ended::Stopped);
     };
@@ -268,6 +277,10 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
             () = shutdown.cancelled() => break,
             Some((number, event)) = link_in.recv() => daemon.on_link(number, event),
             Some(news) = news_in.recv() => daemon.on_news(news),
+            Some(said) = feeds.said() => {
+                let detail = format!("{}: {}", said.feed, said.fault.detail);
+                daemon.event(EventKind::Failed, Some(said.fault.code), detail);
+            }
             () = tokio::time::sleep_until(due) => {}
         }
     }
@@ -277,6 +290,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
     // The local endpoint, too.
     shutdown.cancel();
     daemon.close().await;
+    feeds.close().await;
     ended(serving.await);
     Ok(if leaves { Ended::Switch } else { Ended::Stopped })
 }

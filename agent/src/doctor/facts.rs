@@ -88,6 +88,8 @@ pub(super) struct Running {
     pub(super) records_lost: u64,
     /// Models that it serves.
     pub(super) serving: Vec<String>,
+    /// Folders and streams that do not work, and why.
+    pub(super) feeds: Vec<(String, Problem)>,
 }
 
 /// Who the device is.

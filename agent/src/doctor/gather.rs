@@ -134,13 +134,21 @@ async fn agent(folder: &Folder, alone: bool) -> Agent {
 }
 
 fn running(status: &Value) -> Running {
-    let problem = &status["connection_problem"];
+    let problem = |problem: &Value| {
+        let code = problem["code"].as_str().map_or(ErrorCode::Unknown, ErrorCode::from_text);
+        Some(Problem::new(code, problem["detail"].as_str()?))
+    };
+    let feeds = |kind: &'static str, all: &str| {
+        let of = move |(name, feed): (&String, &Value)| {
+            let why = ["problem", "result_problem"].into_iter().find_map(|why| problem(&feed[why]))?;
+            Some((format!("{kind} {name}"), why))
+        };
+        status[all].as_object().into_iter().flatten().filter_map(of).collect::<Vec<_>>()
+    };
     Running {
         connected: status["connected"].as_bool().unwrap_or(false),
-        problem: problem["detail"].as_str().map(|detail| {
-            let code = problem["code"].as_str().map_or(ErrorCode::Unknown, ErrorCode::from_text);
-            Problem::new(code, detail)
-        }),
+        problem: problem(&status["connection_problem"]),
+        feeds: [feeds("folder", "folders"), feeds("stream", "streams")].concat(),
         clock_ahead_ms: status["clock_ahead_ms"].as_i64(),
         records_waiting: status["records_waiting"].as_u64(),
         records_lost: status["records_lost"].as_u64().unwrap_or(0),

@@ -100,6 +100,12 @@ fn agent(facts: &Facts, out: &mut Vec<Finding>) {
             format!("wait a minute; then look at its log and at the disk, stop it, and start it with {start}"),
         ),
     });
+    if let Agent::Runs(running) = &facts.agent {
+        for (feed, problem) in &running.feeds {
+            let remedy = "check what it names, and its entry in agent.toml; it is tried again by itself";
+            out.push(warn(Subject::Agent, problem.code, format!("{feed}: {}", problem.text), remedy));
+        }
+    }
     if let Err(problem) = &facts.config {
         out.push(broken(
             Subject::Agent,

@@ -7,13 +7,16 @@
 mod counters;
 mod error;
 mod note;
+mod ranked;
 
 pub use counters::Health;
 pub use error::HostError;
 pub use note::Notes;
+pub use ranked::Ranked;
 
 use counters::{Totals, Window};
 use flotilla_protocol::message::{ModelTelemetry, SlotName};
+use flotilla_protocol::pipeline::ImageInput;
 use flotilla_protocol::{Digest, ModelName, limits};
 use flotilla_runtime::{Input, Model, Prediction};
 use note::Note;
@@ -36,6 +39,8 @@ pub struct Answer {
     pub slot: SlotName,
     /// Time of pre-processing and inference in microseconds, waiting not included.
     pub latency_us: u64,
+    /// Names of the labels, in the order of the scores.
+    pub labels: Arc<[String]>,
 }
 
 /// Answers to a batch of tensors, and what made them.
@@ -52,7 +57,7 @@ pub struct Inferred {
 }
 
 /// What the network of a serving release takes and gives: names, and shapes with a batch of one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Interface {
     /// The release.
     pub release: Digest,
@@ -60,6 +65,10 @@ pub struct Interface {
     pub input: (String, Vec<usize>),
     /// Its output.
     pub output: (String, Vec<usize>),
+    /// The picture that its pipeline takes.
+    pub image: ImageInput,
+    /// Names of its labels, in the order of the scores.
+    pub labels: Arc<[String]>,
 }
 
 /// What serves in place of a model's name.
@@ -130,7 +139,9 @@ impl ModelHost {
         };
         let served = Served { release, slot };
         let owned = |(name, shape): (&str, &[usize])| (name.to_owned(), shape.to_vec());
-        let interface = Interface { release, input: owned(model.input()), output: owned(model.output()) };
+        let (input, output) = (owned(model.input()), owned(model.output()));
+        let (image, labels) = (model.image().clone(), model.labels().into());
+        let interface = Interface { release, input, output, image, labels };
         let (model, window, note) = (Mutex::new(model), Mutex::default(), self.notes.of(&name));
         let serving =
             Arc::new(Serving { name: name.clone(), served, interface, model, window, note, lifetime });
@@ -220,7 +231,8 @@ impl Ticket {
             self.count(|| model.predict(input), |prediction| prediction.label_index)?
         };
         let Served { release, slot } = self.0.served;
-        Ok(Answer { prediction, release, slot, latency_us })
+        let labels = Arc::clone(&self.0.interface.labels);
+        Ok(Answer { prediction, release, slot, latency_us, labels })
     }
 
     /// Runs the network on a batch of tensors, one after the other and nobody else's in between.

@@ -5,5 +5,6 @@ mod api;
 mod endpoint;
 mod host;
 mod oip;
+mod predict;
 mod probe;
 mod support;

@@ -7,6 +7,7 @@
 //! - [`session`]: the connection: hello, reported, and when to try again.
 //! - [`renewal`]: the certificate: when a new one is due, and how it takes over.
 //! - [`desired`]: whether a desired document is accepted.
+//! - [`inbox`]: which files of a folder are ready to be predicted; [`camera`]: which frames are; [`multipart`]: frames from bytes.
 //! - [`outbox`]: in which order records are sent, what is dropped, what an `ack` frees.
 //! - [`clock`], [`backoff`], [`frame`], [`fault`]: time that cannot be turned back, waiting, checked files,
 //!   reasons.
@@ -15,12 +16,15 @@
 
 pub mod backoff;
 pub mod budget;
+pub mod camera;
 pub mod clock;
 pub mod desired;
 pub mod download;
 pub mod fault;
 pub mod frame;
+pub mod inbox;
 pub mod launch;
+pub mod multipart;
 pub mod outbox;
 pub mod release;
 pub mod renewal;

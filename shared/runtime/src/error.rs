@@ -83,7 +83,8 @@ pub enum Error {
 
     /// The bytes are no picture in a known format.
     #[error(
-        "the input is neither PNG nor JPEG; raw pixels must have exactly the model's size and be sent as such"
+        "the input is no picture of a known kind ({}); raw pixels must have exactly the model's size and be sent as such",
+        crate::PICTURES.join(", ")
     )]
     ImageFormat,
     /// The picture is broken.

@@ -3,7 +3,7 @@
 /// One raw input, borrowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input<'a> {
-    /// A picture as PNG or JPEG.
+    /// A picture as PNG or JPEG, or another of [`crate::PICTURES`].
     Encoded(&'a [u8]),
     /// Pixels: exactly rows x columns x channels bytes of the model's own size and colour, row by row, the
     /// channels of a pixel beside each other.
@@ -15,7 +15,7 @@ const JPEG: &[u8] = b"\xff\xd8\xff";
 
 impl<'a> Input<'a> {
     /// Tells the two forms apart by the signatures of PNG and JPEG files. Golden vectors and evaluation data
-    /// are read this way; whoever knows the form says it instead.
+    /// are read this way, in every build alike; whoever knows the form says it instead.
     pub fn of(bytes: &'a [u8]) -> Self {
         if bytes.starts_with(PNG) || bytes.starts_with(JPEG) {
             Input::Encoded(bytes)

@@ -29,8 +29,15 @@ pub use golden::{GoldenReport, check_golden, make_golden};
 pub use input::{AsInput, Input};
 pub use latency::Latency;
 pub use model::{Model, Prediction};
+pub use picture::encode_rgb;
 pub use preprocess::{Preprocessor, preprocess};
 
+/// The media types of pictures that this build decodes.
+pub const PICTURES: &[&str] = if cfg!(feature = "media") {
+    &["image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif"]
+} else {
+    &["image/png", "image/jpeg"]
+};
 /// Columns or rows of a picture at most, before and after resizing: what the JPEG format can express.
 pub const IMAGE_SIDE: u32 = 65_535;
 /// Memory that decoding one picture may take, in bytes: the largest picture with four bytes a pixel.

@@ -3,7 +3,7 @@
 use crate::engine::{self, Engine};
 use crate::{Bundle, Error, Input, Preprocessor, Result};
 use flotilla_protocol::Pipeline;
-use flotilla_protocol::pipeline::{Activation, Output};
+use flotilla_protocol::pipeline::{Activation, ImageInput, Output};
 use serde::{Deserialize, Serialize};
 
 /// The answer to one input.
@@ -55,6 +55,11 @@ impl Model {
     /// Label names, in the order of the scores.
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// The picture that the pipeline takes.
+    pub fn image(&self) -> &ImageInput {
+        self.preprocessor.image()
     }
 
     /// Shape of the input tensor, with a batch of one.

@@ -31,7 +31,7 @@ impl<'a> Picture<'a> {
         Ok(Self { width, height, channels, bytes: Cow::Borrowed(bytes) })
     }
 
-    /// Decodes a PNG or JPEG. The size in its header is checked before memory for its pixels is taken.
+    /// Decodes a PNG or JPEG, with the feature `media` WebP, BMP and the first picture of a GIF too. The size in its header is checked before memory for its pixels is taken.
     ///
     /// Colour to grey is BT.601 luma in integers, rounded: `(19595 R + 38470 G + 7471 B + 32768) >> 16`.
     /// Transparency is dropped, 16-bit values are scaled to 8 bits, and the orientation in a camera's metadata
@@ -40,6 +40,12 @@ impl<'a> Picture<'a> {
         let (format, name) = match image::guess_format(bytes) {
             Ok(format @ ImageFormat::Png) => (format, "PNG"),
             Ok(format @ ImageFormat::Jpeg) => (format, "JPEG"),
+            #[cfg(feature = "media")]
+            Ok(format @ ImageFormat::WebP) => (format, "WebP"),
+            #[cfg(feature = "media")]
+            Ok(format @ ImageFormat::Bmp) => (format, "BMP"),
+            #[cfg(feature = "media")]
+            Ok(format @ ImageFormat::Gif) => (format, "GIF"),
             _ => return Err(Error::ImageFormat),
         };
         let fail = |source: Source| Error::ImageDecode { format: name, source };
@@ -77,6 +83,20 @@ pub(crate) fn png(pixels: &[u8], width: u32, height: u32, colour: Colour) -> Res
     let mut out = Vec::new();
     let encoder = PngEncoder::new_with_quality(&mut out, CompressionType::Best, FilterType::Adaptive);
     let written = encoder.write_image(pixels, width, height, kind);
+    written.map_err(|error| Error::ImageEncode { source: error.into() })?;
+    Ok(out)
+}
+
+/// Pixels of a camera, red, green and blue a byte each, as a picture that [`crate::Input::Encoded`] takes: a PNG without
+/// compression, which costs next to nothing to write and to read.
+pub fn encode_rgb(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
+    let need = width as usize * height as usize * Colour::Rgb.channels();
+    if pixels.len() != need {
+        return Err(Error::RawLength { got: pixels.len(), need });
+    }
+    let mut out = Vec::with_capacity(need + need / 64 + 1_024);
+    let encoder = PngEncoder::new_with_quality(&mut out, CompressionType::Uncompressed, FilterType::NoFilter);
+    let written = encoder.write_image(pixels, width, height, ExtendedColorType::Rgb8);
     written.map_err(|error| Error::ImageEncode { source: error.into() })?;
     Ok(out)
 }

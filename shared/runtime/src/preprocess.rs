@@ -35,6 +35,11 @@ impl Preprocessor {
         }
     }
 
+    /// What it takes: a picture of this kind.
+    pub fn image(&self) -> &ImageInput {
+        &self.image
+    }
+
     /// Decodes, converts, resizes and normalises one input.
     pub fn tensor(&self, input: Input<'_>) -> Result<Vec<f32>> {
         Ok(self.normalise(&self.values(input)?))

@@ -1,7 +1,9 @@
 //! Every decoder that bytes from outside come to, on either side. Shared by the property test and the fuzz target.
 
 use flotilla_device::frame::{self, Kind};
+use flotilla_device::inbox::Stamp;
 use flotilla_device::launch::{LaunchJournal, Place};
+use flotilla_device::multipart::{self, Multipart};
 use flotilla_device::outbox::{Outbox, StreamState};
 use flotilla_device::release::{Board, examine, examine_agent};
 use flotilla_device::update::UpdateJournal;
@@ -51,6 +53,7 @@ pub(crate) fn decode_everything(bytes: &[u8]) {
     down(bytes);
     documents(bytes);
     stored(bytes);
+    camera(bytes);
     if let Ok(text) = std::str::from_utf8(bytes) {
         texts(text);
     }
@@ -194,6 +197,28 @@ fn stored(bytes: &[u8]) {
     }
 }
 
+/// What a camera sends; the first line says what it announces.
+fn camera(bytes: &[u8]) {
+    const MAX: usize = 1_000;
+    let line = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let (announced, body) = bytes.split_at(line);
+    let announced = String::from_utf8_lossy(announced);
+    for content_type in [&announced, "multipart/x-mixed-replace; boundary=frame"] {
+        let Ok(mut decoder) = Multipart::new(content_type, MAX) else { continue };
+        let mut again = decoder.clone();
+        let parts = decoder.push(body);
+        assert!(decoder.waiting() <= MAX + multipart::HEAD + multipart::GAP + multipart::PIECE);
+        if let Ok(parts) = parts {
+            assert!(parts.iter().all(|part| part.body.len() <= MAX), "a part is over its bound");
+            let cut: Vec<_> = body
+                .iter()
+                .flat_map(|byte| again.push(&[*byte]).expect("the same bytes are good again"))
+                .collect();
+            assert!(cut == parts, "the parts depend on how the bytes came");
+        }
+    }
+}
+
 /// Topics, claim codes and what travels as JSON.
 fn texts(text: &str) {
     if let Ok(topic) = text.parse::<Topic>() {
@@ -201,6 +226,9 @@ fn texts(text: &str) {
     }
     if let Ok(claim) = text.parse::<ClaimCode>() {
         assert!(claim.to_text().parse::<ClaimCode>().is_ok_and(|again| again == claim));
+    }
+    if let Ok(stamp) = text.parse::<Stamp>() {
+        assert!(stamp.to_string().parse() == Ok(stamp));
     }
     drop(serde_json::from_str::<EnrolRequest>(text));
     drop(serde_json::from_str::<EnrolAnswer>(text));

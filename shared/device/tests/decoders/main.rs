@@ -20,6 +20,10 @@ fn good() -> Vec<Vec<u8>> {
     paths.sort();
     let mut all: Vec<Vec<u8>> = paths.iter().map(|path| std::fs::read(path).unwrap()).collect();
     all.push(b"flotilla/v1/default/gate-7/desired".to_vec());
+    all.push(
+        b"multipart/x-mixed-replace; boundary=frame\n--frame\r\nContent-Type: image/jpeg\r\nContent-Length: 3\r\n\r\nabc\r\n--frame\r\n\r\nde\r\n--frame--"
+            .to_vec(),
+    );
     all.push(br#"{"secret":"00","csr_pem":"","board":{"board":"","engines":[],"arch":"","cpus":1,"memory_bytes":0,"os":""}}"#.to_vec());
     assert!(all.len() > 15, "the golden files are not where they were");
     all

@@ -96,7 +96,7 @@ fn half_a_picture_is_an_error_and_not_a_guess() {
             assert!(error.is_bad_picture());
         }
     }
-    for nothing in [&b""[..], b"GIF89a", b"hello"] {
+    for nothing in [&b""[..], b"%PDF-1.7", b"hello"] {
         let error = preprocess(&pipeline, Input::Encoded(nothing)).unwrap_err();
         assert!(matches!(error, Error::ImageFormat), "{error}");
     }
@@ -176,5 +176,51 @@ fn a_miniature_is_as_small_as_the_model_and_gives_nearly_the_same_tensor() {
         let again = preprocessor.tensor(Input::of(&small)).unwrap();
         let error = whole.iter().zip(&again).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(error <= 0.51 / 255.0, "{error}");
+    }
+}
+
+#[test]
+fn frames_of_a_camera_lose_nothing_on_their_way_to_the_model() {
+    let pixels: Vec<u8> = (0..3 * 2 * 3).map(|i| i * 13).collect();
+    let encoded = flotilla_runtime::encode_rgb(&pixels, 3, 2).unwrap();
+    let pipeline = rgb(3, 2, Resize::Exact, Layout::Nhwc, &["a"]);
+    let tensor = preprocess(&pipeline, Input::Encoded(&encoded)).unwrap();
+    assert_eq!(tensor, preprocess(&pipeline, Input::Raw(&pixels)).unwrap());
+    let error = flotilla_runtime::encode_rgb(&pixels[1..], 3, 2).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::InvalidInput);
+}
+
+/// More kinds of pictures, in builds that have their decoders.
+#[test]
+#[cfg(feature = "media")]
+fn other_kinds_of_pictures_are_decoded_within_the_same_bounds() {
+    use image::ImageFormat::{Bmp, Gif, WebP};
+    let pipeline = rgb(2, 1, Resize::Exact, Layout::Nhwc, &["a"]);
+    let picture = RgbImage::from_raw(2, 1, vec![255, 0, 51, 0, 255, 102]).unwrap();
+    for format in [WebP, Bmp, Gif] {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        image::DynamicImage::ImageRgb8(picture.clone()).write_to(&mut bytes, format).unwrap();
+        let mut bytes = bytes.into_inner();
+        let tensor = preprocess(&pipeline, Input::Encoded(&bytes)).unwrap();
+        assert_eq!(tensor, [1.0, 0.0, 0.2, 0.0, 1.0, 0.4], "{format:?}");
+        if format == Bmp {
+            bytes[18..22].copy_from_slice(&60_000u32.to_le_bytes());
+            bytes[22..26].copy_from_slice(&60_000u32.to_le_bytes());
+            let error = preprocess(&pipeline, Input::Encoded(&bytes)).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::TooLarge, "{}", error.detail());
+        }
+        let _ = preprocess(&pipeline, Input::Encoded(&bytes[..bytes.len() / 2]));
+    }
+    assert!(flotilla_runtime::PICTURES.contains(&"image/webp"));
+}
+
+#[test]
+#[cfg(not(feature = "media"))]
+fn other_kinds_of_pictures_are_refused_by_name_of_those_that_are_known() {
+    let pipeline = grey(2, 2, Resize::Exact, &["a"]);
+    for bytes in [&b"BM\0\0"[..], b"GIF89a", b"RIFF\x10\0\0\0WEBPVP8L"] {
+        let error = preprocess(&pipeline, Input::Encoded(bytes)).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::SampleInvalid);
+        assert!(error.to_string().contains("image/png, image/jpeg"), "{error}");
     }
 }

@@ -1,0 +1,158 @@
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use super::*;
+
+/// A folder, and where its feed keeps what.
+struct Bench {
+    root: tempfile::TempDir,
+    places: Places,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("in")).unwrap();
+        let places = Places {
+            output: root.path().join("out.jsonl"),
+            kept: root.path().join("feeds/in.kept"),
+            trial: root.path().join("feeds/in.trial"),
+        };
+        Self { root, places }
+    }
+
+    fn desk(&self, done: Done) -> Desk {
+        let feed = FolderFeed {
+            name: "in".to_owned(),
+            path: self.root.path().join("in"),
+            model: "letters".parse().unwrap(),
+            done,
+            output: None,
+            output_bytes: 1 << 20,
+            settle_ms: 0,
+            max_bytes: 1_000,
+        };
+        Desk::open(feed, &self.places, Arc::new(ModelHost::new()), Clock::new(0)).unwrap()
+    }
+
+    fn write(&self, name: &str) -> Stamp {
+        let path = self.root.path().join("in").join(name);
+        fs::write(&path, name).unwrap();
+        stamp(&fs::symlink_metadata(path).unwrap())
+    }
+
+    fn exists(&self, name: &str) -> bool {
+        self.root.path().join("in").join(name).exists()
+    }
+
+    fn lines(&self) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(&self.places.output).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+/// A line as a killed agent left it, before it could do anything else.
+fn line_of(stamp: Stamp, refused: bool) -> String {
+    let code = if refused { ",\"code\":\"sample_invalid\"" } else { "" };
+    format!("{{\"at_ms\":1,\"file\":\"a\",\"stamp\":\"{stamp}\",\"model\":\"letters\"{code}}}\n")
+}
+
+#[test]
+fn a_kill_between_line_and_move_is_made_good_without_a_second_line() {
+    for (done, refused, place) in [
+        (Done::Move, false, Some("done/a")),
+        (Done::Move, true, Some("failed/a")),
+        (Done::Delete, false, None),
+        (Done::Delete, true, Some("failed/a")),
+        (Done::Keep, false, Some("a")),
+        (Done::Keep, true, Some("failed/a")),
+    ] {
+        let bench = Bench::new();
+        let stamp = bench.write("a");
+        fs::write(&bench.places.output, line_of(stamp, refused)).unwrap();
+        for _ in 0..2 {
+            let mut desk = bench.desk(done);
+            assert_eq!(desk.look().unwrap(), [], "{done:?}");
+            if place == Some("a") {
+                assert!(matches!(desk.handle(OsStr::new("a"), stamp), Outcome::Nothing));
+            }
+        }
+        assert_eq!(bench.exists("a"), place == Some("a"), "{done:?} {refused}");
+        assert!(place.is_none_or(|place| bench.exists(place)), "{done:?} {refused}");
+        assert_eq!(bench.lines().len(), 1);
+    }
+}
+
+#[test]
+fn a_line_of_another_content_settles_nothing() {
+    let bench = Bench::new();
+    let before = bench.write("a");
+    fs::write(&bench.places.output, line_of(before, false)).unwrap();
+    fs::write(bench.root.path().join("in/a"), "something else").unwrap();
+    let mut desk = bench.desk(Done::Move);
+    let found = desk.look().unwrap();
+    assert_eq!(found.len(), 1);
+    // Without a model it waits.
+    assert!(
+        matches!(desk.handle(&found[0].0, found[0].1), Outcome::Wait(fault) if fault.code == ErrorCode::NotFound)
+    );
+    assert!(matches!(desk.handle(OsStr::new("a"), before), Outcome::Changed(now) if now == found[0].1));
+    assert!(bench.exists("a"));
+}
+
+#[test]
+fn what_cannot_be_moved_has_one_line_stays_and_is_tried_again_by_the_next_agent() {
+    let bench = Bench::new();
+    // Whoever runs this, a file in place of the target is in the way.
+    fs::write(bench.root.path().join("in/failed"), "in the way").unwrap();
+    fs::write(bench.root.path().join("in/a"), [0; 1_001]).unwrap();
+    let stamp = stamp(&fs::symlink_metadata(bench.root.path().join("in/a")).unwrap());
+    let mut desk = bench.desk(Done::Move);
+    assert!(matches!(desk.handle(OsStr::new("a"), stamp), Outcome::Stuck(_)));
+    assert!(matches!(desk.handle(OsStr::new("a"), stamp), Outcome::Nothing));
+    assert_eq!(desk.look().unwrap(), []);
+    drop(bench.desk(Done::Move));
+    assert_eq!((bench.lines().len(), bench.exists("a")), (1, true));
+    fs::remove_file(bench.root.path().join("in/failed")).unwrap();
+    drop(bench.desk(Done::Move));
+    assert_eq!((bench.lines().len(), bench.exists("failed/a")), (1, true));
+}
+
+#[test]
+fn a_file_that_takes_the_agent_down_again_and_again_is_put_aside() {
+    let bench = Bench::new();
+    let stamp = bench.write("a");
+    for times in 0..trial::MOST {
+        let trial = Trial::open(&bench.places.trial).unwrap();
+        assert_eq!(trial.ended(stamp), times);
+        trial.begin(stamp);
+    }
+    let mut desk = bench.desk(Done::Move);
+    assert!(matches!(desk.handle(OsStr::new("a"), stamp), Outcome::Refused));
+    assert_eq!(
+        (bench.lines()[0]["code"].as_str(), bench.exists("failed/a")),
+        (Some("inference_failed"), true)
+    );
+
+    // One that was predicted in peace is not suspected.
+    let trial = Trial::open(&bench.places.trial).unwrap();
+    trial.begin(stamp);
+    trial.end();
+    assert_eq!(Trial::open(&bench.places.trial).unwrap().ended(stamp), 0);
+}
+
+#[test]
+fn a_link_a_pipe_and_a_folder_are_never_opened() {
+    let bench = Bench::new();
+    let path = |name: &str| bench.root.path().join("in").join(name);
+    std::os::unix::fs::symlink("/etc/passwd", path("link")).unwrap();
+    fs::create_dir(path("folder")).unwrap();
+    rustix::fs::mknodat(CWD, path("pipe"), rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let mut desk = bench.desk(Done::Delete);
+    let found = desk.look().unwrap();
+    assert_eq!(found.len(), 3);
+    for (name, stamp) in found {
+        assert!(matches!(desk.handle(&name, stamp), Outcome::Refused));
+    }
+    assert!(bench.lines().iter().all(|line| line["code"] == "invalid_input"));
+    assert!(fs::symlink_metadata(path("failed/link")).unwrap().is_symlink());
+}
