@@ -6,6 +6,7 @@
 mod alone;
 mod desired;
 mod diagnosis;
+mod drift;
 mod jobs;
 pub(crate) mod journals;
 mod link;
@@ -256,6 +257,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
     daemon.announce();
     daemon.boot(damage);
     daemon.supervisor.ready();
+    let host = Arc::clone(&daemon.host);
     loop {
         daemon.on_time();
         daemon.send_records();
@@ -268,6 +270,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
             () = shutdown.cancelled() => break,
             Some((number, event)) = link_in.recv() => daemon.on_link(number, event),
             Some(news) = news_in.recv() => daemon.on_news(news),
+            () = host.drifts() => daemon.on_drift(),
             () = tokio::time::sleep_until(due) => {}
         }
     }

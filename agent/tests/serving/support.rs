@@ -111,6 +111,7 @@ pub(crate) fn write_slot(slot: &Path, onnx: &[u8], golden: &Golden) {
         lineage: Lineage::default(),
         constraints: Constraints::default(),
         agent: None,
+        baseline: None,
     };
     std::fs::create_dir_all(slot.join("files")).unwrap();
     for (name, content) in files {

@@ -6,6 +6,7 @@
 //! - [`launch`]: which binary of the agent runs; an upgrade of the agent cannot brick a device either.
 //! - [`session`]: the connection: hello, reported, and when to try again.
 //! - [`renewal`]: the certificate: when a new one is due, and how it takes over.
+//! - [`drift`]: when drift is worth an event.
 //! - [`desired`]: whether a desired document is accepted.
 //! - [`outbox`]: in which order records are sent, what is dropped, what an `ack` frees.
 //! - [`clock`], [`backoff`], [`frame`], [`fault`]: time that cannot be turned back, waiting, checked files,
@@ -18,6 +19,7 @@ pub mod budget;
 pub mod clock;
 pub mod desired;
 pub mod download;
+pub mod drift;
 pub mod fault;
 pub mod frame;
 pub mod launch;
