@@ -124,6 +124,10 @@ fn pictures_that_change_are_noticed_on_the_device_and_told_once() {
 
     // A real device, asked for the test split first.
     let mut device = Device::enrol(&plane, "gate-7");
+    let settings: Value = plane.cli(&["device", "settings", "gate-7", "--drift-above", "0.3"]);
+    assert_eq!(settings["drift_threshold_milli"], 300);
+    let refused = plane.cli_output(&["device", "settings", "gate-7", "--drift-above", "0.05"]);
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("below is chance"));
     device.start();
     let rollout: Value = plane.cli(&["rollout", "create", release["digest"].as_str().unwrap()]);
     assert_eq!(rollout["state"], "succeeded", "{rollout}");
@@ -159,6 +163,7 @@ fn pictures_that_change_are_noticed_on_the_device_and_told_once() {
     let event = eventually("the drift event", TOLD, || events().first().cloned());
     assert_eq!((&event["model"], &event["release"]), (&"digits".into(), &release["digest"]), "{event}");
     assert!(event["detail"].as_str().unwrap().starts_with("major shift: "), "{event}");
+    assert!(event["detail"].as_str().unwrap().contains("above 0.30"), "{event}");
     infer(&device, &negative);
     infer(&device, &negative);
     let asked = 6 * pictures.len() as u64;

@@ -67,6 +67,7 @@ fn a_release_without_a_baseline_or_before_enough_predictions_has_no_score() {
     assert_eq!(counted.iter().sum::<u64>(), u64::from(HALF_WINDOW), "confidence needs no baseline");
     assert_eq!(counted.len(), 10, "always sure: {counted:?}");
 
+    assert_eq!(codec::encode(&trained()), codec::encode(&trained()), "the same bytes every time");
     let host = host(Some(codec::encode(&trained())));
     predict(&host, pictures().skip(1));
     assert_eq!(drift(&host), None);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// Points of a device's history that are kept.
-pub(super) const HISTORY: usize = 120;
+pub(super) const HISTORY: usize = 100;
 /// Events of a device that are kept.
 pub(super) const EVENTS: usize = 24;
 /// Longest detail of an event that is kept.
@@ -264,7 +264,7 @@ impl Kept {
         let history = &mut self.rollup.history;
         let at = history.partition_point(|point| point.at_ms <= at_ms);
         history.insert(at, HistoryPoint::of(at_ms, &sample));
-        if history.len() > HISTORY {
+        while history.len() > HISTORY {
             history.pop_front();
         }
         // What was measured before the connection began is the latest only if nothing newer is known.

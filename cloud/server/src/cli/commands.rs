@@ -438,7 +438,7 @@ fn note(device: &DeviceView) -> String {
             format!("asks for a new certificate over {}: approve or reject", key.get(..12).unwrap_or(key))
         }
         (Some(other), _) => format!("renewal {other}"),
-        (None, 0) => String::new(),
+        (None, 0) => telemetry::drifted(device),
         (None, repeated) => format!("{repeated} repeated hellos: its folder may have been copied"),
     }
 }

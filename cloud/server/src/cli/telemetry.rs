@@ -4,6 +4,7 @@ use super::table;
 use crate::http::api::{
     ClassCount, DeviceModelView, DeviceTelemetryView, DeviceView, DriftView, NpuView, ReleaseTelemetryView,
 };
+use flotilla_protocol::baseline::Shift;
 use std::time::{Duration, SystemTime};
 
 /// Characters of the longest bar.
@@ -37,6 +38,15 @@ fn print_model(model: &DeviceModelView) {
     println!("  {:<13} {}", "latency", latency([model.p50_us, model.p95_us, model.p99_us]));
     println!("  {:<13} {}", "drift", model.drift.as_ref().map_or_else(unknown, drift));
     print_counts(&model.classes, &model.confidence);
+}
+
+/// The models whose inputs or answers have shifted.
+pub(super) fn drifted(device: &DeviceView) -> String {
+    let shifted = |model: &DeviceModelView| {
+        let drift = model.drift.as_ref().filter(|drift| drift.shift != Shift::Stable.as_str())?;
+        Some(format!("{}: {} {:.2} by {}", model.model, drift.shift, drift.score, drift.cause))
+    };
+    device.models.iter().filter_map(shifted).collect::<Vec<_>>().join("; ")
 }
 
 /// The recent past of one device.
