@@ -1,4 +1,5 @@
-//! Watching for drift while a release serves: each release begins anew when it is installed.
+//! Watching for drift while a release serves. Each release begins anew when it is installed, and so does a restarted
+//! agent: what has drifted still is said again then.
 
 use super::{ModelHost, lock};
 use flotilla_device::drift::Watch;

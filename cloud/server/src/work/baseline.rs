@@ -67,5 +67,6 @@ fn each(
             return Err(JobFailure::new(ErrorCode::Cancelled, "cancelled while the baseline was measured"));
         }
     }
+    context.progress(done as u64, Some(wanted as u64), "baseline");
     Ok(done)
 }
