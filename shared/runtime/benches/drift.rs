@@ -105,7 +105,9 @@ fn compare(name: &str, model: &mut Model, mut monitor: Monitor) {
     let tensor = model.tensor(Input::Raw(&picture)).unwrap();
     let prediction = model.predict_tensor(&tensor).unwrap();
     let started = Instant::now();
-    (0..10_000).for_each(|_| drop(black_box(monitor.count(&tensor, &prediction))));
+    for _ in 0..10_000 {
+        black_box(monitor.count(&tensor, &prediction));
+    }
     let count = started.elapsed().as_secs_f64() * 1e6 / 10_000.0;
     println!(
         "{name:<28} {alone:>9.2} µs {counted:>9.2} µs {:>+8.2} %   (counting alone {count:.2} µs, {:.2} %)",
