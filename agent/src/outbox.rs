@@ -328,6 +328,7 @@ fn shrink(body: &mut RecordBody) {
     }
     for model in sample.models.values_mut() {
         model.classes.clear();
+        model.confidence.clear();
     }
     while !fits(sample) && sample.models.pop_last().is_some() {}
 }

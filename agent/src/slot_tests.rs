@@ -50,6 +50,7 @@ pub(crate) fn manifest() -> ReleaseManifest {
         lineage: Lineage::default(),
         constraints: Constraints::default(),
         agent: None,
+        baseline: None,
     }
 }
 

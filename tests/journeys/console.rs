@@ -34,6 +34,17 @@ const ROWS: &str = r"
     ]))
 ";
 
+/// The telemetry cards: title, facts by name, and how many bars there are.
+const CARDS: &str = r"
+    [...document.querySelectorAll('[data-told]')].map((card) => ({
+        title: card.querySelector('h3').textContent,
+        facts: Object.fromEntries([...card.querySelectorAll('dl > div')].map((fact) =>
+            [fact.querySelector('dt').textContent, fact.querySelector('dd').textContent])),
+        answers: card.querySelectorAll('.answers i').length,
+        tenths: card.querySelectorAll('.confidence i').length,
+    }))
+";
+
 /// The compression report: a list of cells a row, of both tables.
 const COMPRESSION: &str = r"
     [...document.querySelectorAll('#compression table')].map((table) =>
@@ -113,6 +124,7 @@ pub(crate) fn shows_the_loop(url: &str, report: &Value) {
     page.wait_for("document.querySelector('[data-rollout]').dataset.state === 'succeeded'", PAGE);
 
     devices_as_the_api_says(&mut page, report);
+    telemetry_as_reported(&mut page, report);
     compression_as_reported(&mut page, report);
     everything_fits(&mut page);
 }
@@ -156,6 +168,22 @@ fn row(device: &Value) -> Option<Value> {
         "Memory": bytes(device["rss_bytes"].as_u64()?),
         "Predictions": model["predictions"].to_string(),
     }))
+}
+
+/// A card a device: its drift in words, its latency's tail, and a bar for each answer and tenth of confidence.
+fn telemetry_as_reported(page: &mut Browser, report: &Value) {
+    let devices = report["devices"].as_array().unwrap().len();
+    let drifts = "document.querySelectorAll('[data-told][data-shift=stable]').length";
+    page.wait_for(&format!("{drifts} === {devices}"), PAGE);
+    let cards = page.eval(CARDS);
+    for card in cards.as_array().unwrap() {
+        let of = |fact: &str| card["facts"][fact].as_str().unwrap_or_else(|| panic!("no {fact} in {card}"));
+        assert!(card["title"].as_str().unwrap().contains("stable 0."), "{card}");
+        assert_eq!(of("Latency p50 / p95 / p99").matches('≤').count(), 3, "{card}");
+        assert!(of("Network in / out").contains(" / ") && of("CPU").ends_with('%'), "{card}");
+        assert_eq!((&card["answers"], &card["tenths"]), (&10.into(), &10.into()), "{card}");
+    }
+    assert_eq!(cards.as_array().unwrap().len(), devices);
 }
 
 fn compression_as_reported(page: &mut Browser, report: &Value) {

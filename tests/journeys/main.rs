@@ -10,6 +10,7 @@ mod console_api;
 mod data;
 mod deploy;
 mod doctor;
+mod drift;
 mod offline;
 mod old_folders;
 mod quickstart;

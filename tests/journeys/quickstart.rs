@@ -230,6 +230,13 @@ fn check(report: &Value) {
         assert!((number(&device["accuracy"]) - accuracy).abs() < 1e-9, "{device}");
         assert_eq!(device["identical_to_cloud"], true);
         assert!(whole(&device["rss_bytes"]) > 1 << 20, "{device}");
+        let drift = &device["drift"];
+        assert_eq!(
+            (&drift["shift"], whole(&drift["predictions"])),
+            (&"stable".into(), predictions),
+            "{device}"
+        );
+        assert!((0.0..0.1).contains(&number(&drift["score"])), "{device}");
     }
 
     whole(&report["bytes_over_mqtt"]);

@@ -112,7 +112,9 @@ impl Daemon {
         if self.desired.is_none() {
             return;
         }
-        self.fetcher.configure(&self.settings());
+        let settings = self.settings();
+        self.fetcher.configure(&settings);
+        self.host.set_drift_threshold(settings.drift_threshold_milli);
         let wanted: BTreeSet<ModelName> =
             self.desired.iter().flat_map(|desired| desired.models.keys().cloned()).collect();
         for name in &wanted {

@@ -6,6 +6,7 @@
 mod alone;
 mod desired;
 mod diagnosis;
+mod drift;
 mod jobs;
 pub(crate) mod journals;
 mod link;
@@ -265,6 +266,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
     daemon.announce();
     daemon.boot(damage);
     daemon.supervisor.ready();
+    let host = Arc::clone(&daemon.host);
     loop {
         daemon.on_time();
         daemon.send_records();
@@ -281,6 +283,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
                 let detail = format!("{}: {}", said.feed, said.fault.detail);
                 daemon.event(EventKind::Failed, Some(said.fault.code), detail);
             }
+            () = host.drifts() => daemon.on_drift(),
             () = tokio::time::sleep_until(due) => {}
         }
     }

@@ -19,13 +19,15 @@ impl Daemon {
     /// Keeps an event for the cloud.
     pub(super) fn record_event(&mut self, event: EventRecord) {
         match event.kind {
-            EventKind::Failed | EventKind::Reverted | EventKind::Repaired => tracing::warn!(
-                kind = ?event.kind,
-                model = event.model.as_ref().map(tracing::field::display),
-                code = event.code.map(tracing::field::display),
-                detail = event.detail,
-                "event"
-            ),
+            EventKind::Failed | EventKind::Reverted | EventKind::Repaired | EventKind::Drift => {
+                tracing::warn!(
+                    kind = ?event.kind,
+                    model = event.model.as_ref().map(tracing::field::display),
+                    code = event.code.map(tracing::field::display),
+                    detail = event.detail,
+                    "event"
+                )
+            }
             _ => tracing::info!(
                 kind = ?event.kind,
                 model = event.model.as_ref().map(tracing::field::display),
@@ -33,7 +35,7 @@ impl Daemon {
                 "event"
             ),
         }
-        if matches!(event.kind, EventKind::Switched | EventKind::Confirmed) {
+        if matches!(event.kind, EventKind::Switched | EventKind::Confirmed | EventKind::Drift) {
             // People look now.
             self.sample_due_ms = self.clock.now_ms();
         }

@@ -354,6 +354,7 @@ fn install(bench: &Bench, model: &str, project: &str, key: &SigningKey) {
         lineage: Lineage::default(),
         constraints: Constraints::default(),
         agent: None,
+        baseline: None,
     };
     let bytes = Envelope::seal(EnvelopeKind::Release, &manifest, &[key]).to_bytes();
     let slot = bench.folder.slot(&model, SlotName::A);

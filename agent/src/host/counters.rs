@@ -1,7 +1,10 @@
 //! What is counted: for telemetry over the life of a model's name, for probation over the life of a release.
 
 use flotilla_protocol::Digest;
+use flotilla_protocol::baseline::CONFIDENCE_BINS;
 use flotilla_protocol::message::{Histogram, ModelTelemetry};
+use flotilla_runtime::Prediction;
+use flotilla_runtime::drift::confidence_bin;
 use std::collections::BTreeMap;
 
 /// Labels whose counts are reported a model, the most frequent ones: telemetry records are small.
@@ -49,12 +52,14 @@ pub(super) struct Totals {
     latency: Histogram,
     /// Bounded by the number of labels that a pipeline may have.
     classes: BTreeMap<u32, u64>,
+    confidence: [u64; CONFIDENCE_BINS],
 }
 
 impl Totals {
-    pub(super) fn answered(&mut self, label_index: usize, latency_us: u64) {
+    pub(super) fn answered(&mut self, prediction: &Prediction, latency_us: u64) {
         self.latency.record(latency_us);
-        *self.classes.entry(u32::try_from(label_index).unwrap_or(u32::MAX)).or_default() += 1;
+        *self.classes.entry(u32::try_from(prediction.label_index).unwrap_or(u32::MAX)).or_default() += 1;
+        self.confidence[confidence_bin(prediction.score)] += 1;
     }
 
     pub(super) fn failed(&mut self) {
@@ -66,12 +71,15 @@ impl Totals {
             self.classes.iter().map(|(label, count)| (*label, *count)).collect();
         classes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         classes.truncate(REPORTED_CLASSES);
+        let filled = self.confidence.iter().rposition(|count| *count > 0).map_or(0, |last| last + 1);
         ModelTelemetry {
             release: Some(release),
             predictions: self.latency.count(),
             failures: self.failures,
             latency: self.latency.clone(),
             classes: classes.into_iter().collect(),
+            confidence: self.confidence[..filled].to_vec(),
+            drift: None,
         }
     }
 }

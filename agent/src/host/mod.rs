@@ -5,16 +5,19 @@
 //! time; a bounded number of others wait, and beyond that callers are told at once that it is busy.
 
 mod counters;
+mod drift;
 mod error;
 mod note;
 mod ranked;
 
 pub use counters::Health;
+pub use drift::Drifted;
 pub use error::HostError;
 pub use note::Notes;
 pub use ranked::Ranked;
 
 use counters::{Totals, Window};
+use drift::{Alarm, Watched};
 use flotilla_protocol::message::{ModelTelemetry, SlotName};
 use flotilla_protocol::pipeline::ImageInput;
 use flotilla_protocol::{Digest, ModelName, limits};
@@ -85,6 +88,7 @@ pub struct Served {
 pub struct ModelHost {
     serving: RwLock<BTreeMap<ModelName, Arc<Serving>>>,
     notes: Notes,
+    alarm: Arc<Alarm>,
 }
 
 /// One installed release.
@@ -95,6 +99,8 @@ struct Serving {
     interface: Interface,
     model: Mutex<Model>,
     window: Mutex<Window>,
+    watched: Watched,
+    alarm: Arc<Alarm>,
     note: Arc<Note>,
     lifetime: Arc<Lifetime>,
 }
@@ -129,7 +135,7 @@ impl ModelHost {
         name: ModelName,
         release: Digest,
         slot: SlotName,
-        model: Model,
+        mut model: Model,
     ) -> Result<(), HostError> {
         let mut all = self.serving.write().unwrap_or_else(PoisonError::into_inner);
         let lifetime = match all.get(&name) {
@@ -142,10 +148,19 @@ impl ModelHost {
         let (input, output) = (owned(model.input()), owned(model.output()));
         let (image, labels) = (model.image().clone(), model.labels().into());
         let interface = Interface { release, input, output, image, labels };
-        let (model, window, note) = (Mutex::new(model), Mutex::default(), self.notes.of(&name));
-        let serving =
-            Arc::new(Serving { name: name.clone(), served, interface, model, window, note, lifetime });
-        let before = all.insert(name, serving);
+        let watched = Watched::new(model.take_monitor());
+        let serving = Serving {
+            name: name.clone(),
+            served,
+            interface,
+            model: Mutex::new(model),
+            window: Mutex::default(),
+            watched,
+            alarm: Arc::clone(&self.alarm),
+            note: self.notes.of(&name),
+            lifetime,
+        };
+        let before = all.insert(name, Arc::new(serving));
         // The old model frees its memory after the lock is free again.
         drop(all);
         drop(before);
@@ -193,7 +208,10 @@ impl ModelHost {
 
     /// The counters of every serving model, cumulative over its releases.
     pub fn telemetry(&self) -> BTreeMap<ModelName, ModelTelemetry> {
-        let of = |serving: &Serving| lock(&serving.lifetime.totals).telemetry(serving.served.release);
+        let of = |serving: &Serving| {
+            let totals = lock(&serving.lifetime.totals).telemetry(serving.served.release);
+            ModelTelemetry { drift: serving.watched.drift(), ..totals }
+        };
         self.read().iter().map(|(name, serving)| (name.clone(), of(serving))).collect()
     }
 
@@ -228,7 +246,13 @@ impl Ticket {
         let (prediction, latency_us) = {
             let mut model = lock(&self.0.model);
             let _noted = self.0.note.at_work();
-            self.count(|| model.predict(input), |prediction| prediction.label_index)?
+            let predict = || {
+                let tensor = model.tensor(input)?;
+                Ok((model.predict_tensor(&tensor)?, tensor))
+            };
+            let ((prediction, tensor), latency_us) = self.count(predict, |(prediction, _)| prediction)?;
+            self.0.watched.count(&tensor, &prediction, &self.0.alarm);
+            (prediction, latency_us)
         };
         let Served { release, slot } = self.0.served;
         let labels = Arc::clone(&self.0.interface.labels);
@@ -242,8 +266,8 @@ impl Ticket {
         let row = model.input().1.iter().product::<usize>().max(1);
         let (mut outputs, mut predictions) = (Vec::new(), Vec::new());
         for tensor in batch.chunks(row) {
-            let ((output, prediction), _) =
-                self.count(|| model.run(tensor), |(_, prediction)| prediction.label_index)?;
+            let ((output, prediction), _) = self.count(|| model.run(tensor), |(_, prediction)| prediction)?;
+            self.0.watched.count(tensor, &prediction, &self.0.alarm);
             outputs.extend(output);
             predictions.push(prediction);
         }
@@ -255,7 +279,7 @@ impl Ticket {
     fn count<T>(
         &self,
         work: impl FnOnce() -> flotilla_runtime::Result<T>,
-        label: impl FnOnce(&T) -> usize,
+        prediction: impl FnOnce(&T) -> &Prediction,
     ) -> Result<(T, u64), HostError> {
         let serving = &*self.0;
         let started = Instant::now();
@@ -264,7 +288,7 @@ impl Ticket {
         match result {
             Ok(done) => {
                 lock(&serving.window).answered(latency_us);
-                lock(&serving.lifetime.totals).answered(label(&done), latency_us);
+                lock(&serving.lifetime.totals).answered(prediction(&done), latency_us);
                 Ok((done, latency_us))
             }
             Err(source) => {

@@ -194,5 +194,6 @@ fn manifest(
         lineage: Lineage::default(),
         constraints: Constraints::default(),
         agent: None,
+        baseline: None,
     }
 }

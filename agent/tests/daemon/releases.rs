@@ -93,6 +93,7 @@ impl Plan {
             lineage: Lineage::default(),
             constraints: Constraints::default(),
             agent: None,
+            baseline: None,
         };
         (self.manifest)(&mut manifest);
         for (_, content) in files {

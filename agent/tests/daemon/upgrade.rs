@@ -174,6 +174,7 @@ impl AgentPlan {
             lineage: Lineage::default(),
             constraints: Constraints::default(),
             agent: Some(AgentFacts { version: env!("CARGO_PKG_VERSION").into() }),
+            baseline: None,
         };
         (self.change)(&mut manifest);
         cloud.put(self.content);

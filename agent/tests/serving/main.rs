@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod api;
+mod drift;
 mod endpoint;
 mod host;
 mod oip;

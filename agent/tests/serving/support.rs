@@ -89,7 +89,16 @@ pub(crate) fn golden(label: usize) -> Golden {
 
 /// Writes a slot as the update does: the signed envelope and the files.
 pub(crate) fn write_slot(slot: &Path, onnx: &[u8], golden: &Golden) {
-    let files = [("model.onnx", onnx.to_vec()), ("golden.cbor", codec::encode(golden))];
+    write_slot_with(slot, onnx, golden, None);
+}
+
+/// The same with a baseline.
+pub(crate) fn write_slot_with(slot: &Path, onnx: &[u8], golden: &Golden, baseline: Option<Vec<u8>>) {
+    let mut files = vec![("model.onnx", onnx.to_vec()), ("golden.cbor", codec::encode(golden))];
+    let named = baseline.map(|baseline| {
+        files.push(("baseline.cbor", baseline));
+        "baseline.cbor".to_owned()
+    });
     let manifest = ReleaseManifest {
         format: 1,
         kind: ReleaseKind::Model,
@@ -111,6 +120,7 @@ pub(crate) fn write_slot(slot: &Path, onnx: &[u8], golden: &Golden) {
         lineage: Lineage::default(),
         constraints: Constraints::default(),
         agent: None,
+        baseline: named,
     };
     std::fs::create_dir_all(slot.join("files")).unwrap();
     for (name, content) in files {

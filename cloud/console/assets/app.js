@@ -3,6 +3,7 @@ import { html, render } from '/console/vendor/htm/standalone.module.js';
 import { useOverview } from '/console/live.js';
 import { Loop } from '/console/views/loop.js';
 import { Devices } from '/console/views/devices.js';
+import { Telemetry } from '/console/views/telemetry.js';
 import { Rollouts } from '/console/views/rollouts.js';
 import { Training } from '/console/views/training.js';
 import { Compression } from '/console/views/compression.js';
@@ -38,6 +39,7 @@ function body(overview, link) {
   return html`
     <${Loop} overview=${overview} />
     <${Devices} devices=${overview.devices} />
+    <${Telemetry} devices=${overview.devices} />
     <${Rollouts} rollouts=${overview.rollouts} />
     <div class="pair">
       <${Training} jobs=${overview.jobs} />

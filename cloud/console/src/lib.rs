@@ -40,6 +40,7 @@ assets! {
     "icon.svg": IMAGE,
     "views/loop.js": SCRIPT,
     "views/devices.js": SCRIPT,
+    "views/telemetry.js": SCRIPT,
     "views/rollouts.js": SCRIPT,
     "views/training.js": SCRIPT,
     "views/chart.js": SCRIPT,

@@ -14,6 +14,7 @@ use crate::ingest::{DeviceEvent, HistoryPoint, Ingest};
 use crate::renewal::{self, Challenges, PendingRenewal, Word};
 use crate::rollout::{Rollout, RolloutControl, RolloutDevice, RolloutRequest, Rollouts};
 use crate::store::Store;
+use crate::telemetry::{self, ReleaseTelemetry};
 use crate::transfer::Transfers;
 use bytes::Bytes;
 use flotilla_identity::{Actor, now_ms};
@@ -23,6 +24,7 @@ use flotilla_protocol::renew::{Challenge, RenewAnswer, RenewRequest};
 use flotilla_protocol::{DeviceId, Digest, ModelName, RolloutId};
 use flotilla_registry::{CurrentTrust, Registry};
 use flotilla_storage::{Objects, Records, Segments};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -300,6 +302,20 @@ impl Fleet {
     /// The recent history of a device, oldest first.
     pub async fn history(&self, id: &DeviceId) -> Result<Vec<HistoryPoint>> {
         devices::history(&self.inner.store, id).await
+    }
+
+    /// What the devices say of a model, by the release that they serve.
+    pub async fn model_telemetry(&self, model: &ModelName) -> Result<BTreeMap<Digest, ReleaseTelemetry>> {
+        telemetry::of_model(&self.inner.store, model).await
+    }
+
+    /// What the devices of a rollout say of its release.
+    pub async fn rollout_telemetry(
+        &self,
+        rollout: &Rollout,
+        devices: &[RolloutDevice],
+    ) -> Result<ReleaseTelemetry> {
+        telemetry::of_rollout(&self.inner.store, rollout, devices).await
     }
 
     /// The last events of a device, oldest first.

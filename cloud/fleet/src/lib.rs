@@ -26,6 +26,7 @@ mod ingest;
 mod renewal;
 mod rollout;
 mod store;
+mod telemetry;
 mod text;
 mod transfer;
 
@@ -43,3 +44,4 @@ pub use rollout::{
     Action, Observation, Observations, Reason, Report, Rollout, RolloutControl, RolloutDevice,
     RolloutRequest, RolloutState, Sent, Status, Wanted, Wave, WaveSpec, plan, resolve,
 };
+pub use telemetry::ReleaseTelemetry;

@@ -225,6 +225,7 @@ impl Registry {
             lineage: Lineage::default(),
             constraints: Constraints::default(),
             agent: Some(AgentFacts { version: request.version.clone() }),
+            baseline: None,
         };
         manifest.check()?;
         Ok(manifest)

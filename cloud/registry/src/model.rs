@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use flotilla_protocol::manifest::{AGENT_NAME, Lineage, Metrics};
-use flotilla_protocol::{ActorId, Digest, JobId, ModelName, Pipeline, limits};
+use flotilla_protocol::{ActorId, Baseline, Digest, JobId, ModelName, Pipeline, limits};
 use flotilla_storage::{Entity, Table, compound};
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +56,9 @@ pub struct ModelVersion {
     /// What training or compression has to say about it: an object with JSON.
     #[serde(default)]
     pub report: Option<Digest>,
+    /// What it saw and answered in training: an object with the CBOR of a [`Baseline`], as releases carry it.
+    #[serde(default)]
+    pub baseline: Option<Digest>,
     /// When it was made, in milliseconds since 1970.
     pub created_at_ms: u64,
     /// Who made it.
@@ -118,6 +121,8 @@ pub struct NewVersion {
     pub lineage: Lineage,
     /// What training or compression has to say about it.
     pub report: Option<serde_json::Value>,
+    /// What this very file saw and answered in training, where that is known.
+    pub baseline: Option<Baseline>,
 }
 
 impl NewVersion {
@@ -133,6 +138,9 @@ impl NewVersion {
             return Err(Error::TooLarge { what: "the model file", size, bound });
         }
         self.pipeline.check().map_err(|error| Error::Invalid(error.to_string()))?;
+        if let Some(baseline) = &self.baseline {
+            baseline.check().map_err(|error| Error::Invalid(error.to_string()))?;
+        }
         let metrics = &self.metrics;
         // JSON has no form for what is not a number: such a record could be written but never read.
         let finite = metrics.accuracy.is_finite() && metrics.other.values().all(|value| value.is_finite());

@@ -4,7 +4,7 @@ use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::model::{Model, ModelVersion, NewVersion};
-use crate::release::{self, GOLDEN_FILE, MODEL_FILE, Material, Release, ReleaseRequest};
+use crate::release::{self, BASELINE_FILE, GOLDEN_FILE, MODEL_FILE, Material, Release, ReleaseRequest};
 use crate::trust::{CurrentTrust, Trust};
 use bytes::Bytes;
 use flotilla_identity::{Actor, audit};
@@ -12,8 +12,8 @@ use flotilla_protocol::envelope::EnvelopeError;
 use flotilla_protocol::message::Desired;
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::{
-    Digest, Envelope, EnvelopeKind, ErrorCode, ModelName, Pipeline, ProjectId, ReleaseManifest, TrustFile,
-    codec, limits,
+    Baseline, Digest, Envelope, EnvelopeKind, ErrorCode, ModelName, Pipeline, ProjectId, ReleaseManifest,
+    TrustFile, codec, limits,
 };
 use flotilla_storage::{Batch, Collection, Objects, Page, Records, Versioned};
 use serde_json::json;
@@ -103,6 +103,10 @@ impl Registry {
             Some(report) => Some(self.objects.put(report).await?),
             None => None,
         };
+        let baseline = match &new.baseline {
+            Some(baseline) => Some(self.objects.put(encoded_baseline(baseline)?).await?),
+            None => None,
+        };
         let found = self.models.get(new.model.as_str()).await?;
         let version = ModelVersion {
             version: found.as_ref().map_or(0, |model| model.value.latest_version) + 1,
@@ -114,6 +118,7 @@ impl Registry {
             metrics: new.metrics,
             lineage: new.lineage,
             report,
+            baseline,
             created_at_ms: now_ms,
             created_by: actor.id.clone(),
         };
@@ -171,6 +176,14 @@ impl Registry {
         self.read_json(&version.pipeline).await
     }
 
+    /// What a version saw and answered in training, as its releases carry it.
+    async fn baseline(&self, version: &ModelVersion) -> Result<Option<Bytes>> {
+        match &version.baseline {
+            Some(baseline) => Ok(Some(self.objects.get(baseline).await?)),
+            None => Ok(None),
+        }
+    }
+
     /// What training or compression said about a version.
     pub async fn report(&self, version: &ModelVersion) -> Result<Option<serde_json::Value>> {
         match &version.report {
@@ -203,6 +216,7 @@ impl Registry {
                 project: self.project.clone(),
                 pipeline: self.pipeline(&version).await?,
                 onnx: self.onnx(&version).await?,
+                baseline: self.baseline(&version).await?,
                 counter: found.value.latest_release + 1,
                 version: version.clone(),
                 now_ms,
@@ -236,18 +250,21 @@ impl Registry {
             project: self.project.clone(),
             pipeline: self.pipeline(&version).await?,
             onnx: self.onnx(&version).await?,
+            baseline: self.baseline(&version).await?,
             counter: model.latest_release + 1,
             version,
             now_ms,
         };
         let (keys, trust) = (Arc::clone(&self.keys), self.trust.current());
         blocking(move || {
-            let onnx = material.onnx.clone();
+            let (onnx, baseline) = (material.onnx.clone(), material.baseline.clone());
             let mut signed = release::sign(&request, material, &keys.release)?;
             if trust.file.release_keys.get(keys.release.public().id()).is_none() {
                 signed.envelope.signatures.clear();
             }
-            let files = [(MODEL_FILE.to_owned(), onnx), (GOLDEN_FILE.to_owned(), signed.golden)].into();
+            let always = [(MODEL_FILE, onnx), (GOLDEN_FILE, signed.golden)];
+            let files = always.into_iter().chain(baseline.map(|baseline| (BASELINE_FILE, baseline)));
+            let files = files.map(|(name, content)| (name.to_owned(), content)).collect();
             Ok(Bundle { envelope: signed.envelope.to_bytes().into(), files }.to_zip()?.into())
         })
         .await
@@ -418,6 +435,16 @@ pub(crate) fn json_object(what: &'static str, value: &impl serde::Serialize, bou
         .map_err(|error| Error::Invalid(format!("{what} cannot be written: {error}")))?;
     if bytes.len() > bound {
         return Err(Error::TooLarge { what, size: bytes.len() as u64, bound: bound as u64 });
+    }
+    Ok(bytes.into())
+}
+
+/// A baseline as releases carry it.
+fn encoded_baseline(baseline: &Baseline) -> Result<Bytes> {
+    let bytes = codec::encode(baseline);
+    let (size, bound) = (bytes.len(), limits::BASELINE);
+    if size > bound {
+        return Err(Error::TooLarge { what: "the baseline", size: size as u64, bound: bound as u64 });
     }
     Ok(bytes.into())
 }

@@ -19,6 +19,8 @@ use crate::model::ModelVersion;
 pub(crate) const MODEL_FILE: &str = "model.onnx";
 /// Name of the file with the golden vectors.
 pub(crate) const GOLDEN_FILE: &str = "golden.cbor";
+/// Name of the file with the baseline.
+pub(crate) const BASELINE_FILE: &str = "baseline.cbor";
 /// Golden vectors in a release made here.
 const GOLDEN_VECTORS: usize = 64;
 /// Difference of a score that other processors may show: summation order and fused operations differ.
@@ -175,6 +177,7 @@ pub(crate) struct Material {
     pub(crate) version: ModelVersion,
     pub(crate) pipeline: Pipeline,
     pub(crate) onnx: Bytes,
+    pub(crate) baseline: Option<Bytes>,
     pub(crate) counter: u64,
     pub(crate) now_ms: u64,
 }
@@ -185,6 +188,8 @@ pub(crate) fn sign(request: &ReleaseRequest, material: Material, key: &SigningKe
     let golden: Golden =
         flotilla_runtime::make_golden(&mut runner, request.golden_inputs.iter(), GOLDEN_TOLERANCE)?;
     let golden = codec::encode(&golden);
+    let mut files = vec![FileEntry::of(MODEL_FILE, &material.onnx), FileEntry::of(GOLDEN_FILE, &golden)];
+    files.extend(material.baseline.iter().map(|baseline| FileEntry::of(BASELINE_FILE, baseline)));
     let manifest = ReleaseManifest {
         format: 1,
         kind: ReleaseKind::Model,
@@ -199,13 +204,14 @@ pub(crate) fn sign(request: &ReleaseRequest, material: Material, key: &SigningKe
             boards: request.boards.clone(),
             model: MODEL_FILE.into(),
         }],
-        files: vec![FileEntry::of(MODEL_FILE, &material.onnx), FileEntry::of(GOLDEN_FILE, &golden)],
+        files,
         pipeline: material.pipeline,
         golden: GOLDEN_FILE.into(),
         metrics: material.version.metrics,
         lineage: material.version.lineage,
         constraints: request.constraints.clone(),
         agent: None,
+        baseline: material.baseline.is_some().then(|| BASELINE_FILE.to_owned()),
     };
     manifest.check()?;
     let envelope = Envelope::seal(EnvelopeKind::Release, &manifest, &[key]);

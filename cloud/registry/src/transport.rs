@@ -90,6 +90,7 @@ impl Registry {
             metrics: manifest.metrics.clone(),
             lineage: manifest.lineage.clone(),
             report: None,
+            baseline: manifest.baseline.as_ref().and_then(|name| manifest.file(name)).map(|file| file.digest),
             created_at_ms: now_ms,
             created_by: actor.id.clone(),
         };
@@ -113,5 +114,7 @@ fn check_golden(bundle: &Bundle, manifest: &ReleaseManifest) -> Result<()> {
     let variant = manifest.variants.first().ok_or_else(|| Error::Bundle("it holds no model".into()))?;
     let mut model = flotilla_runtime::Model::load(&manifest.pipeline, &bundle.read(&variant.model)?)?;
     flotilla_runtime::check_golden(&mut model, &bundle.golden()?)?;
+    // A device would refuse the release for one that cannot be read.
+    bundle.baseline()?;
     Ok(())
 }

@@ -12,8 +12,8 @@ use flotilla_protocol::pipeline::{
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::trust::KeySet;
 use flotilla_protocol::{
-    Digest, Envelope, EnvelopeKind, ErrorCode, JobId, ModelName, Pipeline, ProjectId, ReleaseManifest,
-    TrustFile,
+    Baseline, Digest, Envelope, EnvelopeKind, ErrorCode, JobId, ModelName, Pipeline, ProjectId,
+    ReleaseManifest, TrustFile, codec, limits,
 };
 use flotilla_registry::{
     AgentBinary, AgentRequest, Bundle, Keys, NewVersion, Registry, ReleaseRequest, Source,
@@ -91,6 +91,7 @@ fn model() -> ModelName {
 
 fn new_version(gain: f32) -> NewVersion {
     NewVersion {
+        baseline: None,
         model: model(),
         onnx: onnx(gain),
         pipeline: pipeline(),
@@ -314,6 +315,54 @@ async fn a_bundle_brings_a_release_back_after_the_records_are_lost() {
     assert_eq!(version.metrics.accuracy, 0.9);
     let next = installation.registry.release(&admin, request(), NOW + 10).await.unwrap();
     assert_eq!(next.counter, release.counter + 1, "counters go on behind the imported release");
+}
+
+#[tokio::test]
+async fn a_release_carries_the_baseline_of_its_version_wherever_it_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let installation = open(dir.path()).await;
+    let (registry, admin) = (&installation.registry, Actor::administrator());
+    let counts = Baseline {
+        format: 1,
+        features: vec![],
+        labels: vec![1],
+        classes: vec![7, 3],
+        confidence: vec![0, 0, 0, 0, 0, 0, 0, 0, 0, 10],
+    };
+    let broken = Baseline { classes: vec![], ..counts.clone() };
+    let refused = registry
+        .add_version(&admin, NewVersion { baseline: Some(broken), ..new_version(1.0) }, NOW)
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("classes"), "{refused}");
+
+    let with = NewVersion { baseline: Some(counts.clone()), ..new_version(1.0) };
+    registry.add_version(&admin, with, NOW).await.unwrap();
+    let release = registry.release(&admin, request(), NOW).await.unwrap();
+    let manifest = registry.manifest(&release.digest).await.unwrap();
+    assert_eq!(manifest.baseline.as_deref(), Some("baseline.cbor"));
+    let file = release.files.iter().find(|file| file.name == "baseline.cbor").unwrap();
+    assert!(registry.reachable(&release.digest).await.unwrap().contains(&file.digest));
+    let stored = installation.objects.get(&file.digest).await.unwrap();
+    assert_eq!(codec::decode::<Baseline>(&stored, limits::BASELINE).unwrap(), counts);
+    let draft = Bundle::from_zip(&registry.draft(request(), NOW).await.unwrap()).unwrap();
+    assert_eq!(draft.files["baseline.cbor"], stored);
+
+    // Into a registry that has lost everything, and out of it again.
+    let zip = registry.export(&release.digest).await.unwrap();
+    installation.records.close().await.unwrap();
+    drop(installation);
+    std::fs::remove_dir_all(dir.path().join("records")).unwrap();
+    std::fs::remove_dir_all(dir.path().join("objects")).unwrap();
+    let installation = open(dir.path()).await;
+    installation.registry.import_bundle(&admin, zip, NOW).await.unwrap();
+    let next = installation.registry.release(&admin, request(), NOW).await.unwrap();
+    assert!(next.files.iter().any(|again| again.digest == file.digest));
+    // A version without one makes a release without one.
+    installation.registry.add_version(&admin, new_version(2.0), NOW).await.unwrap();
+    let blind = installation.registry.release(&admin, request(), NOW).await.unwrap();
+    assert_eq!(installation.registry.manifest(&blind.digest).await.unwrap().baseline, None);
+    assert_eq!(blind.files.len(), 2);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 //! - [`launch`]: which binary of the agent runs; an upgrade of the agent cannot brick a device either.
 //! - [`session`]: the connection: hello, reported, and when to try again.
 //! - [`renewal`]: the certificate: when a new one is due, and how it takes over.
+//! - [`drift`]: when drift is worth an event.
 //! - [`desired`]: whether a desired document is accepted.
 //! - [`inbox`]: which files of a folder are ready to be predicted; [`camera`]: which frames are; [`multipart`]: frames from bytes.
 //! - [`outbox`]: in which order records are sent, what is dropped, what an `ack` frees.
@@ -20,6 +21,7 @@ pub mod camera;
 pub mod clock;
 pub mod desired;
 pub mod download;
+pub mod drift;
 pub mod fault;
 pub mod frame;
 pub mod inbox;

@@ -73,6 +73,7 @@ fn manifest() -> ReleaseManifest {
         lineage: Lineage::default(),
         constraints: Constraints::default(),
         agent: None,
+        baseline: None,
     }
 }
 

@@ -3,7 +3,7 @@
 //! - [`id`]: typed names; [`topic`]: the only place with MQTT topic strings.
 //! - [`message`]: what travels on the topics; [`codec`]: CBOR with a size cap before decoding.
 //! - [`board`]: what a device's hardware is and what a model may cost there.
-//! - [`manifest`], [`pipeline`]: what a release is; [`trust`]: which keys a device believes.
+//! - [`manifest`], [`pipeline`], [`baseline`]: what a release is; [`trust`]: which keys a device believes.
 //! - [`envelope`], [`signature`], [`digest`]: signatures over exact bytes, content addresses.
 //! - [`enrol`]: claim codes and the answer that makes a box a device of the fleet.
 //! - [`renew`]: a new certificate over HTTPS for a device whose old one has ended.
@@ -12,6 +12,7 @@
 //! Wire formats are versioned. Decoders ignore unknown fields, so a newer control plane talks to an older
 //! device; golden files under `golden/` prove that old bytes still read.
 
+pub mod baseline;
 pub mod board;
 pub mod codec;
 pub mod digest;
@@ -28,6 +29,7 @@ pub mod signature;
 pub mod topic;
 pub mod trust;
 
+pub use baseline::Baseline;
 pub use digest::Digest;
 pub use envelope::{Envelope, EnvelopeKind};
 pub use error_code::ErrorCode;

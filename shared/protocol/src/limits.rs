@@ -22,6 +22,8 @@ pub const SIGNATURES: usize = 16;
 pub const TRUST_KEYS: usize = 16;
 /// Slowest download limit that may be set, in bytes a second.
 pub const DOWNLOAD_RATE_MIN: u64 = KIB as u64;
+/// Highest drift threshold that may be set, in thousandths: beyond it an event would never come.
+pub const DRIFT_THRESHOLD_MILLI: u32 = 5_000;
 /// Spans of quiet hours in one desired document.
 pub const QUIET_HOURS: usize = 16;
 /// Models in one desired document.
@@ -33,6 +35,8 @@ pub const DESIRED_COMMANDS: usize = 64;
 pub const RELEASE_FILE: u64 = 512 * MIB as u64;
 /// Files in one release.
 pub const RELEASE_FILES: usize = 64;
+/// Largest encoded baseline of a release.
+pub const BASELINE: usize = 16 * KIB;
 /// Labels of a classifier.
 pub const LABELS: usize = 4096;
 /// Length of one label or file name in a release.

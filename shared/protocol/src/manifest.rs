@@ -46,6 +46,10 @@ pub struct ReleaseManifest {
     /// name a binary a platform ([`agent_engine`]), and pipeline, golden vectors and metrics say nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentFacts>,
+    /// Name of the file with what the model saw and answered in training ([`crate::Baseline`]). A release without one
+    /// works as well; its devices know of no drift.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<String>,
 }
 
 /// The name under which releases of the agent itself go; no model has it.
@@ -278,10 +282,19 @@ impl ReleaseManifest {
             }
         }
         let golden = (self.kind == ReleaseKind::Model).then_some(&self.golden);
-        for name in self.variants.iter().map(|v| &v.model).chain(golden) {
+        for name in self.variants.iter().map(|v| &v.model).chain(golden).chain(&self.baseline) {
             if self.file(name).is_none() {
                 return invalid(format!("file {name} is referred to but not listed"));
             }
+        }
+        let baseline = self.baseline.as_ref().and_then(|name| self.file(name));
+        if let Some(file) = baseline.filter(|file| file.bytes > limits::BASELINE as u64) {
+            return invalid(format!(
+                "baseline {} has {} bytes, over the bound of {}",
+                file.name,
+                file.bytes,
+                limits::BASELINE
+            ));
         }
         let reserved = self.model.as_str() == AGENT_NAME;
         match (self.kind, &self.agent) {

@@ -19,7 +19,7 @@ pub use report::{
     Reported, SlotName,
 };
 pub use telemetry::{
-    Ack, Epoch, EventKind, EventRecord, Histogram, ModelTelemetry, NpuHealth, NpuSample, Record, RecordBody,
-    SeqRange, Stream, TelemetryBatch, TelemetrySample,
+    Ack, Drift, Epoch, EventKind, EventRecord, Histogram, ModelTelemetry, NpuHealth, NpuSample, Record,
+    RecordBody, SeqRange, Stream, TelemetryBatch, TelemetrySample,
 };
 pub use transfer::{Chunk, Fetch, Reply, ReplyBody, Request, RequestBody, Upload};

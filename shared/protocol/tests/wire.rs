@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+use flotilla_protocol::baseline::{Baseline, Feature, FeatureBaseline};
 use flotilla_protocol::envelope::EnvelopeKind;
 use flotilla_protocol::manifest::{
     AgentFacts, Constraints, ENGINE_TRACT, FileEntry, Golden, GoldenVector, Lineage, Metrics, ReleaseKind,
@@ -68,6 +69,63 @@ fn manifest() -> ReleaseManifest {
         },
         constraints: Constraints { memory_bytes: 1 << 24, latency_us: 50_000 },
         agent: None,
+        baseline: None,
+    }
+}
+
+fn baseline() -> Baseline {
+    let feature =
+        FeatureBaseline { feature: Feature::Contrast, edges: vec![0.25, 0.5], counts: vec![400, 401, 399] };
+    Baseline {
+        format: 1,
+        features: vec![feature],
+        labels: vec![1, 0],
+        classes: vec![700, 500, 0],
+        confidence: vec![0, 0, 0, 0, 0, 3, 7, 20, 170, 1_000],
+    }
+}
+
+/// A release that says what its model saw in training.
+fn baseline_manifest() -> ReleaseManifest {
+    let mut manifest = manifest();
+    manifest.files.push(FileEntry::of("baseline.cbor", &codec::encode(&baseline())));
+    manifest.baseline = Some("baseline.cbor".into());
+    manifest
+}
+
+/// A sample and an event of a device whose inputs have drifted.
+fn drift_telemetry() -> TelemetryBatch {
+    let drift = Drift {
+        predictions: 600,
+        inputs: 3_141,
+        feature: Some(Feature::Brightness),
+        classes: 87,
+        confidence: 212,
+    };
+    let model = ModelTelemetry {
+        release: Some(Digest::of(b"release")),
+        predictions: 4,
+        confidence: vec![0, 0, 0, 0, 0, 1, 3],
+        drift: Some(drift),
+        ..ModelTelemetry::default()
+    };
+    let models = BTreeMap::from([("digits".parse().unwrap(), model)]);
+    let event = EventRecord {
+        kind: EventKind::Drift,
+        model: Some("digits".parse().unwrap()),
+        release: Some(Digest::of(b"release")),
+        code: None,
+        detail: "brightness".into(),
+    };
+    let sample = TelemetrySample { models, ..TelemetrySample::default() };
+    TelemetryBatch {
+        epoch: Epoch(7),
+        stream: Stream::Live,
+        records: vec![
+            Record { seq: 1, at_ms: 1_790_000_000_000, body: RecordBody::Sample(sample) },
+            Record { seq: 2, at_ms: 1_790_000_000_001, body: RecordBody::Event(event) },
+        ],
+        dropped: vec![],
     }
 }
 
@@ -206,6 +264,7 @@ fn telemetry() -> TelemetryBatch {
         failures: 1,
         latency,
         classes: BTreeMap::from([(0, 3), (1, 1)]),
+        ..ModelTelemetry::default()
     };
     let sample = TelemetrySample {
         uptime_s: 60,
@@ -320,6 +379,10 @@ fn every_format_of_version_1_still_reads() {
     golden("command-diagnostics", &Command { id: 3, kind: CommandKind::Diagnostics });
     golden("telemetry", &telemetry());
     golden("telemetry-npu", &npu_telemetry());
+    golden("telemetry-drift", &drift_telemetry());
+    golden("baseline", &baseline());
+    golden("manifest-baseline", &baseline_manifest());
+    golden("settings-drift", &Settings { drift_threshold_milli: Some(400), ..Settings::default() });
     golden("ack", &Ack { epoch: Epoch(7), stream: Stream::Live, up_to: 6 });
     golden("fetch", &Fetch { id: 3, digest: Digest::of(b"x"), offset: limits::CHUNK as u64, chunks: 8 });
     golden("chunk", &Chunk { digest: Digest::of(b"x"), offset: 0, total: 5, data: b"hello".to_vec() });
@@ -434,6 +497,39 @@ fn bytes_over_the_bound_or_after_the_end_are_refused() {
     assert_eq!(codec::decode::<Hello>(&bytes, 4096).unwrap_err().code(), ErrorCode::Malformed);
     let nested = vec![0x81; 200_000];
     assert_eq!(codec::decode::<Hello>(&nested, 1 << 20).unwrap_err().code(), ErrorCode::Malformed);
+}
+
+#[test]
+fn a_baseline_is_a_small_file_of_the_release() {
+    let manifest = baseline_manifest();
+    manifest.check().unwrap();
+    let missing = ReleaseManifest { baseline: Some("other.cbor".into()), ..manifest.clone() };
+    assert!(missing.check().unwrap_err().to_string().contains("other.cbor"));
+    let mut large = manifest;
+    large.files[2] = FileEntry::of("baseline.cbor", &vec![0; limits::BASELINE + 1]);
+    assert!(large.check().unwrap_err().to_string().contains("over the bound of 16384"));
+}
+
+#[test]
+fn a_drift_threshold_is_above_chance_and_within_reach() {
+    let with = |milli| Settings { drift_threshold_milli: Some(milli), ..Settings::default() }.check();
+    assert_eq!([100, 250, 5_000].map(with), [Ok(()); 3]);
+    assert_eq!([99, 5_001].map(with), [99, 5_001].map(|milli| Err(InvalidSettings::Drift(milli))));
+}
+
+#[test]
+fn drift_is_named_after_what_is_farthest_off() {
+    let drift = |inputs, classes, confidence| Drift {
+        predictions: 600,
+        inputs,
+        feature: Some(Feature::Contrast),
+        classes,
+        confidence,
+    };
+    let said = |drift: Drift| (drift.score(), drift.cause(), drift.shift().as_str());
+    assert_eq!(said(drift(30, 20, 10)), (30, "contrast", "stable"));
+    assert_eq!(said(drift(30, 200, 10)), (200, "classes", "moderate shift"));
+    assert_eq!(said(drift(30, 200, 900)), (900, "confidence", "major shift"));
 }
 
 #[test]

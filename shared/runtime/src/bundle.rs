@@ -2,7 +2,7 @@
 
 use crate::{Error, GOLDEN_BYTES, GOLDEN_VECTORS, Result};
 use flotilla_protocol::manifest::{FileEntry, Golden};
-use flotilla_protocol::{Digest, ReleaseManifest, codec};
+use flotilla_protocol::{Baseline, Digest, ReleaseManifest, codec, limits};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -77,6 +77,25 @@ impl Bundle {
             return Err(Error::Golden(format!("{vectors} vectors, over the bound of {GOLDEN_VECTORS}")));
         }
         Ok(golden)
+    }
+
+    /// What the model saw and answered in training; `None` where the release does not say, or in a format of a newer
+    /// control plane.
+    pub fn baseline(&self) -> Result<Option<Baseline>> {
+        #[derive(serde::Deserialize)]
+        struct Format {
+            format: u16,
+        }
+        let Some(name) = &self.manifest.baseline else { return Ok(None) };
+        let content = self.read(name)?;
+        let malformed = |error: codec::DecodeError| Error::Baseline(error.to_string());
+        let Format { format } = codec::decode(&content, limits::BASELINE).map_err(malformed)?;
+        if format != Baseline::FORMAT {
+            return Ok(None);
+        }
+        let baseline: Baseline = codec::decode(&content, limits::BASELINE).map_err(malformed)?;
+        baseline.check().map_err(|error| Error::Baseline(error.to_string()))?;
+        Ok(Some(baseline))
     }
 
     fn check(&self, entry: &FileEntry) -> Result<()> {

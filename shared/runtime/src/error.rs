@@ -150,6 +150,9 @@ pub enum Error {
         index: usize,
     },
 
+    /// The baseline is unusable.
+    #[error("the release's baseline is not usable: {0}")]
+    Baseline(String),
     /// The golden vectors are unusable.
     #[error("the golden vectors are not usable: {0}")]
     Golden(String),
@@ -207,7 +210,7 @@ impl Error {
             Error::ImageTooLarge { .. } => ErrorCode::TooLarge,
             Error::ImageEncode { .. } => ErrorCode::Internal,
             Error::Run(_) | Error::NotFinite { .. } => ErrorCode::InferenceFailed,
-            Error::Golden(_) => ErrorCode::Malformed,
+            Error::Golden(_) | Error::Baseline(_) => ErrorCode::Malformed,
             Error::GoldenMismatch { .. } => ErrorCode::ProbeMismatch,
             Error::Sample { source, .. } => source.code(),
         }

@@ -5,12 +5,14 @@
 //! - [`Preprocessor`]: raw input to tensor. Training feeds its own networks through it, so that what a model
 //!   learns from and what it later sees on a device cannot differ.
 //! - [`evaluate()`]: accuracy and latency over samples; [`golden`]: vectors by which a device proves a candidate.
+//! - [`drift`]: how far what a model sees and answers is from its training.
 //! - [`engine`]: the only module that knows which inference engine this is.
 //!
 //! The same code runs on the device, in training, in compression and in the cloud: the number a gate sees is
 //! measured by what ships.
 
 mod bundle;
+pub mod drift;
 pub mod engine;
 mod error;
 mod evaluate;

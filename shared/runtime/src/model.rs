@@ -1,5 +1,6 @@
 //! A loaded model: pipeline and engine together.
 
+use crate::drift::Monitor;
 use crate::engine::{self, Engine};
 use crate::{Bundle, Error, Input, Preprocessor, Result};
 use flotilla_protocol::Pipeline;
@@ -26,6 +27,7 @@ pub struct Model {
     engine: Engine,
     activation: Activation,
     labels: Vec<String>,
+    monitor: Option<Box<Monitor>>,
 }
 
 impl Model {
@@ -39,7 +41,7 @@ impl Model {
         if outputs != labels.len() {
             return Err(Error::Labels { outputs, labels: labels.len() });
         }
-        Ok(Self { preprocessor, engine, activation: classification.activation, labels })
+        Ok(Self { preprocessor, engine, activation: classification.activation, labels, monitor: None })
     }
 
     /// Loads the first variant of a release that is for this board and engine ([`engine::NAME`]).
@@ -49,7 +51,15 @@ impl Model {
         }
         let manifest = bundle.manifest();
         let variant = manifest.variant_for(board, engine)?;
-        Self::load(&manifest.pipeline, &bundle.read(&variant.model)?)
+        let model = Self::load(&manifest.pipeline, &bundle.read(&variant.model)?)?;
+        let monitor = bundle.baseline()?.map(|baseline| Monitor::new(&manifest.pipeline, baseline));
+        Ok(Self { monitor: monitor.map(Box::new), ..model })
+    }
+
+    /// What compares predictions with the release's baseline, if it has one. It is given out once: whoever predicts
+    /// counts with it, so that it can be read while a prediction runs.
+    pub fn take_monitor(&mut self) -> Option<Box<Monitor>> {
+        self.monitor.take()
     }
 
     /// Label names, in the order of the scores.

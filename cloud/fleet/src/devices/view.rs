@@ -9,7 +9,8 @@ use crate::renewal::PendingRenewal;
 use crate::store::{self, Store};
 use flotilla_protocol::manifest::AGENT_NAME;
 use flotilla_protocol::message::{
-    BoardFacts, Failure, ModelTelemetry, Phase, ProbeReport, Settings, SlotName, TelemetrySample,
+    BoardFacts, Drift, Failure, ModelTelemetry, NpuSample, Phase, ProbeReport, Settings, SlotName,
+    TelemetrySample,
 };
 use flotilla_protocol::{DeviceId, Digest, ModelName};
 use flotilla_registry::{Registry, Release};
@@ -59,6 +60,14 @@ pub struct DeviceView {
     pub disk_free_bytes: Option<u64>,
     /// Seconds since the agent's start.
     pub uptime_s: Option<u64>,
+    /// Its highest temperature, in degrees Celsius.
+    pub temperature_c: Option<f32>,
+    /// Bytes that came in over its network since it started.
+    pub received_bytes: Option<u64>,
+    /// Bytes that went out since then.
+    pub sent_bytes: Option<u64>,
+    /// Its neural processing units.
+    pub npus: Vec<NpuSample>,
     /// The certificates it may show.
     pub certificates: Vec<Certificate>,
     /// What it waits for, or was told, since it asked for a new certificate after the end of its old one.
@@ -112,6 +121,14 @@ pub struct ModelView {
     pub p50_us: Option<u64>,
     /// 95th percentile in microseconds.
     pub p95_us: Option<u64>,
+    /// 99th percentile in microseconds.
+    pub p99_us: Option<u64>,
+    /// Answers a label, the most frequent first.
+    pub classes: Vec<(String, u64)>,
+    /// Answers by the score of the answered label.
+    pub confidence: Vec<u64>,
+    /// How far the confirmed release's inputs and answers of late are from its training data; `None` if it cannot tell.
+    pub drift: Option<Drift>,
 }
 
 /// A release as people name it.
@@ -131,11 +148,12 @@ pub(crate) struct Views<'a> {
     registry: &'a Registry,
     connections: &'a Connections,
     releases: HashMap<Digest, Option<Release>>,
+    labels: HashMap<Digest, Vec<String>>,
 }
 
 impl<'a> Views<'a> {
     pub(crate) fn new(store: &'a Store, registry: &'a Registry, connections: &'a Connections) -> Self {
-        Self { store, registry, connections, releases: HashMap::new() }
+        Self { store, registry, connections, releases: HashMap::new(), labels: HashMap::new() }
     }
 
     /// A page of the devices behind `after`, by id.
@@ -200,6 +218,10 @@ impl<'a> Views<'a> {
             rss_bytes: sample.map(|sample| sample.rss_bytes),
             disk_free_bytes: sample.map(|sample| sample.disk_free_bytes),
             uptime_s: sample.map(|sample| sample.uptime_s),
+            temperature_c: sample.and_then(|sample| sample.temperature_c),
+            received_bytes: sample.and_then(|sample| sample.received_bytes),
+            sent_bytes: sample.and_then(|sample| sample.sent_bytes),
+            npus: sample.map(|sample| sample.npus.clone()).unwrap_or_default(),
             records: rollup.as_ref().map_or(0, |rollup| rollup.records),
             records_dropped: rollup.as_ref().map_or(0, |rollup| rollup.dropped),
             records_missing: rollup.as_ref().map_or(0, |rollup| rollup.missing),
@@ -226,6 +248,13 @@ impl<'a> Views<'a> {
         let telemetry = sample.and_then(|sample| sample.models.get(&model));
         let count = |count: fn(&ModelTelemetry) -> u64| telemetry.map_or(0, count);
         let quantile = |q| telemetry.and_then(|telemetry| telemetry.latency.quantile_us(q));
+        // What was said of another release says nothing of this one.
+        let drift = telemetry.filter(|telemetry| telemetry.release == report.confirmed);
+        let drift = drift.and_then(|telemetry| telemetry.drift);
+        let classes = match telemetry {
+            Some(telemetry) => self.classes(telemetry).await?,
+            None => Vec::new(),
+        };
         let accuracy = match &report.confirmed {
             Some(release) => self.release(release).await?.map(|release| release.metrics.accuracy),
             None => None,
@@ -247,8 +276,39 @@ impl<'a> Views<'a> {
             failures: count(|telemetry| telemetry.failures),
             p50_us: quantile(0.5),
             p95_us: quantile(0.95),
+            p99_us: quantile(0.99),
+            classes,
+            confidence: telemetry.map(|telemetry| telemetry.confidence.clone()).unwrap_or_default(),
+            drift,
             model,
         })
+    }
+
+    /// The answers by the names that the serving release gives its labels.
+    async fn classes(&mut self, telemetry: &ModelTelemetry) -> Result<Vec<(String, u64)>> {
+        let labels = match telemetry.release {
+            Some(release) => self.labels(release).await?,
+            None => &[],
+        };
+        let name = |label: u32| labels.get(label as usize).cloned().unwrap_or_else(|| format!("#{label}"));
+        let mut classes: Vec<(String, u64)> =
+            telemetry.classes.iter().map(|(label, count)| (name(*label), *count)).collect();
+        classes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        Ok(classes)
+    }
+
+    /// The labels of a release; none of one that this registry does not know.
+    async fn labels(&mut self, release: Digest) -> Result<&[String]> {
+        if !self.labels.contains_key(&release) {
+            let labels = match self.release(&release).await? {
+                // One that the release keys of today did not sign is shown by numbers.
+                Some(_) => self.registry.manifest(&release).await.map(|m| m.pipeline.labels().to_vec()).ok(),
+                None => None,
+            };
+            let labels = labels.unwrap_or_default();
+            self.labels.insert(release, labels);
+        }
+        Ok(self.labels.get(&release).map(Vec::as_slice).unwrap_or_default())
     }
 
     async fn name(&mut self, digest: Option<Digest>) -> Result<Option<ReleaseView>> {

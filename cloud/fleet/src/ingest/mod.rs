@@ -20,5 +20,6 @@ mod tests;
 
 pub(crate) use fold::FoldPosition;
 pub(crate) use marks::Head;
+pub(crate) use rollup::merge;
 pub use rollup::{DeviceEvent, DeviceEvents, HistoryPoint, LatestSample, Rollup};
 pub(crate) use service::Ingest;

@@ -3,6 +3,7 @@
 use super::frame::Frame;
 use super::marks::Marks;
 use crate::text::bounded;
+use flotilla_protocol::baseline::CONFIDENCE_BINS;
 use flotilla_protocol::message::{EventKind, EventRecord, Histogram, RecordBody, Stream, TelemetrySample};
 use flotilla_protocol::{DeviceId, Digest, ErrorCode, ModelName};
 use flotilla_storage::{Entity, Table};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// Points of a device's history that are kept.
-pub(super) const HISTORY: usize = 120;
+pub(super) const HISTORY: usize = 100;
 /// Events of a device that are kept.
 pub(super) const EVENTS: usize = 24;
 /// Longest detail of an event that is kept.
@@ -55,6 +56,10 @@ pub struct HistoryPoint {
     pub p50_us: Option<u64>,
     /// 95th percentile.
     pub p95_us: Option<u64>,
+    /// 99th percentile.
+    pub p99_us: Option<u64>,
+    /// Drift score of the model that has drifted most, in thousandths.
+    pub drift: Option<u32>,
 }
 
 /// Points are stored without the names of their fields: a full history must fit into a record.
@@ -63,20 +68,46 @@ mod rows {
     use serde::{Deserialize, Deserializer, Serializer};
     use std::collections::VecDeque;
 
-    type Row = (u64, f32, u64, u64, u64, Option<u64>, Option<u64>);
+    type Row = (u64, f32, u64, u64, u64, Option<u64>, Option<u64>, Option<u64>, Option<u32>);
+
+    /// A row as it is now, or one from before the last two columns.
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        Now(Row),
+        Before((u64, f32, u64, u64, u64, Option<u64>, Option<u64>)),
+    }
 
     pub(super) fn serialize<S: Serializer>(points: &VecDeque<HistoryPoint>, s: S) -> Result<S::Ok, S::Error> {
         let row = |p: &HistoryPoint| -> Row {
-            (p.at_ms, p.cpu_percent, p.rss_bytes, p.predictions, p.failures, p.p50_us, p.p95_us)
+            let (p50, p95, p99) = (p.p50_us, p.p95_us, p.p99_us);
+            (p.at_ms, p.cpu_percent, p.rss_bytes, p.predictions, p.failures, p50, p95, p99, p.drift)
         };
         s.collect_seq(points.iter().map(row))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<VecDeque<HistoryPoint>, D::Error> {
-        let point = |(at_ms, cpu_percent, rss_bytes, predictions, failures, p50_us, p95_us): Row| {
-            HistoryPoint { at_ms, cpu_percent, rss_bytes, predictions, failures, p50_us, p95_us }
+        let point = |stored: Stored| {
+            let (at_ms, cpu_percent, rss_bytes, predictions, failures, p50_us, p95_us, p99_us, drift) =
+                match stored {
+                    Stored::Now(row) => row,
+                    Stored::Before((at, cpu, rss, predictions, failures, p50, p95)) => {
+                        (at, cpu, rss, predictions, failures, p50, p95, None, None)
+                    }
+                };
+            HistoryPoint {
+                at_ms,
+                cpu_percent,
+                rss_bytes,
+                predictions,
+                failures,
+                p50_us,
+                p95_us,
+                p99_us,
+                drift,
+            }
         };
-        Ok(Vec::<Row>::deserialize(d)?.into_iter().map(point).collect())
+        Ok(Vec::<Stored>::deserialize(d)?.into_iter().map(point).collect())
     }
 }
 
@@ -99,11 +130,14 @@ impl HistoryPoint {
             failures,
             p50_us: latency.quantile_us(0.5),
             p95_us: latency.quantile_us(0.95),
+            p99_us: latency.quantile_us(0.99),
+            drift: sample.models.values().filter_map(|model| model.drift).map(|drift| drift.score()).max(),
         }
     }
 }
 
-fn merge(sum: &mut Histogram, other: &Histogram) {
+/// Adds the counts of one histogram to another.
+pub(crate) fn merge(sum: &mut Histogram, other: &Histogram) {
     let buckets = other.buckets.len().min(Histogram::BUCKETS);
     if sum.buckets.len() < buckets {
         sum.buckets.resize(buckets, 0);
@@ -225,11 +259,12 @@ impl Kept {
     fn sample(&mut self, at_ms: u64, received_ms: u64, stream: Stream, mut sample: TelemetrySample) {
         for model in sample.models.values_mut() {
             model.latency.buckets.truncate(Histogram::BUCKETS);
+            model.confidence.truncate(CONFIDENCE_BINS);
         }
         let history = &mut self.rollup.history;
         let at = history.partition_point(|point| point.at_ms <= at_ms);
         history.insert(at, HistoryPoint::of(at_ms, &sample));
-        if history.len() > HISTORY {
+        while history.len() > HISTORY {
             history.pop_front();
         }
         // What was measured before the connection began is the latest only if nothing newer is known.

@@ -6,8 +6,10 @@ use super::rollup::{EVENTS, HISTORY, Kept, Rollup};
 use super::{frame::Frame, service::Ingest};
 use crate::changes::Changes;
 use crate::store::Store;
+use flotilla_protocol::baseline::Feature;
 use flotilla_protocol::message::{
-    Epoch, EventKind, EventRecord, Record, RecordBody, SeqRange, Stream, TelemetryBatch, TelemetrySample,
+    Drift, Epoch, EventKind, EventRecord, Histogram, ModelTelemetry, Record, RecordBody, SeqRange, Stream,
+    TelemetryBatch, TelemetrySample,
 };
 use flotilla_protocol::{DeviceId, limits};
 use flotilla_storage::{Records, Segments, SledRecords};
@@ -118,8 +120,28 @@ fn what_is_kept_of_a_device_fits_into_records() {
             detail: "\"".repeat(limits::TEXT),
         };
         let event = Record { seq: n, at_ms: u64::MAX, body: RecordBody::Event(event) };
-        let full =
-            TelemetrySample { cpu_percent: 33.333_332, rss_bytes: u64::MAX, ..TelemetrySample::default() };
+        let mut latency = Histogram::default();
+        latency.record(u64::MAX);
+        let drift = Drift {
+            predictions: u32::MAX,
+            inputs: u32::MAX,
+            feature: Some(Feature::Brightness),
+            classes: u32::MAX,
+            confidence: u32::MAX,
+        };
+        let model = ModelTelemetry {
+            predictions: u64::MAX,
+            failures: u64::MAX,
+            latency,
+            drift: Some(drift),
+            ..ModelTelemetry::default()
+        };
+        let full = TelemetrySample {
+            cpu_percent: 33.333_332,
+            rss_bytes: u64::MAX,
+            models: [("digits".parse().unwrap(), model)].into(),
+            ..TelemetrySample::default()
+        };
         let full = Record { seq: n, at_ms: u64::MAX - n, body: RecordBody::Sample(full) };
         kept.fold(frame(Stream::Event, vec![event]));
         kept.fold(frame(Stream::Live, vec![full]));
@@ -133,6 +155,16 @@ fn what_is_kept_of_a_device_fits_into_records() {
     ] {
         assert!(size <= limits::RECORD, "{size}");
     }
+}
+
+#[test]
+fn points_of_a_history_that_an_earlier_version_wrote_still_read() {
+    let rollup = r#"{"device":"gate-7","marks":[],"records":2,"dropped":0,"missing":0,"refused":0,"last_record_ms":9,
+        "history":[[7,1.5,100,4,1,512,1024],[8,1.5,100,5,1,null,null,2048,44]]}"#;
+    let rollup: Rollup = serde_json::from_str(rollup).unwrap();
+    let [before, now] = [0, 1].map(|at| rollup.history[at]);
+    assert_eq!((before.at_ms, before.p95_us, before.p99_us, before.drift), (7, Some(1_024), None, None));
+    assert_eq!((now.at_ms, now.p95_us, now.p99_us, now.drift), (8, None, Some(2_048), Some(44)));
 }
 
 #[test]

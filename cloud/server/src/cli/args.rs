@@ -223,6 +223,14 @@ pub struct Compress {
 pub enum Model {
     /// List model versions.
     List(Target),
+    /// Show what all devices say of a model, by release: latency, answers, confidence, drift.
+    Telemetry {
+        /// The model.
+        model: String,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
     /// Write the plain ONNX file of a version.
     Export {
         /// The model.
@@ -379,6 +387,22 @@ pub enum Trust {
 pub enum Device {
     /// List devices.
     List(Target),
+    /// Show one device: sensors, and what its models answer, how fast, how sure, and how far from their training data.
+    Show {
+        /// The device.
+        id: String,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show the recent past of one device: telemetry samples and events.
+    Telemetry {
+        /// The device.
+        id: String,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
     /// Write a new claim code to a file (mode 0600).
     Claim {
         /// The file to write; give it to `flotilla-agent enrol --claim FILE`.
@@ -468,6 +492,9 @@ pub struct DeviceSettings {
     /// Seconds between its telemetry samples.
     #[arg(long)]
     pub telemetry_s: Option<u32>,
+    /// Drift score (population stability index) above which an event says so, such as 0.25.
+    #[arg(long)]
+    pub drift_above: Option<f64>,
     /// The control plane.
     #[command(flatten)]
     pub target: Target,
@@ -565,7 +592,9 @@ impl Command {
             Command::Train(train) => train.target.output,
             Command::Compress(compress) => compress.target.output,
             Command::Dataset(Dataset::Import { target, .. } | Dataset::List(target))
-            | Command::Model(Model::List(target) | Model::Export { target, .. })
+            | Command::Model(
+                Model::List(target) | Model::Telemetry { target, .. } | Model::Export { target, .. },
+            )
             | Command::Release(
                 Release::Create { target, .. }
                 | Release::CreateAgent { target, .. }
@@ -576,6 +605,8 @@ impl Command {
             )
             | Command::Device(
                 Device::List(target)
+                | Device::Show { target, .. }
+                | Device::Telemetry { target, .. }
                 | Device::Claim { target, .. }
                 | Device::Settings(DeviceSettings { target, .. })
                 | Device::Diagnose { target, .. }

@@ -5,11 +5,11 @@ use super::args::{
 };
 use super::client::Client;
 use super::exit::Failure;
-use super::{diagnose, follow, read_file, table, trust, upload};
+use super::{diagnose, follow, read_file, table, telemetry, trust, upload};
 use crate::http::api::{
-    ApproveRequest, AuditView, ClaimRequest, ClaimView, CompressRequest, DatasetView, DeviceView, ImportView,
-    JobView, Json, LoginView, ModelVersionView, RejectRequest, ReleaseRequest, ReleaseView, RolloutRequest,
-    RolloutView, TrainRequest,
+    ApproveRequest, AuditView, ClaimRequest, ClaimView, CompressRequest, DatasetView, DeviceTelemetryView,
+    DeviceView, ImportView, JobView, Json, LoginView, ModelVersionView, RejectRequest, ReleaseRequest,
+    ReleaseTelemetryView, ReleaseView, RolloutRequest, RolloutView, TrainRequest,
 };
 use crate::progress::Progress;
 use flotilla_protocol::ErrorCode;
@@ -253,6 +253,11 @@ fn model(command: Model, out: &Out) -> Done {
                 table::print(&header, &all.iter().map(row).collect::<Vec<_>>());
             })
         }
+        Model::Telemetry { model, target } => {
+            let path = format!("/api/v1/models/{}/telemetry", encode(&model));
+            let told: Vec<ReleaseTelemetryView> = client(&target)?.get(&path)?;
+            out.show(&told, |told| telemetry::print_releases(told))
+        }
         Model::Export { model, version, file, target } => {
             let path = format!("/api/v1/models/{}/versions/{version}/onnx", encode(&model));
             write_new(&file, || Ok(client(&target)?.get_bytes(&path)?))
@@ -302,6 +307,15 @@ fn device(command: Device, out: &Out) -> Done {
         Device::List(target) => {
             let all: Vec<DeviceView> = client(&target)?.get("/api/v1/devices")?;
             out.show(&all, |all| print_devices(all))
+        }
+        Device::Show { id, target } => {
+            let device: DeviceView = client(&target)?.get(&format!("/api/v1/devices/{}", encode(&id)))?;
+            out.show(&device, telemetry::print_device)
+        }
+        Device::Telemetry { id, target } => {
+            let path = format!("/api/v1/devices/{}/telemetry", encode(&id));
+            let told: DeviceTelemetryView = client(&target)?.get(&path)?;
+            out.show(&told, telemetry::print_telemetry)
         }
         Device::Diagnose { id, wait, target } => {
             let view = diagnose::ask(&client(&target)?, &encode(&id), Duration::from_secs(wait))?;
@@ -356,6 +370,9 @@ fn device_settings(wanted: DeviceSettings, out: &Out) -> Done {
     for (name, seconds) in [("probation_s", wanted.probation_s), ("telemetry_interval_s", wanted.telemetry_s)]
     {
         patch.extend(seconds.map(|seconds| (name.to_owned(), json!(seconds))));
+    }
+    if let Some(score) = wanted.drift_above {
+        patch.insert("drift_threshold_milli".into(), json!((score * 1_000.0).round() as u32));
     }
     let client = client(&wanted.target)?;
     let settings: Json = if patch.is_empty() { client.get(&path)? } else { client.patch(&path, &patch)? };
@@ -421,7 +438,7 @@ fn note(device: &DeviceView) -> String {
             format!("asks for a new certificate over {}: approve or reject", key.get(..12).unwrap_or(key))
         }
         (Some(other), _) => format!("renewal {other}"),
-        (None, 0) => String::new(),
+        (None, 0) => telemetry::drifted(device),
         (None, repeated) => format!("{repeated} repeated hellos: its folder may have been copied"),
     }
 }
@@ -442,7 +459,10 @@ fn rollout(command: Rollout, out: &Out) -> Done {
         }
         Rollout::Show { id, target } => {
             let rollout: RolloutView = client(&target)?.get(&format!("/api/v1/rollouts/{}", encode(&id)))?;
-            out.show(&rollout, print_rollout)
+            out.show(&rollout, |rollout| {
+                print_rollout(rollout);
+                rollout.telemetry.iter().for_each(telemetry::print_release);
+            })
         }
         Rollout::Abort { id, target } => {
             let path = format!("/api/v1/rollouts/{}/abort", encode(&id));

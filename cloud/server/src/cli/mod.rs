@@ -8,6 +8,7 @@ mod diagnose;
 pub mod exit;
 pub(crate) mod follow;
 mod table;
+mod telemetry;
 mod trust;
 mod upload;
 

@@ -1,10 +1,14 @@
 //! The bodies of the HTTP API, shared by its handlers, the command line and the console.
 
 mod diagnosis;
+mod telemetry;
 
 pub use diagnosis::{DiagnosisAnswer, DiagnosisView, FindingView};
 use flotilla_protocol::ErrorCode;
 use serde::{Deserialize, Serialize};
+pub use telemetry::{
+    ClassCount, DeviceTelemetryView, DriftView, EventView, HistoryView, NpuView, ReleaseTelemetryView,
+};
 use utoipa::ToSchema;
 
 /// Any JSON object whose shape another crate owns.
@@ -304,6 +308,24 @@ pub struct DeviceView {
     pub models: Vec<DeviceModelView>,
     /// Memory of the agent.
     pub rss_bytes: Option<u64>,
+    /// CPU use of the whole device, 0 to 100.
+    #[serde(default)]
+    pub cpu_percent: Option<f32>,
+    /// Free bytes on its disk.
+    #[serde(default)]
+    pub disk_free_bytes: Option<u64>,
+    /// Its highest temperature, in degrees Celsius.
+    #[serde(default)]
+    pub temperature_c: Option<f32>,
+    /// Bytes that came in over its network since it started, whoever they were for.
+    #[serde(default)]
+    pub received_bytes: Option<u64>,
+    /// Bytes that went out since then.
+    #[serde(default)]
+    pub network_sent_bytes: Option<u64>,
+    /// Its neural processing units.
+    #[serde(default)]
+    pub npus: Vec<NpuView>,
     /// MQTT payload sent to it since it enrolled.
     pub bytes_sent: u64,
     /// Milliseconds since 1970.
@@ -375,10 +397,22 @@ pub struct DeviceModelView {
     pub p50_us: Option<u64>,
     /// 95th percentile upper bound in microseconds.
     pub p95_us: Option<u64>,
+    /// 99th percentile upper bound in microseconds.
+    #[serde(default)]
+    pub p99_us: Option<u64>,
     /// Predictions answered since the agent's start.
     pub predictions: u64,
     /// Predictions failed since the agent's start.
     pub failures: u64,
+    /// Answers a label since the agent's start, the most frequent first.
+    #[serde(default)]
+    pub classes: Vec<ClassCount>,
+    /// Answers by the score of the answered label, a tenth each from 0; trailing zeros are left out.
+    #[serde(default)]
+    pub confidence: Vec<u64>,
+    /// How far inputs and answers of late are from the training data; null if the device cannot tell.
+    #[serde(default)]
+    pub drift: Option<DriftView>,
 }
 
 /// Which request for a certificate is approved.
@@ -476,6 +510,9 @@ pub struct RolloutView {
     pub started_at_ms: u64,
     /// Milliseconds since 1970.
     pub finished_at_ms: Option<u64>,
+    /// What its devices say of the release; told of a single rollout only.
+    #[serde(default)]
+    pub telemetry: Option<ReleaseTelemetryView>,
 }
 
 impl RolloutView {

@@ -29,6 +29,8 @@ use utoipa::OpenApi;
     api::DeviceView,
     api::DeviceModelView,
     api::DeviceEvaluation,
+    api::DeviceTelemetryView,
+    api::ReleaseTelemetryView,
     api::DiagnosisView,
     api::DiagnosisAnswer,
     api::FindingView,

@@ -1,6 +1,8 @@
 //! The ROUTES table: the one place with the method, path, permission and handler of every route.
 
-use super::handlers::{console, datasets, diagnosis, fleet, jobs, models, releases, server, settings, trust};
+use super::handlers::{
+    console, datasets, diagnosis, fleet, jobs, models, releases, server, settings, telemetry, trust,
+};
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;
 use http::Method;
@@ -134,6 +136,8 @@ routes! {
     POST "/api/v1/claims" Needs(P::DeviceClaim), Some("ClaimRequest") => Some("ClaimView"), fleet::claim, "A claim code with which devices enrol";
     GET "/api/v1/devices" Needs(P::DeviceRead), NONE => Some("[DeviceView]"), fleet::devices, "Devices by id";
     GET "/api/v1/devices/{id}" Needs(P::DeviceRead), NONE => Some("DeviceView"), fleet::device, "One device";
+    GET "/api/v1/devices/{id}/telemetry" Needs(P::DeviceRead), NONE => Some("DeviceTelemetryView"), telemetry::device, "The recent past of a device: samples and events";
+    GET "/api/v1/models/{model}/telemetry" Needs(P::DeviceRead), NONE => Some("[ReleaseTelemetryView]"), telemetry::model, "What all devices say of a model, by release: latency, answers, confidence, drift";
     POST "/api/v1/devices/{id}/revoke" Needs(P::DeviceControl), NONE => Some("DeviceView"), fleet::revoke, "Shuts a device out at once";
     POST "/api/v1/devices/{id}/diagnose" Needs(P::DeviceControl), NONE => Some("DiagnosisView"), diagnosis::diagnose, "Tells a device to examine itself";
     GET "/api/v1/devices/{id}/diagnosis" Needs(P::DeviceRead), NONE => Some("DiagnosisView"), diagnosis::diagnosis, "What a device found when it last examined itself";

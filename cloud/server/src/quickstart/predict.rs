@@ -100,17 +100,23 @@ impl Stages {
             report.release = model.release.clone().unwrap_or_default();
             report.slot = model.slot.clone().unwrap_or_default();
             report.rss_bytes = view.rss_bytes.unwrap_or_default();
+            report.drift = model.drift.clone();
             self.report.bytes_over_mqtt += view.bytes_sent;
             report.probe = model.probe.as_ref().map_or(ProbeReport::default(), |p| ProbeReport {
                 max_abs_error: p.max_abs_error,
                 p50_ms: p.p50_ms,
             });
         }
+        let drifts = self.report.devices.iter().filter_map(|device| device.drift.as_ref());
+        let drift = drifts.max_by(|a, b| a.score.total_cmp(&b.score)).map_or_else(
+            || "no device can tell its drift yet".to_owned(),
+            |drift| format!("drift at most {:.3} ({})", drift.score, drift.shift),
+        );
         let rss = self.report.devices.iter().map(|d| d.rss_bytes).max().unwrap_or_default();
         self.progress.done(
             stage,
             &format!(
-                "every device reports; largest agent {:.1} MB; {} bytes sent to the devices over MQTT",
+                "every device reports; {drift}; largest agent {:.1} MB; {} bytes sent to the devices over MQTT",
                 rss as f64 / 1e6,
                 self.report.bytes_over_mqtt
             ),

@@ -1,5 +1,6 @@
 //! The report of `quickstart --once`: one JSON object, the last thing on stdout.
 
+use crate::http::api::DriftView;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -148,6 +149,8 @@ pub(crate) struct DeviceReport {
     pub identical_to_cloud: bool,
     /// Memory of the agent process.
     pub rss_bytes: u64,
+    /// How far the test samples, which the device was asked, are from the training data.
+    pub drift: Option<DriftView>,
 }
 
 /// A probe.

@@ -1,8 +1,12 @@
 //! Compression jobs.
 
+use super::baseline;
 use super::samples::read_split;
 use super::train::{result, spec};
-use super::{compress_failure, data_failure, io_failure, read, read_json, registry_failure, write_json};
+use super::{
+    compress_failure, data_failure, io_failure, read, read_json, registry_failure, runtime_failure,
+    write_json,
+};
 use async_trait::async_trait;
 use flotilla_compress::{Budget, Options, Report, RuntimeEvaluator, compress};
 use flotilla_data::{Datasets, Split};
@@ -12,6 +16,7 @@ use flotilla_jobs::{Handler, Job, JobFailure, JobFolder, Outputs};
 use flotilla_protocol::manifest::Metrics;
 use flotilla_protocol::{DatasetName, ErrorCode, ModelName, Pipeline};
 use flotilla_registry::{NewVersion, Registry, Source};
+use flotilla_runtime::Model;
 use flotilla_storage::Batch;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -79,8 +84,10 @@ impl Handler for CompressHandler {
         let onnx = self.registry.onnx(&version).await.map_err(registry_failure)?;
         let path = folder.input("model.onnx");
         std::fs::write(&path, onnx).map_err(|e| io_failure("writing", &path, &e))?;
-        let path = folder.input("test.samples");
-        self.datasets.write_split(&dataset, Split::Test, &path).await.map_err(data_failure)?;
+        for split in Split::ALL {
+            let path = folder.input(&format!("{}.samples", split.as_str()));
+            self.datasets.write_split(&dataset, split, &path).await.map_err(data_failure)?;
+        }
         Ok(())
     }
 
@@ -108,6 +115,7 @@ impl Handler for CompressHandler {
             },
             lineage,
             report: Some(read_json(&folder.output("report.json"))?),
+            baseline: baseline::read(folder)?,
         };
         let version = self
             .registry
@@ -137,6 +145,8 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
     let path = context.output("model.onnx");
     std::fs::write(&path, &compressed.onnx).map_err(|e| io_failure("writing", &path, &e))?;
     write_json(&context.output("report.json"), &compressed.report)?;
+    let mut model = Model::load(&task.pipeline, &compressed.onnx).map_err(runtime_failure)?;
+    baseline::write(context, &task.pipeline, &mut model)?;
     Ok(json!(outcome(&compressed.report)))
 }
 

@@ -3,6 +3,7 @@
 //! Each kind has two halves in one file: a handler in the control plane that writes the inputs and publishes
 //! the outputs, and a function that does the work in the child process, which sees its folder only.
 
+mod baseline;
 mod compress;
 mod samples;
 mod train;

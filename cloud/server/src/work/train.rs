@@ -1,5 +1,6 @@
 //! Training jobs.
 
+use super::baseline;
 use super::samples::{each_sample, pipeline_for};
 use super::{
     data_failure, io_failure, read, read_json, registry_failure, runtime_failure, train_failure, write_json,
@@ -99,6 +100,7 @@ impl Handler for TrainHandler {
                 recipe: String::new(),
             },
             report: Some(read_json(&folder.output("report.json"))?),
+            baseline: baseline::read(folder)?,
         };
         let version = self
             .registry
@@ -149,6 +151,7 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
     if let Some(failure) = unreadable {
         return Err(failure);
     }
+    baseline::write(context, &task.pipeline, &mut model)?;
     let result = TrainResult {
         algorithm: task.config.algorithm.name().to_owned(),
         parameters: trained.parameters,

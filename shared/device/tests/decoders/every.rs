@@ -17,7 +17,9 @@ use flotilla_protocol::message::{
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::topic::Topic;
 use flotilla_protocol::trust::KeySet;
-use flotilla_protocol::{Digest, Envelope, ErrorCode, Pipeline, ReleaseManifest, TrustFile, codec, limits};
+use flotilla_protocol::{
+    Baseline, Digest, Envelope, ErrorCode, Pipeline, ReleaseManifest, TrustFile, codec, limits,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -92,7 +94,10 @@ fn up(bytes: &[u8]) {
         assert!(batch.records.len() <= limits::TELEMETRY_BATCH);
         for record in batch.records {
             if let RecordBody::Sample(sample) = record.body {
-                sample.models.values().for_each(|model| _ = model.latency.quantile_us(0.95));
+                for model in sample.models.values() {
+                    _ = model.latency.quantile_us(0.95);
+                    _ = model.drift.map(|drift| (drift.cause(), drift.shift()));
+                }
             }
         }
     }
@@ -168,6 +173,11 @@ fn documents_inside(bytes: &[u8]) {
     read::<TrustFile>(bytes);
     read::<Pipeline>(bytes);
     read::<Golden>(bytes);
+    if let Some(baseline) = read::<Baseline>(bytes)
+        && baseline.check().is_ok()
+    {
+        assert!(baseline.features.iter().all(|feature| feature.counts.len() == feature.edges.len() + 1));
+    }
 }
 
 /// Files on a device's disk.

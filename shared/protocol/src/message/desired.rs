@@ -1,5 +1,6 @@
 //! The wanted state of one device: signed, level-triggered, versioned.
 
+use crate::baseline::Shift;
 use crate::{DeviceId, Digest, ErrorCode, ModelName, ProjectId, limits};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -68,6 +69,9 @@ pub struct Settings {
     /// When nothing is downloaded.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub quiet_hours: Vec<QuietHours>,
+    /// Drift score, in thousandths, above which an event says so; without it the score of a major shift.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drift_threshold_milli: Option<u32>,
 }
 
 /// A span of every day, in minutes since midnight UTC. One that ends before it begins goes on past midnight.
@@ -111,6 +115,13 @@ pub enum InvalidSettings {
     /// Nothing would ever be downloaded.
     #[error("the quiet hours leave no minute of the day for downloads")]
     AlwaysQuiet,
+    /// A threshold that chance alone would cross, or none ever.
+    #[error(
+        "drift_threshold_milli is {0}; {min} to {max} thousandths are possible, below is chance",
+        min = Shift::STABLE_BELOW_MILLI,
+        max = limits::DRIFT_THRESHOLD_MILLI
+    )]
+    Drift(u32),
 }
 
 impl Settings {
@@ -126,6 +137,10 @@ impl Settings {
         }
         if let Some(rate) = self.download_bytes_per_s.filter(|rate| *rate < limits::DOWNLOAD_RATE_MIN) {
             return Err(InvalidSettings::Rate(rate));
+        }
+        let drift = Shift::STABLE_BELOW_MILLI..=limits::DRIFT_THRESHOLD_MILLI;
+        if let Some(threshold) = self.drift_threshold_milli.filter(|threshold| !drift.contains(threshold)) {
+            return Err(InvalidSettings::Drift(threshold));
         }
         if self.quiet_hours.len() > limits::QUIET_HOURS {
             return Err(InvalidSettings::Spans(self.quiet_hours.len()));
@@ -152,6 +167,7 @@ impl Default for Settings {
             probation_error_per_mille: 50,
             download_bytes_per_s: None,
             quiet_hours: Vec::new(),
+            drift_threshold_milli: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A record is `(device, epoch, stream, seq)`: the epoch is random an outbox, each stream is ordered and its
 //! numbers have no holes except declared ones. `ack` is sent after the cloud's own fsync.
 
+use crate::baseline::{Feature, Shift};
 use crate::{Digest, ErrorCode, ModelName, limits};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -187,9 +188,55 @@ pub struct ModelTelemetry {
     /// Answers a label index.
     #[serde(default)]
     pub classes: BTreeMap<u32, u64>,
+    /// Answers by the score of the answered label: bin `i` of [`crate::baseline::CONFIDENCE_BINS`] counts scores from
+    /// `i / 10`; trailing zeros are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub confidence: Vec<u64>,
+    /// How far inputs and answers of late are from the release's baseline. None without a baseline, and before enough
+    /// predictions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Drift>,
 }
 
-/// Counts in buckets with doubling bounds: bucket `i` counts values up to `2^i` microseconds.
+/// Population stability indices of the latest predictions against a release's [`crate::Baseline`], in thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    /// Predictions that were counted.
+    pub predictions: u32,
+    /// Of the feature of the inputs that is farthest off.
+    pub inputs: u32,
+    /// Which feature that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feature: Option<Feature>,
+    /// Of the answered labels.
+    pub classes: u32,
+    /// Of the confidence.
+    pub confidence: u32,
+}
+
+impl Drift {
+    /// The largest of the indices: the score by which drift is judged.
+    pub fn score(&self) -> u32 {
+        self.inputs.max(self.classes).max(self.confidence)
+    }
+
+    /// The word for it.
+    pub fn shift(&self) -> Shift {
+        Shift::of_milli(self.score())
+    }
+
+    /// What is farthest off: a feature of the inputs, `classes` or `confidence`.
+    pub fn cause(&self) -> &'static str {
+        match self.score() {
+            score if score == self.inputs => self.feature.map_or("inputs", Feature::as_str),
+            score if score == self.classes => "classes",
+            _ => "confidence",
+        }
+    }
+}
+
+/// Counts in buckets with doubling bounds: bucket `i` counts values up to `2^i` microseconds. A quantile read from it is
+/// therefore a bound that is at most twice too high.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Histogram {
     /// Counts; trailing zero buckets are left out.
@@ -280,6 +327,8 @@ pub enum EventKind {
     Repaired,
     /// The hello counter did not rise: the device's folder may have been copied. Raised by the control plane.
     Cloned,
+    /// What a model sees or answers has drifted away from what it was trained with.
+    Drift,
     /// A kind of a newer agent.
     #[serde(other)]
     Unknown,

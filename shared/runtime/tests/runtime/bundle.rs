@@ -36,6 +36,7 @@ fn release() -> (ReleaseManifest, BTreeMap<String, Vec<u8>>) {
         lineage: Lineage::default(),
         constraints: Constraints::default(),
         agent: None,
+        baseline: None,
     };
     (manifest, files)
 }

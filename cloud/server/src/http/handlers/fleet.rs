@@ -1,11 +1,12 @@
 //! Devices, claims, enrolment and rollouts.
 
 use super::super::api::{
-    AgentUpgradeView, ApproveRequest, ClaimRequest, ClaimView, DeviceEvaluation, DeviceModelView, DeviceView,
-    FailureView, ProbeView, RejectRequest, RolloutRequest, RolloutView, WaveDeviceView, WaveView,
+    AgentUpgradeView, ApproveRequest, ClaimRequest, ClaimView, ClassCount, DeviceEvaluation, DeviceModelView,
+    DeviceView, FailureView, ProbeView, RejectRequest, RolloutRequest, RolloutView, WaveDeviceView, WaveView,
 };
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
+use super::telemetry;
 use crate::app::App;
 use crate::evaluations::Evaluation;
 use flotilla_fleet::{DeviceState, ModelView, Rollout, RolloutControl, RolloutDevice, RolloutState, Status};
@@ -125,6 +126,12 @@ async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceVie
         agent_upgrade: device.agent_upgrade.map(agent_upgrade),
         models,
         rss_bytes: device.rss_bytes,
+        cpu_percent: device.cpu_percent,
+        disk_free_bytes: device.disk_free_bytes,
+        temperature_c: device.temperature_c,
+        received_bytes: device.received_bytes,
+        network_sent_bytes: device.sent_bytes,
+        npus: device.npus.into_iter().map(telemetry::npu).collect(),
         bytes_sent: device.traffic.sent,
         last_seen_ms: device.last_seen_ms.unwrap_or_default(),
         records: device.records,
@@ -188,8 +195,12 @@ async fn model_view(app: &App, device: &DeviceId, model: ModelView) -> Result<De
         accuracy_source,
         p50_us: model.p50_us,
         p95_us: model.p95_us,
+        p99_us: model.p99_us,
         predictions: model.predictions,
         failures: model.failures,
+        classes: model.classes.into_iter().map(|(label, count)| ClassCount { label, count }).collect(),
+        confidence: model.confidence,
+        drift: model.drift.map(telemetry::drift),
     })
 }
 
@@ -293,7 +304,10 @@ pub(crate) async fn abort(call: Call) -> Handled {
 
 async fn one_rollout(call: &Call, id: &RolloutId, status: StatusCode) -> Handled {
     let (rollout, devices) = call.app.fleet.rollout(id).await?;
-    Answer::json_with(status, &rollout_view(&rollout, &devices))
+    let told = call.app.fleet.rollout_telemetry(&rollout, &devices).await?;
+    let told = telemetry::release_view(&call.app, rollout.wanted.release, told).await?;
+    let view = RolloutView { telemetry: Some(told), ..rollout_view(&rollout, &devices) };
+    Answer::json_with(status, &view)
 }
 
 fn rollout_view(rollout: &Rollout, devices: &[RolloutDevice]) -> RolloutView {
@@ -319,6 +333,7 @@ fn rollout_view(rollout: &Rollout, devices: &[RolloutDevice]) -> RolloutView {
         waves: waves.collect(),
         started_at_ms: rollout.created_at_ms,
         finished_at_ms: rollout.finished_at_ms,
+        telemetry: None,
     }
 }
 
