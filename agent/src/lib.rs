@@ -47,6 +47,7 @@ pub mod enrol;
 mod error;
 pub mod fetch;
 pub mod folder;
+pub mod hard;
 pub mod host;
 pub mod http_client;
 pub mod identity;

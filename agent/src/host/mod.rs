@@ -12,10 +12,11 @@ pub use counters::Health;
 pub use error::HostError;
 pub use note::Notes;
 
+use crate::hard::{HardExamples, Seen};
 use counters::{Totals, Window};
 use flotilla_protocol::message::{ModelTelemetry, SlotName};
 use flotilla_protocol::{Digest, ModelName, limits};
-use flotilla_runtime::{Input, Model, Prediction};
+use flotilla_runtime::{Input, Model, Prediction, Preprocessor};
 use note::Note;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -76,6 +77,7 @@ pub struct Served {
 pub struct ModelHost {
     serving: RwLock<BTreeMap<ModelName, Arc<Serving>>>,
     notes: Notes,
+    hard: HardExamples,
 }
 
 /// One installed release.
@@ -87,6 +89,8 @@ struct Serving {
     model: Mutex<Model>,
     window: Mutex<Window>,
     note: Arc<Note>,
+    pictures: Arc<Preprocessor>,
+    hard: HardExamples,
     lifetime: Arc<Lifetime>,
 }
 
@@ -106,6 +110,11 @@ impl ModelHost {
     /// A host without models, with notes of what is at work.
     pub fn with_notes(notes: Notes) -> Self {
         Self { notes, ..Self::default() }
+    }
+
+    /// The same host, with a way for hard examples to the cloud.
+    pub fn with_hard_examples(self, hard: HardExamples) -> Self {
+        Self { hard, ..self }
     }
 
     /// The notes of what is at work.
@@ -131,9 +140,20 @@ impl ModelHost {
         let served = Served { release, slot };
         let owned = |(name, shape): (&str, &[usize])| (name.to_owned(), shape.to_vec());
         let interface = Interface { release, input: owned(model.input()), output: owned(model.output()) };
+        let (pictures, hard) = (Arc::new(model.preprocessor().clone()), self.hard.clone());
         let (model, window, note) = (Mutex::new(model), Mutex::default(), self.notes.of(&name));
-        let serving =
-            Arc::new(Serving { name: name.clone(), served, interface, model, window, note, lifetime });
+        let name_of = name.clone();
+        let serving = Arc::new(Serving {
+            name: name_of,
+            served,
+            interface,
+            model,
+            window,
+            note,
+            pictures,
+            hard,
+            lifetime,
+        });
         let before = all.insert(name, serving);
         // The old model frees its memory after the lock is free again.
         drop(all);
@@ -202,6 +222,14 @@ impl ModelHost {
     }
 }
 
+impl Serving {
+    /// Offers an input that was answered as a hard example.
+    fn offer(&self, seen: Seen<'_>, prediction: &Prediction, disagreement: Option<bool>) {
+        let of = (&self.name, self.served.release);
+        self.hard.offer(of, seen, &self.pictures, prediction, disagreement);
+    }
+}
+
 /// A place in a model's queue, bound to the release that served when it was taken.
 #[derive(Debug)]
 pub struct Ticket(Arc<Serving>);
@@ -219,6 +247,7 @@ impl Ticket {
             let _noted = self.0.note.at_work();
             self.count(|| model.predict(input), |prediction| prediction.label_index)?
         };
+        self.0.offer(Seen::Input(input), &prediction, None);
         let Served { release, slot } = self.0.served;
         Ok(Answer { prediction, release, slot, latency_us })
     }
@@ -236,6 +265,10 @@ impl Ticket {
             predictions.push(prediction);
         }
         let labels = model.labels().to_vec();
+        drop(model);
+        for (tensor, prediction) in batch.chunks(row).zip(&predictions) {
+            self.0.offer(Seen::Tensor(tensor), prediction, None);
+        }
         Ok(Inferred { outputs, predictions, labels, release: self.0.served.release })
     }
 

@@ -9,6 +9,7 @@ mod device;
 mod disk;
 mod doctor;
 mod download;
+mod hard_examples;
 mod kills;
 mod malformed;
 mod offline;

@@ -8,6 +8,7 @@
 //! - [`renewal`]: the certificate: when a new one is due, and how it takes over.
 //! - [`desired`]: whether a desired document is accepted.
 //! - [`outbox`]: in which order records are sent, what is dropped, what an `ack` frees.
+//! - [`hard`]: which inputs are kept for the cloud, and how they get there.
 //! - [`clock`], [`backoff`], [`frame`], [`fault`]: time that cannot be turned back, waiting, checked files,
 //!   reasons.
 //!
@@ -20,6 +21,7 @@ pub mod desired;
 pub mod download;
 pub mod fault;
 pub mod frame;
+pub mod hard;
 pub mod launch;
 pub mod outbox;
 pub mod release;

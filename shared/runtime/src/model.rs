@@ -52,6 +52,11 @@ impl Model {
         Self::load(&manifest.pipeline, &bundle.read(&variant.model)?)
     }
 
+    /// What turns inputs into tensors.
+    pub fn preprocessor(&self) -> &Preprocessor {
+        &self.preprocessor
+    }
+
     /// Label names, in the order of the scores.
     pub fn labels(&self) -> &[String] {
         &self.labels
