@@ -9,6 +9,7 @@ mod console_api;
 mod data;
 mod deploy;
 mod doctor;
+mod hard_examples;
 mod offline;
 mod old_folders;
 mod quickstart;

@@ -9,7 +9,7 @@ mod view;
 pub use device::{Certificate, Device, DeviceState, Health, Problem, Traffic};
 pub use examined::Examined;
 pub(crate) use examined::examination;
-pub(crate) use service::{command, configure, revoke};
+pub(crate) use service::{command, configure, consent, revoke};
 pub(crate) use twin::sanitise;
 pub use twin::{ModelState, ReportHead, Twin};
 pub use view::{DeviceView, ModelView, ReleaseView};

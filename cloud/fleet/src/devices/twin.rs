@@ -4,7 +4,7 @@ use crate::text::bounded;
 use flotilla_protocol::manifest::agent_name;
 use flotilla_protocol::message::{
     Command, CommandKind, CommandReport, CommandState, Desired, DesiredModel, Diagnosis, Failure,
-    ModelReport, Reported, Settings,
+    HardExamples, ModelReport, Reported, Settings,
 };
 use flotilla_protocol::{DeviceId, ErrorCode, ModelName, ProjectId, limits};
 use flotilla_storage::{Entity, Table, compound};
@@ -32,6 +32,9 @@ pub struct Twin {
     /// Commands that are not yet reported done.
     #[serde(default)]
     pub commands: Vec<Command>,
+    /// Models of which the device may keep and send inputs. They stay when a model gets another release.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hard_examples: BTreeMap<ModelName, HardExamples>,
     /// When the version rose last, in milliseconds since 1970.
     pub changed_at_ms: u64,
 }
@@ -53,6 +56,7 @@ impl Twin {
             models: BTreeMap::new(),
             settings,
             commands: Vec::new(),
+            hard_examples: BTreeMap::new(),
             changed_at_ms: now_ms,
         }
     }
@@ -70,6 +74,7 @@ impl Twin {
             settings: self.settings.clone(),
             commands: self.commands.clone(),
             agent,
+            hard_examples: self.hard_examples.clone(),
         }
     }
 
@@ -113,6 +118,30 @@ impl Twin {
             self.changed(now_ms);
         }
         differs
+    }
+
+    /// Consents to hard examples of a model, or takes the consent back. Says whether that is a change.
+    pub(crate) fn consent(
+        &mut self,
+        model: &ModelName,
+        policy: Option<&HardExamples>,
+        now_ms: u64,
+    ) -> Result<bool, ErrorCode> {
+        if self.hard_examples.get(model) == policy {
+            return Ok(false);
+        }
+        match policy {
+            None => drop(self.hard_examples.remove(model)),
+            Some(policy) => {
+                let full = self.hard_examples.len() >= limits::HARD_MODELS;
+                if full && !self.hard_examples.contains_key(model) {
+                    return Err(ErrorCode::TooLarge);
+                }
+                self.hard_examples.insert(model.clone(), policy.clone());
+            }
+        }
+        self.changed(now_ms);
+        Ok(true)
     }
 
     /// The open command to examine itself.
@@ -340,6 +369,18 @@ mod tests {
         assert_eq!(twin.want(&model("one-more"), Digest::of(b"r"), 1, 1), Err(ErrorCode::TooLarge));
         twin.want(&name(0), Digest::of(b"r2"), limits::ENVELOPE as u32, 1).unwrap();
         while twin.command(CommandKind::RestartModel { model: name(1) }, u64::MAX).is_ok() {}
+        let policy = HardExamples {
+            confidence_below_per_mille: Some(1000),
+            margin_below_per_mille: Some(1000),
+            shadow_disagreement: true,
+            audit_per_million: 1_000_000,
+            daily_bytes: limits::HARD_DAILY_BYTES,
+            dataset: Some("d".repeat(limits::ID).parse().unwrap()),
+        };
+        for n in 0..limits::HARD_MODELS {
+            assert_eq!(twin.consent(&name(n), Some(&policy), 1), Ok(true));
+        }
+        assert_eq!(twin.consent(&name(99), Some(&policy), 1), Err(ErrorCode::TooLarge));
         twin.document(&ProjectId::new("default").unwrap(), 1).check().unwrap();
         let size = serde_json::to_string(&twin).unwrap().len();
         assert!(size <= limits::RECORD, "{size}");
