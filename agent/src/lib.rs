@@ -12,6 +12,7 @@
 //! - [`sensors`]: what the device measures of itself; [`npu`]: its neural processing units.
 //! - `supervisor`: what a service manager is told; `text`: lets go of program text that only a start or a load needed.
 //! - [`host`], [`api`], [`probe`]: models that serve, the local endpoint, and the child that tries a candidate.
+//! - [`hard`]: inputs that a model was not sure of, kept for the cloud.
 //! - `intake`: brings a release into a slot.
 //! - [`launcher`]: starts the agent, and the right binary of it; [`upgrade`]: how another binary gets there.
 //! - [`cli`]: the command line, also used by `flotilla agent …`.
@@ -27,6 +28,7 @@
 //! DIR/models/MODEL/journal           the update journal
 //! DIR/models/MODEL/slot-{a,b}/       release.cbor, files/NAME, partial/NAME
 //! DIR/agent/                         the agent's own releases; see [`launcher`]
+//! DIR/hard/MODEL/DIGEST, hard/ledger inputs that wait for the cloud, by consent; what was sent of them today
 //! DIR/outbox/                        sled
 //! DIR/run/endpoint                   address of the local endpoint while the agent runs
 //! DIR/run/work-MODEL                 whether the model was at work when the process ended

@@ -1,6 +1,6 @@
 //! From an input that a model was not sure of to an unlabelled sample of its dataset: by consent, and by consent alone.
 
-use flotilla_tests::{Device, Plane, eventually};
+use flotilla_tests::{Browser, Device, Plane, eventually};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -16,6 +16,22 @@ fn grey(shade: u8) -> Vec<u8> {
 
 fn quarantined(plane: &Plane) -> Vec<Value> {
     plane.cli(&["hard", "list", "--state", "quarantined"])
+}
+
+/// The one that is left is shown with its picture; a click rejects it.
+fn reject_in_the_console(plane: &Plane) {
+    let login: Value = plane.cli(&["login"]);
+    let Some(mut browser) = Browser::open(login["url"].as_str().unwrap()) else {
+        let _rejected: Value = plane.cli(&["hard", "reject", "--all"]);
+        return;
+    };
+    let shown =
+        "[...document.querySelectorAll('#hard-examples img')].map((i) => i.naturalWidth).join() === '8'";
+    browser.wait_for(shown, LIMIT);
+    let reject =
+        "[...document.querySelectorAll('#hard-examples button')].find((b) => b.textContent === 'Reject')";
+    browser.eval(&format!("{reject}.click()"));
+    browser.wait_for("!document.querySelector('#hard-examples')", LIMIT);
 }
 
 fn heard(plane: &Plane, device: &Device) {
@@ -66,7 +82,7 @@ fn an_input_that_a_model_was_not_sure_of_becomes_an_unlabelled_sample() {
     // One is accepted, one is rejected; the control plane remembers both over a kill.
     let accepted: Value = plane.cli(&["hard", "accept", digests[0]]);
     assert_eq!((&accepted["dataset"]["version"], &accepted["dataset"]["unlabelled"]), (&json!(2), &json!(1)));
-    let _rejected: Value = plane.cli(&["hard", "reject", "--all"]);
+    reject_in_the_console(&plane);
     plane.kill();
     plane.restart();
     assert!(quarantined(&plane).is_empty());

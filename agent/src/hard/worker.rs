@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Of all that the agent may store, the part that hard examples may take.
 const STORAGE_PART: u64 = 16;
-/// What could not be deleted is tried again after so long.
+/// What could not be deleted, or looked through, is tried again after so long.
 const FORGET_AGAIN_MS: u64 = 5_000;
 
 /// Stores and sends.
@@ -44,6 +44,8 @@ pub(crate) struct Worker {
     budget: Budget,
     /// Models of which something may still lie on the disk.
     forgetting: BTreeSet<ModelName>,
+    /// Whether what an earlier run left has been looked through.
+    stocked: bool,
 }
 
 impl Worker {
@@ -68,6 +70,7 @@ impl Worker {
             picture: Vec::new(),
             budget: Budget::default(),
             forgetting: BTreeSet::new(),
+            stocked: false,
         }
     }
 
@@ -77,8 +80,7 @@ impl Worker {
             if self.outlet.wanted.wait_for(Option::is_some).await.is_err() {
                 return;
             }
-            self.outlet.wanted.mark_changed();
-            self.take_stock().await;
+            self.configure().await;
             loop {
                 let due_ms = self.send().await;
                 self.show();
@@ -115,16 +117,16 @@ impl Worker {
         blocking(move || work(&files).map_err(disk_fault)).await
     }
 
-    /// Finds what an earlier run left.
+    /// Finds what an earlier run left, and deletes what has no consent any more.
     async fn take_stock(&mut self) {
-        let wanted = self.outlet.wanted.borrow().clone().unwrap_or_default();
-        let (policies, today) = (wanted.policies, self.today());
+        let (policies, today) = (self.wanted.policies.clone(), self.today());
         let stock = self.disk(move |files| {
             let ledger = files.ledger(today);
             files.take_stock(|model| policies.contains_key(model)).map(|stock| (ledger, stock))
         });
         match stock.await {
             Ok((ledger, (kept, damaged))) => {
+                self.stocked = true;
                 self.ledger = ledger;
                 self.outlet.shared.figures().damaged += damaged;
                 for kept in kept {
@@ -132,8 +134,7 @@ impl Worker {
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "what is kept of hard examples cannot be looked through; nothing more is sent today");
-                self.ledger = Ledger::in_place_of_lost(today);
+                tracing::warn!(%error, "what is kept of hard examples cannot be looked through yet");
             }
         }
     }
@@ -175,8 +176,8 @@ impl Worker {
         let model = found.example.model.clone();
         // A consent may have gone since; and what waits to be deleted must not come back.
         let Some(policy) = self.wanted.policies.get(&model).cloned() else { return };
-        if self.forgetting.contains(&model) {
-            return;
+        if self.forgetting.contains(&model) || !self.stocked {
+            return self.drop_one();
         }
         found.example.at_ms = self.clock.wall_ms();
         let example = found.example.clone();
@@ -251,6 +252,12 @@ impl Worker {
     /// Says what there is to say now; returns when to look again.
     async fn send(&mut self) -> u64 {
         let now_ms = self.clock.now_ms();
+        if !self.stocked {
+            self.take_stock().await;
+            if !self.stocked {
+                return now_ms + FORGET_AGAIN_MS;
+            }
+        }
         if !self.forgetting.is_empty() {
             self.forget().await;
             if !self.forgetting.is_empty() {

@@ -1,14 +1,14 @@
 //! Inputs that a model was not sure of go to the cloud, if the desired document consents, and nothing else ever does.
 
-use crate::cloud::Cloud;
+use crate::cloud::{Cloud, PATIENCE, State};
 use crate::device::Device;
 use crate::releases::letters;
 use crate::updates::{confirmed, settled};
+use flotilla_agent::http_client::Ask;
+use flotilla_device::hard::upload::PIECE;
+use flotilla_protocol::Digest;
 use flotilla_protocol::message::{HardExamples, HardReason};
-use flotilla_protocol::{Digest, limits};
 use std::path::PathBuf;
-
-const CHUNK: usize = limits::CHUNK;
 
 /// Every answer is below this.
 fn all(daily_bytes: u64) -> HardExamples {
@@ -26,7 +26,7 @@ fn large_picture() -> Vec<u8> {
     let encoder = image::codecs::png::PngEncoder::new(&mut out);
     let pixels = [9, 8, 7, 6];
     image::ImageEncoder::write_image(encoder, &pixels, 2, 2, image::ExtendedColorType::L8).unwrap();
-    out.extend((0..5 * CHUNK).map(|i| (i / 7 % 251) as u8));
+    out.extend((0..5 * PIECE).map(|i| (i / 7 % 251) as u8));
     out
 }
 
@@ -62,6 +62,28 @@ async fn without_a_consent_or_a_budget_nothing_is_kept_or_sent() {
     let [example] = &state.examples[..] else { panic!("{:?}", state.examples) };
     assert_eq!((example.label.as_str(), example.reason), ("a", HardReason::Confidence));
     assert_eq!(example.model, letters());
+    drop(state);
+
+    // Tensors go as the picture that they stand for.
+    let host = std::fs::read_to_string(device.path("run/endpoint")).unwrap();
+    let body = r#"{"inputs":[{"name":"x","shape":[1,1,2,2],"datatype":"FP32","data":[0.0,0.2,0.4,1.0]}]}"#;
+    let ask = Ask {
+        host: host.trim(),
+        method: http::Method::POST,
+        path: "/v2/models/letters/infer",
+        content_type: "application/json",
+        body: body.into(),
+        max_answer: 1 << 20,
+        timeout: PATIENCE,
+    };
+    let stream = tokio::net::TcpStream::connect(host.trim()).await.unwrap();
+    let (status, answer) = flotilla_agent::http_client::ask(stream, ask).await.unwrap();
+    assert!(status.is_success(), "{}", String::from_utf8_lossy(&answer));
+    let pixels = |state: &State| {
+        let decoded = state.uploads.values().filter_map(|picture| image::load_from_memory(picture).ok());
+        decoded.map(|picture| picture.into_luma8().into_raw()).find(|pixels| *pixels == [0, 51, 102, 255])
+    };
+    cloud.until("the tensor's picture", pixels).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,20 +99,20 @@ async fn a_kill_in_the_middle_of_an_upload_resumes_without_sending_again_what_wa
     device.kill().await;
     {
         let mut state = cloud.state();
-        assert_eq!(state.uploads[&digest].len(), 2 * CHUNK);
+        assert_eq!(state.uploads[&digest].len(), 2 * PIECE);
         state.uploads_left = None;
         state.upload_pieces.clear();
     }
     device.start().await;
     confirmed(&cloud, first.release).await;
-    let whole = |s: &crate::cloud::State| (s.uploads[&digest].len() == picture.len()).then_some(());
+    let whole = |s: &State| (s.uploads[&digest].len() == picture.len()).then_some(());
     cloud.until("the whole upload", whole).await;
     {
         let state = cloud.state();
         assert_eq!(state.uploads[&digest], picture);
         assert_eq!(state.upload_pieces[0], (digest, 0, 0), "it is offered again");
         let pieces: Vec<u64> = state.upload_pieces[1..].iter().map(|(_, offset, _)| *offset).collect();
-        let rest: Vec<u64> = (2..6).map(|piece| (piece * CHUNK) as u64).collect();
+        let rest: Vec<u64> = (2..6).map(|piece| (piece * PIECE) as u64).collect();
         assert_eq!(pieces, rest, "what the cloud had is not sent again, and nothing twice");
     }
     device.until("it is settled", async |device| kept(device).is_empty().then_some(())).await;
@@ -142,7 +164,7 @@ async fn a_days_budget_holds_over_restarts_and_what_is_damaged_is_thrown_away() 
     for pixel in 0..40 {
         device.predict(&[pixel, 2, 3, 4]).await.unwrap();
     }
-    let nearly = |s: &crate::cloud::State| (s.upload_bytes + 3_000 > BUDGET).then_some(());
+    let nearly = |s: &State| (s.upload_bytes + 3_000 > BUDGET).then_some(());
     cloud.until("the budget is nearly spent", nearly).await;
     device.until("the rest is kept", async |d| (kept(d).len() > 3).then_some(())).await;
     device.kill().await;

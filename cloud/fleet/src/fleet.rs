@@ -357,8 +357,7 @@ impl Fleet {
 
     /// The models of which a device may keep and send inputs.
     pub async fn consents(&self, id: &DeviceId) -> Result<BTreeMap<ModelName, HardExamples>> {
-        let twin = self.inner.store.twins.get(id.as_str()).await?;
-        Ok(twin.ok_or_else(|| Error::DeviceMissing(id.clone()))?.value.hard_examples)
+        devices::consents(&self.inner.store, id).await
     }
 
     /// Gives a device a command and returns its id. An offline device gets it when it is back.

@@ -19,7 +19,7 @@ function Example({ example }) {
     setBusy(false);
   };
   return html`<figure data-example=${example.digest}>
-    <img src=${`/api/v1/hard-examples/${example.digest}/picture`} alt="" loading="lazy" />
+    <img src=${`/api/v1/hard-examples/${example.digest}/picture`} alt="" />
     <figcaption>
       <b>${example.label}</b> ${percent(example.score, 1)} <small>${example.reason}</small><br />
       <small title=${example.digest}>${example.model} on ${example.device} · ${ago(example.received_at_ms)} ·

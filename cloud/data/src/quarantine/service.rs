@@ -14,7 +14,7 @@ use flotilla_storage::{Batch, Collection, PAGE_ENTITIES, Records, RecordsConfig}
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 /// Days of a device may begin at another time than here, so two of its days may fall into one of ours.
 const DAYS_AT_ONCE: u64 = 2;
@@ -28,8 +28,10 @@ pub struct Quarantine {
     received: Collection<Received>,
     datasets: Datasets,
     files: Files,
-    /// How much there is. Held by whoever changes that.
+    /// How much there is.
     held: Arc<Mutex<Held>>,
+    /// A picture can take much memory while it is looked into.
+    looking: Arc<Semaphore>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,15 +43,13 @@ struct Held {
 }
 
 /// What became of a decision.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Decided {
     /// The examples that were decided on.
     pub examples: Vec<Quarantined>,
     /// The version of the dataset that has them, if they were accepted.
     pub version: Option<u32>,
 }
-
-impl Eq for Quarantined {}
 
 impl std::fmt::Debug for Quarantine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -73,6 +73,7 @@ impl Quarantine {
             datasets,
             files,
             held: Arc::default(),
+            looking: Arc::new(Semaphore::new(1)),
         };
         quarantine.tidy(now_ms).await?;
         Ok(quarantine)
@@ -116,26 +117,33 @@ impl Quarantine {
     // === what devices send ===
 
     /// A device offers an example. Says how many bytes of it are here durably: all, if it needs to send none.
-    pub async fn offer(&self, device: &DeviceId, upload: &Upload) -> Result<u64> {
-        if self.examples.get(upload.digest.as_bytes()).await?.is_some() {
-            return Ok(upload.total);
+    pub async fn offer(
+        &self,
+        device: &DeviceId,
+        example: &HardExample,
+        policy: &HardExamples,
+        (digest, total): (Digest, u64),
+        now_ms: u64,
+    ) -> Result<u64> {
+        if self.examples.get(digest.as_bytes()).await?.is_some() {
+            return Ok(total);
         }
         let held = *self.held.lock().await;
-        if held.records >= QUARANTINE_RECORDS || held.bytes.saturating_add(upload.total) > QUARANTINE_BYTES {
+        if held.records >= QUARANTINE_RECORDS || held.bytes.saturating_add(total) > QUARANTINE_BYTES {
             return Err(Error::QuarantineFull);
         }
-        let (files, device, digest, total) =
-            (self.files.clone(), device.clone(), upload.digest, upload.total);
-        blocking(move || {
-            let received = files.received(&device, &digest)?;
-            if received < total {
-                return Ok(received);
-            }
-            // Whole, or more than that, and yet not taken in: a kill came in between, or it is of another size.
-            files.remove_part(&device, &digest)?;
-            Ok(0)
-        })
-        .await?
+        let (files, of) = (self.files.clone(), device.clone());
+        let received = blocking(move || files.received(&of, &digest)).await??;
+        if received < total {
+            return Ok(received);
+        }
+        // Whole and yet not taken in: a kill came in between.
+        match self.take_in(device, digest, example, policy, now_ms).await {
+            Ok(()) => Ok(total),
+            // What was not acknowledged may be torn: it begins anew.
+            Err(Error::DigestDiffers { .. }) => Ok(0),
+            Err(error) => Err(error),
+        }
     }
 
     /// A piece of an example that was offered came. Says how many bytes are here durably; the example is taken in when
@@ -217,7 +225,10 @@ impl Quarantine {
             files.remove_part(&of, &digest)?;
             Err(problem)
         });
-        let (bytes, width, height) = looked.await??;
+        let (bytes, width, height) = {
+            let _turn = self.looking.acquire().await.map_err(|_| Error::Cancelled)?;
+            looked.await??
+        };
         let mut held = self.held.lock().await;
         let (files, of) = (self.files.clone(), device.clone());
         if self.examples.get(digest.as_bytes()).await?.is_some() {
@@ -298,7 +309,6 @@ impl Quarantine {
                 })?
             }
         };
-        let mut held = self.held.lock().await;
         let (files, mut examples) = (self.files.clone(), Vec::with_capacity(found.len()));
         let read = move |digest: &Digest| files.read_picture(digest);
         let settle = |batch: &mut Batch, version: u32| {
@@ -320,14 +330,13 @@ impl Quarantine {
         };
         let pictures: Vec<Digest> = found.iter().map(|found| found.value.digest).collect();
         let version = self.datasets.add_unlabelled(actor, &dataset, &pictures, read, settle, now_ms).await?;
-        self.let_go(&mut held, &examples).await;
+        self.let_go(&examples).await;
         Ok(Decided { examples, version: Some(version) })
     }
 
     /// Deletes the bytes of examples; their digests are remembered.
     pub async fn reject(&self, actor: &Actor, digests: &[Digest], now_ms: u64) -> Result<Decided> {
         let found = self.undecided(digests).await?;
-        let mut held = self.held.lock().await;
         let (mut batch, mut examples) = (Batch::new(), Vec::with_capacity(found.len()));
         for found in &found {
             let state = ExampleState::Rejected { at_ms: now_ms, by: actor.id.clone() };
@@ -339,12 +348,13 @@ impl Quarantine {
         let action = Permission::ExampleReview.as_str();
         audit::record(&mut batch, actor, action, "hard-examples", detail, now_ms)?;
         self.records.commit(batch).await?;
-        self.let_go(&mut held, &examples).await;
+        self.let_go(&examples).await;
         Ok(Decided { examples, version: None })
     }
 
     /// Removes the bytes of examples that were decided on. What cannot be removed now goes with the next start.
-    async fn let_go(&self, held: &mut Held, examples: &[Quarantined]) {
+    async fn let_go(&self, examples: &[Quarantined]) {
+        let mut held = self.held.lock().await;
         for example in examples {
             held.bytes = held.bytes.saturating_sub(example.bytes);
             let (files, digest) = (self.files.clone(), example.digest);

@@ -79,7 +79,7 @@ impl House {
     }
 
     async fn offer(&self, of: &str, digest: Digest, total: usize) -> Result<u64, Error> {
-        self.quarantine.offer(&device(of), &upload(digest, total, 0, &[])).await
+        self.quarantine.offer(&device(of), &example(), &policy(), (digest, total as u64), NOW).await
     }
 
     async fn piece(
@@ -247,4 +247,27 @@ async fn a_rejected_one_is_deleted_and_remembered_and_a_refused_decision_changes
     assert_eq!(house.pictures(), 1);
     let (waiting, _) = house.quarantine.list(Some("quarantined"), None, 9).await.unwrap();
     assert_eq!(waiting.iter().map(|example| example.digest).collect::<Vec<_>>(), digests[1..]);
+}
+
+#[tokio::test]
+async fn a_whole_upload_that_a_kill_kept_from_being_taken_in_is_taken_in_by_the_next_offer() {
+    let mut house = House::new().await;
+    let whole = picture(1);
+    let digest = Digest::of(&whole);
+    house.piece("box-1", digest, &whole, 0, 100).await.unwrap();
+    // As if the kill had come just behind the last piece.
+    let part = house.dir.path().join("hard/incoming/box-1").join(digest.to_string());
+    std::fs::write(&part, &whole).unwrap();
+    house.restart().await;
+    assert_eq!(house.offer("box-1", digest, whole.len()).await.unwrap(), whole.len() as u64);
+    assert_eq!(house.quarantine.picture(&digest).await.unwrap(), whole);
+    assert!(!part.exists());
+
+    let torn = picture(2);
+    let digest = Digest::of(&torn);
+    house.piece("box-1", digest, &torn, 0, 100).await.unwrap();
+    let part = part.with_file_name(digest.to_string());
+    std::fs::write(&part, vec![0; torn.len()]).unwrap();
+    assert_eq!(house.offer("box-1", digest, torn.len()).await.unwrap(), 0, "it begins anew");
+    assert!(!part.exists());
 }

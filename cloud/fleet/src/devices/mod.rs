@@ -1,15 +1,17 @@
 //! Devices, their twins, and what people see of them.
 
+mod consents;
 mod device;
 mod examined;
 mod service;
 mod twin;
 mod view;
 
+pub(crate) use consents::{Consents, consent, consents};
 pub use device::{Certificate, Device, DeviceState, Health, Problem, Traffic};
 pub use examined::Examined;
 pub(crate) use examined::examination;
-pub(crate) use service::{command, configure, consent, revoke};
+pub(crate) use service::{command, configure, revoke};
 pub(crate) use twin::sanitise;
 pub use twin::{ModelState, ReportHead, Twin};
 pub use view::{DeviceView, ModelView, ReleaseView};

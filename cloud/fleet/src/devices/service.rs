@@ -6,8 +6,8 @@ use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::text::bounded;
 use flotilla_identity::{Actor, audit};
-use flotilla_protocol::message::{CommandKind, HardExamples, Settings};
-use flotilla_protocol::{DeviceId, ErrorCode, ModelName, limits};
+use flotilla_protocol::message::{CommandKind, Settings};
+use flotilla_protocol::{DeviceId, ErrorCode, limits};
 use serde_json::json;
 
 /// Takes a device's right to connect away, for good. The caller ends its connection.
@@ -51,35 +51,6 @@ pub(crate) async fn configure(
             changed = twin.configure(settings.clone(), now_ms);
             if changed {
                 let detail = json!({ "settings": settings, "desired_version": twin.version });
-                audit::record(batch, actor, "device:control", &subject(id), detail, now_ms)?;
-            }
-            Ok(changed)
-        })
-        .await?;
-    twin.map(|_| changed).ok_or_else(|| Error::DeviceMissing(id.clone()))
-}
-
-/// Lets a device keep and send inputs of a model, or takes that back. Says whether that is a change.
-pub(crate) async fn consent(
-    store: &Store,
-    actor: &Actor,
-    id: &DeviceId,
-    model: &ModelName,
-    policy: Option<&HardExamples>,
-    now_ms: u64,
-) -> Result<bool> {
-    if let Some(problem) = policy.and_then(|policy| policy.check().err()) {
-        return Err(Error::Invalid(problem.to_string()));
-    }
-    let mut changed = false;
-    let twin = store
-        .modify(&store.twins, id.as_str().as_bytes(), |twin, batch| {
-            let full =
-                |_: ErrorCode| Error::Busy { what: "models with hard examples", bound: limits::HARD_MODELS };
-            changed = twin.consent(model, policy, now_ms).map_err(full)?;
-            if changed {
-                let detail =
-                    json!({ "model": model, "hard_examples": policy, "desired_version": twin.version });
                 audit::record(batch, actor, "device:control", &subject(id), detail, now_ms)?;
             }
             Ok(changed)

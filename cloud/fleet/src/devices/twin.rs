@@ -32,9 +32,6 @@ pub struct Twin {
     /// Commands that are not yet reported done.
     #[serde(default)]
     pub commands: Vec<Command>,
-    /// Models of which the device may keep and send inputs. They stay when a model gets another release.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub hard_examples: BTreeMap<ModelName, HardExamples>,
     /// When the version rose last, in milliseconds since 1970.
     pub changed_at_ms: u64,
 }
@@ -56,13 +53,17 @@ impl Twin {
             models: BTreeMap::new(),
             settings,
             commands: Vec::new(),
-            hard_examples: BTreeMap::new(),
             changed_at_ms: now_ms,
         }
     }
 
     /// The document for the device, as of now.
-    pub fn document(&self, project: &ProjectId, now_ms: u64) -> Desired {
+    pub fn document(
+        &self,
+        project: &ProjectId,
+        hard_examples: BTreeMap<ModelName, HardExamples>,
+        now_ms: u64,
+    ) -> Desired {
         let mut models = self.models.clone();
         let agent = models.remove(&agent_name());
         Desired {
@@ -74,11 +75,11 @@ impl Twin {
             settings: self.settings.clone(),
             commands: self.commands.clone(),
             agent,
-            hard_examples: self.hard_examples.clone(),
+            hard_examples,
         }
     }
 
-    fn changed(&mut self, now_ms: u64) {
+    pub(crate) fn changed(&mut self, now_ms: u64) {
         self.version = self.version.saturating_add(1);
         self.changed_at_ms = now_ms;
     }
@@ -118,30 +119,6 @@ impl Twin {
             self.changed(now_ms);
         }
         differs
-    }
-
-    /// Consents to hard examples of a model, or takes the consent back. Says whether that is a change.
-    pub(crate) fn consent(
-        &mut self,
-        model: &ModelName,
-        policy: Option<&HardExamples>,
-        now_ms: u64,
-    ) -> Result<bool, ErrorCode> {
-        if self.hard_examples.get(model) == policy {
-            return Ok(false);
-        }
-        match policy {
-            None => drop(self.hard_examples.remove(model)),
-            Some(policy) => {
-                let full = self.hard_examples.len() >= limits::HARD_MODELS;
-                if full && !self.hard_examples.contains_key(model) {
-                    return Err(ErrorCode::TooLarge);
-                }
-                self.hard_examples.insert(model.clone(), policy.clone());
-            }
-        }
-        self.changed(now_ms);
-        Ok(true)
     }
 
     /// The open command to examine itself.
@@ -302,7 +279,7 @@ mod tests {
             twin.want(&digits, release, 10, 9).unwrap() > second,
             "the same release again is a new attempt"
         );
-        let document = twin.document(&ProjectId::new("default").unwrap(), 100);
+        let document = twin.document(&ProjectId::new("default").unwrap(), BTreeMap::new(), 100);
         assert_eq!((document.version, document.issued_at_ms), (twin.version, 100));
     }
 
@@ -311,7 +288,7 @@ mod tests {
         let mut twin = twin();
         twin.want(&agent_name(), Digest::of(b"agent"), 10, 5).unwrap();
         twin.want(&model("digits"), Digest::of(b"model"), 10, 5).unwrap();
-        let document = twin.document(&ProjectId::new("default").unwrap(), 100);
+        let document = twin.document(&ProjectId::new("default").unwrap(), BTreeMap::new(), 100);
         assert_eq!(document.agent.map(|agent| agent.release), Some(Digest::of(b"agent")));
         assert_eq!(document.models.keys().collect::<Vec<_>>(), [&model("digits")]);
 
@@ -369,19 +346,7 @@ mod tests {
         assert_eq!(twin.want(&model("one-more"), Digest::of(b"r"), 1, 1), Err(ErrorCode::TooLarge));
         twin.want(&name(0), Digest::of(b"r2"), limits::ENVELOPE as u32, 1).unwrap();
         while twin.command(CommandKind::RestartModel { model: name(1) }, u64::MAX).is_ok() {}
-        let policy = HardExamples {
-            confidence_below_per_mille: Some(1000),
-            margin_below_per_mille: Some(1000),
-            shadow_disagreement: true,
-            audit_per_million: 1_000_000,
-            daily_bytes: limits::HARD_DAILY_BYTES,
-            dataset: Some("d".repeat(limits::ID).parse().unwrap()),
-        };
-        for n in 0..limits::HARD_MODELS {
-            assert_eq!(twin.consent(&name(n), Some(&policy), 1), Ok(true));
-        }
-        assert_eq!(twin.consent(&name(99), Some(&policy), 1), Err(ErrorCode::TooLarge));
-        twin.document(&ProjectId::new("default").unwrap(), 1).check().unwrap();
+        twin.document(&ProjectId::new("default").unwrap(), BTreeMap::new(), 1).check().unwrap();
         let size = serde_json::to_string(&twin).unwrap().len();
         assert!(size <= limits::RECORD, "{size}");
     }

@@ -1,6 +1,7 @@
-//! The hard examples that one device sends over one connection: taken only of models for which its twin consents.
+//! The hard examples that one device sends over one connection: taken only of models for which there is a consent.
 
 use super::Core;
+use crate::devices;
 use crate::error::{Error, Result};
 use crate::transfer::Refused;
 use flotilla_protocol::message::{HardExample, HardExamples, Upload};
@@ -50,7 +51,10 @@ impl Examples {
         };
         let total = upload.total;
         let taken = match upload.example {
-            Some(_) => core.quarantine.offer(device, &upload).await,
+            Some(_) => {
+                let whole = (upload.digest, total);
+                core.quarantine.offer(device, &example, &policy, whole, now_ms).await
+            }
             None => core.quarantine.receive(device, &example, &policy, upload, now_ms).await,
         };
         if matches!(taken, Ok(bytes) if bytes == total) {
@@ -77,8 +81,7 @@ fn of(error: &Error) -> Refused {
     Refused { code: error.code(), detail }
 }
 
-/// The policy of a model in the twin of a device.
+/// The policy of a model on a device.
 async fn consent(core: &Core, device: &DeviceId, model: &ModelName) -> Result<Option<HardExamples>> {
-    let twin = core.store.twins.get(device.as_str()).await?;
-    Ok(twin.and_then(|twin| twin.value.hard_examples.get(model).cloned()))
+    Ok(devices::consents(&core.store, device).await?.remove(model))
 }

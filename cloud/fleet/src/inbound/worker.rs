@@ -10,7 +10,7 @@ use crate::broker::{self, PeerIdentity};
 use crate::ca::Serial;
 use crate::cloned;
 use crate::connections::Connection;
-use crate::devices::{Examined, Health, ModelState, Problem, ReportHead, Traffic, sanitise};
+use crate::devices::{self, Examined, Health, ModelState, Problem, ReportHead, Traffic, sanitise};
 use crate::error::{Error, Result};
 use crate::ingest::Head;
 use crate::renewal;
@@ -450,7 +450,9 @@ impl Worker {
     async fn try_send_desired(&self) -> Result<u64> {
         let found = self.core.store.twins.get(self.device.as_str()).await?;
         let twin = found.ok_or_else(|| Error::DeviceMissing(self.device.clone()))?.value;
-        let sealed = self.core.registry.seal_desired(&twin.document(&self.core.project, now_ms()))?;
+        let consents = devices::consents(&self.core.store, &self.device).await?;
+        let document = twin.document(&self.core.project, consents, now_ms());
+        let sealed = self.core.registry.seal_desired(&document)?;
         self.publish_bytes(Down::Desired, sealed).await?;
         Ok(twin.version)
     }

@@ -3,10 +3,10 @@
 use super::ledger::{Ledger, day};
 use super::shelf::{Admission, COUNT, Kept, Shelf};
 use super::stored::StoredExample;
-use super::upload::{ANSWER_MS, Next, Outcome, Uploader};
+use super::upload::{ANSWER_MS, Next, Outcome, PIECE, Uploader};
 use super::*;
 use flotilla_protocol::message::HardExample;
-use flotilla_protocol::{Digest, ErrorCode, ModelName, codec, limits};
+use flotilla_protocol::{Digest, ErrorCode, ModelName, codec};
 use proptest::prelude::*;
 use std::path::Path;
 
@@ -237,13 +237,16 @@ fn without_trouble_no_byte_is_sent_twice_and_what_the_cloud_has_costs_none() {
             break;
         }
     }
-    let chunk = limits::CHUNK;
-    assert_eq!(pieces, [(0, 0), (0, chunk), (chunk as u64, chunk), (2 * chunk as u64, 300_000 - 2 * chunk)]);
-    assert_eq!(uploader.next(9, u64::MAX, 0, 0), Next::Idle);
+    let (offer, pieces) = pieces.split_first().unwrap();
+    assert_eq!(*offer, (0, 0));
+    let expected: Vec<_> =
+        (0..total as usize).step_by(PIECE).map(|at| (at as u64, PIECE.min(total as usize - at))).collect();
+    assert_eq!(pieces, expected);
+    assert_eq!(uploader.next(99, u64::MAX, 0, 0), Next::Idle);
 
     uploader.begin(example(), digest, total);
-    assert!(matches!(uploader.next(10, u64::MAX, 0, 0), Next::Send { len: 0, .. }));
-    assert_eq!(uploader.stored(10, total, 0, 0), Outcome::Complete(digest), "known to the cloud");
+    assert!(matches!(uploader.next(100, u64::MAX, 0, 0), Next::Send { len: 0, .. }));
+    assert_eq!(uploader.stored(100, total, 0, 0), Outcome::Complete(digest), "known to the cloud");
 }
 
 #[test]

@@ -10,6 +10,8 @@ use flotilla_protocol::{Digest, ErrorCode, ModelName, codec, limits};
 
 /// How long an answer may take.
 pub const ANSWER_MS: u64 = 60_000;
+/// Bytes of data in one message: little, so that on a slow link nothing else waits behind it for long.
+pub const PIECE: usize = 32 * limits::KIB;
 /// Bytes that must be left of a day's budget for an upload to go on: an offer, or the head of a piece, fits.
 pub const LEAST: u64 = 2 * limits::KIB as u64;
 /// After trouble, and while the cloud takes nothing.
@@ -123,7 +125,7 @@ impl Uploader {
         };
         let head = codec::encode(&upload).len() as u64 + LENGTH;
         let most = match current.stored {
-            Some(stored) => (current.total - stored).min(limits::CHUNK as u64),
+            Some(stored) => (current.total - stored).min(PIECE as u64),
             None => 0,
         };
         let len = left.saturating_sub(head).min(most);
