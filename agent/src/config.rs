@@ -31,7 +31,7 @@ log = "info"
 # model_bytes = 268435456
 # Bytes on the disk that a download leaves free.
 # disk_reserve_bytes = 16777216
-# Bytes on the disk that slots, records and the agent's own releases may take together.
+# Bytes on the disk that slots, records, hard examples and the agent's own releases may take together.
 # storage_bytes = 4294967296
 # Memory that trying a candidate may take, and by which it may grow on probation, in bytes, where its release does not say.
 # probe_memory_bytes = 536870912

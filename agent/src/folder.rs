@@ -33,6 +33,8 @@ pub const COMMANDS: &str = "commands";
 pub const AGENT_JOURNAL: &str = "agent/journal";
 /// Folder with the models.
 pub const MODELS: &str = "models";
+/// Folder with inputs that are kept for the cloud.
+pub const HARD: &str = "hard";
 /// Folder with the outbox.
 pub const OUTBOX: &str = "outbox";
 /// Folder with what only the running process has to say.
@@ -115,9 +117,9 @@ impl Folder {
         Slot::new(Arc::clone(&self.disk), &self.root, slot_folder(folder, slot))
     }
 
-    /// Bytes that slots, records and the agent's own releases take on the disk.
+    /// Bytes that slots, records, hard examples and the agent's own releases take on the disk.
     pub fn used_bytes(&self) -> u64 {
-        [MODELS, AGENT, OUTBOX].iter().map(|part| taken(&self.root.join(part))).sum()
+        [MODELS, AGENT, OUTBOX, HARD].iter().map(|part| taken(&self.root.join(part))).sum()
     }
 
     /// Free bytes on its disk for the agent's user.

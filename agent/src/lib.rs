@@ -13,6 +13,7 @@
 //!   needed.
 //! - [`host`], [`api`], [`probe`]: models that serve, the local endpoint, and the child that tries a candidate.
 //! - [`feed`]: folders and cameras whose pictures the agent predicts by itself.
+//! - [`hard`]: inputs that a model was not sure of, kept for the cloud.
 //! - `intake`: brings a release into a slot.
 //! - [`upgrade`]: how another binary of the agent gets to where [`flotilla_launcher`] starts it.
 //! - [`cli`]: the command line, also used by `flotilla agent …`.
@@ -28,6 +29,7 @@
 //! DIR/models/MODEL/journal           the update journal
 //! DIR/models/MODEL/slot-{a,b}/       release.cbor, files/NAME, partial/NAME
 //! DIR/agent/                         the agent's own releases; see [`flotilla_launcher`]
+//! DIR/hard/MODEL/DIGEST, hard/ledger inputs that wait for the cloud, by consent; what was sent of them today
 //! DIR/outbox/                        sled
 //! DIR/results/, feeds/              results of folders; which files of them are done with and still there
 //! DIR/run/endpoint                   address of the local endpoint while the agent runs
@@ -49,6 +51,7 @@ pub mod feed;
 pub mod fetch;
 pub mod folder;
 mod footprint;
+pub mod hard;
 pub mod host;
 pub mod http_client;
 pub mod identity;

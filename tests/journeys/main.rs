@@ -11,6 +11,7 @@ mod data;
 mod deploy;
 mod doctor;
 mod drift;
+mod hard_examples;
 mod offline;
 mod old_folders;
 mod quickstart;

@@ -115,6 +115,7 @@ impl Daemon {
         let settings = self.settings();
         self.fetcher.configure(&settings);
         self.host.set_drift_threshold(settings.drift_threshold_milli);
+        self.desired.iter().for_each(|desired| self.hard.configure(desired));
         let wanted: BTreeSet<ModelName> =
             self.desired.iter().flat_map(|desired| desired.models.keys().cloned()).collect();
         for name in &wanted {
@@ -191,7 +192,7 @@ impl Daemon {
     pub(super) fn on_trust(&mut self, body: ReplyBody) {
         let bytes = match body {
             ReplyBody::Trust(bytes) => bytes,
-            ReplyBody::Ok | ReplyBody::Certificate { .. } => return,
+            ReplyBody::Ok | ReplyBody::Certificate { .. } | ReplyBody::Stored { .. } => return,
             ReplyBody::Error { code, detail } => {
                 tracing::debug!(%code, %detail, "no newer trust file");
                 return;

@@ -52,6 +52,7 @@ impl Daemon {
     pub(super) fn drop_link(&mut self) {
         self.link = None;
         self.fetcher.link(None);
+        self.hard.link(None);
         self.trust_questions.clear();
         self.certificate_question = None;
         self.status_stale = true;
@@ -79,7 +80,9 @@ impl Daemon {
                     tracing::info!("connected");
                     self.link_problem = None;
                     self.status_stale = true;
-                    self.fetcher.link(self.link.as_ref().map(|link| link.sender().clone()));
+                    let sender = self.link.as_ref().map(|link| link.sender().clone());
+                    self.fetcher.link(sender.clone());
+                    self.hard.link(sender);
                     if let Some(outbox) = &mut self.outbox {
                         outbox.connected();
                     }
@@ -113,6 +116,7 @@ impl Daemon {
                     self.certificate_question = None;
                     self.on_certificate(reply.body);
                 } else {
+                    self.hard.reply(&reply);
                     self.fetcher.refused(reply);
                 }
             }

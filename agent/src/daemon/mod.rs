@@ -26,6 +26,7 @@ use crate::disk::DiskError;
 use crate::feed::Feeds;
 use crate::fetch::Fetcher;
 use crate::folder::{ENDPOINT, Folder, RUN};
+use crate::hard::{self, HardExamples};
 use crate::host::{ModelHost, Notes};
 use crate::identity::{self, Identity};
 use crate::link::{Link, LinkEvent, QUEUE};
@@ -42,7 +43,7 @@ use flotilla_device::update;
 use flotilla_protocol::message::{CommandReport, Desired, Diagnosis, EventKind, EventRecord, RecordBody};
 use flotilla_protocol::{ErrorCode, ModelName, TrustFile};
 use jobs::Jobs;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -114,6 +115,7 @@ struct Daemon {
     identity: Identity,
     trust: TrustFile,
     host: Arc<ModelHost>,
+    hard: HardExamples,
     fetcher: Fetcher,
     sensors: Sensors,
     probes: Arc<Semaphore>,
@@ -179,17 +181,22 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
         return bonds.map(|_| Ended::Stopped);
     }
 
-    let host = Arc::new(ModelHost::with_notes(Notes::new(options.folder.path(RUN))));
+    let (hard, outlet) = HardExamples::new();
+    let notes = Notes::new(options.folder.path(RUN));
+    let host = Arc::new(ModelHost::with_notes(notes).with_hard_examples(hard.clone()));
     let status = Arc::new(Mutex::new(Value::Null));
     let listener = api::bind(&options.config.listen, options.config.socket_mode).await?;
     let endpoint = listener.address().clone();
     let shown = Arc::clone(&status);
     let Config { folders, streams, .. } = &options.config;
     let mut feeds = Feeds::start(folders, streams, &options.folder, &host, &clock, shutdown.child_token());
-    let fed = feeds.shown();
+    let (fed, figures) = (feeds.shown(), hard.clone());
     let show: api::Status = Arc::new(move || {
         let mut status = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
         fed.complete(&mut status);
+        if let Some(status) = status.as_object_mut() {
+            status.insert("hard_examples".to_owned(), json!(figures.figures()));
+        }
         status
     });
     let serving = api::serve(listener, Arc::clone(&host), show, shutdown.child_token());
@@ -217,6 +224,9 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
     let (news, mut news_in) = mpsc::channel(64);
     let (link_events, mut link_in) = mpsc::channel(QUEUE);
     let fetcher = Fetcher::new(clock.clone());
+    let keeper =
+        hard::Worker::new(outlet, options.folder.clone(), &options.config, clock.clone(), fetcher.clone());
+    let keeping = tokio::spawn(keeper.run(shutdown.child_token()));
     let mut daemon = Daemon {
         renewal: renewal::machine(&identity),
         renewal_tick_ms: Some(0),
@@ -232,6 +242,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
         identity,
         trust,
         host,
+        hard,
         fetcher,
         sensors: Sensors::new(),
         probes: Arc::new(Semaphore::new(1)),
@@ -294,6 +305,9 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
     shutdown.cancel();
     daemon.close().await;
     feeds.close().await;
+    if let Err(error) = keeping.await {
+        tracing::error!(%error, "hard examples ended badly");
+    }
     ended(serving.await);
     Ok(if leaves { Ended::Switch } else { Ended::Stopped })
 }

@@ -67,7 +67,7 @@ impl Daemon {
         match body {
             ReplyBody::Certificate { chain_pem } => self.take(&chain_pem),
             ReplyBody::Error { code, detail } => self.no_certificate(code, &detail),
-            ReplyBody::Ok | ReplyBody::Trust(_) => {
+            ReplyBody::Ok | ReplyBody::Trust(_) | ReplyBody::Stored { .. } => {
                 self.no_certificate(ErrorCode::Malformed, "the answer is of another kind")
             }
         }

@@ -16,12 +16,13 @@ pub use error::HostError;
 pub use note::Notes;
 pub use ranked::Ranked;
 
+use crate::hard::{HardExamples, Seen};
 use counters::{Totals, Window};
 use drift::{Alarm, Watched};
 use flotilla_protocol::message::{ModelTelemetry, SlotName};
 use flotilla_protocol::pipeline::ImageInput;
 use flotilla_protocol::{Digest, ModelName, limits};
-use flotilla_runtime::{Input, Model, Prediction};
+use flotilla_runtime::{Input, Model, Prediction, Preprocessor};
 use note::Note;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -89,6 +90,7 @@ pub struct ModelHost {
     serving: RwLock<BTreeMap<ModelName, Arc<Serving>>>,
     notes: Notes,
     alarm: Arc<Alarm>,
+    hard: HardExamples,
 }
 
 /// One installed release.
@@ -102,6 +104,8 @@ struct Serving {
     watched: Watched,
     alarm: Arc<Alarm>,
     note: Arc<Note>,
+    pictures: Arc<Preprocessor>,
+    hard: HardExamples,
     lifetime: Arc<Lifetime>,
 }
 
@@ -121,6 +125,11 @@ impl ModelHost {
     /// A host without models, with notes of what is at work.
     pub fn with_notes(notes: Notes) -> Self {
         Self { notes, ..Self::default() }
+    }
+
+    /// The same host, with a way for hard examples to the cloud.
+    pub fn with_hard_examples(self, hard: HardExamples) -> Self {
+        Self { hard, ..self }
     }
 
     /// The notes of what is at work.
@@ -148,6 +157,7 @@ impl ModelHost {
         let (input, output) = (owned(model.input()), owned(model.output()));
         let (image, labels) = (model.image().clone(), model.labels().into());
         let interface = Interface { release, input, output, image, labels };
+        let (pictures, hard) = (Arc::new(model.preprocessor().clone()), self.hard.clone());
         let watched = Watched::new(model.take_monitor());
         let serving = Serving {
             name: name.clone(),
@@ -158,6 +168,8 @@ impl ModelHost {
             watched,
             alarm: Arc::clone(&self.alarm),
             note: self.notes.of(&name),
+            pictures,
+            hard,
             lifetime,
         };
         let before = all.insert(name, Arc::new(serving));
@@ -231,6 +243,14 @@ impl ModelHost {
     }
 }
 
+impl Serving {
+    /// Offers an input that was answered as a hard example.
+    fn offer(&self, seen: Seen<'_>, prediction: &Prediction, disagreement: Option<bool>) {
+        let of = (&self.name, self.served.release);
+        self.hard.offer(of, seen, &self.pictures, prediction, disagreement);
+    }
+}
+
 /// A place in a model's queue, bound to the release that served when it was taken.
 #[derive(Debug)]
 pub struct Ticket(Arc<Serving>);
@@ -254,6 +274,7 @@ impl Ticket {
             self.0.watched.count(&tensor, &prediction, &self.0.alarm);
             (prediction, latency_us)
         };
+        self.0.offer(Seen::Input(input), &prediction, None);
         let Served { release, slot } = self.0.served;
         let labels = Arc::clone(&self.0.interface.labels);
         Ok(Answer { prediction, release, slot, latency_us, labels })
@@ -272,6 +293,10 @@ impl Ticket {
             predictions.push(prediction);
         }
         let labels = model.labels().to_vec();
+        drop(model);
+        for (tensor, prediction) in batch.chunks(row).zip(&predictions) {
+            self.0.offer(Seen::Tensor(tensor), prediction, None);
+        }
         Ok(Inferred { outputs, predictions, labels, release: self.0.served.release })
     }
 

@@ -2,8 +2,9 @@
 
 use bytes::BytesMut;
 use flotilla_protocol::message::{
-    Ack, Chunk, Command, Desired, DesiredModel, Epoch, EventKind, EventRecord, Fetch, Hello, Record,
-    RecordBody, Reply, ReplyBody, Reported, Request, RequestBody, Settings, Stream, TelemetryBatch,
+    Ack, Chunk, Command, Desired, DesiredModel, Epoch, EventKind, EventRecord, Fetch, HardExample,
+    HardExamples, Hello, Record, RecordBody, Reply, ReplyBody, Reported, Request, RequestBody, Settings,
+    Stream, TelemetryBatch, Upload,
 };
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::topic::{Channel, Down, Topic, Up};
@@ -70,6 +71,16 @@ pub(crate) struct State {
     pub(crate) budget: Option<u32>,
     /// Whether records are acknowledged.
     pub(crate) deaf: bool,
+    /// What was uploaded, as far as it has come.
+    pub(crate) uploads: BTreeMap<Digest, Vec<u8>>,
+    /// What was offered.
+    pub(crate) examples: Vec<HardExample>,
+    /// Every message of an upload: file, offset and bytes of data.
+    pub(crate) upload_pieces: Vec<(Digest, u64, usize)>,
+    /// Bytes of all of them.
+    pub(crate) upload_bytes: u64,
+    /// Messages of uploads that are still taken and answered.
+    pub(crate) uploads_left: Option<u32>,
     /// Whether the device may not connect.
     pub(crate) shut_out: bool,
     outgoing: Option<mpsc::UnboundedSender<(Down, Vec<u8>)>>,
@@ -91,6 +102,7 @@ pub(crate) struct Cloud {
     pub(crate) models: BTreeMap<ModelName, DesiredModel>,
     pub(crate) commands: Vec<Command>,
     pub(crate) agent: Option<DesiredModel>,
+    pub(crate) hard_examples: BTreeMap<ModelName, HardExamples>,
 }
 
 impl Cloud {
@@ -115,6 +127,7 @@ impl Cloud {
             models: BTreeMap::new(),
             commands: Vec::new(),
             agent: None,
+            hard_examples: BTreeMap::new(),
         };
         cloud.listen("127.0.0.1:0").await;
         cloud
@@ -182,6 +195,11 @@ impl Cloud {
     pub(crate) async fn resume(&mut self) {
         let address = self.address.clone();
         self.listen(&address).await;
+    }
+
+    /// Version of the document that was signed last.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -263,6 +281,7 @@ impl Cloud {
             settings: self.settings.clone(),
             commands: self.commands.clone(),
             agent: self.agent.clone(),
+            hard_examples: self.hard_examples.clone(),
         };
         Envelope::seal(EnvelopeKind::Desired, &desired, &[key]).to_bytes()
     }
@@ -462,7 +481,22 @@ fn take(publish: &Publish, state: &Mutex<State>) {
             assert_eq!(fetch.check(), Ok(()));
             answers.extend(chunks(&mut state, &fetch));
         }
-        Up::Upload => panic!("this device uploads nothing"),
+        Up::Upload => {
+            let upload: Upload = codec::decode(payload, PACKET).unwrap();
+            assert_eq!(upload.check(), Ok(()));
+            state.upload_bytes += payload.len() as u64;
+            state.upload_pieces.push((upload.digest, upload.offset, upload.data.len()));
+            if state.uploads_left != Some(0) {
+                state.uploads_left = state.uploads_left.map(|left| left - 1);
+                state.examples.extend(upload.example);
+                let has = state.uploads.entry(upload.digest).or_default();
+                if has.len() as u64 == upload.offset {
+                    has.extend(&upload.data);
+                }
+                let body = ReplyBody::Stored { bytes: has.len() as u64 };
+                answers.push((Down::Reply, codec::encode(&Reply { id: upload.id, body })));
+            }
+        }
     }
     if let Some(out) = &state.outgoing {
         for answer in answers {

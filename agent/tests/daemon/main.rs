@@ -10,6 +10,7 @@ mod disk;
 mod doctor;
 mod download;
 mod folders;
+mod hard_examples;
 mod kills;
 mod malformed;
 mod offline;

@@ -7,6 +7,7 @@ import { Telemetry } from '/console/views/telemetry.js';
 import { Rollouts } from '/console/views/rollouts.js';
 import { Training } from '/console/views/training.js';
 import { Compression } from '/console/views/compression.js';
+import { HardExamples } from '/console/views/hard.js';
 import { Releases } from '/console/views/releases.js';
 
 const LINK = {
@@ -45,6 +46,7 @@ function body(overview, link) {
       <${Training} jobs=${overview.jobs} />
       <${Compression} compression=${overview.compression} />
     </div>
+    <${HardExamples} examples=${overview.hard_examples} />
     <${Releases} releases=${overview.releases} />
   `;
 }

@@ -46,6 +46,7 @@ assets! {
     "views/chart.js": SCRIPT,
     "views/compression.js": SCRIPT,
     "views/releases.js": SCRIPT,
+    "views/hard.js": SCRIPT,
     "vendor/README.md": TEXT,
     "vendor/htm/standalone.module.js": SCRIPT,
     "vendor/htm/LICENSE-htm": TEXT,

@@ -18,6 +18,16 @@ pub const ARCHIVE_FREE: u64 = 64 * MIB as u64;
 pub const FOLDER_DEPTH: usize = 16;
 /// Skipped samples that a report names one by one; all are counted.
 pub const SKIPPED_LISTED: usize = 100;
+/// Samples without a label in one version.
+pub const UNLABELLED_MAX: u64 = 200_000;
+/// Bytes of hard examples that nobody has decided on.
+pub const QUARANTINE_BYTES: u64 = 4 * 1024 * MIB as u64;
+/// Hard examples that are remembered, decided on or not.
+pub const QUARANTINE_RECORDS: usize = 200_000;
+/// Hard examples that are decided on at once.
+pub const QUARANTINE_DECIDE: usize = 200;
+/// How long a decision is remembered, in milliseconds.
+pub(crate) const REMEMBERED_MS: u64 = 365 * 24 * 3_600 * 1_000;
 /// Columns of a table.
 pub const COLUMNS: usize = 1024;
 /// One row of a table.

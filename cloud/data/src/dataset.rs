@@ -1,6 +1,7 @@
 //! What a dataset is: facts that never change once a version is there.
 
 use crate::split::Ratios;
+use crate::unlabelled::Unlabelled;
 use flotilla_protocol::{ActorId, DatasetName, Digest};
 use flotilla_storage::{Entity, Table, compound};
 use serde::{Deserialize, Serialize};
@@ -148,6 +149,9 @@ pub struct DatasetVersion {
     pub digest: Digest,
     /// The object that lists the samples.
     pub list: Digest,
+    /// Samples that nobody has labelled yet: in no split, and not among the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlabelled: Option<Unlabelled>,
 }
 
 impl DatasetVersion {

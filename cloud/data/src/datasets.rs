@@ -1,18 +1,20 @@
 //! The service: imports datasets and reads them.
 
-use crate::bounds::CLASSES_IN_RECORD;
-use crate::dataset::{Column, Dataset, DatasetVersion, SampleRef, Split};
+use crate::bounds::{CLASSES_IN_RECORD, PACK_BYTES, UNLABELLED_MAX};
+use crate::dataset::{Column, Dataset, DatasetVersion, Kind, SampleRef, Split};
 use crate::draft::draft;
 use crate::error::{Error, Result};
 use crate::import::{self, Collected, ImportProgress, ImportReport, ImportRequest, ImportStage, Step};
 use crate::sample_file::SampleFileWriter;
 use crate::sample_list::SampleList;
 use crate::staging::Staging;
+use crate::unlabelled::{self, UnlabelledRef};
 use bytes::Bytes;
 use flotilla_identity::{Actor, Permission, audit};
 use flotilla_protocol::{DatasetName, Digest};
 use flotilla_storage::{Batch, Collection, Objects, PAGE_ENTITIES, Records};
 use serde_json::json;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc};
@@ -94,10 +96,12 @@ impl Datasets {
         progress(ImportProgress { stage: ImportStage::Finishing, done: 0, total: Some(samples) });
         let finishing = Arc::clone(&request);
         let (mut made, list) = blocking(move || draft(&finishing, collected, packs)).await??;
+        let list = Bytes::from(list);
+        self.carry_unlabelled(&mut made.version, &list, staging).await?;
         if let Some(version) = self.find_content(&request.name, &made.version.digest).await? {
             return Ok(made.report(version, true));
         }
-        made.version.list = staging.put(list.into()).await?;
+        made.version.list = staging.put(list).await?;
         made.version.created_by = actor.id.clone();
         made.version.created_at_ms = now_ms;
         let mut stored = made.version.clone();
@@ -186,6 +190,139 @@ impl Datasets {
         let action = Permission::DatasetImport.as_str();
         audit::record(&mut batch, actor, action, &subject, detail, now_ms)?;
         staging.settle(batch).await
+    }
+
+    /// What nobody has labelled yet in the newest version goes on into the next, as far as that has it without a label.
+    async fn carry_unlabelled(
+        &self,
+        made: &mut DatasetVersion,
+        list: &Bytes,
+        staging: &mut Staging<'_>,
+    ) -> Result<()> {
+        let Some(dataset) = self.datasets.get(made.dataset.as_str()).await? else { return Ok(()) };
+        let latest = self.version(&made.dataset, Some(dataset.value.latest_version)).await?;
+        let mut samples = self.unlabelled(&latest).await?;
+        if samples.is_empty() {
+            return Ok(());
+        }
+        let (digest, list) = (made.list, list.clone());
+        let labelled: HashSet<Digest> = blocking(move || {
+            let list = SampleList::open(digest, list)?;
+            list.samples().map(|sample| sample.map(|sample| sample.digest)).collect::<Result<_>>()
+        })
+        .await??;
+        samples.retain(|sample| !labelled.contains(&sample.digest));
+        self.put_unlabelled(made, &samples, staging).await
+    }
+
+    async fn put_unlabelled(
+        &self,
+        version: &mut DatasetVersion,
+        samples: &[UnlabelledRef],
+        staging: &mut Staging<'_>,
+    ) -> Result<()> {
+        let list = unlabelled::encode(samples).map_err(|e| Error::unreadable(&version.digest, e))?;
+        let list = if samples.is_empty() { Digest::of(&list) } else { staging.put(list.into()).await? };
+        version.set_unlabelled(samples, list);
+        Ok(())
+    }
+
+    /// Adds pictures without a label to the newest version of a dataset, as a new version; those that it has already are
+    /// left out, and without any other there is no new version. `settle` adds to the batch that makes the version, whose
+    /// number it is told. `read` gives the bytes of a picture.
+    pub(crate) async fn add_unlabelled(
+        &self,
+        actor: &Actor,
+        name: &DatasetName,
+        pictures: &[Digest],
+        read: impl Fn(&Digest) -> Result<Vec<u8>> + Clone + Send + 'static,
+        settle: impl FnOnce(&mut Batch, u32) -> Result<()> + Send,
+        now_ms: u64,
+    ) -> Result<u32> {
+        let _turn = self.importing.lock().await;
+        let mut staging = Staging::begin(&*self.records, &self.objects).await?;
+        let added =
+            self.add_unlabelled_staged(actor, name, pictures, read, settle, now_ms, &mut staging).await;
+        if added.is_err() {
+            staging.discard().await;
+        }
+        added
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one caller, which passes its own on")]
+    async fn add_unlabelled_staged(
+        &self,
+        actor: &Actor,
+        name: &DatasetName,
+        pictures: &[Digest],
+        read: impl Fn(&Digest) -> Result<Vec<u8>> + Clone + Send + 'static,
+        settle: impl FnOnce(&mut Batch, u32) -> Result<()> + Send,
+        now_ms: u64,
+        staging: &mut Staging<'_>,
+    ) -> Result<u32> {
+        let missing = || Error::NotFound { what: format!("the dataset {name}") };
+        let dataset = self.datasets.get(name.as_str()).await?.ok_or_else(missing)?;
+        if dataset.value.kind != Kind::ImageClassification {
+            let (held, given) = (dataset.value.kind.as_str(), Kind::ImageClassification.as_str());
+            return Err(Error::KindDiffers { dataset: name.clone(), held, given });
+        }
+        let number = dataset.value.latest_version;
+        let mut version =
+            self.versions.get(DatasetVersion::id_of(name, number)).await?.ok_or_else(missing)?.value;
+        let mut samples = self.unlabelled(&version).await?;
+        let mut known: HashSet<Digest> = samples.iter().map(|sample| sample.digest).collect();
+        known.extend(self.samples(&version, None).await?.iter().map(|sample| sample.digest));
+        let new: Vec<Digest> = pictures.iter().filter(|digest| known.insert(**digest)).copied().collect();
+        let mut batch = Batch::new();
+        if new.is_empty() {
+            settle(&mut batch, number)?;
+            staging.settle(batch).await?;
+            return Ok(number);
+        }
+        let size = samples.len() as u64 + new.len() as u64;
+        if size > UNLABELLED_MAX {
+            let what = format!("the unlabelled samples of {name}");
+            return Err(Error::TooLarge { what, size, bound: UNLABELLED_MAX });
+        }
+        let (mut pack, mut places) = (Vec::new(), Vec::new());
+        for (index, digest) in new.iter().enumerate() {
+            let (read, digest) = (read.clone(), *digest);
+            let bytes = blocking(move || read(&digest)).await??;
+            places.push((digest, pack.len() as u32, bytes.len() as u32));
+            pack.extend(bytes);
+            if pack.len() >= PACK_BYTES || index + 1 == new.len() {
+                let pack = staging.put(std::mem::take(&mut pack).into()).await?;
+                let place = |(digest, offset, len)| UnlabelledRef { digest, pack, offset, len };
+                samples.extend(places.drain(..).map(place));
+            }
+        }
+        self.put_unlabelled(&mut version, &samples, staging).await?;
+        version.version = number + 1;
+        (version.created_by, version.created_at_ms) = (actor.id.clone(), now_ms);
+        let latest = Dataset { latest_version: version.version, ..dataset.value.clone() };
+        self.datasets.update(&mut batch, &dataset, &latest)?;
+        self.versions.insert(&mut batch, &version)?;
+        settle(&mut batch, version.version)?;
+        staging.settle(batch).await?;
+        Ok(version.version)
+    }
+
+    /// The samples of a version that have no label, in the order in which they are stored.
+    pub async fn unlabelled(&self, version: &DatasetVersion) -> Result<Vec<UnlabelledRef>> {
+        let Some(unlabelled) = version.unlabelled else { return Ok(Vec::new()) };
+        let bytes = self.objects.get(&unlabelled.list).await?;
+        blocking(move || unlabelled::decode(&unlabelled.list, &bytes)).await?
+    }
+
+    /// The bytes of a sample without a label, checked: an encoded picture.
+    pub async fn unlabelled_bytes(&self, version: &DatasetVersion, digest: &Digest) -> Result<Bytes> {
+        let found = self.unlabelled(version).await?.into_iter().find(|sample| sample.digest == *digest);
+        let what = || format!("the sample {digest} of {}/{}", version.dataset, version.version);
+        let sample = found.ok_or_else(|| Error::NotFound { what: what() })?;
+        let bytes =
+            self.objects.read_range(&sample.pack, u64::from(sample.offset), sample.len as usize).await?;
+        check_bytes(&sample.digest, &sample.pack, &bytes)?;
+        Ok(bytes)
     }
 
     async fn find_content(&self, name: &DatasetName, digest: &Digest) -> Result<Option<DatasetVersion>> {
@@ -335,14 +472,18 @@ impl Datasets {
 }
 
 fn check_sample(sample: &SampleRef, bytes: &Bytes) -> Result<()> {
-    if Digest::of(bytes) == sample.digest {
-        return Ok(());
-    }
-    let problem = format!("its bytes in the pack {} are others", sample.pack);
-    Err(Error::Damaged { what: "sample", digest: sample.digest, problem })
+    check_bytes(&sample.digest, &sample.pack, bytes)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+fn check_bytes(digest: &Digest, pack: &Digest, bytes: &Bytes) -> Result<()> {
+    if Digest::of(bytes) == *digest {
+        return Ok(());
+    }
+    let problem = format!("its bytes in the pack {pack} are others");
+    Err(Error::Damaged { what: "sample", digest: *digest, problem })
+}
+
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     joined(tokio::task::spawn_blocking(work).await)
 }
 

@@ -82,6 +82,7 @@ pub(crate) fn draft(
         duplicates: read.duplicates,
         digest,
         list: Digest::of(&list),
+        unlabelled: None,
     };
     Ok((Draft { version, skipped: read.skipped }, list))
 }

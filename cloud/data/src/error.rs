@@ -1,6 +1,6 @@
 //! What can go wrong with a dataset, and what the reader of the message can do about it.
 
-use flotilla_protocol::{DatasetName, Digest, ErrorCode};
+use flotilla_protocol::{DatasetName, DeviceId, Digest, ErrorCode};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -89,6 +89,45 @@ pub enum Error {
         /// What was given.
         given: &'static str,
     },
+    /// There is no room for more hard examples.
+    #[error("the quarantine of hard examples is full: accept or reject some of them first")]
+    QuarantineFull,
+    /// A device sends more than it may.
+    #[error("device {device} has sent its share of today: its policy allows {bound} bytes a day")]
+    OverDailyBytes {
+        /// The device.
+        device: DeviceId,
+        /// Bytes a day.
+        bound: u64,
+    },
+    /// An upload has another content than was said.
+    #[error("the bytes of {digest} are others: they were thrown away")]
+    DigestDiffers {
+        /// What was said.
+        digest: Digest,
+    },
+    /// An upload is no picture.
+    #[error("{digest} is no usable picture: {problem}; it was thrown away")]
+    NoPicture {
+        /// Which.
+        digest: Digest,
+        /// Why.
+        problem: String,
+    },
+    /// There is no such hard example.
+    #[error("there is no hard example {digest}: `flotilla hard list` shows what there is")]
+    NoExample {
+        /// Which.
+        digest: Digest,
+    },
+    /// Somebody was faster.
+    #[error("the hard example {digest} is {state} already")]
+    AlreadyDecided {
+        /// Which.
+        digest: Digest,
+        /// Where it stands.
+        state: &'static str,
+    },
     /// Others changed the dataset all the time.
     #[error("{dataset} is being changed by others: try again")]
     Contended {
@@ -137,7 +176,11 @@ impl Error {
             Self::ArchiveBomb { .. } => ErrorCode::ArchiveBomb,
             Self::TooLarge { .. } => ErrorCode::TooLarge,
             Self::Option { .. } | Self::KindDiffers { .. } => ErrorCode::InvalidInput,
-            Self::NotFound { .. } => ErrorCode::NotFound,
+            Self::NotFound { .. } | Self::NoExample { .. } => ErrorCode::NotFound,
+            Self::QuarantineFull | Self::OverDailyBytes { .. } => ErrorCode::Busy,
+            Self::DigestDiffers { .. } => ErrorCode::DigestMismatch,
+            Self::NoPicture { .. } => ErrorCode::SampleInvalid,
+            Self::AlreadyDecided { .. } => ErrorCode::WrongState,
             Self::Contended { .. } => ErrorCode::Busy,
             Self::Damaged { .. } => ErrorCode::StorageCorrupt,
             Self::Cancelled => ErrorCode::Cancelled,

@@ -7,6 +7,8 @@
 //!   to list and to copy. The sample list is one more object; the records hold what people and decisions need.
 //! - [`split`]: the seeded, stratified split. It depends on the samples' content and the seed alone, so the
 //!   order of files does not matter and equal samples never stand on both sides.
+//! - [`Quarantine`]: hard examples that devices send, until somebody has looked at them; accepted ones become samples
+//!   without a label ([`Unlabelled`]).
 //! - [`SampleFile`]: one split as a single local file, for a job that may see its folder only.
 
 mod bounds;
@@ -16,10 +18,12 @@ mod digits;
 mod draft;
 mod error;
 mod import;
+mod quarantine;
 mod sample_file;
 mod sample_list;
 pub mod split;
 mod staging;
+mod unlabelled;
 
 pub use bounds::*;
 pub use dataset::{
@@ -31,4 +35,6 @@ pub use error::{Error, Result};
 pub use import::{
     Format, ImportOptions, ImportProgress, ImportReport, ImportRequest, ImportStage, Skipped, Source,
 };
+pub use quarantine::{Decided, ExampleState, Quarantine, Quarantined};
 pub use sample_file::{SampleFile, SampleFileWriter};
+pub use unlabelled::{Unlabelled, UnlabelledRef};

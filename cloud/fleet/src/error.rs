@@ -104,6 +104,9 @@ pub enum Error {
     /// The audit record could not be made.
     #[error(transparent)]
     Identity(#[from] flotilla_identity::Error),
+    /// The quarantine of hard examples.
+    #[error(transparent)]
+    Data(#[from] flotilla_data::Error),
     /// The records, objects or segments.
     #[error(transparent)]
     Storage(#[from] flotilla_storage::Error),
@@ -135,6 +138,7 @@ impl Error {
             Self::Authority(error) => error.code(),
             Self::Registry(error) => error.code(),
             Self::Identity(error) => error.code(),
+            Self::Data(error) => error.code(),
             Self::Storage(error) => error.code(),
         }
     }

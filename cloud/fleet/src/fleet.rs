@@ -17,9 +17,10 @@ use crate::store::Store;
 use crate::telemetry::{self, ReleaseTelemetry};
 use crate::transfer::Transfers;
 use bytes::Bytes;
+use flotilla_data::Quarantine;
 use flotilla_identity::{Actor, now_ms};
 use flotilla_protocol::enrol::{ClaimCode, EnrolAnswer, EnrolRequest};
-use flotilla_protocol::message::{CommandKind, Settings};
+use flotilla_protocol::message::{CommandKind, HardExamples, Settings};
 use flotilla_protocol::renew::{Challenge, RenewAnswer, RenewRequest};
 use flotilla_protocol::{DeviceId, Digest, ModelName, RolloutId};
 use flotilla_registry::{CurrentTrust, Registry};
@@ -80,6 +81,8 @@ pub struct FleetParts {
     pub registry: Arc<Registry>,
     /// Certificates.
     pub authority: Arc<CertificateAuthority>,
+    /// Where hard examples of devices go.
+    pub quarantine: Quarantine,
 }
 
 /// The fleet. Clones share it.
@@ -155,6 +158,7 @@ impl Fleet {
             connections: connections.clone(),
             ingest: ingest.clone(),
             transfers: Arc::new(transfers),
+            quarantine: parts.quarantine.clone(),
             rollouts: rollouts.clone(),
             changes: changes.clone(),
             downlink: broker.clone(),
@@ -348,6 +352,27 @@ impl Fleet {
             self.inner.changes.device(id);
         }
         Ok(())
+    }
+
+    /// Lets a device keep and send inputs of a model, or takes that back with `None`: then the device deletes what it has
+    /// kept of it.
+    pub async fn consent(
+        &self,
+        actor: &Actor,
+        id: &DeviceId,
+        model: &ModelName,
+        policy: Option<&HardExamples>,
+    ) -> Result<()> {
+        if devices::consent(&self.inner.store, actor, id, model, policy, now_ms()).await? {
+            self.inner.connections.desired_changed(id);
+            self.inner.changes.device(id);
+        }
+        Ok(())
+    }
+
+    /// The models of which a device may keep and send inputs.
+    pub async fn consents(&self, id: &DeviceId) -> Result<BTreeMap<ModelName, HardExamples>> {
+        devices::consents(&self.inner.store, id).await
     }
 
     /// Gives a device a command and returns its id. An offline device gets it when it is back.

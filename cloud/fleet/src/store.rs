@@ -1,7 +1,7 @@
 //! The fleet's records, in one place.
 
 use crate::claims::Claim;
-use crate::devices::{Device, Examined, ModelState, ReportHead, Twin};
+use crate::devices::{Consents, Device, Examined, ModelState, ReportHead, Twin};
 use crate::error::{Error, Result};
 use crate::ingest::{DeviceEvents, FoldPosition, LatestSample, Rollup};
 use crate::renewal::PendingRenewal;
@@ -19,6 +19,7 @@ pub(crate) struct Store {
     pub(crate) renewals: Collection<PendingRenewal>,
     pub(crate) devices: Collection<Device>,
     pub(crate) twins: Collection<Twin>,
+    pub(crate) consents: Collection<Consents>,
     pub(crate) reports: Collection<ReportHead>,
     pub(crate) models: Collection<ModelState>,
     pub(crate) examined: Collection<Examined>,
@@ -37,6 +38,7 @@ impl Store {
             renewals: Collection::new(records.clone()),
             devices: Collection::new(records.clone()),
             twins: Collection::new(records.clone()),
+            consents: Collection::new(records.clone()),
             reports: Collection::new(records.clone()),
             models: Collection::new(records.clone()),
             examined: Collection::new(records.clone()),

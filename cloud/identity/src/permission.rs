@@ -35,6 +35,10 @@ permissions! {
     DatasetRead = "dataset:read",
     /// Import data as a dataset version.
     DatasetImport = "dataset:import",
+    /// List and see the hard examples that devices send.
+    ExampleRead = "example:read",
+    /// Accept hard examples as samples, or reject them.
+    ExampleReview = "example:review",
     /// List and read jobs, their metrics and logs.
     JobRead = "job:read",
     /// Cancel a job.

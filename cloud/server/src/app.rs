@@ -4,6 +4,7 @@
 //! DIR/records/       sled: every record         DIR/keys/   release and control key, 0600
 //! DIR/objects/       content-addressed files    DIR/ca/     root and project CA, 0600
 //! DIR/telemetry/     fsynced segments           DIR/jobs/   a folder a job and attempt
+//! DIR/hard/          hard examples of devices, not trusted yet
 //! DIR/admin-token    the administrator's token, 0600
 //! DIR/server.json    where a running control plane listens
 //! ```
@@ -14,7 +15,7 @@ use crate::cli::client::{SERVER_FILE, ServerFile};
 use crate::http::listen;
 use crate::http::service::Api;
 use crate::work;
-use flotilla_data::Datasets;
+use flotilla_data::{Datasets, Quarantine};
 use flotilla_fleet::ca::{CertificateAuthority, DEVICE_VALIDITY};
 use flotilla_fleet::{Fleet, FleetConfig, FleetParts, host_port};
 use flotilla_identity::{DEFAULT_PROJECT, Identity, now_ms};
@@ -158,6 +159,8 @@ pub struct App {
     pub records: Arc<dyn Records>,
     /// Datasets.
     pub datasets: Arc<Datasets>,
+    /// Hard examples that devices sent.
+    pub quarantine: Quarantine,
     /// Jobs.
     pub queue: Queue,
     /// Models and releases.
@@ -201,6 +204,8 @@ impl App {
             Arc::new(Registry::open(project, records.clone(), objects.clone(), keys, ca, now_ms()).await?);
         let datasets = Arc::new(Datasets::new(records.clone(), objects.clone()));
         datasets.tidy().await?;
+        let quarantine =
+            Quarantine::open(records.clone(), Datasets::clone(&datasets), dir.join("hard"), now_ms()).await?;
         let queue = Queue::new(records.clone(), objects.clone(), dir.join("jobs"));
         let spool = dir.join("spool");
         // Uploads of an earlier life are of no use to anybody.
@@ -222,6 +227,7 @@ impl App {
             objects: objects.clone(),
             registry: registry.clone(),
             authority,
+            quarantine: quarantine.clone(),
         };
         let fleet = Fleet::start(fleet, parts).await?;
         let (changed, _) = watch::channel(0);
@@ -231,6 +237,7 @@ impl App {
             identity,
             records,
             datasets,
+            quarantine,
             queue,
             registry,
             fleet,

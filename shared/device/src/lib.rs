@@ -10,6 +10,7 @@
 //! - [`desired`]: whether a desired document is accepted.
 //! - [`inbox`]: which files of a folder are ready to be predicted; [`camera`]: which frames are; [`multipart`]: frames from bytes.
 //! - [`outbox`]: in which order records are sent, what is dropped, what an `ack` frees.
+//! - [`hard`]: which inputs are kept for the cloud, and how they get there.
 //! - [`clock`], [`backoff`], [`frame`], [`fault`]: time that cannot be turned back, waiting, checked files,
 //!   reasons.
 //!
@@ -24,6 +25,7 @@ pub mod download;
 pub mod drift;
 pub mod fault;
 pub mod frame;
+pub mod hard;
 pub mod inbox;
 pub mod launch;
 pub mod multipart;

@@ -51,6 +51,13 @@ pub const OUTBOX: usize = 16 * MIB;
 /// Events kept within the outbox; they have their own share because telemetry may not push them out.
 pub const OUTBOX_EVENTS: usize = 2 * MIB;
 
+/// Models of one device of which hard examples may be kept.
+pub const HARD_MODELS: usize = 16;
+/// Largest input that is kept as a hard example.
+pub const HARD_EXAMPLE: usize = 4 * MIB;
+/// Largest budget of one model and day for hard examples.
+pub const HARD_DAILY_BYTES: u64 = 1024 * MIB as u64;
+
 /// Findings in one diagnosis: with the bound on their texts it fits into one record of the control plane.
 pub const DIAGNOSIS_FINDINGS: usize = 24;
 /// One text of a finding.

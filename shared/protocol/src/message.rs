@@ -5,6 +5,7 @@
 
 mod desired;
 mod diagnosis;
+mod hard;
 mod lenient;
 mod report;
 mod telemetry;
@@ -14,6 +15,7 @@ pub use desired::{
     Command, CommandKind, DAY_MIN, Desired, DesiredModel, InvalidSettings, QuietHours, Settings,
 };
 pub use diagnosis::{Diagnosis, Finding, Subject, Verdict};
+pub use hard::{HardExample, HardExamples, HardReason, InvalidHardExamples};
 pub use report::{
     AgentReport, BoardFacts, CommandReport, CommandState, Failure, Hello, ModelReport, Phase, ProbeReport,
     Reported, SlotName,

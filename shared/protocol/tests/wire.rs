@@ -195,6 +195,7 @@ fn desired() -> Desired {
             Command { id: 2, kind: CommandKind::RestartModel { model: "digits".parse().unwrap() } },
         ],
         agent: None,
+        hard_examples: BTreeMap::new(),
     }
 }
 
@@ -342,6 +343,57 @@ fn examined() -> Reported {
     Reported { commands: vec![report], models: BTreeMap::new(), ..reported() }
 }
 
+fn hard_example() -> HardExample {
+    HardExample {
+        model: "digits".parse().unwrap(),
+        release: Digest::of(b"release"),
+        reason: HardReason::Margin,
+        label: "seven".into(),
+        label_index: 7,
+        score: 0.5,
+        margin: 0.125,
+        at_ms: 1_790_000_000_000,
+    }
+}
+
+fn upload(data: &[u8], example: Option<HardExample>) -> Upload {
+    Upload { id: 6, digest: Digest::of(b"u"), offset: 0, total: 3, data: data.to_vec(), example }
+}
+
+/// The document of a device that may keep inputs of one model.
+fn desired_hard_examples() -> Desired {
+    let policy = HardExamples {
+        confidence_below_per_mille: Some(600),
+        margin_below_per_mille: Some(50),
+        shadow_disagreement: true,
+        audit_per_million: 10,
+        daily_bytes: 1_000_000,
+        dataset: Some("digits".parse().unwrap()),
+    };
+    Desired { hard_examples: BTreeMap::from([("digits".parse().unwrap(), policy)]), ..desired() }
+}
+
+#[test]
+fn an_upload_is_an_offer_or_a_piece_within_its_bounds() {
+    let check = |data: &[u8], example: bool, change: fn(&mut Upload)| {
+        let mut upload = upload(data, example.then(hard_example));
+        change(&mut upload);
+        upload.check()
+    };
+    assert_eq!(check(b"", true, |_| ()), Ok(()));
+    assert_eq!(check(b"abc", false, |_| ()), Ok(()));
+    assert_eq!(check(b"", false, |_| ()), Err(ErrorCode::InvalidInput), "an offer says what it is");
+    assert_eq!(check(b"abc", true, |_| ()), Err(ErrorCode::InvalidInput), "and brings nothing");
+    assert_eq!(check(b"abc", false, |u| u.offset = 1), Err(ErrorCode::InvalidInput));
+    assert_eq!(check(b"abc", false, |u| u.offset = u64::MAX), Err(ErrorCode::InvalidInput));
+    assert_eq!(check(b"", true, |u| u.total = u64::MAX), Err(ErrorCode::TooLarge));
+    assert_eq!(check(b"", true, |u| u.total = 0), Err(ErrorCode::InvalidInput));
+    let label = |u: &mut Upload| u.example.as_mut().unwrap().label = "x".repeat(limits::LABEL + 1);
+    assert_eq!(check(b"", true, label), Err(ErrorCode::TooLarge));
+    let score = |u: &mut Upload| u.example.as_mut().unwrap().score = f32::NAN;
+    assert_eq!(check(b"", true, score), Err(ErrorCode::InvalidInput));
+}
+
 fn download_settings() -> Settings {
     let night = QuietHours { from_min: 22 * 60, to_min: 6 * 60 };
     Settings { download_bytes_per_s: Some(65_536), quiet_hours: vec![night], ..Settings::default() }
@@ -396,7 +448,10 @@ fn every_format_of_version_1_still_reads() {
         &Reply { id: 4, body: ReplyBody::Error { code: ErrorCode::FetchDenied, detail: "no".into() } },
     );
     golden("reply-trust", &Reply { id: 5, body: ReplyBody::Trust(vec![1, 2]) });
-    golden("upload", &Upload { id: 6, digest: Digest::of(b"u"), offset: 0, total: 3, data: b"abc".to_vec() });
+    golden("upload", &upload(b"abc", None));
+    golden("upload-offer", &upload(b"", Some(hard_example())));
+    golden("reply-stored", &Reply { id: 6, body: ReplyBody::Stored { bytes: 131_072 } });
+    golden("desired-hard-examples", &desired_hard_examples());
     golden("manifest", &manifest());
     golden("manifest-agent", &agent_manifest());
     golden("trust", &trust());

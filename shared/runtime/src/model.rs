@@ -62,6 +62,11 @@ impl Model {
         self.monitor.take()
     }
 
+    /// What turns inputs into tensors.
+    pub fn preprocessor(&self) -> &Preprocessor {
+        &self.preprocessor
+    }
+
     /// Label names, in the order of the scores.
     pub fn labels(&self) -> &[String] {
         &self.labels

@@ -53,6 +53,27 @@ impl Preprocessor {
         picture::png(&pixels, self.image.width, self.image.height, self.image.colour)
     }
 
+    /// The picture that a tensor of [`Self::tensor`] stands for, as PNG: what went into the network, without the
+    /// fractions of its values.
+    pub fn picture(&self, tensor: &[f32]) -> Result<Vec<u8>> {
+        let ImageInput { width, height, colour, layout, .. } = self.image;
+        let (channels, area) = (colour.channels(), width as usize * height as usize);
+        if tensor.len() != area * channels {
+            return Err(Error::RawLength { got: tensor.len(), need: area * channels });
+        }
+        let pixel = |index: usize| {
+            let (place, channel) = (index / channels, index % channels);
+            let value = match layout {
+                Layout::Nhwc => tensor[index],
+                Layout::Nchw => tensor[channel * area + place],
+            };
+            let value = (value * self.image.std[channel] + self.image.mean[channel]) * 255.0;
+            value.round().clamp(0.0, 255.0) as u8
+        };
+        let pixels: Vec<u8> = (0..tensor.len()).map(pixel).collect();
+        picture::png(&pixels, width, height, colour)
+    }
+
     /// Channel values of 0 to 255 at the model's own size, row by row.
     fn values(&self, input: Input<'_>) -> Result<Vec<f32>> {
         let ImageInput { width, height, colour, resize, .. } = self.image;

@@ -18,6 +18,7 @@ mod table;
 mod tree;
 
 pub(crate) use collector::{Collected, Step};
+pub(crate) use picture::look_into;
 pub(crate) use read::read;
 pub(crate) use tree::read_up_to;
 

@@ -15,6 +15,11 @@ const DECODE_BYTES: u64 = 512 * limits::MIB as u64;
 const JPEG_TAIL: usize = 4 * limits::KIB;
 const JPEG_END: [u8; 2] = [0xff, 0xd9];
 
+/// The columns and rows of a picture that decodes completely, or why it does not.
+pub(crate) fn look_into(bytes: &[u8]) -> Result<(u32, u32), String> {
+    check(bytes).map(|shape| (shape.width, shape.height))
+}
+
 /// Decodes a picture to see that it is one. The error says why it is none.
 pub(super) fn check(bytes: &[u8]) -> Result<Shape, String> {
     let decode_failed = |e: image::ImageError| format!("it does not decode: {e}");

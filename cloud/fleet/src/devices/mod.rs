@@ -1,11 +1,13 @@
 //! Devices, their twins, and what people see of them.
 
+mod consents;
 mod device;
 mod examined;
 mod service;
 mod twin;
 mod view;
 
+pub(crate) use consents::{Consents, consent, consents};
 pub use device::{Certificate, Device, DeviceState, Health, Problem, Traffic};
 pub use examined::Examined;
 pub(crate) use examined::examination;

@@ -4,7 +4,7 @@ use crate::text::bounded;
 use flotilla_protocol::manifest::agent_name;
 use flotilla_protocol::message::{
     Command, CommandKind, CommandReport, CommandState, Desired, DesiredModel, Diagnosis, Failure,
-    ModelReport, Reported, Settings,
+    HardExamples, ModelReport, Reported, Settings,
 };
 use flotilla_protocol::{DeviceId, ErrorCode, ModelName, ProjectId, limits};
 use flotilla_storage::{Entity, Table, compound};
@@ -58,7 +58,12 @@ impl Twin {
     }
 
     /// The document for the device, as of now.
-    pub fn document(&self, project: &ProjectId, now_ms: u64) -> Desired {
+    pub fn document(
+        &self,
+        project: &ProjectId,
+        hard_examples: BTreeMap<ModelName, HardExamples>,
+        now_ms: u64,
+    ) -> Desired {
         let mut models = self.models.clone();
         let agent = models.remove(&agent_name());
         Desired {
@@ -70,10 +75,11 @@ impl Twin {
             settings: self.settings.clone(),
             commands: self.commands.clone(),
             agent,
+            hard_examples,
         }
     }
 
-    fn changed(&mut self, now_ms: u64) {
+    pub(crate) fn changed(&mut self, now_ms: u64) {
         self.version = self.version.saturating_add(1);
         self.changed_at_ms = now_ms;
     }
@@ -273,7 +279,7 @@ mod tests {
             twin.want(&digits, release, 10, 9).unwrap() > second,
             "the same release again is a new attempt"
         );
-        let document = twin.document(&ProjectId::new("default").unwrap(), 100);
+        let document = twin.document(&ProjectId::new("default").unwrap(), BTreeMap::new(), 100);
         assert_eq!((document.version, document.issued_at_ms), (twin.version, 100));
     }
 
@@ -282,7 +288,7 @@ mod tests {
         let mut twin = twin();
         twin.want(&agent_name(), Digest::of(b"agent"), 10, 5).unwrap();
         twin.want(&model("digits"), Digest::of(b"model"), 10, 5).unwrap();
-        let document = twin.document(&ProjectId::new("default").unwrap(), 100);
+        let document = twin.document(&ProjectId::new("default").unwrap(), BTreeMap::new(), 100);
         assert_eq!(document.agent.map(|agent| agent.release), Some(Digest::of(b"agent")));
         assert_eq!(document.models.keys().collect::<Vec<_>>(), [&model("digits")]);
 
@@ -340,7 +346,7 @@ mod tests {
         assert_eq!(twin.want(&model("one-more"), Digest::of(b"r"), 1, 1), Err(ErrorCode::TooLarge));
         twin.want(&name(0), Digest::of(b"r2"), limits::ENVELOPE as u32, 1).unwrap();
         while twin.command(CommandKind::RestartModel { model: name(1) }, u64::MAX).is_ok() {}
-        twin.document(&ProjectId::new("default").unwrap(), 1).check().unwrap();
+        twin.document(&ProjectId::new("default").unwrap(), BTreeMap::new(), 1).check().unwrap();
         let size = serde_json::to_string(&twin).unwrap().len();
         assert!(size <= limits::RECORD, "{size}");
     }

@@ -3,9 +3,11 @@
 //! - `dispatch`: takes events from the broker and never waits; a device whose messages pile up is cut off and starts
 //!   over, which loses nothing because everything it sends is repeated until it is acknowledged.
 //! - `worker`: the conversation with one device.
+//! - `examples`: the hard examples of one device.
 //! - `fetches`: the model bytes of one device, beside its conversation.
 
 mod dispatch;
+mod examples;
 mod fetches;
 #[cfg(test)]
 mod tests;
@@ -21,6 +23,7 @@ use crate::ingest::Ingest;
 use crate::rollout::Rollouts;
 use crate::store::Store;
 use crate::transfer::Transfers;
+use flotilla_data::Quarantine;
 use flotilla_protocol::ProjectId;
 use flotilla_registry::Registry;
 use std::sync::Arc;
@@ -34,6 +37,7 @@ pub(crate) struct Core {
     pub(crate) connections: Arc<Connections>,
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) transfers: Arc<Transfers>,
+    pub(crate) quarantine: Quarantine,
     pub(crate) rollouts: Arc<Rollouts>,
     pub(crate) changes: Changes,
     pub(crate) downlink: Arc<dyn Downlink>,

@@ -15,6 +15,7 @@ use crate::store::Store;
 use crate::transfer::Transfers;
 use async_trait::async_trait;
 use bytes::Bytes;
+use flotilla_data::{Datasets, Quarantine};
 use flotilla_identity::audit;
 use flotilla_protocol::message::{
     BoardFacts, Chunk, DesiredModel, Epoch, EventKind, Fetch, Hello, Reply, ReplyBody, Settings,
@@ -102,6 +103,9 @@ impl Talk {
             changes: changes.clone(),
             wake: Default::default(),
         };
+        let datasets = Datasets::new(records.clone(), objects.clone());
+        let quarantine =
+            Quarantine::open(records.clone(), datasets, folder.path().join("hard"), 0).await.unwrap();
         let (sender, sent) = mpsc::unbounded_channel();
         let wire = Arc::new(Wire { chunks: Mutex::default(), sent: sender });
         let core = Core {
@@ -112,6 +116,7 @@ impl Talk {
             connections,
             ingest: Arc::new(ingest),
             transfers: Arc::new(transfers),
+            quarantine,
             rollouts: Arc::new(rollouts),
             changes,
             downlink: wire.clone(),

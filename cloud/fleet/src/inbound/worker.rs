@@ -4,12 +4,13 @@
 //! and logged once a connection.
 
 use super::Core;
+use super::examples::Examples;
 use super::fetches::Fetches;
 use crate::broker::{self, PeerIdentity};
 use crate::ca::Serial;
 use crate::cloned;
 use crate::connections::Connection;
-use crate::devices::{Examined, Health, ModelState, Problem, ReportHead, Traffic, sanitise};
+use crate::devices::{self, Examined, Health, ModelState, Problem, ReportHead, Traffic, sanitise};
 use crate::error::{Error, Result};
 use crate::ingest::Head;
 use crate::renewal;
@@ -84,6 +85,7 @@ pub(super) struct Worker {
     /// When the desired document is sent again, and how long after the last time.
     resend: Option<(Instant, Duration)>,
     fetches: Option<Fetches>,
+    examples: Examples,
     /// What the device got wrong and is not written down yet.
     health: Health,
     warned: bool,
@@ -108,6 +110,7 @@ impl Worker {
             answered: 0,
             resend: None,
             fetches: None,
+            examples: Examples::default(),
             health: Health::default(),
             warned: false,
         }
@@ -412,8 +415,14 @@ impl Worker {
 
     async fn on_upload(&mut self, payload: &[u8]) -> Result<(), Unusable> {
         let upload: Upload = decode(payload)?;
-        let reply = Reply { id: upload.id, body: unsupported("uploads are not taken here") };
-        let _ = self.publish(Down::Reply, &reply).await;
+        let id = upload.id;
+        let body = match self.examples.take(&self.core, &self.device, upload, now_ms()).await {
+            Ok(bytes) => ReplyBody::Stored { bytes },
+            Err(Refused { code, detail }) => {
+                ReplyBody::Error { code, detail: bounded(&detail, limits::TEXT) }
+            }
+        };
+        let _ = self.publish(Down::Reply, &Reply { id, body }).await;
         Ok(())
     }
 
@@ -441,7 +450,9 @@ impl Worker {
     async fn try_send_desired(&self) -> Result<u64> {
         let found = self.core.store.twins.get(self.device.as_str()).await?;
         let twin = found.ok_or_else(|| Error::DeviceMissing(self.device.clone()))?.value;
-        let sealed = self.core.registry.seal_desired(&twin.document(&self.core.project, now_ms()))?;
+        let consents = devices::consents(&self.core.store, &self.device).await?;
+        let document = twin.document(&self.core.project, consents, now_ms());
+        let sealed = self.core.registry.seal_desired(&document)?;
         self.publish_bytes(Down::Desired, sealed).await?;
         Ok(twin.version)
     }

@@ -3,5 +3,6 @@
 
 mod certificates;
 mod devices;
+mod hard_examples;
 mod rollouts;
 mod support;

@@ -1,6 +1,7 @@
 //! A control plane with everything real in it, and devices that speak the protocol over real connections.
 
 use bytes::Bytes;
+use flotilla_data::{Datasets, Quarantine};
 use flotilla_fleet::ca::CertificateAuthority;
 use flotilla_fleet::{ClaimRequest, DeviceView, Fleet, FleetConfig, FleetParts};
 use flotilla_identity::{Actor, now_ms};
@@ -57,6 +58,7 @@ pub(crate) struct Installation {
     pub(crate) registry: Arc<Registry>,
     pub(crate) records: Arc<dyn Records>,
     pub(crate) objects: Objects,
+    pub(crate) quarantine: Quarantine,
     pub(crate) admin: Actor,
 }
 
@@ -73,15 +75,19 @@ impl Installation {
         let registry =
             Registry::open(project(), records.clone(), objects.clone(), keys, authority.ca_hash(), now_ms());
         let registry = Arc::new(registry.await.unwrap());
+        let datasets = Datasets::new(records.clone(), objects.clone());
+        let quarantine =
+            Quarantine::open(records.clone(), datasets, folder.join("hard"), now_ms()).await.unwrap();
         let parts = FleetParts {
             records: records.clone(),
             objects: objects.clone(),
             registry: registry.clone(),
             authority: Arc::new(authority),
+            quarantine: quarantine.clone(),
         };
         let config = FleetConfig { listen, ..FleetConfig::local(folder.join("telemetry")) };
         let fleet = Fleet::start(config, parts).await?;
-        Ok(Self { fleet, registry, records, objects, admin: Actor::administrator() })
+        Ok(Self { fleet, registry, records, objects, quarantine, admin: Actor::administrator() })
     }
 
     pub(crate) async fn close(self) {

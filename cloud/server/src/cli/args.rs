@@ -1,7 +1,10 @@
 //! The command line as types.
 
+mod hard;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flotilla_protocol::message::{QuietHours, Settings};
+pub use hard::{Hard, HardConsent};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -61,6 +64,9 @@ pub enum Command {
     /// Rollouts.
     #[command(subcommand)]
     Rollout(Rollout),
+    /// Hard examples: inputs that devices send because a model was not sure of them.
+    #[command(subcommand)]
+    Hard(Hard),
     /// Jobs.
     #[command(subcommand)]
     Job(Job),
@@ -617,6 +623,14 @@ impl Command {
             )
             | Command::Trust(
                 Trust::Show { target, .. } | Trust::Propose { target, .. } | Trust::Publish { target, .. },
+            )
+            | Command::Hard(
+                Hard::Consent(HardConsent { target, .. })
+                | Hard::Consents { target, .. }
+                | Hard::List { target, .. }
+                | Hard::Show { target, .. }
+                | Hard::Accept { target, .. }
+                | Hard::Reject { target, .. },
             )
             | Command::Rollout(
                 Rollout::Create { target, .. }

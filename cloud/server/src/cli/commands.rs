@@ -5,7 +5,7 @@ use super::args::{
 };
 use super::client::Client;
 use super::exit::Failure;
-use super::{diagnose, follow, read_file, table, telemetry, trust, upload};
+use super::{diagnose, follow, hard, read_file, table, telemetry, trust, upload};
 use crate::http::api::{
     ApproveRequest, AuditView, ClaimRequest, ClaimView, CompressRequest, DatasetView, DeviceTelemetryView,
     DeviceView, ImportView, JobView, Json, LoginView, ModelVersionView, RejectRequest, ReleaseRequest,
@@ -35,6 +35,7 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
         Command::Release(command) => release(command, &out),
         Command::Trust(command) => trust::run(command, &out),
         Command::Device(command) => device(command, &out),
+        Command::Hard(command) => hard::run(command, &out),
         Command::Rollout(command) => rollout(command, &out),
         Command::Job(command) => job(command, &out),
         Command::Quickstart(_) | Command::Up(_) | Command::Agent(_) | Command::JobChild { .. } => {
@@ -100,11 +101,13 @@ fn dataset(command: Dataset, out: &Out) -> Done {
             let all: Vec<DatasetView> = client(&target)?.get("/api/v1/datasets")?;
             out.show(&all, |all| {
                 let row = |d: &DatasetView| {
-                    let counts = [d.samples, d.train, d.validation, d.test].map(|n| n.to_string());
+                    let counts =
+                        [d.samples, d.train, d.validation, d.test, d.unlabelled].map(|n| n.to_string());
                     [vec![d.name.clone(), d.version.to_string(), d.classes.to_string()], counts.to_vec()]
                         .concat()
                 };
-                let header = ["NAME", "VERSION", "CLASSES", "SAMPLES", "TRAIN", "VALIDATION", "TEST"];
+                let header =
+                    ["NAME", "VERSION", "CLASSES", "SAMPLES", "TRAIN", "VALIDATION", "TEST", "UNLABELLED"];
                 table::print(&header, &all.iter().map(row).collect::<Vec<_>>());
             })
         }
@@ -501,7 +504,7 @@ pub(super) fn write_new(path: &Path, content: impl FnOnce() -> Result<Vec<u8>, F
 }
 
 /// Percent-encodes one path segment or query value (RFC 3986, unreserved characters stay).
-fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     text.bytes()
         .map(|b| match b {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),

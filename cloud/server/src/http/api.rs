@@ -1,10 +1,15 @@
 //! The bodies of the HTTP API, shared by its handlers, the command line and the console.
 
 mod diagnosis;
+mod hard;
 mod telemetry;
 
 pub use diagnosis::{DiagnosisAnswer, DiagnosisView, FindingView};
 use flotilla_protocol::ErrorCode;
+pub use hard::{
+    HardConsentRequest, HardConsentView, HardDecision, HardDecisionView, HardExamplePage, HardExampleView,
+    HardPolicy, UnlabelledView,
+};
 use serde::{Deserialize, Serialize};
 pub use telemetry::{
     ClassCount, DeviceTelemetryView, DriftView, EventView, HistoryView, NpuView, ReleaseTelemetryView,
@@ -33,6 +38,9 @@ pub struct DatasetView {
     pub validation: u64,
     /// Samples of the test split.
     pub test: u64,
+    /// Samples that nobody has labelled; they are in no split.
+    #[serde(default)]
+    pub unlabelled: u64,
 }
 
 /// How far a running import is.
@@ -598,6 +606,8 @@ pub struct Overview {
     pub devices: Vec<DeviceView>,
     /// Rollouts, oldest first.
     pub rollouts: Vec<RolloutView>,
+    /// The first hard examples that wait for a decision.
+    pub hard_examples: Vec<HardExampleView>,
 }
 
 /// The control plane itself.

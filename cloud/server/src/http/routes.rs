@@ -1,7 +1,7 @@
 //! The ROUTES table: the one place with the method, path, permission and handler of every route.
 
 use super::handlers::{
-    console, datasets, diagnosis, fleet, jobs, models, releases, server, settings, telemetry, trust,
+    console, datasets, diagnosis, fleet, hard, jobs, models, releases, server, settings, telemetry, trust,
 };
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;
@@ -113,6 +113,15 @@ routes! {
     POST "/api/v1/datasets/{name}/import-bundled" Needs(P::DatasetImport), NONE => Some("ImportView"), datasets::import_bundled, "Imports the bundled optical digits as a new version";
     GET "/api/v1/datasets/{name}/versions/{version}/samples" Needs(P::DatasetRead), NONE => Some("[SampleView]"), datasets::samples, "Samples of a version; query: split";
     GET "/api/v1/datasets/{name}/versions/{version}/samples/{digest}" Needs(P::DatasetRead), NONE => NONE, datasets::sample, "The bytes of a sample";
+    GET "/api/v1/datasets/{name}/versions/{version}/unlabelled" Needs(P::DatasetRead), NONE => Some("[UnlabelledView]"), datasets::unlabelled, "Samples of a version that nobody has labelled";
+
+    GET "/api/v1/hard-examples" Needs(P::ExampleRead), NONE => Some("HardExamplePage"), hard::list, "Hard examples that devices sent, by digest; query: state, model, after";
+    GET "/api/v1/hard-examples/{digest}" Needs(P::ExampleRead), NONE => Some("HardExampleView"), hard::show, "One hard example";
+    GET "/api/v1/hard-examples/{digest}/picture" Needs(P::ExampleRead), NONE => NONE, hard::picture, "The picture of a hard example that is in quarantine";
+    POST "/api/v1/hard-examples/accept" Needs(P::ExampleReview), Some("HardDecision") => Some("HardDecisionView"), hard::accept, "Makes hard examples unlabelled samples of a dataset, in a new version";
+    POST "/api/v1/hard-examples/reject" Needs(P::ExampleReview), Some("HardDecision") => Some("HardDecisionView"), hard::reject, "Deletes the pictures of hard examples";
+    GET "/api/v1/hard-consents" Needs(P::DeviceRead), NONE => Some("[HardConsentView]"), hard::consents, "Devices that may keep and send inputs; query: model";
+    POST "/api/v1/hard-consents" Needs(P::DeviceControl), Some("HardConsentRequest") => Some("[HardConsentView]"), hard::consent, "Lets devices keep and send inputs of a model, or takes that back";
 
     GET "/api/v1/jobs" Needs(P::JobRead), NONE => Some("[JobView]"), jobs::list, "Jobs, oldest first";
     POST "/api/v1/jobs/train" Needs(P::TrainCreate), Some("TrainRequest") => Some("JobView"), jobs::train, "Queues a training job";

@@ -1,6 +1,9 @@
 //! Every decoder that bytes from outside come to, on either side. Shared by the property test and the fuzz target.
 
 use flotilla_device::frame::{self, Kind};
+use flotilla_device::hard::ledger::Ledger;
+use flotilla_device::hard::stored::StoredExample;
+use flotilla_device::hard::{ledger, stored};
 use flotilla_device::inbox::Stamp;
 use flotilla_device::launch::{LaunchJournal, Place};
 use flotilla_device::multipart::{self, Multipart};
@@ -39,12 +42,14 @@ static TRUST: LazyLock<TrustFile> = LazyLock::new(|| TrustFile {
 const LAUNCH: Kind = Kind { name: *b"FLJ", version: 1 };
 
 /// The journals' frame; every small file of a device has one.
-const FRAMES: [Kind; 6] = [
+const FRAMES: [Kind; 8] = [
     Kind { name: *b"FUJ", version: 1 },
     Kind { name: *b"FTR", version: 1 },
     Kind { name: *b"FAC", version: 1 },
     Kind { name: *b"FHC", version: 1 },
     Kind { name: *b"FCM", version: 1 },
+    ledger::KIND,
+    stored::KIND,
     LAUNCH,
 ];
 
@@ -103,7 +108,11 @@ fn up(bytes: &[u8]) {
     }
     read::<Fetch>(bytes).map(|fetch| fetch.check());
     read::<Request>(bytes);
-    read::<Upload>(bytes);
+    if let Some(upload) = read::<Upload>(bytes)
+        && upload.check().is_ok()
+    {
+        assert!(upload.offset + upload.data.len() as u64 <= limits::HARD_EXAMPLE as u64);
+    }
 }
 
 /// What a device reads.
@@ -122,6 +131,7 @@ fn down(bytes: &[u8]) {
     read::<Command>(bytes);
     if let Some(wanted) = read::<Desired>(bytes) {
         _ = wanted.check();
+        wanted.hard_examples.values().for_each(|policy| _ = policy.check());
     }
 }
 
@@ -195,6 +205,15 @@ fn stored(bytes: &[u8]) {
     }
     // The content behind a right checksum.
     drop(UpdateJournal::from_bytes(&frame::seal(FRAMES[0], bytes)));
+    for file in [bytes.to_vec(), frame::seal(ledger::KIND, bytes), frame::seal(stored::KIND, bytes)] {
+        if let Ok(ledger) = Ledger::from_bytes(&file) {
+            assert!(Ledger::from_bytes(&ledger.to_bytes()) == Ok(ledger));
+        }
+        if let Ok(kept) = StoredExample::from_bytes(&file) {
+            assert!(kept.picture.len() <= limits::HARD_EXAMPLE);
+            assert!(StoredExample::from_bytes(&kept.to_bytes()).is_ok());
+        }
+    }
     for launch in [bytes.to_vec(), frame::seal(LAUNCH, bytes)] {
         let Ok(journal) = LaunchJournal::from_bytes(&launch) else { continue };
         let again = LaunchJournal::from_bytes(&journal.to_bytes()).expect("what was written reads");

@@ -1,5 +1,6 @@
 //! The wanted state of one device: signed, level-triggered, versioned.
 
+use super::HardExamples;
 use crate::baseline::Shift;
 use crate::{DeviceId, Digest, ErrorCode, ModelName, ProjectId, limits};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,9 @@ pub struct Desired {
     /// The release of the agent itself; without one the device keeps the agent it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<DesiredModel>,
+    /// Models of which the device may keep and send inputs. One that is not named here gives no consent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hard_examples: BTreeMap<ModelName, HardExamples>,
 }
 
 impl Desired {
@@ -34,7 +38,8 @@ impl Desired {
     pub fn check(&self) -> Result<(), ErrorCode> {
         let fits = self.models.len() <= limits::DESIRED_MODELS
             && self.commands.len() <= limits::DESIRED_COMMANDS
-            && self.settings.quiet_hours.len() <= limits::QUIET_HOURS;
+            && self.settings.quiet_hours.len() <= limits::QUIET_HOURS
+            && self.hard_examples.len() <= limits::HARD_MODELS;
         if fits { Ok(()) } else { Err(ErrorCode::TooLarge) }
     }
 }

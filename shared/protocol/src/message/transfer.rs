@@ -1,5 +1,6 @@
 //! Bytes by digest, and questions with answers.
 
+use super::HardExample;
 use crate::{Digest, ErrorCode, limits};
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +94,11 @@ pub enum ReplyBody {
         /// The device's certificate and the intermediates, PEM.
         chain_pem: String,
     },
+    /// So many bytes of an [`Upload`] are durable in the cloud, from its beginning; all of them if the cloud needs no more.
+    Stored {
+        /// How many.
+        bytes: u64,
+    },
     /// Refused.
     Error {
         /// The stable code.
@@ -102,8 +108,9 @@ pub enum ReplyBody {
     },
 }
 
-/// A piece of bytes for the cloud.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A piece of bytes for the cloud; the first is an offer without bytes. The cloud answers each with
+/// [`ReplyBody::Stored`], from which the next piece goes on, or refuses it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Upload {
     /// Correlates the reply; unique a connection.
     pub id: u64,
@@ -116,4 +123,22 @@ pub struct Upload {
     /// At most [`limits::CHUNK`] bytes.
     #[serde(with = "serde_bytes")]
     pub data: Vec<u8>,
+    /// What it is: in an offer only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub example: Option<HardExample>,
+}
+
+impl Upload {
+    /// Checks the bounds.
+    pub fn check(&self) -> Result<(), ErrorCode> {
+        if self.total > limits::HARD_EXAMPLE as u64 || self.data.len() > limits::CHUNK {
+            return Err(ErrorCode::TooLarge);
+        }
+        let within = self.offset.checked_add(self.data.len() as u64).is_some_and(|end| end <= self.total);
+        let offer = self.offset == 0 && self.data.is_empty();
+        if self.total == 0 || !within || self.example.is_some() != offer {
+            return Err(ErrorCode::InvalidInput);
+        }
+        self.example.as_ref().map_or(Ok(()), HardExample::check)
+    }
 }

@@ -34,6 +34,24 @@ fn colour_pixels_follow_the_layout_and_each_channel_its_own_normalisation() {
 }
 
 #[test]
+fn a_tensor_stands_for_the_picture_that_it_was_made_of() {
+    let (grey, rgb) = (grey(3, 2, Resize::Exact, &["a"]), |layout| {
+        with_normalisation(rgb(1, 2, Resize::Exact, layout, &["a"]), &[0.5, 0.4, 0.3], &[0.5, 0.2, 2.0])
+    });
+    let raw = [0, 51, 102, 255, 7, 200];
+    for pipeline in [grey, rgb(Layout::Nchw), rgb(Layout::Nhwc)] {
+        let preprocessor = Preprocessor::new(&pipeline).unwrap();
+        let tensor = preprocessor.tensor(Input::Raw(&raw)).unwrap();
+        let picture = preprocessor.picture(&tensor).unwrap();
+        assert_eq!(picture, preprocessor.miniature(Input::Raw(&raw)).unwrap());
+        assert_eq!(preprocessor.tensor(Input::Encoded(&picture)).unwrap(), tensor);
+        assert_eq!(preprocessor.picture(&tensor[1..]).unwrap_err().code(), ErrorCode::InvalidInput);
+        let wild = [f32::NAN, f32::INFINITY, -9.0, 9.0, 0.0, 0.0];
+        assert!(preprocessor.picture(&wild).is_ok(), "whatever an application sends");
+    }
+}
+
+#[test]
 fn colour_becomes_bt601_luma() {
     let picture = RgbImage::from_raw(4, 1, vec![255, 0, 0, 0, 255, 0, 0, 0, 255, 100, 100, 100]).unwrap();
     let tensor = preprocess(&grey(4, 1, Resize::Exact, &["a"]), Input::Encoded(&png(picture))).unwrap();

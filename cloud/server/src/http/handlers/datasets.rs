@@ -1,6 +1,8 @@
 //! Datasets, their samples and imports.
 
-use super::super::api::{DatasetView, ImportProgressView, ImportView, SampleView, SkippedView};
+use super::super::api::{
+    DatasetView, ImportProgressView, ImportView, SampleView, SkippedView, UnlabelledView,
+};
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled, broken_body};
 use crate::app::{App, UPLOADS};
@@ -34,7 +36,7 @@ pub(crate) async fn views(app: &App) -> Result<Vec<DatasetView>, Problem> {
     Ok(views)
 }
 
-fn view(version: &DatasetVersion) -> DatasetView {
+pub(crate) fn view(version: &DatasetVersion) -> DatasetView {
     DatasetView {
         name: version.dataset.to_string(),
         version: version.version,
@@ -44,6 +46,7 @@ fn view(version: &DatasetVersion) -> DatasetView {
         train: version.splits.of(Split::Train),
         validation: version.splits.of(Split::Validation),
         test: version.splits.of(Split::Test),
+        unlabelled: version.unlabelled.map_or(0, |unlabelled| unlabelled.samples),
     }
 }
 
@@ -143,14 +146,31 @@ pub(crate) fn parse_split(text: &str) -> Result<Split, Problem> {
 pub(crate) async fn sample(call: Call) -> Handled {
     let digest: Digest = call.param("digest")?;
     let version = call.app.datasets.version(&call.param("name")?, Some(call.param("version")?)).await?;
-    let sample = call.app.datasets.sample(&version, &digest).await?;
-    let bytes = call.app.datasets.sample_bytes(&sample).await?;
-    let kind = match &bytes[..] {
+    let bytes = match call.app.datasets.sample(&version, &digest).await {
+        Ok(sample) => call.app.datasets.sample_bytes(&sample).await?,
+        Err(flotilla_data::Error::NotFound { .. }) => {
+            call.app.datasets.unlabelled_bytes(&version, &digest).await?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Answer::bytes(StatusCode::OK, content_type(&bytes), bytes)
+}
+
+/// `GET /api/v1/datasets/{name}/versions/{version}/unlabelled`
+pub(crate) async fn unlabelled(call: Call) -> Handled {
+    let version = call.app.datasets.version(&call.param("name")?, Some(call.param("version")?)).await?;
+    let samples = call.app.datasets.unlabelled(&version).await?.into_iter();
+    let view = |s: flotilla_data::UnlabelledRef| UnlabelledView { digest: s.digest.to_string() };
+    Answer::json(&samples.map(view).collect::<Vec<_>>())
+}
+
+/// What a picture, or anything else, is sent as.
+pub(crate) fn content_type(bytes: &[u8]) -> &'static str {
+    match bytes {
         [0x89, b'P', b'N', b'G', ..] => "image/png",
         [0xff, 0xd8, ..] => "image/jpeg",
         _ => "application/octet-stream",
-    };
-    Answer::bytes(StatusCode::OK, kind, bytes)
+    }
 }
 
 /// An upload on disk. Its folder goes when it is dropped.

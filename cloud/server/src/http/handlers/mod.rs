@@ -5,6 +5,7 @@ pub(crate) mod console;
 pub(crate) mod datasets;
 pub(crate) mod diagnosis;
 pub(crate) mod fleet;
+pub(crate) mod hard;
 pub(crate) mod jobs;
 pub(crate) mod models;
 pub(crate) mod releases;

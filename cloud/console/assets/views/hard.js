@@ -1,0 +1,48 @@
+// Hard examples in quarantine: what devices sent because a model was not sure, for somebody to accept or reject.
+import { html, useState } from '/console/vendor/htm/standalone.module.js';
+import { ago, bytes, percent, short } from '/console/format.js';
+
+export function HardExamples({ examples }) {
+  if (examples.length === 0) return '';
+  return html`<section id="hard-examples"><h2>Hard examples</h2>
+    <p><small>Inputs that a model was not sure of. Accepted ones become samples without a label.</small></p>
+    <div class="pictures">${examples.map((example) => html`<${Example} key=${example.digest} example=${example} />`)}</div>
+  </section>`;
+}
+
+function Example({ example }) {
+  const [note, setNote] = useState('');
+  const [busy, setBusy] = useState(false);
+  const decide = async (verb) => {
+    setBusy(true);
+    setNote(await send(verb, example.digest));
+    setBusy(false);
+  };
+  return html`<figure data-example=${example.digest}>
+    <img src=${`/api/v1/hard-examples/${example.digest}/picture`} alt="" />
+    <figcaption>
+      <b>${example.label}</b> ${percent(example.score, 1)} <small>${example.reason}</small><br />
+      <small title=${example.digest}>${example.model} on ${example.device} · ${ago(example.received_at_ms)} ·
+        ${bytes(example.bytes)} · <code>${short(example.digest)}</code></small><br />
+      <button disabled=${busy || !example.dataset} onClick=${() => decide('accept')}
+        title=${example.dataset ? '' : 'its policy names no dataset: flotilla hard accept --dataset NAME'}>
+        Accept${example.dataset ? ` into ${example.dataset}` : ''}</button>${' '}
+      <button disabled=${busy} onClick=${() => decide('reject')}>Reject</button>
+      ${note ? html`<small class="bad"> ${note}</small>` : ''}
+    </figcaption>
+  </figure>`;
+}
+
+/** Sends a decision. Answers what went wrong; the overview shows what went well. */
+async function send(verb, digest) {
+  try {
+    const response = await fetch(`/api/v1/hard-examples/${verb}`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ examples: [digest] }),
+    });
+    return response.ok ? '' : (await response.json()).detail;
+  } catch {
+    return 'the control plane does not answer';
+  }
+}

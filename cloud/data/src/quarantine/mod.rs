@@ -1,0 +1,18 @@
+//! Hard examples of devices before somebody has looked at them.
+//!
+//! What a device sends is not trusted: it lies in a folder of its own, apart from the objects that everything else is
+//! made of, until an operator accepts it. Then its picture becomes an unlabelled sample of a dataset; a rejected one is
+//! deleted. Either way its digest is remembered, so that no device has to send it again.
+//!
+//! - `example`: the record.
+//! - `files`: `incoming/DEVICE/DIGEST`, as far as it has come, and `pictures/DIGEST`.
+//! - `service`: taking in, listing, deciding.
+
+mod example;
+mod files;
+mod service;
+#[cfg(test)]
+mod tests;
+
+pub use example::{ExampleState, Quarantined};
+pub use service::{Decided, Quarantine};

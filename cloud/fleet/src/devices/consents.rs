@@ -1,0 +1,99 @@
+//! The models of which a device may keep and send inputs. Beside the twin, whose record is full of other things, and part
+//! of the same document: a change of either is a newer version.
+
+use super::twin::Twin;
+use crate::error::{Error, Result};
+use crate::store::{self, ATTEMPTS, Store};
+use flotilla_identity::{Actor, audit};
+use flotilla_protocol::message::HardExamples;
+use flotilla_protocol::{DeviceId, ModelName, limits};
+use flotilla_storage::{Batch, Entity, Table};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// The consents of one device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Consents {
+    /// The device.
+    pub(crate) device: DeviceId,
+    /// What it may do, by model. They stay when a model gets another release.
+    pub(crate) models: BTreeMap<ModelName, HardExamples>,
+}
+
+impl Entity for Consents {
+    const TABLE: Table = Table::new("hard-consents");
+
+    fn id(&self) -> Vec<u8> {
+        self.device.as_str().into()
+    }
+}
+
+/// The consents of a device, by model. For a document they are read after the twin: newer consents in an older version
+/// come again with the next, older ones in a newer version would stay.
+pub(crate) async fn consents(store: &Store, id: &DeviceId) -> Result<BTreeMap<ModelName, HardExamples>> {
+    Ok(store.consents.get(id.as_str()).await?.map(|found| found.value.models).unwrap_or_default())
+}
+
+/// Lets a device keep and send inputs of a model, or takes that back. Says whether that is a change.
+pub(crate) async fn consent(
+    store: &Store,
+    actor: &Actor,
+    id: &DeviceId,
+    model: &ModelName,
+    policy: Option<&HardExamples>,
+    now_ms: u64,
+) -> Result<bool> {
+    if let Some(problem) = policy.and_then(|policy| policy.check().err()) {
+        return Err(Error::Invalid(problem.to_string()));
+    }
+    for _ in 0..ATTEMPTS {
+        let twin = store.twins.get(id.as_str()).await?.ok_or_else(|| Error::DeviceMissing(id.clone()))?;
+        let found = store.consents.get(id.as_str()).await?;
+        let mut models = found.as_ref().map(|found| found.value.models.clone()).unwrap_or_default();
+        if models.get(model) == policy {
+            return Ok(false);
+        }
+        match policy {
+            Some(policy) => drop(models.insert(model.clone(), policy.clone())),
+            None => drop(models.remove(model)),
+        }
+        if models.len() > limits::HARD_MODELS {
+            return Err(Error::Busy { what: "models with hard examples", bound: limits::HARD_MODELS });
+        }
+        let mut newer: Twin = twin.value.clone();
+        newer.changed(now_ms);
+        let mut batch = Batch::new();
+        store.twins.update(&mut batch, &twin, &newer)?;
+        store::put(&store.consents, &mut batch, found.as_ref(), &Consents { device: id.clone(), models })?;
+        let detail = json!({ "model": model, "hard_examples": policy, "desired_version": newer.version });
+        audit::record(&mut batch, actor, "device:control", &format!("device/{id}"), detail, now_ms)?;
+        if store.try_commit(batch).await? {
+            return Ok(true);
+        }
+    }
+    Err(Error::Contended(format!("the consents of device {id}")))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_consents_as_are_possible_fit_into_a_record() {
+        let policy = HardExamples {
+            confidence_below_per_mille: Some(1000),
+            margin_below_per_mille: Some(1000),
+            shadow_disagreement: false,
+            audit_per_million: 1_000_000,
+            daily_bytes: limits::HARD_DAILY_BYTES,
+            dataset: Some("d".repeat(limits::ID).parse().unwrap()),
+        };
+        let model = |n: usize| format!("{n:0>64}").parse().unwrap();
+        let models = (0..limits::HARD_MODELS).map(|n| (model(n), policy.clone())).collect();
+        let device = DeviceId::new("d".repeat(limits::ID)).unwrap();
+        let size = serde_json::to_string(&Consents { device, models }).unwrap().len();
+        assert!(size <= limits::RECORD, "{size}");
+    }
+}

@@ -1,0 +1,63 @@
+//! Hard examples: which inputs a device keeps for the cloud, how much of them, and how they get there.
+//!
+//! - here: whether an input is one ([`decide`]);
+//! - [`ledger`]: what was kept and sent today, so that no budget is exceeded;
+//! - [`shelf`]: which of those kept give way to better ones, and which goes next;
+//! - [`upload`]: one after the other over the link, resumed where it broke off;
+//! - [`stored`]: one of them as a file.
+
+pub mod ledger;
+pub mod shelf;
+pub mod stored;
+pub mod upload;
+
+#[cfg(test)]
+mod tests;
+
+use flotilla_protocol::message::{HardExamples, HardReason};
+
+/// By how much the score at `best` is ahead of the highest of the others; its own height if there is no other.
+pub fn margin(scores: &[f32], best: usize) -> f32 {
+    let score = scores.get(best).copied().unwrap_or(0.0);
+    let others = scores.iter().enumerate().filter(|(index, _)| *index != best);
+    score - others.map(|(_, score)| *score).reduce(f32::max).unwrap_or(0.0)
+}
+
+/// Why an input is to be kept, if it is. `disagreement` is whether a release in the shadow said another label, where one
+/// runs; `random` a fresh random value.
+pub fn decide(
+    policy: &HardExamples,
+    score: f32,
+    margin: f32,
+    disagreement: Option<bool>,
+    random: u64,
+) -> Option<HardReason> {
+    if policy.daily_bytes == 0 {
+        return None;
+    }
+    let below = |value: f32, per_mille: Option<u16>| {
+        per_mille.is_some_and(|per_mille| f64::from(value) * 1_000.0 < f64::from(per_mille))
+    };
+    if policy.shadow_disagreement && disagreement == Some(true) {
+        Some(HardReason::Disagreement)
+    } else if below(score, policy.confidence_below_per_mille) {
+        Some(HardReason::Confidence)
+    } else if below(margin, policy.margin_below_per_mille) {
+        Some(HardReason::Margin)
+    } else if random % 1_000_000 < u64::from(policy.audit_per_million) {
+        Some(HardReason::Audit)
+    } else {
+        None
+    }
+}
+
+/// What an example is worth beside others: two models that disagree know more than one that doubts, and either more than
+/// chance.
+pub fn worth(reason: HardReason) -> u8 {
+    match reason {
+        HardReason::Disagreement => 3,
+        HardReason::Confidence | HardReason::Margin => 2,
+        HardReason::Audit => 1,
+        HardReason::Unknown => 0,
+    }
+}

@@ -1,0 +1,109 @@
+//! From an input that a model was not sure of to an unlabelled sample of its dataset: by consent, and by consent alone.
+
+use flotilla_tests::{Browser, Device, Plane, eventually};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// A picture that says nothing to a model of digits; each shade another one.
+fn grey(shade: u8) -> Vec<u8> {
+    let mut out = Vec::new();
+    let encoder = image::codecs::png::PngEncoder::new(&mut out);
+    image::ImageEncoder::write_image(encoder, &[shade; 64], 8, 8, image::ExtendedColorType::L8).unwrap();
+    out
+}
+
+fn quarantined(plane: &Plane) -> Vec<Value> {
+    plane.cli(&["hard", "list", "--state", "quarantined"])
+}
+
+/// The one that is left is shown with its picture; a click rejects it.
+fn reject_in_the_console(plane: &Plane) {
+    let login: Value = plane.cli(&["login"]);
+    let Some(mut browser) = Browser::open(login["url"].as_str().unwrap()) else {
+        let _rejected: Value = plane.cli(&["hard", "reject", "--all"]);
+        return;
+    };
+    let shown =
+        "[...document.querySelectorAll('#hard-examples img')].map((i) => i.naturalWidth).join() === '8'";
+    browser.wait_for(shown, LIMIT);
+    let reject =
+        "[...document.querySelectorAll('#hard-examples button')].find((b) => b.textContent === 'Reject')";
+    browser.eval(&format!("{reject}.click()"));
+    browser.wait_for("!document.querySelector('#hard-examples')", LIMIT);
+}
+
+fn heard(plane: &Plane, device: &Device) {
+    // Whoever asks is answered after what was said before.
+    let _diagnosis = plane.cli_output(&["device", "diagnose", &device.id]);
+}
+
+#[test]
+fn an_input_that_a_model_was_not_sure_of_becomes_an_unlabelled_sample() {
+    let mut plane = Plane::start();
+    let release = plane.release(json!({ "epochs": 3, "patience": 0, "seed": 1 }));
+    let mut device = Device::enrol(&plane, "box-1");
+    device.start();
+    let _rollout: Value = plane.cli(&["rollout", "create", release["digest"].as_str().unwrap()]);
+    let predict = |device: &Device, picture: &[u8]| {
+        let (status, answer) = device.predict("digits", picture);
+        assert_eq!(status, 200, "{answer}");
+    };
+    predict(&device, &grey(1));
+
+    // Nobody has consented yet, and a budget of zero is none.
+    let consents: Vec<Value> = plane.cli(&["hard", "consents"]);
+    assert!(consents.is_empty());
+    let policy = ["hard", "consent", "digits", "--all", "--confidence-below", "1", "--dataset", "digits"];
+    let with_budget = |bytes: &'static str| [&policy[..], &["--daily-bytes", bytes]].concat();
+    let none: Vec<Value> = plane.cli(&with_budget("0"));
+    assert_eq!(none[0]["policy"]["daily_bytes"], 0);
+    heard(&plane, &device);
+    predict(&device, &grey(2));
+
+    let consents: Vec<Value> = plane.cli(&with_budget("1000000"));
+    assert_eq!((&consents[0]["device"], &consents[0]["model"]), (&json!("box-1"), &json!("digits")));
+    heard(&plane, &device);
+    let pictures = [grey(100), grey(101)];
+    pictures.iter().for_each(|picture| predict(&device, picture));
+    predict(&device, &pictures[0]);
+    let all =
+        eventually("two hard examples", LIMIT, || Some(quarantined(&plane)).filter(|all| all.len() == 2));
+    for example in &all {
+        assert_eq!((&example["device"], &example["model"]), (&json!("box-1"), &json!("digits")));
+        assert_eq!((&example["reason"], &example["release"]), (&json!("confidence"), &release["digest"]));
+        assert_eq!((&example["width"], &example["dataset"]), (&json!(8), &json!("digits")));
+    }
+    let digests: Vec<&str> = all.iter().map(|example| example["digest"].as_str().unwrap()).collect();
+    let bytes = plane.get_bytes(&format!("/api/v1/hard-examples/{}/picture", digests[0]));
+    assert!(pictures.contains(&bytes), "what the application sent");
+
+    // One is accepted, one is rejected; the control plane remembers both over a kill.
+    let accepted: Value = plane.cli(&["hard", "accept", digests[0]]);
+    assert_eq!((&accepted["dataset"]["version"], &accepted["dataset"]["unlabelled"]), (&json!(2), &json!(1)));
+    reject_in_the_console(&plane);
+    plane.kill();
+    plane.restart();
+    assert!(quarantined(&plane).is_empty());
+    let datasets: Vec<Value> = plane.cli(&["dataset", "list"]);
+    assert_eq!((&datasets[0]["version"], &datasets[0]["unlabelled"]), (&json!(2), &json!(1)));
+    assert_eq!(datasets[0]["samples"], json!(1797), "it is in no split");
+    let (_, unlabelled) = plane.get("/api/v1/datasets/digits/versions/2/unlabelled");
+    assert_eq!(unlabelled, json!([{ "digest": digests[0] }]));
+    let sample = plane.get_bytes(&format!("/api/v1/datasets/digits/versions/2/samples/{}", digests[0]));
+    assert_eq!(sample, bytes);
+    let audited: Vec<Value> = plane.cli(&["audit"]);
+    let of = |action: &str| audited.iter().filter(|record| record["action"] == action).count();
+    assert_eq!(of("example:review"), 2);
+
+    // Taken back: the device deletes what it keeps, and nothing comes any more.
+    eventually("connected", LIMIT, || plane.device("box-1").filter(|view| view["connected"] == true));
+    let off: Vec<Value> = plane.cli(&["hard", "consent", "digits", "--device", "box-1", "--off"]);
+    assert!(off.is_empty());
+    eventually("nothing is kept", LIMIT, || (!device.dir.join("hard/digits").exists()).then_some(()));
+    heard(&plane, &device);
+    predict(&device, &grey(150));
+    heard(&plane, &device);
+    assert!(quarantined(&plane).is_empty() && !device.dir.join("hard/digits").exists());
+}
