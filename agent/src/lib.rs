@@ -12,6 +12,7 @@
 //! - [`sensors`]: what the device measures of itself; [`npu`]: its neural processing units.
 //! - `supervisor`: what a service manager is told; `text`: lets go of program text that only a start or a load needed.
 //! - [`host`], [`api`], [`probe`]: models that serve, the local endpoint, and the child that tries a candidate.
+//! - `shadow`: a candidate release in a process of its own, whose answers nobody gets.
 //! - `intake`: brings a release into a slot.
 //! - [`launcher`]: starts the agent, and the right binary of it; [`upgrade`]: how another binary gets there.
 //! - [`cli`]: the command line, also used by `flotilla agent …`.
@@ -26,6 +27,8 @@
 //! DIR/counter, commands              hellos said; commands done
 //! DIR/models/MODEL/journal           the update journal
 //! DIR/models/MODEL/slot-{a,b}/       release.cbor, files/NAME, partial/NAME
+//! DIR/models/MODEL/shadow/           the same of a release that runs beside the confirmed one
+//! DIR/models/MODEL/shadow.journal    how far that has come
 //! DIR/agent/                         the agent's own releases; see [`launcher`]
 //! DIR/outbox/                        sled
 //! DIR/run/endpoint                   address of the local endpoint while the agent runs
@@ -59,6 +62,7 @@ pub mod pairs;
 pub mod probe;
 mod room;
 pub mod sensors;
+mod shadow;
 #[cfg(test)]
 mod simulation;
 pub mod slot;

@@ -7,16 +7,19 @@
 mod counters;
 mod error;
 mod note;
+mod shadow;
 
 pub use counters::Health;
 pub use error::HostError;
 pub use note::Notes;
+pub use shadow::{Compared, Kept, Offer, Side};
 
 use counters::{Totals, Window};
 use flotilla_protocol::message::{ModelTelemetry, SlotName};
 use flotilla_protocol::{Digest, ModelName, limits};
 use flotilla_runtime::{Input, Model, Prediction};
 use note::Note;
+use shadow::{Shadowed, Shown};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -95,6 +98,7 @@ struct Serving {
 struct Lifetime {
     totals: Mutex<Totals>,
     admitted: AtomicUsize,
+    shadowed: Shadowed,
 }
 
 impl ModelHost {
@@ -219,6 +223,7 @@ impl Ticket {
             let _noted = self.0.note.at_work();
             self.count(|| model.predict(input), |prediction| prediction.label_index)?
         };
+        self.0.lifetime.shadowed.offer(&self.0.interface, Shown::Input(input), &prediction, latency_us);
         let Served { release, slot } = self.0.served;
         Ok(Answer { prediction, release, slot, latency_us })
     }
@@ -230,8 +235,9 @@ impl Ticket {
         let row = model.input().1.iter().product::<usize>().max(1);
         let (mut outputs, mut predictions) = (Vec::new(), Vec::new());
         for tensor in batch.chunks(row) {
-            let ((output, prediction), _) =
+            let ((output, prediction), latency_us) =
                 self.count(|| model.run(tensor), |(_, prediction)| prediction.label_index)?;
+            self.0.lifetime.shadowed.offer(&self.0.interface, Shown::Tensor(tensor), &prediction, latency_us);
             outputs.extend(output);
             predictions.push(prediction);
         }

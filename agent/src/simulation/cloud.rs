@@ -72,6 +72,7 @@ impl Cloud {
             settings: Settings { probation_s: PROBATION_S, ..Settings::default() },
             commands: Vec::new(),
             agent: None,
+            shadows: BTreeMap::new(),
         };
         let envelope = Envelope::seal(EnvelopeKind::Desired, &desired, &[&releases::all().control]);
         self.documents.push(envelope.to_bytes());

@@ -3,7 +3,8 @@
 use bytes::BytesMut;
 use flotilla_protocol::message::{
     Ack, Chunk, Command, Desired, DesiredModel, Epoch, EventKind, EventRecord, Fetch, Hello, Record,
-    RecordBody, Reply, ReplyBody, Reported, Request, RequestBody, Settings, Stream, TelemetryBatch,
+    RecordBody, Reply, ReplyBody, Reported, Request, RequestBody, Settings, ShadowRelease, Stream,
+    TelemetryBatch,
 };
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::topic::{Channel, Down, Topic, Up};
@@ -91,6 +92,7 @@ pub(crate) struct Cloud {
     pub(crate) models: BTreeMap<ModelName, DesiredModel>,
     pub(crate) commands: Vec<Command>,
     pub(crate) agent: Option<DesiredModel>,
+    pub(crate) shadows: BTreeMap<ModelName, ShadowRelease>,
 }
 
 impl Cloud {
@@ -115,6 +117,7 @@ impl Cloud {
             models: BTreeMap::new(),
             commands: Vec::new(),
             agent: None,
+            shadows: BTreeMap::new(),
         };
         cloud.listen("127.0.0.1:0").await;
         cloud
@@ -263,6 +266,7 @@ impl Cloud {
             settings: self.settings.clone(),
             commands: self.commands.clone(),
             agent: self.agent.clone(),
+            shadows: self.shadows.clone(),
         };
         Envelope::seal(EnvelopeKind::Desired, &desired, &[key]).to_bytes()
     }

@@ -15,6 +15,7 @@ mod offline;
 mod random_kills;
 mod refusals;
 mod releases;
+mod shadows;
 mod side_by_side;
 mod switch;
 mod trust;

@@ -4,6 +4,7 @@ import { useOverview } from '/console/live.js';
 import { Loop } from '/console/views/loop.js';
 import { Devices } from '/console/views/devices.js';
 import { Rollouts } from '/console/views/rollouts.js';
+import { Shadows } from '/console/views/shadows.js';
 import { Training } from '/console/views/training.js';
 import { Compression } from '/console/views/compression.js';
 import { Releases } from '/console/views/releases.js';
@@ -39,6 +40,7 @@ function body(overview, link) {
     <${Loop} overview=${overview} />
     <${Devices} devices=${overview.devices} />
     <${Rollouts} rollouts=${overview.rollouts} />
+    <${Shadows} shadows=${overview.shadows} />
     <div class="pair">
       <${Training} jobs=${overview.jobs} />
       <${Compression} compression=${overview.compression} />

@@ -41,6 +41,7 @@ assets! {
     "views/loop.js": SCRIPT,
     "views/devices.js": SCRIPT,
     "views/rollouts.js": SCRIPT,
+    "views/shadows.js": SCRIPT,
     "views/training.js": SCRIPT,
     "views/chart.js": SCRIPT,
     "views/compression.js": SCRIPT,

@@ -1,7 +1,7 @@
 //! The fleet's records, in one place.
 
 use crate::claims::Claim;
-use crate::devices::{Device, Examined, ModelState, ReportHead, Twin};
+use crate::devices::{Device, Examined, ModelState, ReportHead, ShadowFigures, ShadowState, Twin};
 use crate::error::{Error, Result};
 use crate::ingest::{DeviceEvents, FoldPosition, LatestSample, Rollup};
 use crate::renewal::PendingRenewal;
@@ -21,6 +21,8 @@ pub(crate) struct Store {
     pub(crate) twins: Collection<Twin>,
     pub(crate) reports: Collection<ReportHead>,
     pub(crate) models: Collection<ModelState>,
+    pub(crate) shadows: Collection<ShadowState>,
+    pub(crate) figures: Collection<ShadowFigures>,
     pub(crate) examined: Collection<Examined>,
     pub(crate) rollouts: Collection<Rollout>,
     pub(crate) rollout_devices: Collection<RolloutDevice>,
@@ -39,6 +41,8 @@ impl Store {
             twins: Collection::new(records.clone()),
             reports: Collection::new(records.clone()),
             models: Collection::new(records.clone()),
+            shadows: Collection::new(records.clone()),
+            figures: Collection::new(records.clone()),
             examined: Collection::new(records.clone()),
             rollouts: Collection::new(records.clone()),
             rollout_devices: Collection::new(records.clone()),

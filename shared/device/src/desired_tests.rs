@@ -34,6 +34,7 @@ fn document(version: u64) -> Desired {
         settings: Settings::default(),
         commands: Vec::new(),
         agent: None,
+        shadows: BTreeMap::new(),
     }
 }
 

@@ -26,6 +26,10 @@ pub const DOWNLOAD_RATE_MIN: u64 = KIB as u64;
 pub const QUIET_HOURS: usize = 16;
 /// Models in one desired document.
 pub const DESIRED_MODELS: usize = 64;
+/// Shadows in one desired document.
+pub const DESIRED_SHADOWS: usize = 8;
+/// Pairs of labels that two releases disagree on, in one record.
+pub const DISAGREEMENTS: usize = 8;
 /// Open commands in one desired document.
 pub const DESIRED_COMMANDS: usize = 64;
 

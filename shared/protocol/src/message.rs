@@ -7,6 +7,7 @@ mod desired;
 mod diagnosis;
 mod lenient;
 mod report;
+mod shadow;
 mod telemetry;
 mod transfer;
 
@@ -17,6 +18,10 @@ pub use diagnosis::{Diagnosis, Finding, Subject, Verdict};
 pub use report::{
     AgentReport, BoardFacts, CommandReport, CommandState, Failure, Hello, ModelReport, Phase, ProbeReport,
     Reported, SlotName,
+};
+pub use shadow::{
+    CONFIDENCE_ONE, Disagreement, SHARE_ALL, ShadowPhase, ShadowRelease, ShadowReport, ShadowSide,
+    ShadowTelemetry,
 };
 pub use telemetry::{
     Ack, Epoch, EventKind, EventRecord, Histogram, ModelTelemetry, NpuHealth, NpuSample, Record, RecordBody,

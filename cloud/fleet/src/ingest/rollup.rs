@@ -2,6 +2,7 @@
 
 use super::frame::Frame;
 use super::marks::Marks;
+use crate::devices::ShadowFigures;
 use crate::text::bounded;
 use flotilla_protocol::message::{EventKind, EventRecord, Histogram, RecordBody, Stream, TelemetrySample};
 use flotilla_protocol::{DeviceId, Digest, ErrorCode, ModelName};
@@ -89,7 +90,7 @@ impl HistoryPoint {
         let (predictions, failures) = (sum(|m| m.predictions), sum(|m| m.failures));
         let mut latency = Histogram::default();
         for model in models {
-            merge(&mut latency, &model.latency);
+            latency.merge(&model.latency);
         }
         Self {
             at_ms,
@@ -101,17 +102,6 @@ impl HistoryPoint {
             p95_us: latency.quantile_us(0.95),
         }
     }
-}
-
-fn merge(sum: &mut Histogram, other: &Histogram) {
-    let buckets = other.buckets.len().min(Histogram::BUCKETS);
-    if sum.buckets.len() < buckets {
-        sum.buckets.resize(buckets, 0);
-    }
-    for (total, n) in sum.buckets.iter_mut().zip(&other.buckets) {
-        *total = total.saturating_add(*n);
-    }
-    sum.sum_us = sum.sum_us.saturating_add(other.sum_us);
 }
 
 /// The latest telemetry sample of a device, whole.
@@ -185,6 +175,7 @@ pub(super) struct Kept {
     pub(super) rollup: Rollup,
     pub(super) sample: Option<LatestSample>,
     pub(super) events: DeviceEvents,
+    pub(super) figures: ShadowFigures,
 }
 
 impl Kept {
@@ -202,6 +193,7 @@ impl Kept {
             },
             sample: None,
             events: DeviceEvents::of(device),
+            figures: ShadowFigures::of(device),
         }
     }
 
@@ -223,6 +215,11 @@ impl Kept {
     }
 
     fn sample(&mut self, at_ms: u64, received_ms: u64, stream: Stream, mut sample: TelemetrySample) {
+        // They are kept in a record of their own.
+        let shadows = std::mem::take(&mut sample.shadows);
+        if !shadows.is_empty() {
+            self.figures.fold(at_ms, shadows);
+        }
         for model in sample.models.values_mut() {
             model.latency.buckets.truncate(Histogram::BUCKETS);
         }

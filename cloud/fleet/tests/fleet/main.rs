@@ -4,4 +4,5 @@
 mod certificates;
 mod devices;
 mod rollouts;
+mod shadows;
 mod support;

@@ -5,7 +5,7 @@ use super::args::{
 };
 use super::client::Client;
 use super::exit::Failure;
-use super::{diagnose, follow, read_file, table, trust, upload};
+use super::{diagnose, follow, read_file, shadow, table, trust, upload};
 use crate::http::api::{
     ApproveRequest, AuditView, ClaimRequest, ClaimView, CompressRequest, DatasetView, DeviceView, ImportView,
     JobView, Json, LoginView, ModelVersionView, RejectRequest, ReleaseRequest, ReleaseView, RolloutRequest,
@@ -36,6 +36,7 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
         Command::Trust(command) => trust::run(command, &out),
         Command::Device(command) => device(command, &out),
         Command::Rollout(command) => rollout(command, &out),
+        Command::Shadow(command) => shadow::run(command, &out),
         Command::Job(command) => job(command, &out),
         Command::Quickstart(_) | Command::Up(_) | Command::Agent(_) | Command::JobChild { .. } => {
             Err(Failure::new(ErrorCode::Internal, "this command does not talk to a control plane"))
@@ -481,7 +482,7 @@ pub(super) fn write_new(path: &Path, content: impl FnOnce() -> Result<Vec<u8>, F
 }
 
 /// Percent-encodes one path segment or query value (RFC 3986, unreserved characters stay).
-fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     text.bytes()
         .map(|b| match b {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),

@@ -1,10 +1,14 @@
 //! The bodies of the HTTP API, shared by its handlers, the command line and the console.
 
 mod diagnosis;
+mod shadow;
 
 pub use diagnosis::{DiagnosisAnswer, DiagnosisView, FindingView};
 use flotilla_protocol::ErrorCode;
 use serde::{Deserialize, Serialize};
+pub use shadow::{
+    DisagreementView, ShadowDeviceView, ShadowFiguresView, ShadowRequest, ShadowStop, ShadowView,
+};
 use utoipa::ToSchema;
 
 /// Any JSON object whose shape another crate owns.
@@ -561,6 +565,8 @@ pub struct Overview {
     pub devices: Vec<DeviceView>,
     /// Rollouts, oldest first.
     pub rollouts: Vec<RolloutView>,
+    /// Releases that run beside confirmed ones.
+    pub shadows: Vec<ShadowView>,
 }
 
 /// The control plane itself.

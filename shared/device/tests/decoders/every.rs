@@ -4,13 +4,14 @@ use flotilla_device::frame::{self, Kind};
 use flotilla_device::launch::{LaunchJournal, Place};
 use flotilla_device::outbox::{Outbox, StreamState};
 use flotilla_device::release::{Board, examine, examine_agent};
+use flotilla_device::shadow::ShadowJournal;
 use flotilla_device::update::UpdateJournal;
 use flotilla_device::{Fault, desired};
 use flotilla_protocol::enrol::{ClaimCode, EnrolAnswer, EnrolRequest};
 use flotilla_protocol::manifest::Golden;
 use flotilla_protocol::message::{
     Ack, Chunk, Command, CommandReport, Desired, Diagnosis, Epoch, Fetch, Hello, ModelReport, RecordBody,
-    Reply, ReplyBody, Reported, Request, TelemetryBatch, Upload,
+    Reply, ReplyBody, Reported, Request, ShadowRelease, ShadowReport, TelemetryBatch, Upload,
 };
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::topic::Topic;
@@ -32,16 +33,18 @@ static TRUST: LazyLock<TrustFile> = LazyLock::new(|| TrustFile {
     issued_at_ms: 1,
 });
 
+const SHADOW: Kind = Kind { name: *b"FSJ", version: 1 };
 const LAUNCH: Kind = Kind { name: *b"FLJ", version: 1 };
 
 /// The journals' frame; every small file of a device has one.
-const FRAMES: [Kind; 6] = [
+const FRAMES: [Kind; 7] = [
     Kind { name: *b"FUJ", version: 1 },
     Kind { name: *b"FTR", version: 1 },
     Kind { name: *b"FAC", version: 1 },
     Kind { name: *b"FHC", version: 1 },
     Kind { name: *b"FCM", version: 1 },
     LAUNCH,
+    SHADOW,
 ];
 
 /// Gives the bytes to every decoder. None may panic or take more than its bound; what one accepts must come through
@@ -81,6 +84,7 @@ fn up(bytes: &[u8]) {
         }
     }
     read::<ModelReport>(bytes);
+    read::<ShadowReport>(bytes);
     read::<CommandReport>(bytes);
     read::<Diagnosis>(bytes).map(Diagnosis::bounded);
     if let Some(batch) = read::<TelemetryBatch>(bytes)
@@ -90,6 +94,7 @@ fn up(bytes: &[u8]) {
         for record in batch.records {
             if let RecordBody::Sample(sample) = record.body {
                 sample.models.values().for_each(|model| _ = model.latency.quantile_us(0.95));
+                sample.shadows.values().for_each(|s| _ = s.shadow.mean_confidence(s.compared));
             }
         }
     }
@@ -112,6 +117,7 @@ fn down(bytes: &[u8]) {
         outbox.ack(&ack);
     }
     read::<Command>(bytes);
+    read::<ShadowRelease>(bytes);
     if let Some(wanted) = read::<Desired>(bytes) {
         _ = wanted.check();
     }
@@ -182,6 +188,11 @@ fn stored(bytes: &[u8]) {
     }
     // The content behind a right checksum.
     drop(UpdateJournal::from_bytes(&frame::seal(FRAMES[0], bytes)));
+    for shadow in [bytes.to_vec(), frame::seal(SHADOW, bytes)] {
+        let Ok(journal) = ShadowJournal::from_bytes(&shadow) else { continue };
+        let again = ShadowJournal::from_bytes(&journal.to_bytes()).expect("what was written reads");
+        assert!(again == journal);
+    }
     for launch in [bytes.to_vec(), frame::seal(LAUNCH, bytes)] {
         let Ok(journal) = LaunchJournal::from_bytes(&launch) else { continue };
         let again = LaunchJournal::from_bytes(&journal.to_bytes()).expect("what was written reads");

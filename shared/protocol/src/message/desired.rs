@@ -1,5 +1,6 @@
 //! The wanted state of one device: signed, level-triggered, versioned.
 
+use super::shadow::ShadowRelease;
 use crate::{DeviceId, Digest, ErrorCode, ModelName, ProjectId, limits};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -26,6 +27,9 @@ pub struct Desired {
     /// The release of the agent itself; without one the device keeps the agent it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<DesiredModel>,
+    /// The releases that run beside confirmed ones, a model. One of a model that is not named above is removed with it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shadows: BTreeMap<ModelName, ShadowRelease>,
 }
 
 impl Desired {
@@ -33,6 +37,7 @@ impl Desired {
     pub fn check(&self) -> Result<(), ErrorCode> {
         let fits = self.models.len() <= limits::DESIRED_MODELS
             && self.commands.len() <= limits::DESIRED_COMMANDS
+            && self.shadows.len() <= limits::DESIRED_SHADOWS
             && self.settings.quiet_hours.len() <= limits::QUIET_HOURS;
         if fits { Ok(()) } else { Err(ErrorCode::TooLarge) }
     }

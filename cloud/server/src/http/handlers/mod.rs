@@ -10,6 +10,7 @@ pub(crate) mod models;
 pub(crate) mod releases;
 pub(crate) mod server;
 pub(crate) mod settings;
+pub(crate) mod shadow;
 pub(crate) mod trust;
 
 /// Conversions of every crate's error into a problem: code and text, nothing else.
