@@ -108,6 +108,16 @@ impl Folder {
         self.slot_in(&Self::model(model), slot)
     }
 
+    /// Where the release lies that runs beside a model's confirmed one.
+    pub fn shadow(&self, model: &ModelName) -> Slot {
+        Slot::new(Arc::clone(&self.disk), &self.root, Self::model(model).join("shadow"))
+    }
+
+    /// Relative path of the journal of a model's shadow.
+    pub fn shadow_journal(model: &ModelName) -> PathBuf {
+        Self::model(model).join("shadow.journal")
+    }
+
     /// A slot of the agent's own releases.
     pub fn agent_slot(&self, slot: SlotName) -> Slot {
         self.slot_in(AGENT.as_ref(), slot)

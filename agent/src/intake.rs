@@ -12,6 +12,7 @@ use crate::upgrade::{self, PLATFORM};
 use flotilla_device::Fault;
 use flotilla_device::download::Download;
 use flotilla_device::release::{Board, examine, examine_agent};
+use flotilla_device::shadow;
 use flotilla_device::update::{Event, Promise, ReleaseFacts};
 use flotilla_protocol::manifest::agent_engine;
 use flotilla_protocol::message::{ProbeReport, SlotName};
@@ -34,6 +35,14 @@ pub(crate) enum Subject {
     Model {
         name: ModelName,
         /// The program that probes candidates.
+        exe: PathBuf,
+        /// Its arguments before `probe`.
+        prefix: Vec<String>,
+    },
+    /// Of the release that runs beside a model's.
+    Shadow {
+        name: ModelName,
+        /// The program that probes it.
         exe: PathBuf,
         /// Its arguments before `probe`.
         prefix: Vec<String>,
@@ -70,15 +79,45 @@ impl Desk {
     /// The model, if it is one.
     fn model(&self) -> Option<&ModelName> {
         match &self.subject {
-            Subject::Model { name, .. } => Some(name),
+            Subject::Model { name, .. } | Subject::Shadow { name, .. } => Some(name),
             Subject::Agent => None,
         }
     }
 
+    /// Where the release goes; a shadow has but one place, whatever the slot.
     pub(crate) fn slot(&self, slot: SlotName) -> Slot {
-        match self.model() {
-            Some(name) => self.folder.slot(name, slot),
-            None => self.folder.agent_slot(slot),
+        match &self.subject {
+            Subject::Model { name, .. } => self.folder.slot(name, slot),
+            Subject::Shadow { name, .. } => self.folder.shadow(name),
+            Subject::Agent => self.folder.agent_slot(slot),
+        }
+    }
+
+    /// Where else chunks of it may lie.
+    fn other_slots(&self, slot: SlotName) -> Vec<Slot> {
+        match &self.subject {
+            Subject::Model { name, .. } => {
+                vec![self.folder.slot(name, slot.other()), self.folder.shadow(name)]
+            }
+            Subject::Shadow { name, .. } => {
+                [SlotName::A, SlotName::B].map(|s| self.folder.slot(name, s)).into()
+            }
+            Subject::Agent => vec![self.folder.agent_slot(slot.other())],
+        }
+    }
+
+    /// Memory that a child process may take which runs the release; what the board has for a model where it does not say.
+    pub(crate) fn child_memory(&self, manifest: &ReleaseManifest) -> u64 {
+        match manifest.constraints.memory_bytes {
+            0 => self.config.probe_memory_bytes,
+            stated => stated.saturating_add(PROBE_BASE),
+        }
+    }
+
+    fn news_of(&self, event: Event) -> News {
+        match &self.subject {
+            Subject::Shadow { name, .. } => News::Shadow(name.clone(), shadow::Event::Intake(event)),
+            Subject::Model { .. } | Subject::Agent => News::Update(self.model().cloned(), event),
         }
     }
 
@@ -116,7 +155,7 @@ impl Desk {
     /// Tells the update machine.
     pub(crate) async fn tell(&self, event: Event) {
         // Nobody listens any more only when the agent stops.
-        let _ = self.news.send(News::Update(self.model().cloned(), event)).await;
+        let _ = self.news.send(self.news_of(event)).await;
     }
 
     pub(crate) async fn fetch_release(
@@ -199,7 +238,7 @@ impl Desk {
         slot: SlotName,
         release: Digest,
     ) -> Result<(), Stopped> {
-        let (place, other, own) = (self.slot(slot), self.slot(slot.other()), self.clone());
+        let (place, others, own) = (self.slot(slot), self.other_slots(slot), self.clone());
         let target = place.clone();
         let (part, mut download) = blocking(move || {
             let part = own.part(&target, release)?;
@@ -211,7 +250,7 @@ impl Desk {
         let _room = self.fetcher.rooms().promise(&place, &part, |promised| self.board_beside(promised))?;
         let target = place.clone();
         let (part, mut download, reused) = blocking(move || {
-            let reused = target.reuse(&part, &other, &mut download)?;
+            let reused = target.reuse(&part, &others, &mut download)?;
             Ok((part, download, reused))
         })
         .await?;
@@ -223,7 +262,7 @@ impl Desk {
         let mut progress = |bytes_done| {
             // A figure that finds no room is followed by a later one.
             let event = Event::FileProgress { ticket, bytes_done };
-            let _ = self.news.try_send(News::Update(self.model().cloned(), event));
+            let _ = self.news.try_send(self.news_of(event));
         };
         progress(download.bytes_done());
         let mut put = |chunk: &_| place.write(&part, chunk);
@@ -237,7 +276,7 @@ impl Desk {
             let part = own.part(&place, release)?;
             place.finish(&part)?;
             match own.subject {
-                Subject::Model { .. } => Ok(()),
+                Subject::Model { .. } | Subject::Shadow { .. } => Ok(()),
                 Subject::Agent => upgrade::make_program(&place, &part),
             }
         });
@@ -262,15 +301,12 @@ impl Desk {
             timeout: Duration::from_secs(self.config.probe_timeout_s),
             latency_us: 0,
         };
-        let Subject::Model { exe, prefix, .. } = &self.subject else {
+        let (Subject::Model { exe, prefix, .. } | Subject::Shadow { exe, prefix, .. }) = &self.subject else {
             return upgrade::try_out(self, place, release, bounds).await;
         };
-        let constraints = place.manifest(release)?.constraints;
-        let memory_bytes = match constraints.memory_bytes {
-            0 => bounds.memory_bytes,
-            stated => stated.saturating_add(PROBE_BASE),
-        };
-        let bounds = ProbeLimits { memory_bytes, latency_us: constraints.latency_us, ..bounds };
+        let manifest = place.manifest(release)?;
+        let memory_bytes = self.child_memory(&manifest);
+        let bounds = ProbeLimits { memory_bytes, latency_us: manifest.constraints.latency_us, ..bounds };
         let probed = probe::run(exe, prefix, place.path(), &self.config.board, bounds).await;
         probed.map_err(|error| match &error {
             // That the child could not even be started says nothing about the candidate.

@@ -14,6 +14,7 @@
 //! - [`host`], [`api`], [`probe`]: models that serve, the local endpoint, and the child that tries a candidate.
 //! - [`feed`]: folders and cameras whose pictures the agent predicts by itself.
 //! - [`hard`]: inputs that a model was not sure of, kept for the cloud.
+//! - `shadow`: a candidate release in a process of its own, whose answers nobody gets.
 //! - `intake`: brings a release into a slot.
 //! - [`upgrade`]: how another binary of the agent gets to where [`flotilla_launcher`] starts it.
 //! - [`cli`]: the command line, also used by `flotilla agent …`.
@@ -30,6 +31,8 @@
 //! DIR/models/MODEL/slot-{a,b}/       release.cbor, files/NAME, partial/NAME
 //! DIR/agent/                         the agent's own releases; see [`flotilla_launcher`]
 //! DIR/hard/MODEL/DIGEST, hard/ledger inputs that wait for the cloud, by consent; what was sent of them today
+//! DIR/models/MODEL/shadow/           the same of a release that runs beside the confirmed one
+//! DIR/models/MODEL/shadow.journal    how far that has come
 //! DIR/outbox/                        sled
 //! DIR/results/, feeds/              results of folders; which files of them are done with and still there
 //! DIR/run/endpoint                   address of the local endpoint while the agent runs
@@ -63,6 +66,7 @@ pub mod pairs;
 pub mod probe;
 mod room;
 pub mod sensors;
+mod shadow;
 #[cfg(test)]
 mod simulation;
 pub mod slot;

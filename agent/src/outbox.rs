@@ -326,11 +326,15 @@ fn shrink(body: &mut RecordBody) {
     if fits(sample) {
         return;
     }
+    sample.shadows.values_mut().for_each(|shadow| shadow.disagreements.clear());
+    if fits(sample) {
+        return;
+    }
     for model in sample.models.values_mut() {
         model.classes.clear();
         model.confidence.clear();
     }
-    while !fits(sample) && sample.models.pop_last().is_some() {}
+    while !fits(sample) && (sample.models.pop_last().is_some() || sample.shadows.pop_last().is_some()) {}
 }
 
 #[cfg(test)]

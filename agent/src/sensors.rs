@@ -103,6 +103,7 @@ impl Sensors {
             sent_bytes: traffic.map(|(_, sent)| sent),
             npus: self.npus.sample(),
             models: Default::default(),
+            shadows: Default::default(),
         }
     }
 }

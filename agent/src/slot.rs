@@ -193,16 +193,17 @@ impl Slot {
         self.disk.exists(path).map_err(disk_fault)
     }
 
-    /// Copies what is missing here and lies in the other slot, elsewhere in this one, or aside; what lies aside goes then.
+    /// Copies what is missing here and lies in other slots, elsewhere in this one, or aside; what lies aside goes then.
     /// A chunk is known by its digest, wherever it stands. Returns the bytes that need not be fetched.
     pub fn reuse(
         &self,
         manifest: &ReleaseManifest,
-        other: &Slot,
+        others: &[Slot],
         download: &mut Download,
     ) -> Result<u64, Fault> {
         let before = self.before();
-        let reused = self.copy(manifest, &[other, self, &before], download);
+        let slots: Vec<&Slot> = others.iter().chain([self, &before]).collect();
+        let reused = self.copy(manifest, &slots, download);
         // Also if its room is what was missing.
         before.clear()?;
         reused

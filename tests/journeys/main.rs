@@ -17,5 +17,6 @@ mod old_folders;
 mod quickstart;
 mod reach;
 mod refusals;
+mod shadow;
 mod trust;
 mod updates;

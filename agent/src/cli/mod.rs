@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::daemon::Ended;
 use crate::folder::Folder;
 use crate::probe::{ChildArgs, child_main};
+use crate::shadow::{ShadowArgs, shadow_main};
 use crate::upgrade::{self, SelfTestArgs, self_test_main};
 use crate::{Error, clock, daemon};
 use clap::{Subcommand, ValueEnum};
@@ -109,6 +110,9 @@ enum Command {
     /// Try the release in a slot; what the agent runs as a child.
     #[command(hide = true)]
     Probe(ChildArgs),
+    /// Answer inputs beside the confirmed release; what the agent runs as a child.
+    #[command(hide = true)]
+    Shadow(ShadowArgs),
     /// Try whether this agent can take over the folder; what a running agent asks a new one.
     #[command(hide = true)]
     SelfTest(SelfTestArgs),
@@ -129,6 +133,7 @@ pub fn main(args: Args, prefix: ExePrefix) -> ExitCode {
     let command = match args.command {
         // The child does nothing else, and its memory is bounded: no runtime, no log.
         Command::Probe(args) => return child_main(&args),
+        Command::Shadow(args) => return shadow_main(&args),
         Command::SelfTest(args) => return self_test_main(&args),
         other => other,
     };
@@ -161,7 +166,7 @@ fn start(command: Command, prefix: ExePrefix) -> Result<Ended, Error> {
             Command::Status { dir, output } => commands::status(&dir, output).await?,
             Command::Doctor { dir, output } => commands::doctor(&dir, output).await?,
             Command::Predict { model, file, dir } => commands::predict(&model, &file, &dir).await?,
-            Command::Config | Command::Probe(_) | Command::SelfTest(_) => {
+            Command::Config | Command::Probe(_) | Command::Shadow(_) | Command::SelfTest(_) => {
                 print!("{}", crate::config::DEFAULT);
             }
         }

@@ -130,6 +130,7 @@ impl Daemon {
             let wanted = self.wanted(&name);
             self.give(&name, Event::Desired(wanted));
         }
+        self.want_shadows();
         self.want_agent();
         self.do_commands();
         self.status_stale = true;

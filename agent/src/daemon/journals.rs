@@ -4,6 +4,7 @@
 use crate::disk::{DiskError, patiently};
 use crate::folder::{Folder, MODELS};
 use flotilla_device::release::{Board, examine};
+use flotilla_device::shadow::ShadowJournal;
 use flotilla_device::update::UpdateJournal;
 use flotilla_protocol::message::SlotName;
 use flotilla_protocol::{Digest, ModelName, TrustFile, limits};
@@ -56,6 +57,24 @@ pub(crate) fn take_up(
 /// Stores a model's journal durably.
 pub(crate) fn store(folder: &Folder, name: &ModelName, journal: &UpdateJournal) -> Result<(), DiskError> {
     folder.disk().replace(&Folder::journal(name), &journal.to_bytes())
+}
+
+/// The journal of a model's shadow, durable as it is; an empty one if there is none; or why it cannot be used.
+pub(crate) fn read_shadow(folder: &Folder, name: &ModelName) -> Result<ShadowJournal, String> {
+    settle(folder, &Folder::model(name));
+    let bytes = folder.disk().read(&Folder::shadow_journal(name), JOURNAL).map_err(|e| e.to_string())?;
+    let journal =
+        bytes.map(|bytes| ShadowJournal::from_bytes(&bytes).map_err(|e| e.to_string())).transpose()?;
+    Ok(journal.unwrap_or_default())
+}
+
+/// Stores the journal of a model's shadow durably.
+pub(crate) fn store_shadow(
+    folder: &Folder,
+    name: &ModelName,
+    journal: &ShadowJournal,
+) -> Result<(), DiskError> {
+    folder.disk().replace(&Folder::shadow_journal(name), &journal.to_bytes())
 }
 
 /// Without a journal nobody knows which slot worked. A whole release that passes every check of a new one, the wanted one

@@ -170,6 +170,7 @@ impl Daemon {
             models,
             commands: self.commands.clone(),
             agent: Some(self.agent_report()),
+            shadows: self.shadow_reports(),
         };
         self.publish(Up::Reported, codec::encode(&reported));
     }

@@ -13,6 +13,7 @@ mod link;
 mod models;
 mod records;
 mod renewal;
+mod shadows;
 pub(crate) mod state;
 mod unusable;
 mod upgrade;
@@ -39,7 +40,7 @@ use flotilla_device::Fault;
 use flotilla_device::launch::{Binary, Place};
 use flotilla_device::renewal::{Pair, Renewal};
 use flotilla_device::session::{self, Session};
-use flotilla_device::update;
+use flotilla_device::{shadow, update};
 use flotilla_protocol::message::{CommandReport, Desired, Diagnosis, EventKind, EventRecord, RecordBody};
 use flotilla_protocol::{ErrorCode, ModelName, TrustFile};
 use jobs::Jobs;
@@ -95,6 +96,10 @@ pub(crate) enum News {
     },
     /// A model's folder may be empty now.
     Cleared(ModelName),
+    /// A step for the machine of a model's shadow.
+    Shadow(ModelName, shadow::Event),
+    /// The place of a model's shadow is clear.
+    ShadowCleared(ModelName),
     /// An examination has ended, or why it could not.
     Examined(Result<Diagnosis, String>),
     /// The outcome of a question for a certificate over HTTPS, by its number.
@@ -148,6 +153,7 @@ struct Daemon {
     /// By how much this clock was ahead of the control plane's when the last desired document came.
     clock_ahead_ms: Option<i64>,
     models: BTreeMap<ModelName, Managed>,
+    shadows: BTreeMap<ModelName, shadows::Managed>,
     upgrade: Option<upgrade::Upgrade>,
 
     /// None while the disk does not let it be used.
@@ -259,6 +265,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
         examining: BTreeSet::new(),
         clock_ahead_ms: None,
         models: BTreeMap::new(),
+        shadows: BTreeMap::new(),
         upgrade: None,
         outbox: None,
         outbox_due_ms: None,
@@ -344,6 +351,7 @@ impl Daemon {
         }
         self.read_desired();
         self.load_models();
+        self.load_shadows();
         self.load_upgrade();
         self.apply();
         if mend {
@@ -362,6 +370,8 @@ impl Daemon {
                 self.give(&model, event);
             }
             News::Cleared(model) => self.on_cleared(&model),
+            News::Shadow(model, event) => self.give_shadow(&model, event),
+            News::ShadowCleared(model) => self.on_shadow_cleared(&model),
             News::Examined(examined) => self.on_examined(examined),
             News::Certificate(question, outcome) => self.on_renewed(question, outcome),
         }
@@ -389,6 +399,7 @@ impl Daemon {
         for name in names {
             self.tick(&name);
         }
+        self.tick_shadows(now_ms);
         self.tick_upgrade(now_ms);
         self.sample_if_due(now_ms);
         self.reopen_outbox_if_due(now_ms);
@@ -406,6 +417,7 @@ impl Daemon {
             outbox,
             self.outbox_due_ms,
             self.upgrade_due_ms(),
+            self.shadows_due_ms(),
             Some(self.sample_due_ms),
             self.text_due_ms,
             self.endpoint_due_ms,
@@ -426,6 +438,7 @@ impl Daemon {
         for managed in self.models.values_mut() {
             managed.jobs.cancel();
         }
+        self.close_shadows().await;
         self.cancel_upgrade();
         if let Some(link) = self.link.take() {
             link.close().await;

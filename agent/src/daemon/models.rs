@@ -123,6 +123,7 @@ impl Daemon {
         for effect in effects {
             self.perform(name, effect);
         }
+        self.shadow_follows(name);
     }
 
     fn perform(&mut self, name: &ModelName, effect: Effect) {
@@ -166,12 +167,18 @@ impl Daemon {
         }
     }
 
-    /// A slot of a model was cleared. Removes the folder of a model of which nothing is left.
+    /// A slot of a model was cleared.
     pub(super) fn on_cleared(&mut self, name: &ModelName) {
         let Some(managed) = self.models.get_mut(name) else { return };
         managed.clears = managed.clears.saturating_sub(1);
+        self.remove_if_gone(name);
+    }
+
+    /// Removes the folder of a model of which nothing is left, its shadow included.
+    pub(super) fn remove_if_gone(&mut self, name: &ModelName) {
+        let Some(managed) = self.models.get(name) else { return };
         // What is still to be cleared must not come after the same model's next release.
-        let gone = managed.clears == 0 && managed.update.is_gone();
+        let gone = managed.clears == 0 && managed.update.is_gone() && !self.shadows.contains_key(name);
         if !gone || self.desired.is_none() {
             return;
         }

@@ -115,8 +115,18 @@ impl Daemon {
             return;
         }
         self.sample_due_ms = now_ms + interval_ms;
+        self.take_sample(now_ms);
+    }
+
+    /// Takes a sample at once.
+    pub(super) fn sample_now(&mut self) {
+        self.take_sample(self.clock.now_ms());
+    }
+
+    fn take_sample(&mut self, now_ms: u64) {
         let mut sample = self.sensors.sample(&self.options.folder, now_ms / 1_000);
         sample.models = self.host.telemetry();
+        sample.shadows = self.host.shadow_telemetry();
         self.keep(RecordBody::Sample(sample));
     }
 
@@ -164,6 +174,7 @@ impl Daemon {
             "desired_version": self.accepted_version,
             "trust_version": self.trust.version,
             "models": models,
+            "shadows": self.shadow_reports(),
             "serving": serving(&self.host),
             "records_waiting": self.outbox.as_ref().map(|outbox| outbox.waiting()),
             "records_made": self.outbox.as_ref().map(|outbox| outbox.made()),

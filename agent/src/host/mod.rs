@@ -9,12 +9,14 @@ mod drift;
 mod error;
 mod note;
 mod ranked;
+mod shadow;
 
 pub use counters::Health;
 pub use drift::Drifted;
 pub use error::HostError;
 pub use note::Notes;
 pub use ranked::Ranked;
+pub use shadow::{Compared, Kept, Offer, Side};
 
 use crate::hard::{HardExamples, Seen};
 use counters::{Totals, Window};
@@ -24,6 +26,7 @@ use flotilla_protocol::pipeline::ImageInput;
 use flotilla_protocol::{Digest, ModelName, limits};
 use flotilla_runtime::{Input, Model, Prediction, Preprocessor};
 use note::Note;
+use shadow::{Shadowed, Shown};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -114,6 +117,7 @@ struct Serving {
 struct Lifetime {
     totals: Mutex<Totals>,
     admitted: AtomicUsize,
+    shadowed: Shadowed,
 }
 
 impl ModelHost {
@@ -275,6 +279,7 @@ impl Ticket {
             (prediction, latency_us)
         };
         self.0.offer(Seen::Input(input), &prediction, None);
+        self.0.lifetime.shadowed.offer(&self.0.interface, Shown::Input(input), &prediction, latency_us);
         let Served { release, slot } = self.0.served;
         let labels = Arc::clone(&self.0.interface.labels);
         Ok(Answer { prediction, release, slot, latency_us, labels })
@@ -287,8 +292,10 @@ impl Ticket {
         let row = model.input().1.iter().product::<usize>().max(1);
         let (mut outputs, mut predictions) = (Vec::new(), Vec::new());
         for tensor in batch.chunks(row) {
-            let ((output, prediction), _) = self.count(|| model.run(tensor), |(_, prediction)| prediction)?;
+            let ((output, prediction), latency_us) =
+                self.count(|| model.run(tensor), |(_, prediction)| prediction)?;
             self.0.watched.count(tensor, &prediction, &self.0.alarm);
+            self.0.lifetime.shadowed.offer(&self.0.interface, Shown::Tensor(tensor), &prediction, latency_us);
             outputs.extend(output);
             predictions.push(prediction);
         }

@@ -104,7 +104,7 @@ pub(crate) fn peak_rss_bytes() -> u64 {
 
 /// The manifest in the slot. Its signature is not checked again: the parent, which has the trust file, did
 /// that on the same bytes, and a child that could be fed others would already run in the parent's folder.
-fn manifest(slot: &Path) -> Result<ReleaseManifest, ProbeFailure> {
+pub(crate) fn manifest(slot: &Path) -> Result<ReleaseManifest, ProbeFailure> {
     let path = slot.join(RELEASE_FILE);
     let mut bytes = Vec::new();
     std::fs::File::open(&path)
@@ -117,7 +117,7 @@ fn manifest(slot: &Path) -> Result<ReleaseManifest, ProbeFailure> {
     codec::decode(&envelope.payload, limits::ENVELOPE).map_err(|e| failure(e.code(), e.to_string()))
 }
 
-fn refused(error: flotilla_runtime::Error) -> ProbeFailure {
+pub(crate) fn refused(error: flotilla_runtime::Error) -> ProbeFailure {
     let detail = error.detail();
     // The engine panics where it gets no memory, and the runtime reports that as a fault of the model.
     let code = if super::parent::tells_of_memory(&detail) { ErrorCode::ProbeMemory } else { error.code() };

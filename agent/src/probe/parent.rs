@@ -188,7 +188,7 @@ async fn head(stream: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
 }
 
 /// The last bytes: a panic message is the last thing that is said.
-async fn tail(mut stream: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
+pub(crate) async fn tail(mut stream: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut block = [0; 1024];
     loop {
@@ -231,7 +231,7 @@ fn check(report: ProbeReport, limits: ProbeLimits) -> Result<ProbeReport, ProbeE
 }
 
 /// Whether these are the words of the standard library, or of the engine, when there is no memory left.
-pub(super) fn tells_of_memory(text: &str) -> bool {
+pub(crate) fn tells_of_memory(text: &str) -> bool {
     ["memory allocation of ", "failed to allocate", "Cannot allocate memory"]
         .iter()
         .any(|words| text.contains(words))

@@ -73,6 +73,7 @@ impl Cloud {
             commands: Vec::new(),
             agent: None,
             hard_examples: BTreeMap::new(),
+            shadows: BTreeMap::new(),
         };
         let envelope = Envelope::seal(EnvelopeKind::Desired, &desired, &[&releases::all().control]);
         self.documents.push(envelope.to_bytes());

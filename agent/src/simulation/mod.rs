@@ -6,6 +6,7 @@
 //! - `releases`: really signed releases, good ones and bad ones of every nature.
 //! - `records`: the outbox on that disk. `device`, `work`, `turns`: the shell around the machines, as the daemon is
 //!   one, but without time and threads of its own.
+//! - `shadow`: a release in the shadow of a confirmed one, on that disk.
 //! - `check`: what must hold, whatever happens. `run`: the tests.
 //!
 //! What is real here: every decision machine of `flotilla-device`, [`crate::disk`]'s way to replace a file and to make
@@ -22,6 +23,7 @@ mod link;
 mod records;
 mod releases;
 mod run;
+mod shadow;
 mod tree;
 mod turns;
 mod work;

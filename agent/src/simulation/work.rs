@@ -245,8 +245,8 @@ impl Device {
         place.resume(&manifest, &mut download)?;
         let board = |promised| Ok(self.board(promised));
         let room = self.run.rooms.promise(&place, &manifest, board)?;
-        let other = self.folder.slot(name, slot.other());
-        let reused = place.reuse(&manifest, &other, &mut download)?;
+        let others = [self.folder.slot(name, slot.other()), self.folder.shadow(name)];
+        let reused = place.reuse(&manifest, &others, &mut download)?;
         if reused > 0 {
             self.give(name, Event::FilesReused { ticket, bytes: reused });
         }

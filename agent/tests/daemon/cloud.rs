@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use flotilla_protocol::message::{
     Ack, Chunk, Command, Desired, DesiredModel, Epoch, EventKind, EventRecord, Fetch, HardExample,
     HardExamples, Hello, Record, RecordBody, Reply, ReplyBody, Reported, Request, RequestBody, Settings,
-    Stream, TelemetryBatch, Upload,
+    ShadowRelease, Stream, TelemetryBatch, Upload,
 };
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::topic::{Channel, Down, Topic, Up};
@@ -103,6 +103,7 @@ pub(crate) struct Cloud {
     pub(crate) commands: Vec<Command>,
     pub(crate) agent: Option<DesiredModel>,
     pub(crate) hard_examples: BTreeMap<ModelName, HardExamples>,
+    pub(crate) shadows: BTreeMap<ModelName, ShadowRelease>,
 }
 
 impl Cloud {
@@ -128,6 +129,7 @@ impl Cloud {
             commands: Vec::new(),
             agent: None,
             hard_examples: BTreeMap::new(),
+            shadows: BTreeMap::new(),
         };
         cloud.listen("127.0.0.1:0").await;
         cloud
@@ -282,6 +284,7 @@ impl Cloud {
             commands: self.commands.clone(),
             agent: self.agent.clone(),
             hard_examples: self.hard_examples.clone(),
+            shadows: self.shadows.clone(),
         };
         Envelope::seal(EnvelopeKind::Desired, &desired, &[key]).to_bytes()
     }

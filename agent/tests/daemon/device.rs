@@ -73,12 +73,17 @@ impl Device {
 
     /// Processes that probe a candidate of this device.
     pub(crate) fn probes(&self) -> Vec<u32> {
+        self.children("probe")
+    }
+
+    /// Processes that the agent of this device has started for this.
+    pub(crate) fn children(&self, command: &str) -> Vec<u32> {
         let root = self.root.to_str().unwrap();
         let of = |entry: std::fs::DirEntry| {
             let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
             let line = std::fs::read(entry.path().join("cmdline")).ok()?;
             let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
-            (words.nth(1)? == "probe" && words.any(|word| word.starts_with(root))).then_some(pid)
+            (words.nth(1)? == command && words.any(|word| word.starts_with(root))).then_some(pid)
         };
         std::fs::read_dir("/proc").unwrap().flatten().filter_map(of).collect()
     }

@@ -19,6 +19,7 @@ mod pictures;
 mod random_kills;
 mod refusals;
 mod releases;
+mod shadows;
 mod side_by_side;
 mod streams;
 mod switch;

@@ -59,11 +59,7 @@ impl Plan {
 
     /// Puts the release's bytes into the cloud; returns what a desired document says of it.
     pub(crate) fn publish(self, cloud: &Cloud) -> DesiredModel {
-        let golden = make_golden(
-            &mut Model::load(&pipeline(), &onnx(self.golden_label, 0)).unwrap(),
-            [[1, 2, 3, 4], [200, 0, 7, 9]],
-            1e-4,
-        );
+        let golden = make_golden(&mut model(self.golden_label), [[1, 2, 3, 4], [200, 0, 7, 9]], 1e-4);
         let ballast: Vec<u8> = (0..self.ballast_chunks * limits::CHUNK)
             .map(|i| (i / limits::CHUNK * 31 + i % 251) as u8 ^ self.label as u8 ^ self.salt)
             .collect();
@@ -105,6 +101,11 @@ impl Plan {
         let envelope_bytes = envelope.len() as u32;
         DesiredModel { release: cloud.put(envelope), envelope_bytes, attempt: 0 }
     }
+}
+
+/// A model that always answers one label.
+pub(crate) fn model(label: usize) -> Model {
+    Model::load(&pipeline(), &onnx(label, 0)).unwrap()
 }
 
 /// The ballast's digest of a plan.

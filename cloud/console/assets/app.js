@@ -5,6 +5,7 @@ import { Loop } from '/console/views/loop.js';
 import { Devices } from '/console/views/devices.js';
 import { Telemetry } from '/console/views/telemetry.js';
 import { Rollouts } from '/console/views/rollouts.js';
+import { Shadows } from '/console/views/shadows.js';
 import { Training } from '/console/views/training.js';
 import { Compression } from '/console/views/compression.js';
 import { HardExamples } from '/console/views/hard.js';
@@ -42,6 +43,7 @@ function body(overview, link) {
     <${Devices} devices=${overview.devices} />
     <${Telemetry} devices=${overview.devices} />
     <${Rollouts} rollouts=${overview.rollouts} />
+    <${Shadows} shadows=${overview.shadows} />
     <div class="pair">
       <${Training} jobs=${overview.jobs} />
       <${Compression} compression=${overview.compression} />

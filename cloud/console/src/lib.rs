@@ -42,6 +42,7 @@ assets! {
     "views/devices.js": SCRIPT,
     "views/telemetry.js": SCRIPT,
     "views/rollouts.js": SCRIPT,
+    "views/shadows.js": SCRIPT,
     "views/training.js": SCRIPT,
     "views/chart.js": SCRIPT,
     "views/compression.js": SCRIPT,

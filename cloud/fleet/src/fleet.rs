@@ -6,13 +6,13 @@ use crate::ca::CertificateAuthority;
 use crate::changes::{Change, Changes};
 use crate::claims::{self, Claim, ClaimRequest};
 use crate::connections::Connections;
-use crate::devices::{self, DeviceView, Traffic, Views};
+use crate::devices::{self, DeviceView, ShadowView, Traffic, Views};
 use crate::enrol::Enrolment;
 use crate::error::{Error, Result};
 use crate::inbound::{Core, Dispatcher};
 use crate::ingest::{DeviceEvent, HistoryPoint, Ingest};
 use crate::renewal::{self, Challenges, PendingRenewal, Word};
-use crate::rollout::{Rollout, RolloutControl, RolloutDevice, RolloutRequest, Rollouts};
+use crate::rollout::{self, Rollout, RolloutControl, RolloutDevice, RolloutRequest, Rollouts};
 use crate::store::Store;
 use crate::telemetry::{self, ReleaseTelemetry};
 use crate::transfer::Transfers;
@@ -20,7 +20,7 @@ use bytes::Bytes;
 use flotilla_data::Quarantine;
 use flotilla_identity::{Actor, now_ms};
 use flotilla_protocol::enrol::{ClaimCode, EnrolAnswer, EnrolRequest};
-use flotilla_protocol::message::{CommandKind, HardExamples, Settings};
+use flotilla_protocol::message::{CommandKind, HardExamples, SHARE_ALL, Settings};
 use flotilla_protocol::renew::{Challenge, RenewAnswer, RenewRequest};
 use flotilla_protocol::{DeviceId, Digest, ModelName, RolloutId};
 use flotilla_registry::{CurrentTrust, Registry};
@@ -385,6 +385,60 @@ impl Fleet {
     /// The number of the examination that a device is asked for, and its last one.
     pub async fn examination(&self, id: &DeviceId) -> Result<(Option<u64>, Option<devices::Examined>)> {
         devices::examination(&self.inner.store, id).await
+    }
+
+    // === shadows ===
+
+    /// Lets a release, the newest where none is named, run beside the confirmed one of its model on these devices; on all
+    /// that run the model where none are named.
+    pub async fn start_shadow(
+        &self,
+        actor: &Actor,
+        model: &ModelName,
+        release: Option<&Digest>,
+        devices: Option<Vec<DeviceId>>,
+        share_per_mille: u32,
+    ) -> Result<()> {
+        if !(1..=SHARE_ALL).contains(&share_per_mille) {
+            let problem =
+                format!("a share of the inputs is 1 to {SHARE_ALL} per mille, not {share_per_mille}");
+            return Err(Error::Invalid(problem));
+        }
+        let release = rollout::release(&self.inner.parts.registry, model, release).await?;
+        let store = &self.inner.store;
+        let told = devices::shadow::start(store, actor, &release, devices, share_per_mille, now_ms()).await?;
+        self.tell(&told);
+        Ok(())
+    }
+
+    /// Ends the shadow of a model on these devices; on all that have one where none are named.
+    pub async fn stop_shadow(
+        &self,
+        actor: &Actor,
+        model: &ModelName,
+        devices: Option<Vec<DeviceId>>,
+    ) -> Result<()> {
+        let told = devices::shadow::stop(&self.inner.store, actor, model, devices, now_ms()).await?;
+        self.tell(&told);
+        Ok(())
+    }
+
+    /// The shadow of a model on every device that has one, or had.
+    pub async fn shadows(&self, model: &ModelName) -> Result<Vec<ShadowView>> {
+        let mut views = devices::shadow::views(&self.inner.store, Some(model)).await?;
+        Ok(views.remove(model).unwrap_or_default())
+    }
+
+    /// The shadows of all models.
+    pub async fn all_shadows(&self) -> Result<BTreeMap<ModelName, Vec<ShadowView>>> {
+        devices::shadow::views(&self.inner.store, None).await
+    }
+
+    fn tell(&self, devices: &[DeviceId]) {
+        for id in devices {
+            self.inner.connections.desired_changed(id);
+            self.inner.changes.device(id);
+        }
     }
 
     // === rollouts ===

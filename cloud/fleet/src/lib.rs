@@ -34,7 +34,7 @@ pub use changes::Change;
 pub use claims::{CLAIM_TTL_MS, CLAIM_USES, Claim, ClaimRequest};
 pub use devices::{
     Certificate, Device, DeviceState, DeviceView, Examined, Health, ModelState, ModelView, Problem,
-    ReleaseView, ReportHead, Traffic, Twin,
+    ReleaseView, ReportHead, ShadowView, Traffic, Twin, sum_shadows,
 };
 pub use error::{Error, Result};
 pub use fleet::{Fleet, FleetConfig, FleetParts, host_port};

@@ -1,7 +1,7 @@
 //! The fleet's records, in one place.
 
 use crate::claims::Claim;
-use crate::devices::{Consents, Device, Examined, ModelState, ReportHead, Twin};
+use crate::devices::{Consents, Device, Examined, ModelState, ReportHead, ShadowFigures, ShadowState, Twin};
 use crate::error::{Error, Result};
 use crate::ingest::{DeviceEvents, FoldPosition, LatestSample, Rollup};
 use crate::renewal::PendingRenewal;
@@ -22,6 +22,8 @@ pub(crate) struct Store {
     pub(crate) consents: Collection<Consents>,
     pub(crate) reports: Collection<ReportHead>,
     pub(crate) models: Collection<ModelState>,
+    pub(crate) shadows: Collection<ShadowState>,
+    pub(crate) figures: Collection<ShadowFigures>,
     pub(crate) examined: Collection<Examined>,
     pub(crate) rollouts: Collection<Rollout>,
     pub(crate) rollout_devices: Collection<RolloutDevice>,
@@ -41,6 +43,8 @@ impl Store {
             consents: Collection::new(records.clone()),
             reports: Collection::new(records.clone()),
             models: Collection::new(records.clone()),
+            shadows: Collection::new(records.clone()),
+            figures: Collection::new(records.clone()),
             examined: Collection::new(records.clone()),
             rollouts: Collection::new(records.clone()),
             rollout_devices: Collection::new(records.clone()),

@@ -113,11 +113,12 @@ impl Transfers {
         let Some(twin) = self.store.twins.get(device.as_str()).await.map_err(storage)? else {
             return Ok(false);
         };
-        for model in twin.value.models.values() {
-            if model.release == *digest {
+        let shadows = twin.value.shadows.values().map(|shadow| shadow.release);
+        for release in twin.value.models.values().map(|model| model.release).chain(shadows) {
+            if release == *digest {
                 return Ok(true);
             }
-            match self.registry.reachable(&model.release).await {
+            match self.registry.reachable(&release).await {
                 Ok(reachable) if reachable.contains(digest) => return Ok(true),
                 Ok(_) | Err(flotilla_registry::Error::ReleaseMissing(_)) => {}
                 Err(error) => {

@@ -35,6 +35,7 @@ fn document(version: u64) -> Desired {
         commands: Vec::new(),
         agent: None,
         hard_examples: BTreeMap::new(),
+        shadows: BTreeMap::new(),
     }
 }
 

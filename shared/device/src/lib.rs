@@ -4,6 +4,7 @@
 //! - [`release`]: whether a release may come onto this device at all.
 //! - [`download`]: which bytes to ask for next, and whether a chunk is believed; [`window`] and [`budget`]: how many.
 //! - [`launch`]: which binary of the agent runs; an upgrade of the agent cannot brick a device either.
+//! - [`shadow`]: a candidate release beside the confirmed one, whose answers nobody gets.
 //! - [`session`]: the connection: hello, reported, and when to try again.
 //! - [`renewal`]: the certificate: when a new one is due, and how it takes over.
 //! - [`drift`]: when drift is worth an event.
@@ -33,6 +34,7 @@ pub mod outbox;
 pub mod release;
 pub mod renewal;
 pub mod session;
+pub mod shadow;
 pub mod update;
 pub mod window;
 

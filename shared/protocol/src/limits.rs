@@ -28,6 +28,10 @@ pub const DRIFT_THRESHOLD_MILLI: u32 = 5_000;
 pub const QUIET_HOURS: usize = 16;
 /// Models in one desired document.
 pub const DESIRED_MODELS: usize = 64;
+/// Shadows in one desired document.
+pub const DESIRED_SHADOWS: usize = 8;
+/// Pairs of labels that two releases disagree on, in one record.
+pub const DISAGREEMENTS: usize = 8;
 /// Open commands in one desired document.
 pub const DESIRED_COMMANDS: usize = 64;
 

@@ -8,6 +8,7 @@ mod diagnosis;
 mod hard;
 mod lenient;
 mod report;
+mod shadow;
 mod telemetry;
 mod transfer;
 
@@ -19,6 +20,10 @@ pub use hard::{HardExample, HardExamples, HardReason, InvalidHardExamples};
 pub use report::{
     AgentReport, BoardFacts, CommandReport, CommandState, Failure, Hello, ModelReport, Phase, ProbeReport,
     Reported, SlotName,
+};
+pub use shadow::{
+    CONFIDENCE_ONE, Disagreement, SHARE_ALL, ShadowPhase, ShadowRelease, ShadowReport, ShadowSide,
+    ShadowTelemetry,
 };
 pub use telemetry::{
     Ack, Drift, Epoch, EventKind, EventRecord, Histogram, ModelTelemetry, NpuHealth, NpuSample, Record,

@@ -19,7 +19,7 @@ use flotilla_protocol::pipeline::{
 use flotilla_protocol::renew::{Challenge, RenewAnswer, RenewRequest};
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::trust::KeySet;
-use flotilla_protocol::{Digest, Envelope, ErrorCode, Pipeline, TrustFile, codec, limits};
+use flotilla_protocol::{Digest, Envelope, ErrorCode, ModelName, Pipeline, TrustFile, codec, limits};
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -196,6 +196,7 @@ fn desired() -> Desired {
         ],
         agent: None,
         hard_examples: BTreeMap::new(),
+        shadows: BTreeMap::new(),
     }
 }
 
@@ -253,6 +254,7 @@ fn reported() -> Reported {
             diagnosis: None,
         }],
         agent: None,
+        shadows: BTreeMap::new(),
     }
 }
 
@@ -310,6 +312,48 @@ fn npu_telemetry() -> TelemetryBatch {
         received_bytes: Some(1 << 32),
         sent_bytes: Some(77),
         npus: vec![npu],
+        ..TelemetrySample::default()
+    };
+    let record = Record { seq: 1, at_ms: 1_790_000_000_000, body: RecordBody::Sample(sample) };
+    TelemetryBatch { epoch: Epoch(7), stream: Stream::Live, records: vec![record], dropped: vec![] }
+}
+
+fn shadows() -> BTreeMap<ModelName, ShadowRelease> {
+    let release = Digest::of(b"shadow");
+    let shadow = ShadowRelease { release, envelope_bytes: 800, attempt: 13, share_per_mille: 250 };
+    BTreeMap::from([("digits".parse().unwrap(), shadow)])
+}
+
+fn shadow_reports() -> BTreeMap<ModelName, ShadowReport> {
+    let release = Digest::of(b"shadow");
+    let report = ShadowReport {
+        release,
+        phase: ShadowPhase::Failed,
+        attempt: 13,
+        bytes_done: 5,
+        bytes_total: 9,
+        bytes_reused: 4,
+        failure: Some(Failure { release, code: ErrorCode::NoRoom, detail: "too large".into() }),
+    };
+    BTreeMap::from([("digits".parse().unwrap(), report)])
+}
+
+/// A sample of a device with a shadow.
+fn shadow_telemetry() -> TelemetryBatch {
+    let mut shadow = ShadowTelemetry {
+        release: Some(Digest::of(b"shadow")),
+        against: Some(Digest::of(b"release")),
+        compared: 2,
+        agreed: 1,
+        failures: 1,
+        skipped: 7,
+        disagreements: vec![Disagreement { confirmed: 3, shadow: 8, count: 1 }],
+        ..ShadowTelemetry::default()
+    };
+    [(90, 0.5), (70, 0.75)].into_iter().for_each(|(us, score)| shadow.confirmed.record(us, score));
+    [(900, 1.0), (700, 0.25)].into_iter().for_each(|(us, score)| shadow.shadow.record(us, score));
+    let sample = TelemetrySample {
+        shadows: BTreeMap::from([("digits".parse().unwrap(), shadow)]),
         ..TelemetrySample::default()
     };
     let record = Record { seq: 1, at_ms: 1_790_000_000_000, body: RecordBody::Sample(sample) };
@@ -428,6 +472,9 @@ fn every_format_of_version_1_still_reads() {
     golden("reported", &reported());
     golden("reported-agent", &Reported { agent: Some(agent_report()), ..reported() });
     golden("reported-diagnosis", &examined());
+    golden("desired-shadow", &Desired { shadows: shadows(), ..desired() });
+    golden("reported-shadow", &Reported { shadows: shadow_reports(), ..reported() });
+    golden("telemetry-shadow", &shadow_telemetry());
     golden("command-diagnostics", &Command { id: 3, kind: CommandKind::Diagnostics });
     golden("telemetry", &telemetry());
     golden("telemetry-npu", &npu_telemetry());
@@ -522,6 +569,25 @@ fn an_agent_release_is_told_from_a_model_and_a_device_takes_its_own_binary() {
     assert_eq!(part.files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(), ["other"]);
     let missing = two.part_for("any", &agent_engine("linux", "riscv64")).unwrap_err();
     assert_eq!(missing.code(), ErrorCode::BoardMismatch);
+}
+
+#[test]
+fn a_shadow_of_which_little_is_said_sees_everything_and_a_newer_phase_is_unknown() {
+    #[derive(Serialize)]
+    struct Short {
+        release: Digest,
+        envelope_bytes: u32,
+        phase: &'static str,
+    }
+    let short = Short { release: Digest::of(b"x"), envelope_bytes: 9, phase: "learning" };
+    let bytes = codec::encode(&short);
+    let wanted: ShadowRelease = codec::decode(&bytes, 1024).unwrap();
+    assert_eq!((wanted.attempt, wanted.share_per_mille), (0, SHARE_ALL));
+    let report: ShadowReport = codec::decode(&bytes, 1024).unwrap();
+    assert_eq!(report.phase, ShadowPhase::Unknown);
+    let many = (0..=limits::DESIRED_SHADOWS).map(|n| (format!("m{n}").parse().unwrap(), wanted.clone()));
+    let desired = Desired { shadows: many.collect(), ..desired() };
+    assert_eq!(desired.check(), Err(ErrorCode::TooLarge));
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod consents;
 mod device;
 mod examined;
 mod service;
+pub(crate) mod shadow;
 mod twin;
 mod view;
 
@@ -12,6 +13,8 @@ pub use device::{Certificate, Device, DeviceState, Health, Problem, Traffic};
 pub use examined::Examined;
 pub(crate) use examined::examination;
 pub(crate) use service::{command, configure, revoke};
+pub(crate) use shadow::{ShadowFigures, ShadowState};
+pub use shadow::{ShadowView, sum as sum_shadows};
 pub(crate) use twin::sanitise;
 pub use twin::{ModelState, ReportHead, Twin};
 pub use view::{DeviceView, ModelView, ReleaseView};

@@ -4,7 +4,7 @@ use crate::text::bounded;
 use flotilla_protocol::manifest::agent_name;
 use flotilla_protocol::message::{
     Command, CommandKind, CommandReport, CommandState, Desired, DesiredModel, Diagnosis, Failure,
-    HardExamples, ModelReport, Reported, Settings,
+    HardExamples, ModelReport, Reported, Settings, ShadowRelease,
 };
 use flotilla_protocol::{DeviceId, ErrorCode, ModelName, ProjectId, limits};
 use flotilla_storage::{Entity, Table, compound};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Longest detail of a failure that is kept.
-const DETAIL: usize = 512;
+pub(super) const DETAIL: usize = 512;
 /// Open commands of one device: with as many models as a document may name they still fit into one record.
 pub(crate) const COMMANDS: usize = 16;
 /// A version that a device claims to have seen and that is believed; beyond it no newer one would fit.
@@ -27,6 +27,9 @@ pub struct Twin {
     pub version: u64,
     /// The release a model, and under its reserved name that of the agent itself.
     pub models: BTreeMap<ModelName, DesiredModel>,
+    /// The releases that run beside confirmed ones, a model.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shadows: BTreeMap<ModelName, ShadowRelease>,
     /// How the device behaves.
     pub settings: Settings,
     /// Commands that are not yet reported done.
@@ -51,6 +54,7 @@ impl Twin {
             device,
             version: 1,
             models: BTreeMap::new(),
+            shadows: BTreeMap::new(),
             settings,
             commands: Vec::new(),
             changed_at_ms: now_ms,
@@ -76,6 +80,7 @@ impl Twin {
             commands: self.commands.clone(),
             agent,
             hard_examples,
+            shadows: self.shadows.clone(),
         }
     }
 
@@ -107,8 +112,40 @@ impl Twin {
         self.changed(now_ms);
         match before {
             Some(before) => self.models.insert(model.clone(), before),
-            None => self.models.remove(model),
+            None => {
+                // There is nothing any more for it to run beside.
+                self.shadows.remove(model);
+                self.models.remove(model)
+            }
         };
+    }
+
+    /// Wants a release beside the confirmed one of a model, as a new attempt.
+    pub(crate) fn shadow(
+        &mut self,
+        model: &ModelName,
+        release: flotilla_protocol::Digest,
+        envelope_bytes: u32,
+        share_per_mille: u32,
+        now_ms: u64,
+    ) -> Result<u32, ErrorCode> {
+        if self.shadows.len() >= limits::DESIRED_SHADOWS && !self.shadows.contains_key(model) {
+            return Err(ErrorCode::TooLarge);
+        }
+        self.changed(now_ms);
+        let attempt = u32::try_from(self.version).unwrap_or(u32::MAX);
+        self.shadows
+            .insert(model.clone(), ShadowRelease { release, envelope_bytes, attempt, share_per_mille });
+        Ok(attempt)
+    }
+
+    /// Wants none any more. Says whether that is a change.
+    pub(crate) fn unshadow(&mut self, model: &ModelName, now_ms: u64) -> bool {
+        let had = self.shadows.remove(model).is_some();
+        if had {
+            self.changed(now_ms);
+        }
+        had
     }
 
     /// Changes how the device behaves. Says whether that is a change.
@@ -225,6 +262,7 @@ pub(crate) fn sanitise(mut reported: Reported) -> Result<Reported, ErrorCode> {
     {
         return Err(ErrorCode::TooLarge);
     }
+    super::shadow::sanitise(&mut reported.shadows)?;
     reported.models.remove(&agent_name());
     if let Some(agent) = reported.agent.take() {
         reported.models.insert(agent_name(), agent.upgrade);
@@ -300,6 +338,7 @@ mod tests {
             models: [(agent_name(), liar.clone())].into(),
             commands: vec![],
             agent,
+            shadows: BTreeMap::new(),
         };
         let agent = AgentReport { version: "0.2.0".into(), slot: None, upgrade: upgrade.clone() };
         assert_eq!(sanitise(reported(Some(agent))).unwrap().models, [(agent_name(), upgrade)].into());
@@ -345,6 +384,14 @@ mod tests {
         }
         assert_eq!(twin.want(&model("one-more"), Digest::of(b"r"), 1, 1), Err(ErrorCode::TooLarge));
         twin.want(&name(0), Digest::of(b"r2"), limits::ENVELOPE as u32, 1).unwrap();
+        for n in 0..limits::DESIRED_SHADOWS {
+            twin.shadow(&name(n), Digest::of(b"s"), limits::ENVELOPE as u32, 1_000, 1).unwrap();
+        }
+        assert_eq!(
+            twin.shadow(&name(63), Digest::of(b"s"), 1, 1_000, 1),
+            Err(ErrorCode::TooLarge),
+            "one shadow more"
+        );
         while twin.command(CommandKind::RestartModel { model: name(1) }, u64::MAX).is_ok() {}
         twin.document(&ProjectId::new("default").unwrap(), BTreeMap::new(), 1).check().unwrap();
         let size = serde_json::to_string(&twin).unwrap().len();
@@ -373,6 +420,7 @@ mod tests {
             models: [(model("m"), report)].into(),
             commands: vec![],
             agent: None,
+            shadows: BTreeMap::new(),
         };
         let kept = sanitise(reported.clone()).unwrap();
         let report = &kept.models[&model("m")];

@@ -10,7 +10,7 @@ use crate::broker::{self, PeerIdentity};
 use crate::ca::Serial;
 use crate::cloned;
 use crate::connections::Connection;
-use crate::devices::{self, Examined, Health, ModelState, Problem, ReportHead, Traffic, sanitise};
+use crate::devices::{self, Examined, Health, ModelState, Problem, ReportHead, Traffic, sanitise, shadow};
 use crate::error::{Error, Result};
 use crate::ingest::Head;
 use crate::renewal;
@@ -303,6 +303,7 @@ impl Worker {
         for gone in &known {
             store.models.delete(&mut batch, gone)?;
         }
+        shadow::store_reports(store, &mut batch, &self.device, &reported.shadows).await?;
         store.commit(batch).await?;
         if reported.commands.is_empty() {
             return Ok(());

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 const PAGE_FRAMES: usize = 256;
 /// Bytes of these frames, about.
 const PAGE_BYTES: usize = 4 * limits::MIB;
-/// Devices in one commit: each has up to three records of at most 16 KiB.
+/// Devices in one commit: each has up to four records of at most 16 KiB.
 const PAGE_DEVICES: usize = 64;
 
 /// How far the frames are folded.
@@ -98,17 +98,22 @@ impl Folder {
             let rollup = store.rollups.get(id).await?;
             let sample = store.samples.get(id).await?;
             let events = store.events.get(id).await?;
+            let figures = store.figures.get(id).await?;
             let fresh = Kept::new(&device);
             let mut kept = Kept {
                 rollup: rollup.as_ref().map_or(fresh.rollup, |found| found.value.clone()),
                 sample: sample.as_ref().map(|found| found.value.clone()),
                 events: events.as_ref().map_or(fresh.events, |found| found.value.clone()),
+                figures: figures.as_ref().map_or(fresh.figures, |found| found.value.clone()),
             };
             let before = kept.clone();
             frames.into_iter().for_each(|frame| kept.fold(frame));
             store::put(&store.rollups, &mut batch, rollup.as_ref(), &kept.rollup)?;
             if kept.events != before.events {
                 fits(&device, store::put(&store.events, &mut batch, events.as_ref(), &kept.events))?;
+            }
+            if kept.figures != before.figures {
+                fits(&device, store::put(&store.figures, &mut batch, figures.as_ref(), &kept.figures))?;
             }
             if let Some(latest) = &kept.sample
                 && kept.sample != before.sample

@@ -2,6 +2,7 @@
 
 use super::frame::Frame;
 use super::marks::Marks;
+use crate::devices::ShadowFigures;
 use crate::text::bounded;
 use flotilla_protocol::baseline::CONFIDENCE_BINS;
 use flotilla_protocol::message::{EventKind, EventRecord, Histogram, RecordBody, Stream, TelemetrySample};
@@ -120,7 +121,7 @@ impl HistoryPoint {
         let (predictions, failures) = (sum(|m| m.predictions), sum(|m| m.failures));
         let mut latency = Histogram::default();
         for model in models {
-            merge(&mut latency, &model.latency);
+            latency.merge(&model.latency);
         }
         Self {
             at_ms,
@@ -219,6 +220,7 @@ pub(super) struct Kept {
     pub(super) rollup: Rollup,
     pub(super) sample: Option<LatestSample>,
     pub(super) events: DeviceEvents,
+    pub(super) figures: ShadowFigures,
 }
 
 impl Kept {
@@ -236,6 +238,7 @@ impl Kept {
             },
             sample: None,
             events: DeviceEvents::of(device),
+            figures: ShadowFigures::of(device),
         }
     }
 
@@ -257,6 +260,11 @@ impl Kept {
     }
 
     fn sample(&mut self, at_ms: u64, received_ms: u64, stream: Stream, mut sample: TelemetrySample) {
+        // They are kept in a record of their own.
+        let shadows = std::mem::take(&mut sample.shadows);
+        if !shadows.is_empty() {
+            self.figures.fold(at_ms, shadows);
+        }
         for model in sample.models.values_mut() {
             model.latency.buckets.truncate(Histogram::BUCKETS);
             model.confidence.truncate(CONFIDENCE_BINS);

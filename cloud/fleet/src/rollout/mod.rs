@@ -19,8 +19,8 @@ mod state;
 mod tests;
 
 pub use planner::{Action, Observation, Observations, Report, plan};
-pub(crate) use service::Rollouts;
 pub use service::{RolloutControl, RolloutRequest};
+pub(crate) use service::{Rollouts, release};
 pub use state::{
     Reason, Rollout, RolloutDevice, RolloutState, Sent, Status, Wanted, Wave, WaveSpec, resolve,
 };

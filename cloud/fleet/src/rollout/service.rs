@@ -101,7 +101,7 @@ impl Rollouts {
                 "a deadline is 1 to {DEADLINE_MAX_S} seconds, not {deadline_s}"
             )));
         }
-        let release = self.release(&request).await?;
+        let release = release(&self.registry, &request.model, request.release.as_ref()).await?;
         let targets = self.targets(request.devices).await?;
         if self.store.rollouts.find_unique(Rollout::MODEL, request.model.as_str()).await?.is_some() {
             return Err(Error::RolloutUnderWay(request.model));
@@ -155,32 +155,6 @@ impl Rollouts {
     async fn longest_probation_s(&self) -> Result<u64> {
         let twins = store::all(&self.store.twins, &[]).await?;
         Ok(twins.iter().map(|twin| u64::from(twin.value.settings.probation_s)).max().unwrap_or(0))
-    }
-
-    async fn release(&self, request: &RolloutRequest) -> Result<Release> {
-        let release = match &request.release {
-            Some(digest) => self.registry.find_release(digest).await?,
-            None => {
-                let newest = self.registry.latest_release(&request.model).await?;
-                newest.ok_or_else(|| Error::NoRelease(request.model.clone()))?
-            }
-        };
-        if release.model != request.model {
-            return Err(Error::Invalid(format!(
-                "release {} is one of model {}, not of {}",
-                release.digest.short(),
-                release.model,
-                request.model
-            )));
-        }
-        let floor = self.registry.trust().file.floor(&release.model);
-        if release.counter < floor {
-            return Err(Error::Invalid(format!(
-                "release {} of model {} is below the floor {floor}: devices refuse it",
-                release.counter, release.model
-            )));
-        }
-        Ok(release)
     }
 
     async fn targets(&self, named: Option<Vec<DeviceId>>) -> Result<BTreeSet<DeviceId>> {
@@ -272,6 +246,36 @@ impl Rollouts {
         let devices = store::all(&self.store.rollout_devices, &RolloutDevice::prefix(id)).await?;
         Ok((rollout, devices.into_iter().map(|device| device.value).collect()))
     }
+}
+
+/// A release of a model that devices do not refuse for its counter: this one, or the newest.
+pub(crate) async fn release(
+    registry: &Registry,
+    model: &ModelName,
+    named: Option<&Digest>,
+) -> Result<Release> {
+    let release = match named {
+        Some(digest) => registry.find_release(digest).await?,
+        None => {
+            let newest = registry.latest_release(model).await?;
+            newest.ok_or_else(|| Error::NoRelease(model.clone()))?
+        }
+    };
+    if release.model != *model {
+        return Err(Error::Invalid(format!(
+            "release {} is one of model {}, not of {model}",
+            release.digest.short(),
+            release.model,
+        )));
+    }
+    let floor = registry.trust().file.floor(&release.model);
+    if release.counter < floor {
+        return Err(Error::Invalid(format!(
+            "release {} of model {} is below the floor {floor}: devices refuse it",
+            release.counter, release.model
+        )));
+    }
+    Ok(release)
 }
 
 /// A new id. Ids order by time, so that the newest rollouts can be listed first.

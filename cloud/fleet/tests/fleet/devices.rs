@@ -271,6 +271,7 @@ async fn commands_wait_for_the_device_and_end_when_it_reports_them() {
         models: Default::default(),
         commands: vec![CommandReport { id, state: CommandState::Done, diagnosis: None }],
         agent: None,
+        shadows: Default::default(),
     };
     gate.send(Up::Reported, &done).await;
     let after = gate.desired().await;
@@ -306,6 +307,7 @@ async fn an_examination_is_answered_with_findings_within_their_bounds_or_with_wh
         models: Default::default(),
         commands: vec![CommandReport { id, state, diagnosis }],
         agent: None,
+        shadows: Default::default(),
     };
     gate.send(Up::Reported, &report(1, first, CommandState::Done, Some(diagnosis))).await;
     assert!(gate.desired().await.commands.is_empty());

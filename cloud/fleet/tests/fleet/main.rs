@@ -5,4 +5,5 @@ mod certificates;
 mod devices;
 mod hard_examples;
 mod rollouts;
+mod shadows;
 mod support;

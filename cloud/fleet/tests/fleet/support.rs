@@ -335,6 +335,7 @@ impl Device {
             models: [(model(name), report)].into(),
             commands: vec![],
             agent: None,
+            shadows: Default::default(),
         };
         self.send(Up::Reported, &reported).await;
     }

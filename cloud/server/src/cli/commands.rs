@@ -5,7 +5,7 @@ use super::args::{
 };
 use super::client::Client;
 use super::exit::Failure;
-use super::{diagnose, follow, hard, read_file, table, telemetry, trust, upload};
+use super::{diagnose, follow, hard, read_file, shadow, table, telemetry, trust, upload};
 use crate::http::api::{
     ApproveRequest, AuditView, ClaimRequest, ClaimView, CompressRequest, DatasetView, DeviceTelemetryView,
     DeviceView, ImportView, JobView, Json, LoginView, ModelVersionView, RejectRequest, ReleaseRequest,
@@ -37,6 +37,7 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
         Command::Device(command) => device(command, &out),
         Command::Hard(command) => hard::run(command, &out),
         Command::Rollout(command) => rollout(command, &out),
+        Command::Shadow(command) => shadow::run(command, &out),
         Command::Job(command) => job(command, &out),
         Command::Quickstart(_) | Command::Up(_) | Command::Agent(_) | Command::JobChild { .. } => {
             Err(Failure::new(ErrorCode::Internal, "this command does not talk to a control plane"))

@@ -8,6 +8,7 @@ mod diagnose;
 pub mod exit;
 pub(crate) mod follow;
 mod hard;
+mod shadow;
 mod table;
 mod telemetry;
 mod trust;

@@ -2,6 +2,7 @@
 
 mod diagnosis;
 mod hard;
+mod shadow;
 mod telemetry;
 
 pub use diagnosis::{DiagnosisAnswer, DiagnosisView, FindingView};
@@ -11,6 +12,9 @@ pub use hard::{
     HardPolicy, UnlabelledView,
 };
 use serde::{Deserialize, Serialize};
+pub use shadow::{
+    DisagreementView, ShadowDeviceView, ShadowFiguresView, ShadowRequest, ShadowStop, ShadowView,
+};
 pub use telemetry::{
     ClassCount, DeviceTelemetryView, DriftView, EventView, HistoryView, NpuView, ReleaseTelemetryView,
 };
@@ -608,6 +612,8 @@ pub struct Overview {
     pub rollouts: Vec<RolloutView>,
     /// The first hard examples that wait for a decision.
     pub hard_examples: Vec<HardExampleView>,
+    /// Releases that run beside confirmed ones.
+    pub shadows: Vec<ShadowView>,
 }
 
 /// The control plane itself.

@@ -1,7 +1,8 @@
 //! The ROUTES table: the one place with the method, path, permission and handler of every route.
 
 use super::handlers::{
-    console, datasets, diagnosis, fleet, hard, jobs, models, releases, server, settings, telemetry, trust,
+    console, datasets, diagnosis, fleet, hard, jobs, models, releases, server, settings, shadow, telemetry,
+    trust,
 };
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;
@@ -158,6 +159,10 @@ routes! {
 
     GET "/api/v1/trust" Needs(P::ReleaseRead), NONE => Some("TrustView"), trust::show, "The trust file in force";
     POST "/api/v1/trust" Needs(P::TrustPublish), NONE => Some("TrustView"), trust::publish, "Takes a signed envelope (CBOR) as the next trust file";
+
+    GET "/api/v1/models/{model}/shadow" Needs(P::RolloutRead), NONE => Some("ShadowView"), shadow::show, "How the release that runs beside a model's confirmed one compares";
+    POST "/api/v1/models/{model}/shadow" Needs(P::RolloutCreate), Some("ShadowRequest") => Some("ShadowView"), shadow::start, "Lets a release run beside the confirmed one; applications never get its answers";
+    POST "/api/v1/models/{model}/shadow/stop" Needs(P::RolloutControl), Some("ShadowStop") => Some("ShadowView"), shadow::stop, "Ends the release that runs beside a model's confirmed one";
 
     GET "/api/v1/rollouts" Needs(P::RolloutRead), NONE => Some("[RolloutView]"), fleet::rollouts, "Rollouts, oldest first";
     POST "/api/v1/rollouts" Needs(P::RolloutCreate), Some("RolloutRequest") => Some("RolloutView"), fleet::roll_out, "Starts a rollout: one canary, then the rest";

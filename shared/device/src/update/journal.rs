@@ -132,13 +132,13 @@ pub struct FailedRelease {
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The file is damaged or newer.
-    #[error("the update journal cannot be used: {0}")]
+    #[error("the journal cannot be used: {0}")]
     Frame(#[from] FrameError),
     /// The checksum is right, the content is not.
-    #[error("the update journal cannot be used: {0}")]
+    #[error("the journal cannot be used: {0}")]
     Content(#[from] DecodeError),
     /// Two releases share a slot.
-    #[error("the update journal contradicts itself: two releases lie in one slot")]
+    #[error("the journal contradicts itself: two releases lie in one slot")]
     SharedSlot,
 }
 

@@ -40,12 +40,12 @@ pub(super) enum Wanted {
 }
 
 /// Whether the bytes on the disk are not those that were verified.
-pub(super) fn is_damage(fault: &Fault) -> bool {
+pub(crate) fn is_damage(fault: &Fault) -> bool {
     matches!(fault.code, ErrorCode::DigestMismatch | ErrorCode::StorageCorrupt | ErrorCode::NotFound)
 }
 
 /// Whether what the slot said of its files is gone.
-fn is_lost(fault: &Fault) -> bool {
+pub(crate) fn is_lost(fault: &Fault) -> bool {
     !fault.transient && matches!(fault.code, ErrorCode::StorageCorrupt | ErrorCode::NotFound)
 }
 

@@ -41,3 +41,4 @@ pub use journal::{Candidate, Confirmed, FailedRelease, JournalError, Promise, St
 pub use machine::{
     CRASHES, MIN_PREDICTIONS, PROBE_STARTS, REFILLS, SESSION_TRIES, STABLE_MS, TRIAL_STARTS, Update,
 };
+pub(crate) use machine::{is_damage, is_lost};

@@ -1,7 +1,8 @@
 //! What a device says of one model.
 
-use super::Step;
 use super::machine::{Serving, Update, Wanted, Work};
+use super::{Confirmed, Step};
+use flotilla_protocol::Digest;
 use flotilla_protocol::message::{Failure, ModelReport, Phase, SlotName};
 
 impl Update {
@@ -54,6 +55,19 @@ impl Update {
         } else {
             Phase::Idle
         }
+    }
+
+    /// The confirmed release while it serves and no other is being tried.
+    pub fn at_rest(&self) -> Option<&Confirmed> {
+        let confirmed = self.journal.confirmed.as_ref()?;
+        let serves = matches!(self.serving, Serving::On { release, .. } if release == confirmed.release);
+        let tried = self.journal.candidate.as_ref().is_some_and(|candidate| candidate.step != Step::Filling);
+        (serves && !tried).then_some(confirmed)
+    }
+
+    /// The release on its way in.
+    pub fn coming(&self) -> Option<Digest> {
+        self.journal.candidate.as_ref().map(|candidate| candidate.release)
     }
 
     /// The slot that serves.

@@ -9,13 +9,14 @@ use flotilla_device::launch::{LaunchJournal, Place};
 use flotilla_device::multipart::{self, Multipart};
 use flotilla_device::outbox::{Outbox, StreamState};
 use flotilla_device::release::{Board, examine, examine_agent};
+use flotilla_device::shadow::ShadowJournal;
 use flotilla_device::update::UpdateJournal;
 use flotilla_device::{Fault, desired};
 use flotilla_protocol::enrol::{ClaimCode, EnrolAnswer, EnrolRequest};
 use flotilla_protocol::manifest::Golden;
 use flotilla_protocol::message::{
     Ack, Chunk, Command, CommandReport, Desired, Diagnosis, Epoch, Fetch, Hello, ModelReport, RecordBody,
-    Reply, ReplyBody, Reported, Request, TelemetryBatch, Upload,
+    Reply, ReplyBody, Reported, Request, ShadowRelease, ShadowReport, TelemetryBatch, Upload,
 };
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::topic::Topic;
@@ -39,10 +40,11 @@ static TRUST: LazyLock<TrustFile> = LazyLock::new(|| TrustFile {
     issued_at_ms: 1,
 });
 
+const SHADOW: Kind = Kind { name: *b"FSJ", version: 1 };
 const LAUNCH: Kind = Kind { name: *b"FLJ", version: 1 };
 
 /// The journals' frame; every small file of a device has one.
-const FRAMES: [Kind; 8] = [
+const FRAMES: [Kind; 9] = [
     Kind { name: *b"FUJ", version: 1 },
     Kind { name: *b"FTR", version: 1 },
     Kind { name: *b"FAC", version: 1 },
@@ -51,6 +53,7 @@ const FRAMES: [Kind; 8] = [
     ledger::KIND,
     stored::KIND,
     LAUNCH,
+    SHADOW,
 ];
 
 /// Gives the bytes to every decoder. None may panic or take more than its bound; what one accepts must come through
@@ -91,6 +94,7 @@ fn up(bytes: &[u8]) {
         }
     }
     read::<ModelReport>(bytes);
+    read::<ShadowReport>(bytes);
     read::<CommandReport>(bytes);
     read::<Diagnosis>(bytes).map(Diagnosis::bounded);
     if let Some(batch) = read::<TelemetryBatch>(bytes)
@@ -103,6 +107,7 @@ fn up(bytes: &[u8]) {
                     _ = model.latency.quantile_us(0.95);
                     _ = model.drift.map(|drift| (drift.cause(), drift.shift()));
                 }
+                sample.shadows.values().for_each(|s| _ = s.shadow.mean_confidence(s.compared));
             }
         }
     }
@@ -129,6 +134,7 @@ fn down(bytes: &[u8]) {
         outbox.ack(&ack);
     }
     read::<Command>(bytes);
+    read::<ShadowRelease>(bytes);
     if let Some(wanted) = read::<Desired>(bytes) {
         _ = wanted.check();
         wanted.hard_examples.values().for_each(|policy| _ = policy.check());
@@ -213,6 +219,11 @@ fn stored(bytes: &[u8]) {
             assert!(kept.picture.len() <= limits::HARD_EXAMPLE);
             assert!(StoredExample::from_bytes(&kept.to_bytes()).is_ok());
         }
+    }
+    for shadow in [bytes.to_vec(), frame::seal(SHADOW, bytes)] {
+        let Ok(journal) = ShadowJournal::from_bytes(&shadow) else { continue };
+        let again = ShadowJournal::from_bytes(&journal.to_bytes()).expect("what was written reads");
+        assert!(again == journal);
     }
     for launch in [bytes.to_vec(), frame::seal(LAUNCH, bytes)] {
         let Ok(journal) = LaunchJournal::from_bytes(&launch) else { continue };

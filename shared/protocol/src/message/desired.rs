@@ -1,6 +1,7 @@
 //! The wanted state of one device: signed, level-triggered, versioned.
 
 use super::HardExamples;
+use super::shadow::ShadowRelease;
 use crate::baseline::Shift;
 use crate::{DeviceId, Digest, ErrorCode, ModelName, ProjectId, limits};
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ pub struct Desired {
     /// Models of which the device may keep and send inputs. One that is not named here gives no consent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hard_examples: BTreeMap<ModelName, HardExamples>,
+    /// The releases that run beside confirmed ones, a model. One of a model that is not named above is removed with it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shadows: BTreeMap<ModelName, ShadowRelease>,
 }
 
 impl Desired {
@@ -39,7 +43,8 @@ impl Desired {
         let fits = self.models.len() <= limits::DESIRED_MODELS
             && self.commands.len() <= limits::DESIRED_COMMANDS
             && self.settings.quiet_hours.len() <= limits::QUIET_HOURS
-            && self.hard_examples.len() <= limits::HARD_MODELS;
+            && self.hard_examples.len() <= limits::HARD_MODELS
+            && self.shadows.len() <= limits::DESIRED_SHADOWS;
         if fits { Ok(()) } else { Err(ErrorCode::TooLarge) }
     }
 }

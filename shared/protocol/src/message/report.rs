@@ -1,6 +1,7 @@
 //! What a device says of itself: `hello` once a connection, `reported` on every change.
 
 use super::diagnosis::Diagnosis;
+use super::shadow::ShadowReport;
 use super::telemetry::Epoch;
 use crate::{Digest, ErrorCode, ModelName};
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,9 @@ pub struct Reported {
     /// The agent itself; an older agent does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentReport>,
+    /// Shadows on the device or wanted there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shadows: BTreeMap<ModelName, ShadowReport>,
 }
 
 /// The state of the agent itself.

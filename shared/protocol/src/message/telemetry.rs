@@ -3,6 +3,7 @@
 //! A record is `(device, epoch, stream, seq)`: the epoch is random an outbox, each stream is ordered and its
 //! numbers have no holes except declared ones. `ack` is sent after the cloud's own fsync.
 
+use super::shadow::ShadowTelemetry;
 use crate::baseline::{Feature, Shift};
 use crate::{Digest, ErrorCode, ModelName, limits};
 use serde::{Deserialize, Serialize};
@@ -130,6 +131,9 @@ pub struct TelemetrySample {
     /// A model.
     #[serde(default)]
     pub models: BTreeMap<ModelName, ModelTelemetry>,
+    /// How shadows compare, a model.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shadows: BTreeMap<ModelName, ShadowTelemetry>,
 }
 
 /// How a neural processing unit does; none for what it does not tell.
@@ -257,6 +261,18 @@ impl Histogram {
         }
         self.buckets[bucket] += 1;
         self.sum_us = self.sum_us.saturating_add(us);
+    }
+
+    /// Counts what another one has counted.
+    pub fn merge(&mut self, other: &Histogram) {
+        let buckets = other.buckets.len().min(Self::BUCKETS);
+        if self.buckets.len() < buckets {
+            self.buckets.resize(buckets, 0);
+        }
+        for (total, n) in self.buckets.iter_mut().zip(&other.buckets) {
+            *total = total.saturating_add(*n);
+        }
+        self.sum_us = self.sum_us.saturating_add(other.sum_us);
     }
 
     /// All values counted.

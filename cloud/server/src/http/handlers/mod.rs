@@ -11,6 +11,7 @@ pub(crate) mod models;
 pub(crate) mod releases;
 pub(crate) mod server;
 pub(crate) mod settings;
+pub(crate) mod shadow;
 pub(crate) mod telemetry;
 pub(crate) mod trust;
 
