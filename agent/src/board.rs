@@ -1,10 +1,14 @@
 //! Which board this is: what the system says of its hardware, against the built-in profiles.
 
-use flotilla_protocol::board::{BUILT_IN, Detect, built_in};
+use crate::npu::{Npus, Sources};
+use flotilla_protocol::board::{BUILT_IN, built_in};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 const DEVICE_TREE: &str = "proc/device-tree/compatible";
+/// A healthy NPU tells its name within this time.
+const CHIPS: Duration = Duration::from_secs(3);
 const DMI_PRODUCT: &str = "sys/class/dmi/id/product_name";
 
 /// What gives a board away.
@@ -25,18 +29,28 @@ impl Marks {
             dmi_product: product.trim().to_owned(),
         }
     }
-
-    fn are_of(&self, detect: &Detect) -> bool {
-        detect.device_tree.iter().any(|entry| self.device_tree.contains(entry))
-            || detect.dmi_product.iter().any(|word| self.dmi_product.contains(word.as_str()))
-    }
 }
 
 /// The name of the built-in profile of this machine, whose file system starts at `root`; none if nothing gives it away.
-pub(crate) fn detect(root: &Path) -> Option<&'static str> {
+/// `chips` names its NPUs, and is asked only where nothing else helps.
+pub(crate) fn detect(root: &Path, chips: impl FnOnce() -> Vec<String>) -> Option<&'static str> {
     let marks = Marks::read(root);
-    let of = |name: &&str| built_in(name).is_some_and(|profile| marks.are_of(&profile.detect));
-    BUILT_IN.iter().map(|(name, _)| *name).find(of)
+    let all = || BUILT_IN.iter().filter_map(|(name, _)| Some((*name, built_in(name)?.detect)));
+    let board = all().find(|(_, detect)| {
+        detect.device_tree.iter().any(|entry| marks.device_tree.contains(entry))
+            || detect.dmi_product.iter().any(|word| marks.dmi_product.contains(word.as_str()))
+    });
+    let by_chip = || {
+        let chips = chips();
+        all().find(|(_, detect)| detect.npu_chips.iter().any(|chip| chips.contains(chip)))
+    };
+    board.or_else(by_chip).map(|(name, _)| name)
+}
+
+/// Names of the NPU chips of the machine whose file system starts at `root`.
+pub(crate) fn chips(root: &Path) -> Vec<String> {
+    let units = Npus::new(Sources::below(root)).first(CHIPS);
+    units.into_iter().map(|unit| unit.chip).collect()
 }
 
 #[cfg(test)]
@@ -51,7 +65,22 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, content).unwrap();
         }
-        detect(root.path())
+        detect(root.path(), Vec::new)
+    }
+
+    #[test]
+    fn boards_that_nothing_else_gives_away_are_known_by_their_npu() {
+        let root = tempfile::tempdir().unwrap();
+        let with = |chip: &str| detect(root.path(), || vec![chip.to_owned()]);
+        for (chip, board) in
+            [("310", Some("atlas-200-dk")), ("310B4", Some("atlas-200i-dk-a2")), ("910B", None), ("", None)]
+        {
+            assert_eq!(with(chip), board, "{chip}");
+        }
+        fs::create_dir_all(root.path().join("sys/class/dmi/id")).unwrap();
+        fs::write(root.path().join(DMI_PRODUCT), "Atlas 500 (Model 3000)").unwrap();
+        assert_eq!(detect(root.path(), || panic!("nobody needs to ask")), Some("atlas-500"));
+        assert_eq!(chips(root.path()), Vec::<String>::new(), "no device node, no question");
     }
 
     #[test]

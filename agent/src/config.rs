@@ -39,6 +39,15 @@ log = "info"
 # probe_timeout_s = 120
 # Degrees Celsius; a new release that heats the device up beyond them is reverted.
 # temperature_limit_c = 95
+# Degrees Celsius from which on predictions are slowed down, and below which they are not any more.
+# throttle_c = 85
+# resume_c = 75
+# Predictions at the same time over all models; 0 for one a core.
+# threads = 0
+# Nice level of the agent, -20 to 19; below 0 needs the right to it.
+# nice = 0
+# Where the temperature stands, in thousandths of a degree; the hottest thermometer of the system if not given.
+# temperature_file = "/sys/class/thermal/thermal_zone0/temp"
 
 # Pictures that the agent fetches itself, from folders and cameras: up to 16 of each. Results are JSON lines; how they are
 # going stands in `status`.
@@ -94,6 +103,11 @@ struct Settings {
     probe_memory_bytes: Option<u64>,
     probe_timeout_s: Option<u64>,
     temperature_limit_c: Option<u32>,
+    throttle_c: Option<u32>,
+    resume_c: Option<u32>,
+    threads: Option<u32>,
+    nice: Option<i32>,
+    temperature_file: Option<PathBuf>,
     folder: Vec<FolderFeed>,
     stream: Vec<StreamFeed>,
 }
@@ -113,6 +127,11 @@ impl Default for Settings {
             probe_memory_bytes: None,
             probe_timeout_s: None,
             temperature_limit_c: None,
+            throttle_c: None,
+            resume_c: None,
+            threads: None,
+            nice: None,
+            temperature_file: None,
             folder: Vec::new(),
             stream: Vec::new(),
         }
@@ -147,6 +166,16 @@ pub struct Config {
     pub probe_timeout_s: u64,
     /// Degrees Celsius beyond which a candidate on probation must not heat the device up.
     pub temperature_limit_c: u32,
+    /// Degrees Celsius from which on predictions are slowed down.
+    pub throttle_c: u32,
+    /// Degrees Celsius below which they are not any more.
+    pub resume_c: u32,
+    /// Predictions at the same time over all models; 0 for one a core.
+    pub threads: u32,
+    /// Nice level of the agent.
+    pub nice: i32,
+    /// Where the temperature stands, in thousandths of a degree.
+    pub temperature_file: Option<PathBuf>,
     /// Folders whose files are predicted.
     pub folders: Vec<FolderFeed>,
     /// Cameras whose frames are predicted.
@@ -184,15 +213,30 @@ impl Config {
         if settings.probe_timeout_s == Some(0) {
             return Err("probe_timeout_s must be 1 at least".to_owned());
         }
+        if settings.threads.is_some_and(|threads| threads > 256) {
+            return Err("threads must be 256 at most; 0 is one a core".to_owned());
+        }
+        if settings.nice.is_some_and(|nice| !(-20..=19).contains(&nice)) {
+            return Err("nice must be -20 to 19".to_owned());
+        }
         check_feeds(&settings.folder, &settings.stream)?;
         let own = settings.board_file.as_ref().map(|path| own_profile(path)).transpose()?;
-        Ok(Self::resolve(settings, own, root))
+        let config = Self::resolve(settings, own, root);
+        let (throttle, resume, limit) = (config.throttle_c, config.resume_c, config.temperature_limit_c);
+        if resume >= throttle || throttle > limit {
+            return Err(format!(
+                "resume_c is {resume}, throttle_c {throttle} and temperature_limit_c {limit}; each must be above the one before"
+            ));
+        }
+        Ok(config)
     }
 
     fn resolve(settings: Settings, own: Option<BoardProfile>, root: &Path) -> Self {
         let board = match &own {
             Some(profile) => profile.name.clone(),
-            None if settings.board == AUTO => board::detect(root).unwrap_or(BOARD).to_owned(),
+            None if settings.board == AUTO => {
+                board::detect(root, || board::chips(root)).unwrap_or(BOARD).to_owned()
+            }
             None => settings.board,
         };
         let profile = own.or_else(|| built_in(&board)).or_else(|| built_in(BOARD));
@@ -211,6 +255,11 @@ impl Config {
             probe_memory_bytes: settings.probe_memory_bytes.unwrap_or_else(|| bytes(profile.model.memory_mb)),
             probe_timeout_s: settings.probe_timeout_s.unwrap_or(profile.model.probe_s),
             temperature_limit_c: settings.temperature_limit_c.unwrap_or(profile.temperature.limit_c),
+            throttle_c: settings.throttle_c.unwrap_or(profile.temperature.throttle_c),
+            resume_c: settings.resume_c.unwrap_or(profile.temperature.resume_c),
+            threads: settings.threads.unwrap_or(profile.agent.threads),
+            nice: settings.nice.unwrap_or(profile.agent.nice),
+            temperature_file: settings.temperature_file,
             folders: settings.folder,
             streams: settings.stream,
             board,
@@ -248,7 +297,7 @@ mod tests {
             .map(|line| {
                 line.strip_prefix("# ").filter(|rest| setting(rest) || rest.starts_with("[[")).unwrap_or(line)
             })
-            .filter(|line| !line.starts_with("board_file"))
+            .filter(|line| !line.starts_with("board_file") && !line.starts_with("temperature_file"))
             .fold(String::new(), |all, line| all + line + "\n");
         let config = parse(&all).unwrap();
         let (folders, streams) = (config.folders.clone(), config.streams.clone());
@@ -307,6 +356,10 @@ mod tests {
             ("log = 3", "log"),
             ("listen = \"unix:here\"", "absolute"),
             ("socket_mode = 0o1777", "socket_mode"),
+            ("threads = 257", "threads"),
+            ("nice = 20", "nice"),
+            ("throttle_c = 60\nresume_c = 60", "resume_c is 60"),
+            ("throttle_c = 120", "throttle_c 120"),
         ] {
             let problem = parse(text).err().unwrap_or_default();
             assert!(problem.contains(word), "{text}: {problem}");

@@ -37,6 +37,10 @@ pub const MODELS: &str = "models";
 pub const HARD: &str = "hard";
 /// Folder with the outbox.
 pub const OUTBOX: &str = "outbox";
+/// Folder with the lines of what came from folders and cameras.
+pub const RESULTS: &str = "results";
+/// Folder with what was done of them.
+pub const FEEDS: &str = "feeds";
 /// Folder with what only the running process has to say.
 pub const RUN: &str = "run";
 /// Where the local endpoint listens.
@@ -127,9 +131,9 @@ impl Folder {
         Slot::new(Arc::clone(&self.disk), &self.root, slot_folder(folder, slot))
     }
 
-    /// Bytes that slots, records, hard examples and the agent's own releases take on the disk.
+    /// Bytes that slots, records, hard examples, results of feeds and the agent's own releases take on the disk.
     pub fn used_bytes(&self) -> u64 {
-        [MODELS, AGENT, OUTBOX, HARD].iter().map(|part| taken(&self.root.join(part))).sum()
+        [MODELS, AGENT, OUTBOX, HARD, RESULTS, FEEDS].iter().map(|part| taken(&self.root.join(part))).sum()
     }
 
     /// Free bytes on its disk for the agent's user.
@@ -174,10 +178,12 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::open(root.path()).unwrap();
         assert_eq!(folder.used_bytes(), 0);
-        for file in ["models/m/slot-a/files/x", "outbox/db", "agent/slot-b/files/y", "log"] {
+        for file in
+            ["models/m/slot-a/files/x", "outbox/db", "agent/slot-b/files/y", "results/door.jsonl", "log"]
+        {
             folder.disk().replace(file.as_ref(), &[7; 100_000]).unwrap();
         }
-        assert!((300_000..360_000).contains(&folder.used_bytes()), "{}", folder.used_bytes());
+        assert!((400_000..480_000).contains(&folder.used_bytes()), "{}", folder.used_bytes());
     }
 
     #[test]

@@ -7,12 +7,14 @@ use flotilla_protocol::limits;
 use flotilla_protocol::manifest::ENGINE_TRACT;
 use flotilla_protocol::message::{BoardFacts, TelemetrySample};
 use std::fs;
+use std::path::PathBuf;
 use sysinfo::{Components, Networks, System};
 
 /// Reads the system's counters.
 pub struct Sensors {
     system: Option<System>,
     thermometers: Option<Components>,
+    thermometer: Option<PathBuf>,
     networks: Option<Networks>,
     npus: Npus,
 }
@@ -34,9 +36,15 @@ impl Sensors {
         Self {
             system,
             thermometers: Components::new_with_refreshed_list().ok(),
+            thermometer: None,
             networks: Networks::new_with_refreshed_list().ok(),
             npus: Npus::new(Sources::default()),
         }
+    }
+
+    /// The same with the temperature from this file, in thousandths of a degree, as Linux' `thermal_zone*/temp` has it.
+    pub fn with_thermometer(self, thermometer: Option<PathBuf>) -> Self {
+        Self { thermometer, ..self }
     }
 
     /// What probation watches of the device.
@@ -45,8 +53,12 @@ impl Sensors {
         Vitals { memory_bytes: held_bytes(), temperature_c }
     }
 
-    /// The highest temperature of the device.
-    fn temperature_c(&mut self) -> Option<f32> {
+    /// The highest temperature of the device, in degrees Celsius; that of the owner's file, if one is named.
+    pub fn temperature_c(&mut self) -> Option<f32> {
+        if let Some(file) = &self.thermometer {
+            let text = fs::read_to_string(file).ok()?;
+            return text.trim().parse::<i32>().ok().map(|thousandths| thousandths as f32 / 1_000.0);
+        }
         let all = self.thermometers.as_mut()?;
         all.refresh(false);
         all.iter().filter_map(|one| one.temperature()).filter(|t| t.is_finite()).reduce(f32::max)
@@ -99,6 +111,7 @@ impl Sensors {
             rss_bytes: rss_bytes().unwrap_or(0),
             disk_free_bytes: folder.free_bytes().unwrap_or(0),
             temperature_c: self.temperature_c(),
+            throttled: false,
             received_bytes: traffic.map(|(received, _)| received),
             sent_bytes: traffic.map(|(_, sent)| sent),
             npus: self.npus.sample(),

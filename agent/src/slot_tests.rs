@@ -166,10 +166,10 @@ fn of_files_with_the_same_content_one_mends_the_other() {
     flip(&bench.path("partial/copy"), 7);
     fs::remove_file(bench.path("partial/golden")).unwrap();
     let mut download = bench.resume();
-    let reused = bench.slot.reuse(&bench.manifest, &[bench.slot.clone()], &mut download).unwrap();
+    let reused = bench.slot.reuse(&bench.manifest, std::slice::from_ref(&bench.slot), &mut download).unwrap();
     assert_eq!(reused, 0, "without its envelope nobody knows what lies in a slot");
     bench.seal();
-    let reused = bench.slot.reuse(&bench.manifest, &[bench.slot.clone()], &mut download).unwrap();
+    let reused = bench.slot.reuse(&bench.manifest, std::slice::from_ref(&bench.slot), &mut download).unwrap();
     assert_eq!(reused, limits::CHUNK as u64);
     assert_eq!(bench.fill(), 1, "only what lies nowhere is fetched");
     bench.slot.finish(&bench.manifest).unwrap();
@@ -192,7 +192,7 @@ fn chunks_of_what_the_slot_held_before_are_copied_and_then_it_goes() {
     let mut download = Download::files(&manifest.files);
     bench.slot.resume(&manifest, &mut download).unwrap();
     let nowhere = Bench::new();
-    bench.slot.reuse(&manifest, &[nowhere.slot.clone()], &mut download).unwrap();
+    bench.slot.reuse(&manifest, std::slice::from_ref(&nowhere.slot), &mut download).unwrap();
     assert_eq!(download.missing().collect::<Vec<_>>(), [manifest.files[0].chunks[0]]);
     assert!(!bench.path("before").exists());
 }
@@ -210,7 +210,8 @@ fn chunks_of_the_other_slot_are_copied_wherever_they_stand_there_and_damaged_one
     let reuse = || {
         let mut download = Download::files(&manifest.files);
         next.slot.resume(&manifest, &mut download).unwrap();
-        let reused = next.slot.reuse(&manifest, &[confirmed.slot.clone()], &mut download).unwrap();
+        let reused =
+            next.slot.reuse(&manifest, std::slice::from_ref(&confirmed.slot), &mut download).unwrap();
         (reused, download.missing().collect::<Vec<_>>())
     };
     flip(&confirmed.path("files/m"), limits::CHUNK + 1);

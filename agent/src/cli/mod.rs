@@ -149,6 +149,10 @@ pub fn main(args: Args, prefix: ExePrefix) -> ExitCode {
 
 fn start(command: Command, prefix: ExePrefix) -> Result<Ended, Error> {
     // Two workers: one may write to the disk while the other serves.
+    if let Command::Run { dir, .. } = &command {
+        // Before there are threads: each takes its level from the one that starts it.
+        be_nice(Config::read(&Folder::open(dir)?)?.nice);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(8)
@@ -195,6 +199,13 @@ async fn run(
     }
     let (launched, wall) = (upgrade::launched(), clock::wall_ms);
     daemon::run(daemon::Options { folder, config, exe, prefix: prefix.0, launched, wall }, shutdown).await
+}
+
+/// Gives other programs of the box their due. A level that this user may not have is no reason not to run.
+fn be_nice(level: i32) {
+    if level != 0 && rustix::process::setpriority_process(None, level).is_err() {
+        eprintln!("warning: the nice level {level} is not permitted here; the agent runs without it");
+    }
 }
 
 fn log(config: &Config) -> Result<(), Error> {

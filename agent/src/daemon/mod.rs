@@ -7,6 +7,7 @@ mod alone;
 mod desired;
 mod diagnosis;
 mod drift;
+mod heat;
 mod jobs;
 pub(crate) mod journals;
 mod link;
@@ -40,6 +41,7 @@ use flotilla_device::Fault;
 use flotilla_device::launch::{Binary, Place};
 use flotilla_device::renewal::{Pair, Renewal};
 use flotilla_device::session::{self, Session};
+use flotilla_device::throttle::Throttle;
 use flotilla_device::{shadow, update};
 use flotilla_protocol::message::{CommandReport, Desired, Diagnosis, EventKind, EventRecord, RecordBody};
 use flotilla_protocol::{ErrorCode, ModelName, TrustFile};
@@ -123,6 +125,8 @@ struct Daemon {
     hard: HardExamples,
     fetcher: Fetcher,
     sensors: Sensors,
+    throttle: Throttle,
+    heat_due_ms: u64,
     probes: Arc<Semaphore>,
     news: mpsc::Sender<News>,
 
@@ -189,7 +193,9 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
 
     let (hard, outlet) = HardExamples::new();
     let notes = Notes::new(options.folder.path(RUN));
-    let host = Arc::new(ModelHost::with_notes(notes).with_hard_examples(hard.clone()));
+    let host = Arc::new(
+        ModelHost::with_notes(notes).with_hard_examples(hard.clone()).with_threads(options.config.threads),
+    );
     let status = Arc::new(Mutex::new(Value::Null));
     let listener = api::bind(&options.config.listen, options.config.socket_mode).await?;
     let endpoint = listener.address().clone();
@@ -230,6 +236,8 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
     let (news, mut news_in) = mpsc::channel(64);
     let (link_events, mut link_in) = mpsc::channel(QUEUE);
     let fetcher = Fetcher::new(clock.clone());
+    let sensors = Sensors::new().with_thermometer(options.config.temperature_file.clone());
+    let throttle = Throttle::new(options.config.throttle_c as f32, options.config.resume_c as f32);
     let keeper =
         hard::Worker::new(outlet, options.folder.clone(), &options.config, clock.clone(), fetcher.clone());
     let keeping = tokio::spawn(keeper.run(shutdown.child_token()));
@@ -250,7 +258,9 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
         host,
         hard,
         fetcher,
-        sensors: Sensors::new(),
+        sensors,
+        throttle,
+        heat_due_ms: 0,
         probes: Arc::new(Semaphore::new(1)),
         news,
         session_tick_ms: Some(0),
@@ -401,6 +411,7 @@ impl Daemon {
         }
         self.tick_shadows(now_ms);
         self.tick_upgrade(now_ms);
+        self.feel_if_due(now_ms);
         self.sample_if_due(now_ms);
         self.reopen_outbox_if_due(now_ms);
         if self.endpoint_due_ms.is_some_and(|at| now_ms >= at) {
@@ -419,6 +430,7 @@ impl Daemon {
             self.upgrade_due_ms(),
             self.shadows_due_ms(),
             Some(self.sample_due_ms),
+            Some(self.heat_due_ms),
             self.text_due_ms,
             self.endpoint_due_ms,
             self.supervisor.due_ms(),

@@ -135,8 +135,8 @@ impl Feeds {
             shown.folders.insert(feed.name.clone(), Arc::clone(&status));
             let places = folder::Places {
                 output: feed.output.clone().unwrap_or_else(|| results(home, &feed.name)),
-                kept: home.path("feeds").join(format!("{}.kept", feed.name)),
-                trial: home.path("feeds").join(format!("{}.trial", feed.name)),
+                kept: home.path(FEEDS).join(format!("{}.kept", feed.name)),
+                trial: home.path(FEEDS).join(format!("{}.trial", feed.name)),
             };
             tasks.spawn(folder::run(feed.clone(), places, Arc::clone(&shared), status));
         }
@@ -169,5 +169,5 @@ impl Feeds {
 
 /// Where the lines of a folder lie if its owner does not say.
 fn results(home: &Folder, name: &str) -> PathBuf {
-    home.path("results").join(format!("{name}.jsonl"))
+    home.path(RESULTS).join(format!("{name}.jsonl"))
 }

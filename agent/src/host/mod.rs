@@ -8,6 +8,7 @@ mod counters;
 mod drift;
 mod error;
 mod note;
+mod pace;
 mod ranked;
 mod shadow;
 
@@ -26,6 +27,7 @@ use flotilla_protocol::pipeline::ImageInput;
 use flotilla_protocol::{Digest, ModelName, limits};
 use flotilla_runtime::{Input, Model, Prediction, Preprocessor};
 use note::Note;
+use pace::Pace;
 use shadow::{Shadowed, Shown};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -94,6 +96,7 @@ pub struct ModelHost {
     notes: Notes,
     alarm: Arc<Alarm>,
     hard: HardExamples,
+    pace: Arc<Pace>,
 }
 
 /// One installed release.
@@ -109,6 +112,7 @@ struct Serving {
     note: Arc<Note>,
     pictures: Arc<Preprocessor>,
     hard: HardExamples,
+    pace: Arc<Pace>,
     lifetime: Arc<Lifetime>,
 }
 
@@ -134,6 +138,16 @@ impl ModelHost {
     /// The same host, with a way for hard examples to the cloud.
     pub fn with_hard_examples(self, hard: HardExamples) -> Self {
         Self { hard, ..self }
+    }
+
+    /// The same host, with so many predictions at the same time over all models; 0 for one a core.
+    pub fn with_threads(self, threads: u32) -> Self {
+        Self { pace: Arc::new(Pace::new(threads)), ..self }
+    }
+
+    /// While the board is too hot each thread rests as long as it worked.
+    pub fn throttle(&self, throttled: bool) {
+        self.pace.throttle(throttled);
     }
 
     /// The notes of what is at work.
@@ -174,6 +188,7 @@ impl ModelHost {
             note: self.notes.of(&name),
             pictures,
             hard,
+            pace: Arc::clone(&self.pace),
             lifetime,
         };
         let before = all.insert(name, Arc::new(serving));
@@ -269,6 +284,7 @@ impl Ticket {
     pub fn predict(self, input: Input<'_>) -> Result<Answer, HostError> {
         let (prediction, latency_us) = {
             let mut model = lock(&self.0.model);
+            let _turn = self.0.pace.turn();
             let _noted = self.0.note.at_work();
             let predict = || {
                 let tensor = model.tensor(input)?;
@@ -288,6 +304,7 @@ impl Ticket {
     /// Runs the network on a batch of tensors, one after the other and nobody else's in between.
     pub fn infer(self, batch: &[f32]) -> Result<Inferred, HostError> {
         let mut model = lock(&self.0.model);
+        let _turn = self.0.pace.turn();
         let _noted = self.0.note.at_work();
         let row = model.input().1.iter().product::<usize>().max(1);
         let (mut outputs, mut predictions) = (Vec::new(), Vec::new());

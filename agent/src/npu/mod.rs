@@ -37,15 +37,21 @@ pub struct Sources {
 
 impl Default for Sources {
     fn default() -> Self {
-        Self {
-            devices: PathBuf::from("/dev"),
-            libraries: LIBRARIES.map(PathBuf::from).to_vec(),
-            programs: PROGRAMS.map(PathBuf::from).to_vec(),
-        }
+        Self::below(Path::new("/"))
     }
 }
 
 impl Sources {
+    /// Those of a machine whose file system starts at `root`.
+    pub fn below(root: &Path) -> Self {
+        let place = |path: &str| root.join(path.trim_start_matches('/'));
+        Self {
+            devices: place("/dev"),
+            libraries: LIBRARIES.map(place).to_vec(),
+            programs: PROGRAMS.map(place).to_vec(),
+        }
+    }
+
     /// Device nodes `davinciN`.
     fn nodes(&self) -> usize {
         let is_unit = |name: &str| {

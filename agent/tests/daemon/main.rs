@@ -13,6 +13,7 @@ mod folders;
 mod hard_examples;
 mod kills;
 mod malformed;
+mod manners;
 mod offline;
 mod older_agent;
 mod pictures;

@@ -11,6 +11,7 @@
 //! - [`desired`]: whether a desired document is accepted.
 //! - [`inbox`]: which files of a folder are ready to be predicted; [`camera`]: which frames are; [`multipart`]: frames from bytes.
 //! - [`outbox`]: in which order records are sent, what is dropped, what an `ack` frees.
+//! - [`throttle`]: when a board is too hot to predict at full speed.
 //! - [`hard`]: which inputs are kept for the cloud, and how they get there.
 //! - [`clock`], [`backoff`], [`frame`], [`fault`]: time that cannot be turned back, waiting, checked files,
 //!   reasons.
@@ -35,6 +36,7 @@ pub mod release;
 pub mod renewal;
 pub mod session;
 pub mod shadow;
+pub mod throttle;
 pub mod update;
 pub mod window;
 

@@ -119,6 +119,9 @@ pub struct TelemetrySample {
     /// The highest temperature of the device, in degrees Celsius.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature_c: Option<f32>,
+    /// Predictions are slowed down because of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub throttled: bool,
     /// Bytes that came in over the network since the device started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub received_bytes: Option<u64>,
@@ -345,6 +348,10 @@ pub enum EventKind {
     Cloned,
     /// What a model sees or answers has drifted away from what it was trained with.
     Drift,
+    /// The device is too hot: predictions are slowed down.
+    Throttled,
+    /// It has cooled down: predictions run at full speed again.
+    Cooled,
     /// A kind of a newer agent.
     #[serde(other)]
     Unknown,
