@@ -40,8 +40,8 @@ log = "info"
 # Degrees Celsius; a new release that heats the device up beyond them is reverted.
 # temperature_limit_c = 95
 # Degrees Celsius from which on predictions are slowed down, and below which they are not any more.
-# throttle_c = 85
-# resume_c = 75
+# throttle_c = 90
+# resume_c = 80
 # Predictions at the same time over all models; 0 for one a core.
 # threads = 0
 # Nice level of the agent, -20 to 19; below 0 needs the right to it.

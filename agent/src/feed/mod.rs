@@ -16,7 +16,7 @@ mod ready;
 mod stream;
 
 use crate::clock::Clock;
-use crate::folder::Folder;
+use crate::folder::{FEEDS, Folder, RESULTS};
 use crate::host::ModelHost;
 use config::{FolderFeed, StreamFeed};
 use flotilla_device::Fault;

@@ -55,14 +55,15 @@ async fn without_a_consent_or_a_budget_nothing_is_kept_or_sent() {
     device.predict(&[5, 5, 5, 5]).await.unwrap();
     cloud.until("one upload", |state| (state.uploads.len() == 1).then_some(())).await;
     device.until("it is settled", async |device| kept(device).is_empty().then_some(())).await;
-    let state = cloud.state();
-    let picture = state.uploads.values().next().unwrap();
-    let pixels = image::load_from_memory(picture).unwrap().into_luma8();
-    assert_eq!((pixels.dimensions(), pixels.into_raw()), ((2, 2), vec![5, 5, 5, 5]));
-    let [example] = &state.examples[..] else { panic!("{:?}", state.examples) };
-    assert_eq!((example.label.as_str(), example.reason), ("a", HardReason::Confidence));
-    assert_eq!(example.model, letters());
-    drop(state);
+    {
+        let state = cloud.state();
+        let picture = state.uploads.values().next().unwrap();
+        let pixels = image::load_from_memory(picture).unwrap().into_luma8();
+        assert_eq!((pixels.dimensions(), pixels.into_raw()), ((2, 2), vec![5, 5, 5, 5]));
+        let [example] = &state.examples[..] else { panic!("{:?}", state.examples) };
+        assert_eq!((example.label.as_str(), example.reason), ("a", HardReason::Confidence));
+        assert_eq!(example.model, letters());
+    }
 
     // Tensors go as the picture that they stand for.
     let host = std::fs::read_to_string(device.path("run/endpoint")).unwrap();

@@ -71,7 +71,8 @@ mod tests {
                 match throttle.read(reading) {
                     Some(hot) => {
                         prop_assert_ne!(hot, before);
-                        prop_assert!(reading.is_none_or(|c| if hot { c >= 80.0 } else { c < 70.0 }));
+                        let crossed = reading.is_none_or(|c| if hot { c >= 80.0 } else { c < 70.0 });
+                        prop_assert!(crossed);
                         prop_assert!(reading.is_some() || !hot);
                         before = hot;
                     }
