@@ -1,5 +1,7 @@
-//! `agent.toml`: what the owner of a device decides about it. Every setting has a default, so the file is optional;
-//! an unknown setting is an error.
+//! `agent.toml`: what the owner of a device decides about it. Every setting has a default, so the file is optional.
+//!
+//! An unknown setting is an error, except for an agent that a launcher starts: a newer agent may have brought the setting,
+//! and one that is taken back to must run. It passes over what it does not know, and says so.
 
 use crate::api::Address;
 use crate::feed::config::{FolderFeed, StreamFeed, check as check_feeds};
@@ -89,7 +91,7 @@ const AUTO: &str = "auto";
 
 /// The file as it stands.
 #[derive(Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 struct Settings {
     listen: Address,
     socket_mode: u32,
@@ -176,6 +178,8 @@ pub struct Config {
     pub nice: i32,
     /// Where the temperature stands, in thousandths of a degree.
     pub temperature_file: Option<PathBuf>,
+    /// Settings that this agent does not know.
+    pub unknown: Vec<String>,
     /// Folders whose files are predicted.
     pub folders: Vec<FolderFeed>,
     /// Cameras whose frames are predicted.
@@ -191,6 +195,18 @@ impl Default for Config {
 impl Config {
     /// Reads the folder's configuration, if it has one.
     pub fn read(folder: &Folder) -> Result<Self, Error> {
+        let config = Self::read_what_is_known(folder)?;
+        match config.unknown.first() {
+            None => Ok(config),
+            Some(first) => Err(Error::Config {
+                path: folder.path(CONFIG),
+                problem: format!("there is no setting {first}; `flotilla-agent config` shows all"),
+            }),
+        }
+    }
+
+    /// The same, without what this agent does not know: that stands in `unknown`.
+    pub fn read_what_is_known(folder: &Folder) -> Result<Self, Error> {
         let path = folder.path(CONFIG);
         let wrong = |problem: String| Error::Config { path: path.clone(), problem };
         let bytes = disk::read(&path, 64 * limits::KIB)?.unwrap_or_default();
@@ -200,7 +216,11 @@ impl Config {
 
     /// `root` is where the machine's file system starts.
     fn parse(text: &str, root: &Path) -> Result<Self, String> {
-        let settings: Settings = toml::from_str(text).map_err(|e| e.to_string().trim().replace('\n', " "))?;
+        let one_line = |e: toml::de::Error| e.to_string().trim().replace('\n', " ");
+        let mut unknown = Vec::new();
+        let read = toml::Deserializer::parse(text).map_err(one_line)?;
+        let settings: Settings =
+            serde_ignored::deserialize(read, |path| unknown.push(path.to_string())).map_err(one_line)?;
         if settings.socket_mode > 0o777 {
             return Err(format!("socket_mode is {:#o}; 0o000 to 0o777 are possible", settings.socket_mode));
         }
@@ -221,7 +241,7 @@ impl Config {
         }
         check_feeds(&settings.folder, &settings.stream)?;
         let own = settings.board_file.as_ref().map(|path| own_profile(path)).transpose()?;
-        let config = Self::resolve(settings, own, root);
+        let config = Self { unknown, ..Self::resolve(settings, own, root) };
         let (throttle, resume, limit) = (config.throttle_c, config.resume_c, config.temperature_limit_c);
         if resume >= throttle || throttle > limit {
             return Err(format!(
@@ -260,6 +280,7 @@ impl Config {
             threads: settings.threads.unwrap_or(profile.agent.threads),
             nice: settings.nice.unwrap_or(profile.agent.nice),
             temperature_file: settings.temperature_file,
+            unknown: Vec::new(),
             folders: settings.folder,
             streams: settings.stream,
             board,
@@ -347,9 +368,21 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_setting_is_refused_or_passed_over_where_a_newer_agent_may_have_brought_it() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(root.path()).unwrap();
+        let text = "keepalive_s = 99\nlater = { a = 1 }\n[[stream]]\nname = \"door\"\nmodel = \"people\"\nrate = 2\nurl = \"http://c/v\"\nzoom = 3\n";
+        fs::write(root.path().join(CONFIG), text).unwrap();
+        let problem = Config::read(&folder).unwrap_err().to_string();
+        assert!(problem.contains("there is no setting later"), "{problem}");
+        let config = Config::read_what_is_known(&folder).unwrap();
+        assert_eq!((config.keepalive_s, config.streams.len()), (99, 1));
+        assert_eq!(config.unknown, ["later", "stream.0.zoom"]);
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, word) in [
-            ("lissten = \"127.0.0.1:0\"", "lissten"),
             ("listen = \"0.0.0.0:80\"", "loopback"),
             ("keepalive_s = 0", "keepalive_s"),
             ("board = \"\"", "board"),

@@ -151,7 +151,7 @@ fn start(command: Command, prefix: ExePrefix) -> Result<Ended, Error> {
     // Two workers: one may write to the disk while the other serves.
     if let Command::Run { dir, .. } = &command {
         // Before there are threads: each takes its level from the one that starts it.
-        be_nice(Config::read(&Folder::open(dir)?)?.nice);
+        be_nice(config_of(&Folder::open(dir)?)?.nice);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -185,7 +185,7 @@ async fn run(
     prefix: ExePrefix,
 ) -> Result<Ended, Error> {
     let folder = Folder::open(&dir)?;
-    let mut config = Config::read(&folder)?;
+    let mut config = config_of(&folder)?;
     if let Some(listen) = listen {
         config.listen = listen;
     }
@@ -199,6 +199,11 @@ async fn run(
     }
     let (launched, wall) = (upgrade::launched(), clock::wall_ms);
     daemon::run(daemon::Options { folder, config, exe, prefix: prefix.0, launched, wall }, shutdown).await
+}
+
+/// The configuration; under a launcher without what this agent does not know.
+fn config_of(folder: &Folder) -> Result<Config, Error> {
+    if upgrade::launched().is_some() { Config::read_what_is_known(folder) } else { Config::read(folder) }
 }
 
 /// Gives other programs of the box their due. A level that this user may not have is no reason not to run.

@@ -355,6 +355,10 @@ impl Daemon {
         self.open_outbox();
         let detail = format!("agent {}", env!("CARGO_PKG_VERSION"));
         self.event(EventKind::Started, None, detail);
+        for setting in &self.options.config.unknown.clone() {
+            let detail = format!("agent.toml: this agent does not know {setting} and passes over it");
+            self.event(EventKind::Failed, Some(ErrorCode::InvalidInput), detail);
+        }
         let mend = !damage.is_empty();
         for what in damage {
             self.event(EventKind::Repaired, Some(ErrorCode::StorageCorrupt), what);

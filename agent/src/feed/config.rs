@@ -35,7 +35,6 @@ pub enum Done {
 
 /// A folder whose files are predicted.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct FolderFeed {
     /// What it is called in status and messages.
     pub name: String,
@@ -61,7 +60,6 @@ pub struct FolderFeed {
 
 /// A camera whose frames are predicted.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct StreamFeed {
     /// What it is called in status and messages.
     pub name: String,

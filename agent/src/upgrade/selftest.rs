@@ -78,7 +78,7 @@ pub(crate) fn damaged(folder: &Folder) -> Result<Vec<String>, Fault> {
 /// Reads what no agent can run without.
 fn try_vital(folder: &Folder) -> Result<(), ProbeFailure> {
     let refused = |e: Error| failure(e.code(), e.to_string());
-    Config::read(folder).map_err(refused)?;
+    Config::read_what_is_known(folder).map_err(refused)?;
     let identity = identity::read(folder, &Clock::new(0)).map_err(refused)?;
     identity::trust(folder, &identity.names.project).map_err(refused).map(drop)
 }
