@@ -32,8 +32,8 @@ mod transfer;
 pub use changes::Change;
 pub use claims::{CLAIM_TTL_MS, CLAIM_USES, Claim, ClaimRequest};
 pub use devices::{
-    Certificate, Device, DeviceState, DeviceView, Examined, Health, ModelState, ModelView, Problem,
-    ReleaseView, ReportHead, Traffic, Twin,
+    Asked, COMMAND_DEADLINE_MAX_MS, COMMAND_DEADLINE_MS, Certificate, Device, DeviceState, DeviceView,
+    Examined, Health, ModelState, ModelView, Order, Problem, ReleaseView, ReportHead, Stage, Traffic, Twin,
 };
 pub use error::{Error, Result};
 pub use fleet::{Fleet, FleetConfig, FleetParts, host_port};

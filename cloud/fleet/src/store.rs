@@ -1,7 +1,7 @@
 //! The fleet's records, in one place.
 
 use crate::claims::Claim;
-use crate::devices::{Device, Examined, ModelState, ReportHead, Twin};
+use crate::devices::{CommandHistory, Device, Examined, ModelState, ReportHead, Twin};
 use crate::error::{Error, Result};
 use crate::ingest::{DeviceEvents, FoldPosition, LatestSample, Rollup};
 use crate::renewal::PendingRenewal;
@@ -22,6 +22,7 @@ pub(crate) struct Store {
     pub(crate) reports: Collection<ReportHead>,
     pub(crate) models: Collection<ModelState>,
     pub(crate) examined: Collection<Examined>,
+    pub(crate) commands: Collection<CommandHistory>,
     pub(crate) rollouts: Collection<Rollout>,
     pub(crate) rollout_devices: Collection<RolloutDevice>,
     pub(crate) rollups: Collection<Rollup>,
@@ -40,6 +41,7 @@ impl Store {
             reports: Collection::new(records.clone()),
             models: Collection::new(records.clone()),
             examined: Collection::new(records.clone()),
+            commands: Collection::new(records.clone()),
             rollouts: Collection::new(records.clone()),
             rollout_devices: Collection::new(records.clone()),
             rollups: Collection::new(records.clone()),

@@ -6,6 +6,7 @@
 //! - [`launch`]: which binary of the agent runs; an upgrade of the agent cannot brick a device either.
 //! - [`session`]: the connection: hello, reported, and when to try again.
 //! - [`renewal`]: the certificate: when a new one is due, and how it takes over.
+//! - [`command`]: what an operator asks for once: begun at most once, with an end and a deadline.
 //! - [`desired`]: whether a desired document is accepted.
 //! - [`outbox`]: in which order records are sent, what is dropped, what an `ack` frees.
 //! - [`clock`], [`backoff`], [`frame`], [`fault`]: time that cannot be turned back, waiting, checked files,
@@ -16,6 +17,7 @@
 pub mod backoff;
 pub mod budget;
 pub mod clock;
+pub mod command;
 pub mod desired;
 pub mod download;
 pub mod fault;

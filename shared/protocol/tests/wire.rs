@@ -133,8 +133,12 @@ fn desired() -> Desired {
         )]),
         settings: Settings::default(),
         commands: vec![
-            Command { id: 1, kind: CommandKind::Ping },
-            Command { id: 2, kind: CommandKind::RestartModel { model: "digits".parse().unwrap() } },
+            Command { id: 1, kind: CommandKind::Ping, deadline_ms: None },
+            Command {
+                id: 2,
+                kind: CommandKind::RestartModel { model: "digits".parse().unwrap() },
+                deadline_ms: None,
+            },
         ],
         agent: None,
     }
@@ -317,7 +321,17 @@ fn every_format_of_version_1_still_reads() {
     golden("reported", &reported());
     golden("reported-agent", &Reported { agent: Some(agent_report()), ..reported() });
     golden("reported-diagnosis", &examined());
-    golden("command-diagnostics", &Command { id: 3, kind: CommandKind::Diagnostics });
+    golden(
+        "command-rotate-certificate",
+        &Command {
+            id: 4,
+            kind: CommandKind::RotateCertificate { serial: "5f01".into() },
+            deadline_ms: Some(1_790_000_000_000),
+        },
+    );
+    let level = CommandKind::LogLevel { level: LogLevel::Debug };
+    golden("command-log-level", &Command { id: 5, kind: level, deadline_ms: None });
+    golden("command-diagnostics", &Command { id: 3, kind: CommandKind::Diagnostics, deadline_ms: None });
     golden("telemetry", &telemetry());
     golden("telemetry-npu", &npu_telemetry());
     golden("ack", &Ack { epoch: Epoch(7), stream: Stream::Live, up_to: 6 });

@@ -1,15 +1,18 @@
 //! Devices, their twins, and what people see of them.
 
+mod commands;
 mod device;
 mod examined;
 mod service;
 mod twin;
 mod view;
 
+pub use commands::{Asked, COMMAND_DEADLINE_MAX_MS, COMMAND_DEADLINE_MS, Order, Stage};
+pub(crate) use commands::{CommandHistory, command, commands, finish};
 pub use device::{Certificate, Device, DeviceState, Health, Problem, Traffic};
 pub use examined::Examined;
 pub(crate) use examined::examination;
-pub(crate) use service::{command, configure, revoke};
+pub(crate) use service::{configure, revoke};
 pub(crate) use twin::sanitise;
 pub use twin::{ModelState, ReportHead, Twin};
 pub use view::{DeviceView, ModelView, ReleaseView};

@@ -1,15 +1,15 @@
 //! The commands that talk to a running control plane.
 
 use super::args::{
-    Command, Compress, Dataset, Device, DeviceSettings, Job, Model, Release, Rollout, Target, Train,
+    Command, Compress, Dataset, Device, DeviceSettings, Job, Model, Order, Release, Rollout, Target, Train,
 };
 use super::client::Client;
 use super::exit::Failure;
-use super::{diagnose, follow, read_file, table, trust, upload};
+use super::{diagnose, follow, order, read_file, table, trust, upload};
 use crate::http::api::{
-    ApproveRequest, AuditView, ClaimRequest, ClaimView, CompressRequest, DatasetView, DeviceView, ImportView,
-    JobView, Json, LoginView, ModelVersionView, RejectRequest, ReleaseRequest, ReleaseView, RolloutRequest,
-    RolloutView, TrainRequest,
+    ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, CompressRequest,
+    DatasetView, DeviceView, ImportView, JobView, Json, LoginView, ModelVersionView, RejectRequest,
+    ReleaseRequest, ReleaseView, RolloutRequest, RolloutView, TrainRequest,
 };
 use crate::progress::Progress;
 use flotilla_protocol::ErrorCode;
@@ -297,6 +297,12 @@ fn release(command: Release, out: &Out) -> Done {
     }
 }
 
+fn give(asked: &Order, request: &CommandRequest, out: &Out) -> Done {
+    let view = order::ask(&client(asked.target())?, &encode(&asked.id), asked, request)?;
+    out.show(&view, |view| order::print(std::slice::from_ref(view)))?;
+    order::verdict(&asked.id, &view)
+}
+
 fn device(command: Device, out: &Out) -> Done {
     match command {
         Device::List(target) => {
@@ -306,6 +312,21 @@ fn device(command: Device, out: &Out) -> Done {
         Device::Diagnose { id, wait, target } => {
             let view = diagnose::ask(&client(&target)?, &encode(&id), Duration::from_secs(wait))?;
             out.show(&view, diagnose::print).and_then(|()| diagnose::verdict(&view))
+        }
+        Device::Ping(asked) => give(&asked, &order::request("ping", &asked), out),
+        Device::RotateCertificate(asked) => give(&asked, &order::request("rotate_certificate", &asked), out),
+        Device::RestartModel { model, order: asked } => {
+            let request = order::request("restart_model", &asked);
+            give(&asked, &CommandRequest { model: Some(model), ..request }, out)
+        }
+        Device::LogLevel { level, order: asked } => {
+            let request = order::request("log_level", &asked);
+            give(&asked, &CommandRequest { level: Some(level), ..request }, out)
+        }
+        Device::Commands { id, target } => {
+            let path = format!("/api/v1/devices/{}/commands", encode(&id));
+            let all: Vec<CommandView> = client(&target)?.get(&path)?;
+            out.show(&all, |all| order::print(all))
         }
         Device::Diagnosis { id, target } => {
             let view = diagnose::last(&client(&target)?, &encode(&id))?;

@@ -1,7 +1,9 @@
 //! The bodies of the HTTP API, shared by its handlers, the command line and the console.
 
+mod commands;
 mod diagnosis;
 
+pub use commands::{CommandRequest, CommandView};
 pub use diagnosis::{DiagnosisAnswer, DiagnosisView, FindingView};
 use flotilla_protocol::ErrorCode;
 use serde::{Deserialize, Serialize};

@@ -29,6 +29,8 @@ use utoipa::OpenApi;
     api::DeviceView,
     api::DeviceModelView,
     api::DeviceEvaluation,
+    api::CommandRequest,
+    api::CommandView,
     api::DiagnosisView,
     api::DiagnosisAnswer,
     api::FindingView,
