@@ -60,6 +60,7 @@ pub mod http_client;
 pub mod identity;
 mod intake;
 pub mod link;
+mod logging;
 pub mod npu;
 pub mod outbox;
 pub mod pairs;

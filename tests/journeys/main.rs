@@ -5,6 +5,7 @@
 mod agent_upgrade;
 mod arm;
 mod certificates;
+mod commands;
 mod console;
 mod console_api;
 mod data;

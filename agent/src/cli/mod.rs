@@ -10,16 +10,14 @@ use crate::folder::Folder;
 use crate::probe::{ChildArgs, child_main};
 use crate::shadow::{ShadowArgs, shadow_main};
 use crate::upgrade::{self, SelfTestArgs, self_test_main};
-use crate::{Error, clock, daemon};
+use crate::{Error, clock, daemon, logging};
 use clap::{Subcommand, ValueEnum};
 use flotilla_device::launch::EXIT_SWITCH;
 use flotilla_protocol::{DeviceId, ModelName};
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 /// The exit codes, for the help text.
 pub const EXIT_CODES: &str = "Exit codes:
@@ -189,7 +187,7 @@ async fn run(
     if let Some(listen) = listen {
         config.listen = listen;
     }
-    log(&config)?;
+    logging::start(&config.log)?;
     let exe = std::env::current_exe()
         .map_err(|e| Error::System { what: "finding this program's own file", problem: e.to_string() })?;
     let shutdown = CancellationToken::new();
@@ -211,22 +209,6 @@ fn be_nice(level: i32) {
     if level != 0 && rustix::process::setpriority_process(None, level).is_err() {
         eprintln!("warning: the nice level {level} is not permitted here; the agent runs without it");
     }
-}
-
-fn log(config: &Config) -> Result<(), Error> {
-    let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| config.log.clone());
-    let filter = EnvFilter::try_new(&wanted).map_err(|e| Error::Config {
-        path: crate::folder::CONFIG.into(),
-        problem: format!("log filter {wanted:?}: {e}"),
-    })?;
-    let logger = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .finish();
-    // A program that embeds the agent may log in its own way.
-    let _ = tracing::subscriber::set_global_default(logger);
-    Ok(())
 }
 
 /// An agent that was told to stop and hangs ends by force after so long: before the launcher kills it, and also when there

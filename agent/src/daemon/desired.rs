@@ -6,10 +6,7 @@ use crate::identity::store_trust;
 use flotilla_device::desired::{Accepted, accept};
 use flotilla_device::update::Event;
 use flotilla_device::{renewal, session};
-use flotilla_protocol::message::{
-    Command, CommandKind, CommandReport, CommandState, Desired, DesiredModel, EventKind, ReplyBody,
-    RequestBody, Settings,
-};
+use flotilla_protocol::message::{DesiredModel, EventKind, ReplyBody, RequestBody, Settings};
 use flotilla_protocol::topic::Down;
 use flotilla_protocol::{Envelope, ErrorCode, ModelName, limits};
 use std::collections::BTreeSet;
@@ -135,52 +132,6 @@ impl Daemon {
         self.do_commands();
         self.status_stale = true;
         self.session(session::Event::ReportChanged);
-    }
-
-    /// Does each open command once, and forgets those that the cloud has taken back.
-    fn do_commands(&mut self) {
-        let open: Vec<Command> =
-            self.desired.as_ref().map(|d: &Desired| d.commands.clone()).unwrap_or_default();
-        let before = self.commands.len();
-        self.commands.retain(|done| open.iter().any(|command| command.id == done.id));
-        let fresh =
-            |c: &Command| !self.examining.contains(&c.id) && self.commands.iter().all(|done| done.id != c.id);
-        let (slow, new): (Vec<Command>, Vec<Command>) =
-            open.into_iter().filter(fresh).partition(|c| c.kind == CommandKind::Diagnostics);
-        // An examination takes its time and changes nothing: it is done when it has ended.
-        for command in slow {
-            self.examine(command.id);
-        }
-        if new.is_empty() && self.commands.len() == before {
-            return;
-        }
-        let done: Vec<CommandReport> = new
-            .iter()
-            .map(|c| CommandReport { id: c.id, state: self.outcome(&c.kind), diagnosis: None })
-            .collect();
-        self.commands.extend(done);
-        // Noted down first: a command that brings the agent down must not be done for ever.
-        self.keep_commands();
-        for command in new {
-            if let CommandKind::RestartModel { model } = command.kind {
-                self.give(&model, Event::Reload);
-            }
-        }
-    }
-
-    fn outcome(&self, kind: &CommandKind) -> CommandState {
-        let failed = |code, detail: String| CommandState::Failed { code, detail };
-        match kind {
-            CommandKind::Ping | CommandKind::Diagnostics => CommandState::Done,
-            CommandKind::RestartModel { model } if self.models.contains_key(model) => CommandState::Done,
-            CommandKind::RestartModel { model } => {
-                failed(ErrorCode::NotFound, format!("there is no model {model} on this device"))
-            }
-            CommandKind::Unknown => failed(
-                ErrorCode::Unsupported,
-                format!("agent {} does not know it", env!("CARGO_PKG_VERSION")),
-            ),
-        }
     }
 
     pub(super) fn ask_for_trust(&mut self) {

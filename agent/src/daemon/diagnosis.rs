@@ -5,9 +5,9 @@ use super::{Daemon, News, state};
 use crate::clock::Clock;
 use crate::doctor;
 use crate::folder::Folder;
-use flotilla_device::session;
+use flotilla_device::command::Event;
 use flotilla_protocol::ErrorCode;
-use flotilla_protocol::message::{CommandReport, CommandState, Diagnosis};
+use flotilla_protocol::message::{CommandState, Diagnosis};
 
 /// What the small files say, for the doctor.
 pub(crate) struct Stored {
@@ -44,36 +44,17 @@ impl Daemon {
         });
     }
 
-    /// The examination has ended. Its findings travel with one report only, which bounds the message.
+    /// The examination has ended, for everybody who waits for it.
     pub(super) fn on_examined(&mut self, examined: Result<Diagnosis, String>) {
-        let asked = std::mem::take(&mut self.examining);
-        for earlier in &mut self.commands {
-            earlier.diagnosis = None;
-        }
-        let newest = asked.last().copied();
-        self.commands.extend(asked.into_iter().map(|id| match &examined {
-            Ok(diagnosis) => CommandReport {
-                id,
-                state: CommandState::Done,
-                diagnosis: Some(diagnosis.clone()).filter(|_| Some(id) == newest),
-            },
-            Err(problem) => CommandReport {
-                id,
-                state: CommandState::Failed {
-                    code: ErrorCode::Internal,
-                    detail: flotilla_device::fault::cut(format!("the examination ended badly: {problem}")),
-                },
-                diagnosis: None,
-            },
-        }));
-        self.keep_commands();
-        self.session(session::Event::ReportChanged);
-    }
-
-    /// Notes the commands down that were done.
-    pub(super) fn keep_commands(&self) {
-        if let Err(error) = state::store_commands(&self.options.folder, &self.commands) {
-            tracing::error!(%error, "commands cannot be noted down");
+        for id in std::mem::take(&mut self.examining) {
+            let (state, diagnosis) = match &examined {
+                Ok(diagnosis) => (CommandState::Done, Some(diagnosis.clone())),
+                Err(problem) => {
+                    let detail = format!("the examination ended badly: {problem}");
+                    (CommandState::Failed { code: ErrorCode::Internal, detail }, None)
+                }
+            };
+            self.command(Event::Ended { id, state, diagnosis });
         }
     }
 }

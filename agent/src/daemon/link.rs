@@ -168,7 +168,7 @@ impl Daemon {
             version,
             desired_version: self.desired.as_ref().map_or(0, |desired| desired.version),
             models,
-            commands: self.commands.clone(),
+            commands: self.commands.reports().to_vec(),
             agent: Some(self.agent_report()),
             shadows: self.shadow_reports(),
         };

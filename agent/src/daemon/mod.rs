@@ -4,6 +4,7 @@
 //! A confirmed release serves as soon as it is loaded, with or without a network.
 
 mod alone;
+mod commands;
 mod desired;
 mod diagnosis;
 mod drift;
@@ -38,12 +39,13 @@ use crate::supervisor::Supervisor;
 use crate::{Error, api, footprint};
 pub(crate) use diagnosis::stored;
 use flotilla_device::Fault;
+use flotilla_device::command::Commands;
 use flotilla_device::launch::{Binary, Place};
 use flotilla_device::renewal::{Pair, Renewal};
 use flotilla_device::session::{self, Session};
 use flotilla_device::throttle::Throttle;
 use flotilla_device::{shadow, update};
-use flotilla_protocol::message::{CommandReport, Desired, Diagnosis, EventKind, EventRecord, RecordBody};
+use flotilla_protocol::message::{Desired, Diagnosis, EventKind, EventRecord, RecordBody};
 use flotilla_protocol::{ErrorCode, ModelName, TrustFile};
 use jobs::Jobs;
 use serde_json::{Value, json};
@@ -151,7 +153,7 @@ struct Daemon {
     desired: Option<Desired>,
     desired_refusal: Option<ErrorCode>,
     unusable: Unusable,
-    commands: Vec<CommandReport>,
+    commands: Commands,
     /// Commands that wait for the examination that runs.
     examining: BTreeSet<u64>,
     /// By how much this clock was ahead of the control plane's when the last desired document came.
@@ -250,7 +252,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
         renewal_problem: None,
         session: Session::new(state::counter(&options.folder, &clock, &mut damage)),
         accepted_version: stored.desired_version,
-        commands: state::commands(&options.folder, &mut damage),
+        commands: Commands::new(state::commands(&options.folder, &mut damage)),
         options,
         clock,
         identity,
@@ -416,6 +418,7 @@ impl Daemon {
         self.tick_shadows(now_ms);
         self.tick_upgrade(now_ms);
         self.feel_if_due(now_ms);
+        self.expire_commands();
         self.sample_if_due(now_ms);
         self.reopen_outbox_if_due(now_ms);
         if self.endpoint_due_ms.is_some_and(|at| now_ms >= at) {

@@ -172,6 +172,7 @@ impl Daemon {
             "connection_problem": problem,
             "clock_ahead_ms": self.clock_ahead_ms,
             "certificate": self.certificate_status(),
+            "log": crate::logging::now(),
             "desired_version": self.accepted_version,
             "trust_version": self.trust.version,
             "models": models,

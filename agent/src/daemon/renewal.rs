@@ -171,6 +171,7 @@ impl Daemon {
         tracing::info!(serial = self.identity.present.serial, "the new certificate has taken over");
         self.status_stale = true;
         self.renewal(Event::Adopted);
+        self.certificate_commands();
     }
 
     /// What `/status` shows of it.

@@ -59,8 +59,8 @@ pub(crate) fn commands(folder: &Folder, damage: &mut Damage) -> Vec<CommandRepor
     read(folder, COMMANDS, COMMANDS_KIND, damage).unwrap_or_default()
 }
 
-pub(crate) fn store_commands(folder: &Folder, commands: &Vec<CommandReport>) -> Result<(), DiskError> {
-    store(folder, COMMANDS, COMMANDS_KIND, commands)
+pub(crate) fn store_commands(folder: &Folder, commands: &[CommandReport]) -> Result<(), DiskError> {
+    store(folder, COMMANDS, COMMANDS_KIND, &commands)
 }
 
 /// `None` if there is no such file, or if it is damaged, which is said.

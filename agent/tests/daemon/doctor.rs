@@ -426,7 +426,7 @@ async fn the_control_plane_asks_for_an_examination_and_gets_its_findings_once() 
         let reports = &state.reported.as_ref()?.commands;
         reports.iter().find(|r| r.id == id).map(|r| (r.state.clone(), r.diagnosis.clone()))
     };
-    cloud.commands = vec![Command { id: 7, kind: CommandKind::Diagnostics }];
+    cloud.commands = vec![Command { id: 7, kind: CommandKind::Diagnostics, deadline_ms: None }];
     cloud.want();
     let (state, diagnosis) = cloud.until("a diagnosis", |s| examined(s, 7)).await;
     assert_eq!(state, CommandState::Done);
@@ -443,7 +443,7 @@ async fn the_control_plane_asks_for_an_examination_and_gets_its_findings_once() 
     assert_eq!(again, Some(diagnosis));
 
     // Of two reports only the newer carries its findings.
-    cloud.commands.push(Command { id: 8, kind: CommandKind::Diagnostics });
+    cloud.commands.push(Command { id: 8, kind: CommandKind::Diagnostics, deadline_ms: None });
     cloud.want();
     let (_, second) = cloud.until("a second diagnosis", |s| examined(s, 8)).await;
     assert!(second.is_some());

@@ -14,7 +14,7 @@ const CHUNK: u64 = limits::CHUNK as u64;
 /// The device has taken in everything that was sent to it until now.
 async fn in_step(cloud: &mut Cloud) {
     let id = cloud.commands.last().map_or(1, |last| last.id + 1);
-    cloud.commands.push(Command { id, kind: CommandKind::Ping });
+    cloud.commands.push(Command { id, kind: CommandKind::Ping, deadline_ms: None });
     cloud.want();
     let done = |s: &State| s.reported.as_ref()?.commands.iter().any(|c| c.id == id).then_some(());
     cloud.until("an answer to a ping", done).await;

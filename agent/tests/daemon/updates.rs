@@ -4,9 +4,11 @@ use crate::cloud::{Cloud, State};
 use crate::device::Device;
 use crate::releases::{Plan, largest_object, letters};
 use flotilla_protocol::message::{
-    Command, CommandKind, CommandState, DesiredModel, EventKind, ModelReport, Phase, RecordBody, SlotName,
+    Command, CommandKind, CommandState, DesiredModel, EventKind, LogLevel, ModelReport, Phase, RecordBody,
+    SlotName,
 };
 use flotilla_protocol::{Digest, ErrorCode};
+use std::collections::BTreeMap;
 
 pub(crate) fn report(state: &State) -> Option<ModelReport> {
     state.reported.as_ref()?.models.get(&letters()).cloned()
@@ -174,17 +176,28 @@ async fn a_lost_connection_in_the_middle_of_a_download_costs_nothing_that_was_re
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_are_done_once_and_reported() {
-    let (mut cloud, device, _) = settled().await;
+    let (mut cloud, mut device, _) = settled().await;
     cloud.commands = vec![
-        Command { id: 1, kind: CommandKind::Ping },
-        Command { id: 2, kind: CommandKind::RestartModel { model: letters() } },
-        Command { id: 3, kind: CommandKind::RestartModel { model: "faces".parse().unwrap() } },
-        Command { id: 4, kind: CommandKind::Unknown },
+        Command { id: 1, kind: CommandKind::Ping, deadline_ms: None },
+        Command { id: 2, kind: CommandKind::RestartModel { model: letters() }, deadline_ms: None },
+        Command {
+            id: 3,
+            kind: CommandKind::RestartModel { model: "faces".parse().unwrap() },
+            deadline_ms: None,
+        },
+        Command { id: 4, kind: CommandKind::Unknown, deadline_ms: None },
+        Command { id: 5, kind: CommandKind::Ping, deadline_ms: Some(1) },
+        Command {
+            id: 6,
+            kind: CommandKind::LogLevel { level: LogLevel::Debug },
+            deadline_ms: Some(u64::MAX),
+        },
+        Command { id: 7, kind: CommandKind::RotateCertificate { serial: "00".into() }, deadline_ms: None },
     ];
     cloud.want();
     let done = cloud
         .until("command reports", |state| {
-            state.reported.as_ref().filter(|r| r.commands.len() == 4).map(|r| r.commands.clone())
+            state.reported.as_ref().filter(|r| r.commands.len() == 7).map(|r| r.commands.clone())
         })
         .await;
     let codes: Vec<Option<ErrorCode>> = done
@@ -194,8 +207,30 @@ async fn commands_are_done_once_and_reported() {
             CommandState::Failed { code, .. } => Some(*code),
         })
         .collect();
-    assert_eq!(codes, [None, None, Some(ErrorCode::NotFound), Some(ErrorCode::Unsupported)]);
+    let by_id: BTreeMap<u64, Option<ErrorCode>> = done.iter().map(|report| report.id).zip(codes).collect();
+    let expected = [
+        (1, None),
+        (2, None),
+        (3, Some(ErrorCode::NotFound)),
+        (4, Some(ErrorCode::Unsupported)),
+        (5, Some(ErrorCode::Expired)),
+        (6, None),
+        (7, None), // Another certificate than that one is in use.
+    ];
+    assert_eq!(by_id, BTreeMap::from(expected));
+    let logs = |status: &serde_json::Value| status["log"].as_str().unwrap().to_owned();
+    assert!(logs(&device.status().await).contains("flotilla_agent=debug"));
     assert_eq!(device.label().await, "a");
+
+    // Killed, it says the same again and does nothing anew: the level is that of a fresh start.
+    device.kill().await;
+    cloud.state().reported = None;
+    device.start().await;
+    let again = cloud
+        .until("the reports again", |s| s.reported.as_ref().filter(|r| !r.commands.is_empty()).cloned())
+        .await;
+    assert_eq!(again.commands, done);
+    assert!(!logs(&device.status().await).contains("flotilla_agent=debug"));
     cloud.commands.clear();
     cloud.want();
     cloud

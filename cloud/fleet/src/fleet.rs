@@ -20,7 +20,7 @@ use bytes::Bytes;
 use flotilla_data::Quarantine;
 use flotilla_identity::{Actor, now_ms};
 use flotilla_protocol::enrol::{ClaimCode, EnrolAnswer, EnrolRequest};
-use flotilla_protocol::message::{CommandKind, HardExamples, SHARE_ALL, Settings};
+use flotilla_protocol::message::{HardExamples, SHARE_ALL, Settings};
 use flotilla_protocol::renew::{Challenge, RenewAnswer, RenewRequest};
 use flotilla_protocol::{DeviceId, Digest, ModelName, RolloutId};
 use flotilla_registry::{CurrentTrust, Registry};
@@ -375,11 +375,23 @@ impl Fleet {
         devices::consents(&self.inner.store, id).await
     }
 
-    /// Gives a device a command and returns its id. An offline device gets it when it is back.
-    pub async fn command(&self, actor: &Actor, id: &DeviceId, kind: &CommandKind) -> Result<u64> {
-        let command = devices::command(&self.inner.store, actor, id, kind, now_ms()).await?;
+    /// Gives a device a command and returns its id. An offline device gets it when it is back, unless so many
+    /// milliseconds have passed; without them [`devices::COMMAND_DEADLINE_MS`].
+    pub async fn command(
+        &self,
+        actor: &Actor,
+        id: &DeviceId,
+        order: &devices::Order,
+        patience_ms: Option<u64>,
+    ) -> Result<u64> {
+        let command = devices::command(&self.inner.store, actor, id, order, patience_ms, now_ms()).await?;
         self.inner.connections.desired_changed(id);
         Ok(command)
+    }
+
+    /// The last commands of a device with where each stands, newest first.
+    pub async fn commands(&self, id: &DeviceId) -> Result<Vec<(devices::Asked, devices::Stage)>> {
+        devices::commands(&self.inner.store, id, now_ms()).await
     }
 
     /// The number of the examination that a device is asked for, and its last one.

@@ -33,8 +33,9 @@ mod transfer;
 pub use changes::Change;
 pub use claims::{CLAIM_TTL_MS, CLAIM_USES, Claim, ClaimRequest};
 pub use devices::{
-    Certificate, Device, DeviceState, DeviceView, Examined, Health, ModelState, ModelView, Problem,
-    ReleaseView, ReportHead, ShadowView, Traffic, Twin, sum_shadows,
+    Asked, COMMAND_DEADLINE_MAX_MS, COMMAND_DEADLINE_MS, Certificate, Device, DeviceState, DeviceView,
+    Examined, Health, ModelState, ModelView, Order, Problem, ReleaseView, ReportHead, ShadowView, Stage,
+    Traffic, Twin, sum_shadows,
 };
 pub use error::{Error, Result};
 pub use fleet::{Fleet, FleetConfig, FleetParts, host_port};

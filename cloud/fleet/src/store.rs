@@ -1,7 +1,9 @@
 //! The fleet's records, in one place.
 
 use crate::claims::Claim;
-use crate::devices::{Consents, Device, Examined, ModelState, ReportHead, ShadowFigures, ShadowState, Twin};
+use crate::devices::{
+    CommandHistory, Consents, Device, Examined, ModelState, ReportHead, ShadowFigures, ShadowState, Twin,
+};
 use crate::error::{Error, Result};
 use crate::ingest::{DeviceEvents, FoldPosition, LatestSample, Rollup};
 use crate::renewal::PendingRenewal;
@@ -25,6 +27,7 @@ pub(crate) struct Store {
     pub(crate) shadows: Collection<ShadowState>,
     pub(crate) figures: Collection<ShadowFigures>,
     pub(crate) examined: Collection<Examined>,
+    pub(crate) commands: Collection<CommandHistory>,
     pub(crate) rollouts: Collection<Rollout>,
     pub(crate) rollout_devices: Collection<RolloutDevice>,
     pub(crate) rollups: Collection<Rollup>,
@@ -46,6 +49,7 @@ impl Store {
             shadows: Collection::new(records.clone()),
             figures: Collection::new(records.clone()),
             examined: Collection::new(records.clone()),
+            commands: Collection::new(records.clone()),
             rollouts: Collection::new(records.clone()),
             rollout_devices: Collection::new(records.clone()),
             rollups: Collection::new(records.clone()),

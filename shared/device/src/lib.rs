@@ -8,6 +8,7 @@
 //! - [`session`]: the connection: hello, reported, and when to try again.
 //! - [`renewal`]: the certificate: when a new one is due, and how it takes over.
 //! - [`drift`]: when drift is worth an event.
+//! - [`command`]: what an operator asks for once: begun at most once, with an end and a deadline.
 //! - [`desired`]: whether a desired document is accepted.
 //! - [`inbox`]: which files of a folder are ready to be predicted; [`camera`]: which frames are; [`multipart`]: frames from bytes.
 //! - [`outbox`]: in which order records are sent, what is dropped, what an `ack` frees.
@@ -22,6 +23,7 @@ pub mod backoff;
 pub mod budget;
 pub mod camera;
 pub mod clock;
+pub mod command;
 pub mod desired;
 pub mod download;
 pub mod drift;

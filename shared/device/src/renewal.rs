@@ -105,6 +105,8 @@ pub enum Road {
 pub enum Event {
     /// The process started, or the time asked for has come.
     Tick,
+    /// An operator wants a new certificate now.
+    Wanted,
     /// The cloud answered a hello on a connection that was opened with this pair.
     Heard(Pair),
     /// A connection with this pair failed or ended.
@@ -220,6 +222,12 @@ impl Renewal {
         let mut out = Vec::new();
         match event {
             Event::Tick => next.tick(now, random, &mut out),
+            // Whatever is on its way already serves as well.
+            Event::Wanted => {
+                if let Stage::Settled = next.stage {
+                    next.stage = Stage::Waiting { due_ms: now.ms };
+                }
+            }
             Event::Heard(pair) => next.heard(pair, now, random, &mut out),
             Event::Lost { pair, loss } => next.lost(pair, loss, now),
             Event::Stored(life) => {

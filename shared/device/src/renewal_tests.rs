@@ -456,3 +456,18 @@ fn whatever_fails_the_device_keeps_a_pair_that_the_cloud_accepts_and_gets_a_newe
     println!("{seeds} seeds, {kills} kills, {adopted} rotations, {late} late answers, 0 devices locked out");
     assert!(adopted > seeds as u32 && late > seeds as u32, "{adopted} {late}");
 }
+
+#[test]
+fn an_operator_gets_a_new_certificate_long_before_it_is_due_and_one_is_enough() {
+    let now = at(0, 1_001);
+    let mut machine = Renewal::new(LIFE, None, 0);
+    assert_eq!(run(&mut machine, Event::Tick, now), []);
+    assert_eq!(run(&mut machine, Event::Wanted, now), [], "not without a connection");
+    assert_eq!(run(&mut machine, Event::Heard(Pair::Present), now), [Effect::Ask(Road::Link)]);
+    assert_eq!(run(&mut machine, Event::Wanted, now), [], "it is on its way");
+    assert_eq!(run(&mut machine, Event::Stored(NEWER), now), [Effect::Reconnect]);
+    assert_eq!(run(&mut machine, Event::Wanted, now), []);
+    assert_eq!(run(&mut machine, Event::Heard(Pair::Next), now), [Effect::Adopt]);
+    run(&mut machine, Event::Adopted, now);
+    assert_eq!((machine.state(), machine.present()), ("settled", NEWER));
+}

@@ -13,7 +13,7 @@ mod telemetry;
 mod transfer;
 
 pub use desired::{
-    Command, CommandKind, DAY_MIN, Desired, DesiredModel, InvalidSettings, QuietHours, Settings,
+    Command, CommandKind, DAY_MIN, Desired, DesiredModel, InvalidSettings, LogLevel, QuietHours, Settings,
 };
 pub use diagnosis::{Diagnosis, Finding, Subject, Verdict};
 pub use hard::{HardExample, HardExamples, HardReason, InvalidHardExamples};

@@ -191,8 +191,12 @@ fn desired() -> Desired {
         )]),
         settings: Settings::default(),
         commands: vec![
-            Command { id: 1, kind: CommandKind::Ping },
-            Command { id: 2, kind: CommandKind::RestartModel { model: "digits".parse().unwrap() } },
+            Command { id: 1, kind: CommandKind::Ping, deadline_ms: None },
+            Command {
+                id: 2,
+                kind: CommandKind::RestartModel { model: "digits".parse().unwrap() },
+                deadline_ms: None,
+            },
         ],
         agent: None,
         hard_examples: BTreeMap::new(),
@@ -475,7 +479,17 @@ fn every_format_of_version_1_still_reads() {
     golden("desired-shadow", &Desired { shadows: shadows(), ..desired() });
     golden("reported-shadow", &Reported { shadows: shadow_reports(), ..reported() });
     golden("telemetry-shadow", &shadow_telemetry());
-    golden("command-diagnostics", &Command { id: 3, kind: CommandKind::Diagnostics });
+    golden("command-diagnostics", &Command { id: 3, kind: CommandKind::Diagnostics, deadline_ms: None });
+    golden(
+        "command-rotate-certificate",
+        &Command {
+            id: 4,
+            kind: CommandKind::RotateCertificate { serial: "5f01".into() },
+            deadline_ms: Some(1_790_000_000_000),
+        },
+    );
+    let level = CommandKind::LogLevel { level: LogLevel::Debug };
+    golden("command-log-level", &Command { id: 5, kind: level, deadline_ms: None });
     golden("telemetry", &telemetry());
     golden("telemetry-npu", &npu_telemetry());
     golden("telemetry-drift", &drift_telemetry());

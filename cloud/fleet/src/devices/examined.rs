@@ -3,6 +3,7 @@
 use super::twin::Twin;
 use crate::error::{Error, Result};
 use crate::store::Store;
+use flotilla_identity::now_ms;
 use flotilla_protocol::DeviceId;
 use flotilla_protocol::message::{CommandKind, CommandReport, CommandState, Diagnosis};
 use flotilla_storage::{Entity, Table};
@@ -51,7 +52,7 @@ pub(crate) async fn examination(store: &Store, id: &DeviceId) -> Result<(Option<
     // The twin first: an examination that ends in between is then seen twice rather than not at all.
     let twin = store.twins.get(id.as_str()).await?.ok_or_else(|| Error::DeviceMissing(id.clone()))?;
     let last = store.examined.get(id.as_str()).await?;
-    Ok((twin.value.examination(), last.map(|last| last.value)))
+    Ok((twin.value.examination(now_ms()), last.map(|last| last.value)))
 }
 
 #[cfg(test)]
@@ -90,15 +91,15 @@ mod tests {
     #[test]
     fn only_an_open_examination_is_answered() {
         let mut twin = Twin::new(DeviceId::new("gate-7").unwrap(), Settings::default(), 1);
-        let ping = twin.command(CommandKind::Ping, 1).unwrap();
-        let asked = twin.command(CommandKind::Diagnostics, 2).unwrap();
-        assert_eq!(twin.command(CommandKind::Diagnostics, 3).unwrap(), asked, "one at a time");
+        let ping = twin.command(CommandKind::Ping, u64::MAX, 1).unwrap();
+        let asked = twin.command(CommandKind::Diagnostics, u64::MAX, 2).unwrap();
+        assert_eq!(twin.command(CommandKind::Diagnostics, u64::MAX, 3).unwrap(), asked, "one at a time");
         let report = |id| CommandReport { id, state: CommandState::Done, diagnosis: None };
         assert_eq!(Examined::answer(&twin, &[report(ping)], 5), None);
         let answer = Examined::answer(&twin, &[report(ping), report(asked), report(asked + 9)], 5).unwrap();
         assert_eq!((answer.command, answer.at_ms), (asked, 5));
         assert!(twin.finish(&[report(asked)], 6));
         assert_eq!(Examined::answer(&twin, &[report(asked)], 7), None);
-        assert_ne!(twin.command(CommandKind::Diagnostics, 8).unwrap(), asked);
+        assert_ne!(twin.command(CommandKind::Diagnostics, u64::MAX, 8).unwrap(), asked);
     }
 }

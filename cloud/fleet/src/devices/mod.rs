@@ -1,5 +1,6 @@
 //! Devices, their twins, and what people see of them.
 
+mod commands;
 mod consents;
 mod device;
 mod examined;
@@ -8,11 +9,13 @@ pub(crate) mod shadow;
 mod twin;
 mod view;
 
+pub use commands::{Asked, COMMAND_DEADLINE_MAX_MS, COMMAND_DEADLINE_MS, Order, Stage};
+pub(crate) use commands::{CommandHistory, command, commands, finish};
 pub(crate) use consents::{Consents, consent, consents};
 pub use device::{Certificate, Device, DeviceState, Health, Problem, Traffic};
 pub use examined::Examined;
 pub(crate) use examined::examination;
-pub(crate) use service::{command, configure, revoke};
+pub(crate) use service::{configure, revoke};
 pub(crate) use shadow::{ShadowFigures, ShadowState};
 pub use shadow::{ShadowView, sum as sum_shadows};
 pub(crate) use twin::sanitise;

@@ -1,13 +1,12 @@
 //! What an operator does to devices: each change in one commit with its audit record.
 
 use super::device::DeviceState;
-use super::twin::COMMANDS;
 use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::text::bounded;
 use flotilla_identity::{Actor, audit};
-use flotilla_protocol::message::{CommandKind, Settings};
-use flotilla_protocol::{DeviceId, ErrorCode, limits};
+use flotilla_protocol::message::Settings;
+use flotilla_protocol::{DeviceId, limits};
 use serde_json::json;
 
 /// Takes a device's right to connect away, for good. The caller ends its connection.
@@ -59,31 +58,6 @@ pub(crate) async fn configure(
     twin.map(|_| changed).ok_or_else(|| Error::DeviceMissing(id.clone()))
 }
 
-/// Gives a device a command and returns its id. It stays in the desired document until the device reports it done.
-pub(crate) async fn command(
-    store: &Store,
-    actor: &Actor,
-    id: &DeviceId,
-    kind: &CommandKind,
-    now_ms: u64,
-) -> Result<u64> {
-    let mut command = 0;
-    let twin = store
-        .modify(&store.twins, id.as_str().as_bytes(), |twin, batch| {
-            let before = twin.version;
-            let busy = |_: ErrorCode| Error::Busy { what: "open commands", bound: COMMANDS };
-            command = twin.command(kind.clone(), now_ms).map_err(busy)?;
-            if twin.version == before {
-                return Ok(false);
-            }
-            let detail = json!({ "command": command, "kind": kind });
-            audit::record(batch, actor, "device:control", &subject(id), detail, now_ms)?;
-            Ok(true)
-        })
-        .await?;
-    twin.map(|_| command).ok_or_else(|| Error::DeviceMissing(id.clone()))
-}
-
-fn subject(id: &DeviceId) -> String {
+pub(super) fn subject(id: &DeviceId) -> String {
     format!("device/{id}")
 }

@@ -77,7 +77,7 @@ impl Twin {
             issued_at_ms: now_ms,
             models,
             settings: self.settings.clone(),
-            commands: self.commands.clone(),
+            commands: self.open_commands(now_ms).cloned().collect(),
             agent,
             hard_examples,
             shadows: self.shadows.clone(),
@@ -158,24 +158,34 @@ impl Twin {
         differs
     }
 
+    /// The commands whose deadline has not passed.
+    fn open_commands(&self, now_ms: u64) -> impl Iterator<Item = &Command> {
+        self.commands.iter().filter(move |command| command.deadline_ms.is_none_or(|at| now_ms < at))
+    }
+
     /// The open command to examine itself.
-    pub(crate) fn examination(&self) -> Option<u64> {
-        self.commands
-            .iter()
+    pub(crate) fn examination(&self, now_ms: u64) -> Option<u64> {
+        self.open_commands(now_ms)
             .find(|command| command.kind == CommandKind::Diagnostics)
             .map(|command| command.id)
     }
 
     /// Adds an open command and returns its id. Whoever asks for an examination while one is open waits for that one.
-    pub(crate) fn command(&mut self, kind: CommandKind, now_ms: u64) -> Result<u64, ErrorCode> {
-        if let Some(open) = self.examination().filter(|_| kind == CommandKind::Diagnostics) {
+    pub(crate) fn command(
+        &mut self,
+        kind: CommandKind,
+        deadline_ms: u64,
+        now_ms: u64,
+    ) -> Result<u64, ErrorCode> {
+        if let Some(open) = self.examination(now_ms).filter(|_| kind == CommandKind::Diagnostics) {
             return Ok(open);
         }
-        if self.commands.len() >= COMMANDS {
+        if self.open_commands(now_ms).count() >= COMMANDS {
             return Err(ErrorCode::Busy);
         }
         self.changed(now_ms);
-        self.commands.push(Command { id: self.version, kind });
+        self.commands.retain(|command| command.deadline_ms.is_none_or(|at| now_ms < at));
+        self.commands.push(Command { id: self.version, kind, deadline_ms: Some(deadline_ms) });
         Ok(self.version)
     }
 
@@ -359,8 +369,8 @@ mod tests {
     #[test]
     fn commands_ride_along_until_they_are_reported_done() {
         let mut twin = twin();
-        let ping = twin.command(CommandKind::Ping, 1).unwrap();
-        let other = twin.command(CommandKind::Ping, 2).unwrap();
+        let ping = twin.command(CommandKind::Ping, u64::MAX, 1).unwrap();
+        let other = twin.command(CommandKind::Ping, u64::MAX, 2).unwrap();
         assert_ne!(ping, other);
         assert!(twin.finish(&[CommandReport { id: ping, state: CommandState::Done, diagnosis: None }], 3));
         assert_eq!(twin.commands.iter().map(|c| c.id).collect::<Vec<_>>(), [other]);
@@ -368,9 +378,22 @@ mod tests {
         assert!(!twin.finish(&[CommandReport { id: ping, state: CommandState::Done, diagnosis: None }], 4));
         assert_eq!(twin.version, version, "the same report again changes nothing");
         while twin.commands.len() < COMMANDS {
-            twin.command(CommandKind::Ping, 5).unwrap();
+            twin.command(CommandKind::Ping, u64::MAX, 5).unwrap();
         }
-        assert_eq!(twin.command(CommandKind::Ping, 5), Err(ErrorCode::Busy));
+        assert_eq!(twin.command(CommandKind::Ping, u64::MAX, 5), Err(ErrorCode::Busy));
+    }
+
+    #[test]
+    fn a_command_leaves_the_document_and_makes_room_at_its_deadline() {
+        let mut twin = twin();
+        while twin.command(CommandKind::Ping, 100, 1).is_ok() {}
+        let document = |twin: &Twin, now| {
+            twin.document(&ProjectId::new("default").unwrap(), BTreeMap::new(), now).commands
+        };
+        assert_eq!(document(&twin, 99).len(), COMMANDS);
+        assert!(document(&twin, 100).is_empty());
+        let fresh = twin.command(CommandKind::Ping, 200, 100).unwrap();
+        assert_eq!(twin.commands.iter().map(|c| c.id).collect::<Vec<_>>(), [fresh]);
     }
 
     #[test]
@@ -392,7 +415,7 @@ mod tests {
             Err(ErrorCode::TooLarge),
             "one shadow more"
         );
-        while twin.command(CommandKind::RestartModel { model: name(1) }, u64::MAX).is_ok() {}
+        while twin.command(CommandKind::RestartModel { model: name(1) }, u64::MAX, 1).is_ok() {}
         twin.document(&ProjectId::new("default").unwrap(), BTreeMap::new(), 1).check().unwrap();
         let size = serde_json::to_string(&twin).unwrap().len();
         assert!(size <= limits::RECORD, "{size}");

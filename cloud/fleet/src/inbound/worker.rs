@@ -10,7 +10,9 @@ use crate::broker::{self, PeerIdentity};
 use crate::ca::Serial;
 use crate::cloned;
 use crate::connections::Connection;
-use crate::devices::{self, Examined, Health, ModelState, Problem, ReportHead, Traffic, sanitise, shadow};
+use crate::devices::{
+    self, Examined, Health, ModelState, Problem, ReportHead, Traffic, Twin, sanitise, shadow,
+};
 use crate::error::{Error, Result};
 use crate::ingest::Head;
 use crate::renewal;
@@ -308,18 +310,13 @@ impl Worker {
         if reported.commands.is_empty() {
             return Ok(());
         }
-        let mut finished = false;
         let last = store.examined.get(self.device.as_str()).await?;
-        store
-            .modify(&store.twins, self.device.as_str().as_bytes(), |twin, batch| {
-                if let Some(examined) = Examined::answer(twin, &reported.commands, now_ms) {
-                    store::put(&store.examined, batch, last.as_ref(), &examined)?;
-                }
-                finished = twin.finish(&reported.commands, now_ms);
-                Ok(finished)
-            })
-            .await?;
-        if finished {
+        let answer = |twin: &Twin, batch: &mut Batch| match Examined::answer(twin, &reported.commands, now_ms)
+        {
+            Some(examined) => store::put(&store.examined, batch, last.as_ref(), &examined),
+            None => Ok(()),
+        };
+        if devices::finish(store, &self.device, &reported.commands, now_ms, answer).await? {
             self.core.connections.desired_changed(&self.device);
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! One device: its documents, records, downloads and commands, and what happens when something is wrong with it.
 
 use crate::support::{Installation, device, model};
-use flotilla_fleet::{DeviceState, RolloutRequest, WaveSpec};
+use flotilla_fleet::{DeviceState, Order, RolloutRequest, Stage, WaveSpec};
 use flotilla_protocol::message::{
     Command, CommandKind, CommandReport, CommandState, Diagnosis, Epoch, EventKind, EventRecord, Finding,
     Record, RecordBody, ReplyBody, Reported, Request, RequestBody, SeqRange, Settings, Stream, Subject,
@@ -261,7 +261,7 @@ async fn commands_wait_for_the_device_and_end_when_it_reports_them() {
     let installation = Installation::open(folder.path()).await;
     let credentials = installation.enrol("gate-7").await;
     let id =
-        installation.fleet.command(&installation.admin, &device("gate-7"), &CommandKind::Ping).await.unwrap();
+        installation.fleet.command(&installation.admin, &device("gate-7"), &Order::Ping, None).await.unwrap();
     let mut gate = installation.connect(&credentials, 1).await;
     let desired = gate.desired().await;
     assert_eq!(desired.commands.iter().map(|command| command.id).collect::<Vec<_>>(), [id]);
@@ -276,6 +276,14 @@ async fn commands_wait_for_the_device_and_end_when_it_reports_them() {
     gate.send(Up::Reported, &done).await;
     let after = gate.desired().await;
     assert!(after.version > desired.version && after.commands.is_empty());
+    let [(asked, Stage::Done)] = &installation.fleet.commands(&device("gate-7")).await.unwrap()[..] else {
+        panic!("it is on record as done")
+    };
+    assert_eq!((asked.id, &asked.by), (id, &installation.admin.id));
+    assert_eq!(asked.outcome, Some(CommandState::Done));
+    let none =
+        installation.fleet.command(&installation.admin, &device("gate-7"), &Order::Ping, Some(0)).await;
+    assert_eq!(none.unwrap_err().code(), ErrorCode::InvalidInput);
     installation.close().await;
 }
 
@@ -285,14 +293,18 @@ async fn an_examination_is_answered_with_findings_within_their_bounds_or_with_wh
     let installation = Installation::open(folder.path()).await;
     let credentials = installation.enrol("gate-7").await;
     let (fleet, id) = (&installation.fleet, device("gate-7"));
-    let ask = async || fleet.command(&installation.admin, &id, &CommandKind::Diagnostics).await.unwrap();
+    let ask = async || fleet.command(&installation.admin, &id, &Order::Diagnostics, None).await.unwrap();
     let first = ask().await;
     assert_eq!(ask().await, first, "who asks while a question is open waits for its answer");
     assert_eq!(fleet.examination(&id).await.unwrap(), (Some(first), None));
 
     let mut gate = installation.connect(&credentials, 1).await;
     let desired = gate.desired().await;
-    assert_eq!(desired.commands, [Command { id: first, kind: CommandKind::Diagnostics }]);
+    let [Command { id: asked, kind: CommandKind::Diagnostics, deadline_ms: Some(_) }] = desired.commands[..]
+    else {
+        panic!("{:?}", desired.commands)
+    };
+    assert_eq!(asked, first);
     let finding = Finding {
         subject: Subject::Disk,
         verdict: Verdict::Fail,

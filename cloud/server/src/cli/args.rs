@@ -438,6 +438,35 @@ pub enum Device {
         #[command(flatten)]
         target: Target,
     },
+    /// See that a device answers.
+    Ping(Order),
+    /// Let a device load the confirmed release of a model anew.
+    RestartModel {
+        /// Whom to ask, and how long.
+        #[command(flatten)]
+        order: Order,
+        /// The model.
+        model: String,
+    },
+    /// Let a device replace its certificate now. Done when the new one is in use.
+    RotateCertificate(Order),
+    /// Let a device's agent log at another level until its next start.
+    LogLevel {
+        /// Whom to ask, and how long.
+        #[command(flatten)]
+        order: Order,
+        /// The level.
+        #[arg(value_parser = ["error", "warn", "info", "debug", "trace"])]
+        level: String,
+    },
+    /// List the last commands of a device, newest first, with what became of each.
+    Commands {
+        /// The device.
+        id: String,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
     /// Print what a device found when it last examined itself.
     Diagnosis {
         /// The device.
@@ -479,6 +508,25 @@ pub enum Device {
         #[command(flatten)]
         target: Target,
     },
+}
+
+/// Whom to give a command, and how long to wait for its end.
+#[derive(Debug, Args)]
+pub struct Order {
+    /// The device.
+    pub id: String,
+    /// Seconds after which it is given up, even if the device stays offline; a day if not given.
+    #[arg(long, value_name = "SECONDS")]
+    pub deadline: Option<u64>,
+    /// Seconds to wait for its end.
+    #[arg(long, default_value_t = 60)]
+    pub wait: u64,
+    /// Do not wait.
+    #[arg(long)]
+    pub detach: bool,
+    /// The control plane.
+    #[command(flatten)]
+    pub target: Target,
 }
 
 /// `flotilla device settings`
@@ -673,6 +721,11 @@ impl Command {
                 | Device::Claim { target, .. }
                 | Device::Settings(DeviceSettings { target, .. })
                 | Device::Diagnose { target, .. }
+                | Device::Ping(Order { target, .. })
+                | Device::RestartModel { order: Order { target, .. }, .. }
+                | Device::RotateCertificate(Order { target, .. })
+                | Device::LogLevel { order: Order { target, .. }, .. }
+                | Device::Commands { target, .. }
                 | Device::Diagnosis { target, .. }
                 | Device::Approve { target, .. }
                 | Device::Reject { target, .. }

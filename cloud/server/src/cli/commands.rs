@@ -1,15 +1,16 @@
 //! The commands that talk to a running control plane.
 
 use super::args::{
-    Command, Compress, Dataset, Device, DeviceSettings, Job, Model, Release, Rollout, Target, Train,
+    Command, Compress, Dataset, Device, DeviceSettings, Job, Model, Order, Release, Rollout, Target, Train,
 };
 use super::client::Client;
 use super::exit::Failure;
-use super::{diagnose, follow, hard, read_file, shadow, table, telemetry, trust, upload};
+use super::{diagnose, follow, hard, order, read_file, shadow, table, telemetry, trust, upload};
 use crate::http::api::{
-    ApproveRequest, AuditView, ClaimRequest, ClaimView, CompressRequest, DatasetView, DeviceTelemetryView,
-    DeviceView, ImportView, JobView, Json, LoginView, ModelVersionView, RejectRequest, ReleaseRequest,
-    ReleaseTelemetryView, ReleaseView, RolloutRequest, RolloutView, TrainRequest,
+    ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, CompressRequest,
+    DatasetView, DeviceTelemetryView, DeviceView, ImportView, JobView, Json, LoginView, ModelVersionView,
+    RejectRequest, ReleaseRequest, ReleaseTelemetryView, ReleaseView, RolloutRequest, RolloutView,
+    TrainRequest,
 };
 use crate::progress::Progress;
 use flotilla_protocol::ErrorCode;
@@ -306,6 +307,12 @@ fn release(command: Release, out: &Out) -> Done {
     }
 }
 
+fn give(asked: &Order, request: &CommandRequest, out: &Out) -> Done {
+    let view = order::ask(&client(asked.target())?, &encode(&asked.id), asked, request)?;
+    out.show(&view, |view| order::print(std::slice::from_ref(view)))?;
+    order::verdict(&asked.id, &view)
+}
+
 fn device(command: Device, out: &Out) -> Done {
     match command {
         Device::List(target) => {
@@ -324,6 +331,21 @@ fn device(command: Device, out: &Out) -> Done {
         Device::Diagnose { id, wait, target } => {
             let view = diagnose::ask(&client(&target)?, &encode(&id), Duration::from_secs(wait))?;
             out.show(&view, diagnose::print).and_then(|()| diagnose::verdict(&view))
+        }
+        Device::Ping(asked) => give(&asked, &order::request("ping", &asked), out),
+        Device::RotateCertificate(asked) => give(&asked, &order::request("rotate_certificate", &asked), out),
+        Device::RestartModel { model, order: asked } => {
+            let request = order::request("restart_model", &asked);
+            give(&asked, &CommandRequest { model: Some(model), ..request }, out)
+        }
+        Device::LogLevel { level, order: asked } => {
+            let request = order::request("log_level", &asked);
+            give(&asked, &CommandRequest { level: Some(level), ..request }, out)
+        }
+        Device::Commands { id, target } => {
+            let path = format!("/api/v1/devices/{}/commands", encode(&id));
+            let all: Vec<CommandView> = client(&target)?.get(&path)?;
+            out.show(&all, |all| order::print(all))
         }
         Device::Diagnosis { id, target } => {
             let view = diagnose::last(&client(&target)?, &encode(&id))?;

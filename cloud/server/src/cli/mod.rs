@@ -8,6 +8,7 @@ mod diagnose;
 pub mod exit;
 pub(crate) mod follow;
 mod hard;
+mod order;
 mod shadow;
 mod table;
 mod telemetry;
@@ -46,12 +47,23 @@ pub fn main() -> ExitCode {
             start_logging("info");
             crate::up::run(options)
         }
-        command => commands::run(command, json),
+        command => {
+            end_with_reader();
+            commands::run(command, json)
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(json),
     }
+}
+
+/// A command whose output nobody reads any more (`… | head`) ends without a word, as others do.
+#[expect(unsafe_code, reason = "there is no safe call for it; the argument stands inside")]
+fn end_with_reader() {
+    // SAFETY: signal(2) with the default action installs no handler; no other thread runs yet. Sockets are written to
+    // with MSG_NOSIGNAL by the standard library, so that only standard output and error are concerned.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
 /// Logs go to stderr; `FLOTILLA_LOG` filters them (`debug`, `flotilla_fleet=trace,warn` …).

@@ -1,10 +1,12 @@
 //! The bodies of the HTTP API, shared by its handlers, the command line and the console.
 
+mod commands;
 mod diagnosis;
 mod hard;
 mod shadow;
 mod telemetry;
 
+pub use commands::{CommandRequest, CommandView};
 pub use diagnosis::{DiagnosisAnswer, DiagnosisView, FindingView};
 use flotilla_protocol::ErrorCode;
 pub use hard::{

@@ -39,6 +39,8 @@ use utoipa::OpenApi;
     api::DeviceEvaluation,
     api::DeviceTelemetryView,
     api::ReleaseTelemetryView,
+    api::CommandRequest,
+    api::CommandView,
     api::DiagnosisView,
     api::DiagnosisAnswer,
     api::FindingView,

@@ -1,8 +1,8 @@
 //! The ROUTES table: the one place with the method, path, permission and handler of every route.
 
 use super::handlers::{
-    console, datasets, diagnosis, fleet, hard, jobs, models, releases, server, settings, shadow, telemetry,
-    trust,
+    commands, console, datasets, diagnosis, fleet, hard, jobs, models, releases, server, settings, shadow,
+    telemetry, trust,
 };
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;
@@ -150,6 +150,8 @@ routes! {
     GET "/api/v1/models/{model}/telemetry" Needs(P::DeviceRead), NONE => Some("[ReleaseTelemetryView]"), telemetry::model, "What all devices say of a model, by release: latency, answers, confidence, drift";
     POST "/api/v1/devices/{id}/revoke" Needs(P::DeviceControl), NONE => Some("DeviceView"), fleet::revoke, "Shuts a device out at once";
     POST "/api/v1/devices/{id}/diagnose" Needs(P::DeviceControl), NONE => Some("DiagnosisView"), diagnosis::diagnose, "Tells a device to examine itself";
+    POST "/api/v1/devices/{id}/commands" Needs(P::DeviceControl), Some("CommandRequest") => Some("CommandView"), commands::ask, "Gives a device a command: done once, and given up at its deadline";
+    GET "/api/v1/devices/{id}/commands" Needs(P::DeviceRead), NONE => Some("[CommandView]"), commands::list, "The last commands of a device and what became of each, newest first";
     GET "/api/v1/devices/{id}/diagnosis" Needs(P::DeviceRead), NONE => Some("DiagnosisView"), diagnosis::diagnosis, "What a device found when it last examined itself";
     POST "/api/v1/devices/{id}/renewal/approve" Needs(P::DeviceApprove), Some("ApproveRequest") => Some("DeviceView"), fleet::approve, "Lets a device have the new certificate that it asks for";
     POST "/api/v1/devices/{id}/renewal/reject" Needs(P::DeviceApprove), Some("RejectRequest") => Some("DeviceView"), fleet::reject, "Refuses a device the new certificate that it asks for";

@@ -190,6 +190,9 @@ pub struct Command {
     /// What to do.
     #[serde(deserialize_with = "super::lenient::enumeration")]
     pub kind: CommandKind,
+    /// From when on it is not begun any more, in milliseconds since 1970; without one it stays good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
 }
 
 /// What a command asks for.
@@ -205,7 +208,51 @@ pub enum CommandKind {
     },
     /// Examine yourself and report what you find.
     Diagnostics,
+    /// Replace the certificate with this serial. Done when another one is in use, so that nothing has to be remembered
+    /// on the way.
+    RotateCertificate {
+        /// The serial of the certificate that is to go.
+        serial: String,
+    },
+    /// Log at this level until the next start.
+    LogLevel {
+        /// The level.
+        level: LogLevel,
+    },
     /// A command of a newer control plane, reported back as unsupported.
     #[serde(other)]
     Unknown,
+}
+
+/// How much the agent logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// Errors only.
+    Error,
+    /// And warnings.
+    Warn,
+    /// And what happens.
+    Info,
+    /// And how.
+    Debug,
+    /// Everything.
+    Trace,
+    /// A level of a newer control plane.
+    #[serde(other)]
+    Unknown,
+}
+
+impl LogLevel {
+    /// The stable text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+            LogLevel::Unknown => "unknown",
+        }
+    }
 }

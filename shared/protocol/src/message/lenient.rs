@@ -128,7 +128,7 @@ mod tests {
         for content in contents {
             let command = Newer { id: 7, kind: Some(content.clone()), body: None };
             let command: Command = codec::decode(&codec::encode(&command), 1024).unwrap();
-            assert_eq!(command, Command { id: 7, kind: CommandKind::Unknown });
+            assert_eq!(command, Command { id: 7, kind: CommandKind::Unknown, deadline_ms: None });
             let request = Newer { id: 8, kind: None, body: Some(content) };
             let request: Request = codec::decode(&codec::encode(&request), 1024).unwrap();
             assert_eq!(request, Request { id: 8, body: RequestBody::Unknown });
@@ -139,7 +139,7 @@ mod tests {
     fn known_variants_keep_their_content() {
         let model = "digits".parse().unwrap();
         for kind in [CommandKind::Ping, CommandKind::RestartModel { model }] {
-            let command = Command { id: 1, kind };
+            let command = Command { id: 1, kind, deadline_ms: None };
             assert_eq!(codec::decode::<Command>(&codec::encode(&command), 1024).unwrap(), command);
             let text = serde_json::to_vec(&command).unwrap();
             assert_eq!(serde_json::from_slice::<Command>(&text).unwrap(), command);

@@ -3,15 +3,15 @@
 use super::super::api::{DiagnosisAnswer, DiagnosisView, FailureView, FindingView};
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
-use flotilla_fleet::Examined;
+use flotilla_fleet::{Examined, Order};
 use flotilla_protocol::DeviceId;
-use flotilla_protocol::message::{CommandKind, CommandState};
+use flotilla_protocol::message::CommandState;
 use http::StatusCode;
 
 /// `POST /api/v1/devices/{id}/diagnose`
 pub(crate) async fn diagnose(call: Call) -> Handled {
     let id: DeviceId = call.param("id")?;
-    call.app.fleet.command(call.actor()?, &id, &CommandKind::Diagnostics).await?;
+    call.app.fleet.command(call.actor()?, &id, &Order::Diagnostics, None).await?;
     Answer::json_with(StatusCode::ACCEPTED, &view(&call, &id).await?)
 }
 

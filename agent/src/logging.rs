@@ -1,0 +1,63 @@
+//! The agent's log, and its level while it runs.
+
+use crate::{Error, folder};
+use flotilla_protocol::message::LogLevel;
+use std::io::IsTerminal;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use tracing_subscriber::EnvFilter;
+
+type Change = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
+
+/// How the level of the running log is changed; absent where a program that embeds the agent logs in its own way.
+static CHANGE: OnceLock<Change> = OnceLock::new();
+/// What is logged now, as a filter.
+static NOW: Mutex<String> = Mutex::new(String::new());
+
+/// Starts the log on standard error. `RUST_LOG` goes before the configuration.
+pub(crate) fn start(configured: &str) -> Result<(), Error> {
+    let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| configured.to_owned());
+    let filter = EnvFilter::try_new(&wanted).map_err(|e| Error::Config {
+        path: folder::CONFIG.into(),
+        problem: format!("log filter {wanted:?}: {e}"),
+    })?;
+    let logger = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_filter_reloading();
+    let handle = logger.reload_handle();
+    if tracing::subscriber::set_global_default(logger.finish()).is_ok() {
+        let change: Change = Box::new(move |filter| handle.reload(filter).map_err(|e| e.to_string()));
+        // Only the first log of a process is the global one.
+        let _ = CHANGE.set(change);
+        *NOW.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
+    }
+    Ok(())
+}
+
+/// Logs at this level from now on, until the next start.
+pub(crate) fn set(level: LogLevel) -> Result<(), String> {
+    let change = CHANGE.get().ok_or("the program that the agent is part of logs in its own way")?;
+    let wanted = filter(level);
+    let filter = EnvFilter::try_new(&wanted).map_err(|e| e.to_string())?;
+    change(filter)?;
+    tracing::info!(filter = wanted, "the log level is changed until the next start");
+    *NOW.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
+    Ok(())
+}
+
+/// What is logged now, as a filter; empty where the agent does not know.
+pub(crate) fn now() -> String {
+    NOW.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// The details of other people's libraries are not ours to vouch for: they may hold secrets.
+fn filter(level: LogLevel) -> String {
+    match level {
+        LogLevel::Debug | LogLevel::Trace => {
+            let level = level.as_str();
+            format!("info,flotilla_agent={level},flotilla_device={level},flotilla_runtime={level}")
+        }
+        LogLevel::Error | LogLevel::Warn | LogLevel::Info | LogLevel::Unknown => level.as_str().to_owned(),
+    }
+}

@@ -1,0 +1,304 @@
+//! What operators asked of a device, and what became of it: open commands travel in the desired document, and the last
+//! ones stay on record.
+
+use super::service::subject;
+use super::twin::{COMMANDS, Twin};
+use crate::error::{Error, Result};
+use crate::store::{self, ATTEMPTS, Store};
+use crate::text::bounded;
+use flotilla_identity::{Actor, audit};
+use flotilla_protocol::message::{CommandKind, CommandReport, CommandState, LogLevel};
+use flotilla_protocol::{ActorId, DeviceId, ErrorCode, ModelName, limits};
+use flotilla_storage::{Batch, Entity, Table};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// A command that no deadline is named for is given up after so long.
+pub const COMMAND_DEADLINE_MS: u64 = 24 * 60 * 60 * 1000;
+/// The longest deadline: a year.
+pub const COMMAND_DEADLINE_MAX_MS: u64 = 366 * COMMAND_DEADLINE_MS;
+/// Commands of a device that are remembered, if they fit into a record.
+const REMEMBERED: usize = 32;
+/// Longest reason that is remembered.
+const DETAIL: usize = 256;
+
+/// What an operator asks of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Say that it is there.
+    Ping,
+    /// Load the confirmed release of a model anew.
+    RestartModel(ModelName),
+    /// Examine itself.
+    Diagnostics,
+    /// Replace the certificate that is in use now.
+    RotateCertificate,
+    /// Log at this level until the next start.
+    LogLevel(LogLevel),
+}
+
+/// A command on record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Its id.
+    pub id: u64,
+    /// What was asked for.
+    pub kind: CommandKind,
+    /// By whom.
+    pub by: ActorId,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// When it is given up, in milliseconds since 1970.
+    pub deadline_ms: u64,
+    /// How the device ended it.
+    #[serde(default)]
+    pub outcome: Option<CommandState>,
+    /// When that came, in milliseconds since 1970.
+    #[serde(default)]
+    pub ended_at_ms: Option<u64>,
+}
+
+/// Where a command stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The device has not seen it yet.
+    Pending,
+    /// The device has it.
+    Running,
+    /// Done.
+    Done,
+    /// Not possible.
+    Failed,
+    /// Its deadline passed first.
+    Expired,
+}
+
+impl Stage {
+    /// The stable text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Pending => "pending",
+            Stage::Running => "running",
+            Stage::Done => "done",
+            Stage::Failed => "failed",
+            Stage::Expired => "expired",
+        }
+    }
+}
+
+impl Asked {
+    /// Where it stands at this moment, if the device has answered this version of its desired document.
+    pub fn stage(&self, answered: u64, now_ms: u64) -> Stage {
+        match &self.outcome {
+            Some(CommandState::Done) => Stage::Done,
+            Some(CommandState::Failed { code: ErrorCode::Expired, .. }) => Stage::Expired,
+            Some(CommandState::Failed { .. }) => Stage::Failed,
+            None if now_ms >= self.deadline_ms => Stage::Expired,
+            None if answered >= self.id => Stage::Running,
+            None => Stage::Pending,
+        }
+    }
+}
+
+/// The last commands of a device, oldest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CommandHistory {
+    device: DeviceId,
+    commands: Vec<Asked>,
+}
+
+impl Entity for CommandHistory {
+    const TABLE: Table = Table::new("commands");
+
+    fn id(&self) -> Vec<u8> {
+        self.device.as_str().into()
+    }
+}
+
+impl CommandHistory {
+    fn new(device: DeviceId) -> Self {
+        Self { device, commands: Vec::new() }
+    }
+
+    fn asked(&mut self, asked: Asked) {
+        self.commands.push(asked);
+        self.fit();
+    }
+
+    fn ended(&mut self, reports: &[CommandReport], now_ms: u64) {
+        for asked in self.commands.iter_mut().filter(|asked| asked.outcome.is_none()) {
+            let Some(report) = reports.iter().find(|report| report.id == asked.id) else { continue };
+            let mut outcome = report.state.clone();
+            if let CommandState::Failed { detail, .. } = &mut outcome {
+                *detail = bounded(detail, DETAIL);
+            }
+            (asked.outcome, asked.ended_at_ms) = (Some(outcome), Some(now_ms));
+        }
+        self.fit();
+    }
+
+    /// Forgets the oldest, within what a record holds. The open ones alone, which are the newest, always fit.
+    fn fit(&mut self) {
+        let size = |all: &Self| serde_json::to_vec(all).map_or(0, |text| text.len());
+        while self.commands.len() > REMEMBERED || size(self) > limits::RECORD {
+            self.commands.remove(0);
+        }
+    }
+}
+
+/// Changes the twin of a device and the record of its commands together.
+async fn change(
+    store: &Store,
+    id: &DeviceId,
+    mut change: impl FnMut(&mut Twin, &mut CommandHistory, &mut Batch) -> Result<bool>,
+) -> Result<()> {
+    for _ in 0..ATTEMPTS {
+        let found = store.twins.get(id.as_str()).await?.ok_or_else(|| Error::DeviceMissing(id.clone()))?;
+        let before = store.commands.get(id.as_str()).await?;
+        let mut twin = found.value.clone();
+        let mut history =
+            before.as_ref().map_or_else(|| CommandHistory::new(id.clone()), |before| before.value.clone());
+        let mut batch = Batch::new();
+        if !change(&mut twin, &mut history, &mut batch)? {
+            return Ok(());
+        }
+        store.twins.update(&mut batch, &found, &twin)?;
+        store::put(&store.commands, &mut batch, before.as_ref(), &history)?;
+        if store.try_commit(batch).await? {
+            return Ok(());
+        }
+    }
+    Err(Error::Contended(format!("the commands of {id}")))
+}
+
+/// Gives a device a command and returns its id. It stays in the desired document until the device reports its end, or
+/// its deadline has passed.
+pub(crate) async fn command(
+    store: &Store,
+    actor: &Actor,
+    id: &DeviceId,
+    order: &Order,
+    patience_ms: Option<u64>,
+    now_ms: u64,
+) -> Result<u64> {
+    let patience_ms = patience_ms.unwrap_or(COMMAND_DEADLINE_MS);
+    if patience_ms == 0 || patience_ms > COMMAND_DEADLINE_MAX_MS {
+        let max = COMMAND_DEADLINE_MAX_MS / 1000;
+        return Err(Error::Invalid(format!("a command's deadline is 1 to {max} seconds from now")));
+    }
+    let (kind, deadline_ms) = (kind(store, id, order).await?, now_ms.saturating_add(patience_ms));
+    let mut command = 0;
+    change(store, id, |twin, history, batch| {
+        let before = twin.version;
+        let busy = |_: ErrorCode| Error::Busy { what: "open commands", bound: COMMANDS };
+        command = twin.command(kind.clone(), deadline_ms, now_ms).map_err(busy)?;
+        if twin.version == before {
+            return Ok(false);
+        }
+        let detail = json!({ "command": command, "kind": kind, "deadline_ms": deadline_ms });
+        audit::record(batch, actor, "device:control", &subject(id), detail, now_ms)?;
+        let (kind, by) = (kind.clone(), actor.id.clone());
+        let asked =
+            Asked { id: command, kind, by, at_ms: now_ms, deadline_ms, outcome: None, ended_at_ms: None };
+        history.asked(asked);
+        Ok(true)
+    })
+    .await?;
+    Ok(command)
+}
+
+async fn kind(store: &Store, id: &DeviceId, order: &Order) -> Result<CommandKind> {
+    Ok(match order {
+        Order::Ping => CommandKind::Ping,
+        Order::RestartModel(model) => CommandKind::RestartModel { model: model.clone() },
+        Order::Diagnostics => CommandKind::Diagnostics,
+        Order::LogLevel(level) => CommandKind::LogLevel { level: *level },
+        Order::RotateCertificate => {
+            let device =
+                store.devices.get(id.as_str()).await?.ok_or_else(|| Error::DeviceMissing(id.clone()))?.value;
+            let used = device.certificates.iter().find(|known| !known.unused);
+            let serial = used.map(|known| known.serial.clone());
+            let none = || Error::Invalid(format!("{id} has not used a certificate yet"));
+            CommandKind::RotateCertificate { serial: serial.ok_or_else(none)? }
+        }
+    })
+}
+
+/// A device has reported the ends of commands. Says whether its desired document is another now.
+pub(crate) async fn finish(
+    store: &Store,
+    id: &DeviceId,
+    reports: &[CommandReport],
+    now_ms: u64,
+    mut answer: impl FnMut(&Twin, &mut Batch) -> Result<()>,
+) -> Result<bool> {
+    let mut finished = false;
+    change(store, id, |twin, history, batch| {
+        answer(twin, batch)?;
+        let before = history.clone();
+        history.ended(reports, now_ms);
+        finished = twin.finish(reports, now_ms);
+        Ok(finished || *history != before)
+    })
+    .await?;
+    Ok(finished)
+}
+
+/// The last commands of a device with where each stands, newest first.
+pub(crate) async fn commands(store: &Store, id: &DeviceId, now_ms: u64) -> Result<Vec<(Asked, Stage)>> {
+    if store.twins.get(id.as_str()).await?.is_none() {
+        return Err(Error::DeviceMissing(id.clone()));
+    }
+    let answered = store.reports.get(id.as_str()).await?.map_or(0, |head| head.value.desired_version);
+    let history = store.commands.get(id.as_str()).await?.map(|found| found.value.commands);
+    let staged = |asked: Asked| {
+        let stage = asked.stage(answered, now_ms);
+        (asked, stage)
+    };
+    Ok(history.unwrap_or_default().into_iter().rev().map(staged).collect())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+
+    fn asked(id: u64) -> Asked {
+        let kind = CommandKind::RestartModel { model: ModelName::new("m".repeat(64)).unwrap() };
+        let by = ActorId::new("a".repeat(limits::ID)).unwrap();
+        Asked { id, kind, by, at_ms: u64::MAX, deadline_ms: 100, outcome: None, ended_at_ms: None }
+    }
+
+    #[test]
+    fn a_command_that_nobody_took_up_is_expired_at_its_deadline_and_a_late_end_is_still_told() {
+        let mut history = CommandHistory::new(DeviceId::new("gate-7").unwrap());
+        history.asked(asked(5));
+        let stage = |history: &CommandHistory, answered, now| history.commands[0].stage(answered, now);
+        assert_eq!(stage(&history, 4, 99), Stage::Pending);
+        assert_eq!(stage(&history, 5, 99), Stage::Running);
+        assert_eq!(stage(&history, 4, 100), Stage::Expired);
+        history.ended(&[CommandReport { id: 5, state: CommandState::Done, diagnosis: None }], 120);
+        assert_eq!(stage(&history, 5, 130), Stage::Done);
+        let late = CommandState::Failed { code: ErrorCode::Expired, detail: String::new() };
+        history.ended(&[CommandReport { id: 5, state: late, diagnosis: None }], 140);
+        assert_eq!(stage(&history, 5, 150), Stage::Done, "an end is the end");
+    }
+
+    #[test]
+    fn the_record_of_commands_fits_and_holds_the_newest() {
+        let mut history = CommandHistory::new(DeviceId::new("d".repeat(limits::ID)).unwrap());
+        for id in 0..100 {
+            history.asked(asked(id));
+            let detail = "\"".repeat(5000);
+            let state = CommandState::Failed { code: ErrorCode::Unsupported, detail };
+            history.ended(&[CommandReport { id, state, diagnosis: None }], u64::MAX);
+            assert!(serde_json::to_vec(&history).unwrap().len() <= limits::RECORD);
+            assert_eq!(history.commands.last().unwrap().id, id);
+        }
+        for id in 100..100 + COMMANDS as u64 {
+            history.asked(asked(id));
+        }
+        let open = history.commands.iter().filter(|asked| asked.outcome.is_none()).count();
+        assert_eq!(open, COMMANDS, "what is open is not forgotten");
+    }
+}

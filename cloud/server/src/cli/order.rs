@@ -1,0 +1,77 @@
+//! Commands for a device: asks, waits, and prints what became of it.
+
+use super::args::{Order, Target};
+use super::client::Client;
+use super::exit::Failure;
+use super::table;
+use crate::http::api::{CommandRequest, CommandView};
+use flotilla_protocol::ErrorCode;
+use std::time::{Duration, Instant};
+
+const POLL: Duration = Duration::from_millis(300);
+
+/// A request of this kind within its deadline.
+pub(super) fn request(kind: &str, order: &Order) -> CommandRequest {
+    CommandRequest { kind: kind.to_owned(), model: None, level: None, deadline_s: order.deadline }
+}
+
+impl Order {
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+}
+
+/// Asks, and waits for the end unless it is not to.
+pub(super) fn ask(
+    client: &Client,
+    id: &str,
+    order: &Order,
+    request: &CommandRequest,
+) -> Result<CommandView, Failure> {
+    let path = format!("/api/v1/devices/{id}/commands");
+    let deadline = Instant::now().checked_add(Duration::from_secs(order.wait));
+    let mut view: CommandView = client.post(&path, request)?;
+    while !order.detach && !view.is_over() {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let detail = format!(
+                "{} did not end {} within {} s; it stays asked until its deadline, and `flotilla device commands {}` shows what becomes of it",
+                order.id, view.kind, order.wait, order.id
+            );
+            return Err(Failure::new(ErrorCode::Timeout, detail));
+        }
+        std::thread::sleep(POLL);
+        let all: Vec<CommandView> = client.get(&path)?;
+        let number = view.number;
+        let gone = || Failure::new(ErrorCode::NotFound, "the command is no longer on record");
+        view = all.into_iter().find(|one| one.number == number).ok_or_else(gone)?;
+    }
+    Ok(view)
+}
+
+/// What the device could not do is the command's failure.
+pub(super) fn verdict(id: &str, view: &CommandView) -> Result<(), Failure> {
+    match &view.failure {
+        Some(failure) => {
+            let detail = format!("{} on {id}: {}", view.kind, failure.detail);
+            Err(Failure::new(ErrorCode::from_text(&failure.code), detail))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Prints commands for people.
+pub(super) fn print(all: &[CommandView]) {
+    let row = |view: &CommandView| {
+        let failure = view.failure.as_ref().map(|f| format!("{} [{}]", f.detail, f.code));
+        vec![
+            view.number.to_string(),
+            view.kind.clone(),
+            view.subject.clone().unwrap_or_default(),
+            view.state.clone(),
+            view.by.clone(),
+            failure.unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<_> = all.iter().map(row).collect();
+    table::print(&["number", "kind", "of", "state", "asked by", "why"], &rows);
+}

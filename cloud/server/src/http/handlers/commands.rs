@@ -1,0 +1,84 @@
+//! Commands for a device: asked for, and what became of them.
+
+use super::super::api::{CommandRequest, CommandView, FailureView};
+use super::super::problem::Problem;
+use super::super::service::{Answer, Call, Handled};
+use flotilla_fleet::{Asked, Order, Stage};
+use flotilla_protocol::message::{CommandKind, CommandState, LogLevel};
+use flotilla_protocol::{DeviceId, ErrorCode};
+use http::StatusCode;
+
+/// `POST /api/v1/devices/{id}/commands`
+pub(crate) async fn ask(mut call: Call) -> Handled {
+    let id: DeviceId = call.param("id")?;
+    let request: CommandRequest = call.json().await?;
+    let (order, fleet) = (order(&request)?, &call.app.fleet);
+    let patience_ms = request.deadline_s.map(|s| s.saturating_mul(1000));
+    let number = fleet.command(call.actor()?, &id, &order, patience_ms).await?;
+    let all = fleet.commands(&id).await?;
+    let asked = all.into_iter().find(|(asked, _)| asked.id == number);
+    let gone = || Problem::new(ErrorCode::Internal, "the command is not on record");
+    Answer::json_with(StatusCode::ACCEPTED, &asked.map(view).ok_or_else(gone)?)
+}
+
+/// `GET /api/v1/devices/{id}/commands`
+pub(crate) async fn list(call: Call) -> Handled {
+    let id: DeviceId = call.param("id")?;
+    let all = call.app.fleet.commands(&id).await?;
+    Answer::json(&all.into_iter().map(view).collect::<Vec<_>>())
+}
+
+fn order(request: &CommandRequest) -> Result<Order, Problem> {
+    let invalid = |detail: String| Problem::new(ErrorCode::InvalidInput, detail);
+    let CommandRequest { kind, model, level, .. } = request;
+    match (kind.as_str(), model, level) {
+        ("ping", None, None) => Ok(Order::Ping),
+        ("diagnostics", None, None) => Ok(Order::Diagnostics),
+        ("rotate_certificate", None, None) => Ok(Order::RotateCertificate),
+        ("restart_model", Some(model), None) => {
+            let model = model.parse().map_err(|e| invalid(format!("`model` is not the name of one: {e}")))?;
+            Ok(Order::RestartModel(model))
+        }
+        ("log_level", None, Some(level)) => {
+            let levels =
+                [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
+            let known = levels.into_iter().find(|known| known.as_str() == level);
+            let detail = || invalid("`level` is error, warn, info, debug or trace".to_owned());
+            known.map(Order::LogLevel).ok_or_else(detail)
+        }
+        _ => Err(invalid(
+            "`kind` is ping, diagnostics, rotate_certificate, restart_model (with `model` alone) or log_level (with `level` alone)"
+                .to_owned(),
+        )),
+    }
+}
+
+fn view((asked, stage): (Asked, Stage)) -> CommandView {
+    let (kind, subject) = match asked.kind {
+        CommandKind::Ping => ("ping", None),
+        CommandKind::Diagnostics => ("diagnostics", None),
+        CommandKind::RestartModel { model } => ("restart_model", Some(model.to_string())),
+        CommandKind::RotateCertificate { serial } => ("rotate_certificate", Some(serial)),
+        CommandKind::LogLevel { level } => ("log_level", Some(level.as_str().to_owned())),
+        CommandKind::Unknown => ("unknown", None),
+    };
+    let failure = match asked.outcome {
+        Some(CommandState::Failed { code, detail }) => Some(FailureView::new(code, detail)),
+        Some(CommandState::Done) => None,
+        None if stage == Stage::Expired => {
+            Some(FailureView::new(ErrorCode::Expired, "the device did not answer before the deadline"))
+        }
+        None => None,
+    };
+    CommandView {
+        number: asked.id,
+        kind: kind.to_owned(),
+        subject,
+        state: stage.as_str().to_owned(),
+        failure,
+        by: asked.by.to_string(),
+        asked_at_ms: asked.at_ms,
+        deadline_ms: asked.deadline_ms,
+        ended_at_ms: asked.ended_at_ms,
+    }
+}
