@@ -32,17 +32,21 @@ impl Marks {
 }
 
 /// The name of the built-in profile of this machine, whose file system starts at `root`; none if nothing gives it away.
-/// `chips` names its NPUs, and is asked only where nothing else helps.
-pub(crate) fn detect(root: &Path, chips: impl FnOnce() -> Vec<String>) -> Option<&'static str> {
+/// `chips` names its NPUs, and is asked only where nothing else helps: the same chip is on boards and on cards for any
+/// host, so that the architecture must fit, too.
+pub(crate) fn detect(root: &Path, arch: &str, chips: impl FnOnce() -> Vec<String>) -> Option<&'static str> {
     let marks = Marks::read(root);
-    let all = || BUILT_IN.iter().filter_map(|(name, _)| Some((*name, built_in(name)?.detect)));
-    let board = all().find(|(_, detect)| {
+    let all = || BUILT_IN.iter().filter_map(|(name, _)| Some((*name, built_in(name)?)));
+    let board = all().find(|(_, profile)| {
+        let detect = &profile.detect;
         detect.device_tree.iter().any(|entry| marks.device_tree.contains(entry))
             || detect.dmi_product.iter().any(|word| marks.dmi_product.contains(word.as_str()))
     });
     let by_chip = || {
         let chips = chips();
-        all().find(|(_, detect)| detect.npu_chips.iter().any(|chip| chips.contains(chip)))
+        all().find(|(_, profile)| {
+            profile.hardware.arch == arch && profile.detect.npu_chips.iter().any(|chip| chips.contains(chip))
+        })
     };
     board.or_else(by_chip).map(|(name, _)| name)
 }
@@ -65,21 +69,23 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, content).unwrap();
         }
-        detect(root.path(), Vec::new)
+        detect(root.path(), "aarch64", Vec::new)
     }
 
     #[test]
     fn boards_that_nothing_else_gives_away_are_known_by_their_npu() {
         let root = tempfile::tempdir().unwrap();
-        let with = |chip: &str| detect(root.path(), || vec![chip.to_owned()]);
+        let with = |chip: &str| detect(root.path(), "aarch64", || vec![chip.to_owned()]);
         for (chip, board) in
             [("310", Some("atlas-200-dk")), ("310B4", Some("atlas-200i-dk-a2")), ("910B", None), ("", None)]
         {
             assert_eq!(with(chip), board, "{chip}");
         }
+        let card = detect(root.path(), "x86_64", || vec!["310".to_owned()]);
+        assert_eq!(card, None, "a card in another host");
         fs::create_dir_all(root.path().join("sys/class/dmi/id")).unwrap();
         fs::write(root.path().join(DMI_PRODUCT), "Atlas 500 (Model 3000)").unwrap();
-        assert_eq!(detect(root.path(), || panic!("nobody needs to ask")), Some("atlas-500"));
+        assert_eq!(detect(root.path(), "aarch64", || panic!("nobody needs to ask")), Some("atlas-500"));
         assert_eq!(chips(root.path()), Vec::<String>::new(), "no device node, no question");
     }
 

@@ -255,7 +255,7 @@ impl Config {
         let board = match &own {
             Some(profile) => profile.name.clone(),
             None if settings.board == AUTO => {
-                board::detect(root, || board::chips(root)).unwrap_or(BOARD).to_owned()
+                board::detect(root, std::env::consts::ARCH, || board::chips(root)).unwrap_or(BOARD).to_owned()
             }
             None => settings.board,
         };
