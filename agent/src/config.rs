@@ -245,7 +245,7 @@ impl Config {
         let (throttle, resume, limit) = (config.throttle_c, config.resume_c, config.temperature_limit_c);
         if resume >= throttle || throttle > limit {
             return Err(format!(
-                "resume_c is {resume}, throttle_c {throttle} and temperature_limit_c {limit}; each must be above the one before"
+                "resume_c is {resume}, throttle_c {throttle} and temperature_limit_c {limit}; the first must be below the second, and that not above the third"
             ));
         }
         Ok(config)
@@ -262,6 +262,12 @@ impl Config {
         let profile = own.or_else(|| built_in(&board)).or_else(|| built_in(BOARD));
         let profile = profile.expect("the generic profile is built in, which a test holds");
         let bytes = |mb: u64| mb * limits::MIB as u64;
+        // What the owner says of one bound moves those of the profile that he does not speak of.
+        let temperature = &profile.temperature;
+        let temperature_limit_c = settings.temperature_limit_c.unwrap_or(temperature.limit_c);
+        let throttle_c = settings.throttle_c.unwrap_or(temperature.throttle_c.min(temperature_limit_c));
+        let below = throttle_c.saturating_sub(temperature.throttle_c - temperature.resume_c);
+        let resume_c = settings.resume_c.unwrap_or(temperature.resume_c.min(below));
         Self {
             listen: settings.listen,
             socket_mode: settings.socket_mode,
@@ -274,9 +280,9 @@ impl Config {
             storage_bytes: settings.storage_bytes.unwrap_or_else(|| bytes(profile.agent.storage_mb)),
             probe_memory_bytes: settings.probe_memory_bytes.unwrap_or_else(|| bytes(profile.model.memory_mb)),
             probe_timeout_s: settings.probe_timeout_s.unwrap_or(profile.model.probe_s),
-            temperature_limit_c: settings.temperature_limit_c.unwrap_or(profile.temperature.limit_c),
-            throttle_c: settings.throttle_c.unwrap_or(profile.temperature.throttle_c),
-            resume_c: settings.resume_c.unwrap_or(profile.temperature.resume_c),
+            temperature_limit_c,
+            throttle_c,
+            resume_c,
             threads: settings.threads.unwrap_or(profile.agent.threads),
             nice: settings.nice.unwrap_or(profile.agent.nice),
             temperature_file: settings.temperature_file,
@@ -349,6 +355,18 @@ mod tests {
         fs::write(tree.join("compatible"), "rockchip,rk3588\0").unwrap();
         assert_eq!(Config::parse("", machine.path()).unwrap().board, "rk3588");
         assert_eq!(Config::parse("board = \"generic\"", machine.path()).unwrap().board, BOARD);
+    }
+
+    #[test]
+    fn one_bound_of_the_temperature_moves_those_that_are_not_given() {
+        let bounds = |text: &str| parse(text).map(|c| (c.resume_c, c.throttle_c, c.temperature_limit_c));
+        assert_eq!(
+            bounds("temperature_limit_c = 85"),
+            Ok((75, 85, 85)),
+            "valid since before there was a throttle"
+        );
+        assert_eq!(bounds("throttle_c = 75"), Ok((65, 75, 95)));
+        assert_eq!(bounds("resume_c = 60"), Ok((60, 90, 95)));
     }
 
     #[test]

@@ -208,11 +208,12 @@ impl Shell {
     /// Waits until no agent of an earlier launcher holds the folder, before any start is counted. False if the launcher
     /// is told to stop meanwhile.
     fn wait_for_folder(&self) -> bool {
-        if becomes_free(&self.options.dir) {
-            return true;
-        }
-        eprintln!("flotilla-launcher: waits for an agent that still runs on this folder");
+        let (began, mut said) = (Instant::now(), false);
         while is_held(&self.options.dir) {
+            if !said && began.elapsed() >= FREED {
+                said = true;
+                eprintln!("flotilla-launcher: waits for an agent that still runs on this folder");
+            }
             if let Ok(News::Stop) = self.news.recv_timeout(LOOK) {
                 return false;
             }

@@ -307,6 +307,22 @@ fn while_somebody_holds_the_folder_nothing_is_started_and_no_start_counted() {
 }
 
 #[test]
+fn a_launcher_that_is_stopped_while_it_waits_for_the_folder_starts_nothing() {
+    let mut device = Device::new(STAYS);
+    let candidate = device.slot(SlotName::A, STAYS);
+    device.file().store(&on_trial(candidate, None, 600_000)).unwrap();
+    let lock = lock::agent(device.root.path()).unwrap();
+    device.start();
+    device.until("the launcher", |d| d.path("agent/lock").exists());
+    device.until("a launcher that waits", |d| {
+        fs::read_to_string(d.path("log")).unwrap_or_default().contains("waits for an agent")
+    });
+    assert!(device.signal("-TERM").success());
+    drop(lock);
+    assert_eq!((device.starts().len(), device.journal().candidate.unwrap().starts), (0, 0));
+}
+
+#[test]
 fn a_damaged_binary_or_journal_falls_back_to_what_works() {
     let mut device = Device::new(STAYS);
     let (spare, confirmed) = (device.slot(SlotName::A, STAYS), device.slot(SlotName::B, STAYS));
