@@ -1,7 +1,8 @@
 //! `agent.toml`: what the owner of a device decides about it. Every setting has a default, so the file is optional.
 //!
 //! An unknown setting is an error, except for an agent that a launcher starts: a newer agent may have brought the setting,
-//! and one that is taken back to must run. It passes over what it does not know, and says so.
+//! and one that is taken back to must run. It passes over what it does not know, a feed or board file that it can make
+//! nothing of among them, and says so.
 
 use crate::api::Address;
 use crate::feed::config::{FolderFeed, StreamFeed, check as check_feeds};
@@ -12,6 +13,7 @@ use flotilla_protocol::limits;
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use toml::{Table, Value};
 
 /// The default configuration, with what each setting means.
 pub const DEFAULT: &str = r#"# Address of the local endpoint: loopback, or "unix:/run/flotilla/agent.sock". Port 0 takes any free port; the address is
@@ -86,6 +88,9 @@ log = "info"
 
 /// The board that is taken where nothing gives another away.
 pub const BOARD: &str = "generic";
+/// The feeds' tables.
+const FOLDERS: &str = "folder";
+const STREAMS: &str = "stream";
 /// Asks for the board to be found out.
 const AUTO: &str = "auto";
 
@@ -140,6 +145,53 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// The settings, and names of those that there are not.
+    fn parse(text: &str) -> Result<(Self, Vec<String>), String> {
+        let mut unknown = Vec::new();
+        let read = toml::Deserializer::parse(text).map_err(|e| one_line(&e))?;
+        let settings: Self = serde_ignored::deserialize(read, |path| unknown.push(path.to_string()))
+            .map_err(|e| one_line(&e))?;
+        if settings.socket_mode > 0o777 {
+            return Err(format!("socket_mode is {:#o}; 0o000 to 0o777 are possible", settings.socket_mode));
+        }
+        if settings.board.is_empty() || settings.board.len() > limits::ID {
+            return Err(format!("board must have 1 to {} characters", limits::ID));
+        }
+        if settings.keepalive_s < 5 {
+            return Err("keepalive_s must be 5 at least".to_owned());
+        }
+        if settings.probe_timeout_s == Some(0) {
+            return Err("probe_timeout_s must be 1 at least".to_owned());
+        }
+        if settings.threads.is_some_and(|threads| threads > 256) {
+            return Err("threads must be 256 at most; 0 is one a core".to_owned());
+        }
+        if settings.nice.is_some_and(|nice| !(-20..=19).contains(&nice)) {
+            return Err("nice must be -20 to 19".to_owned());
+        }
+        if let Some(file) = settings.temperature_file.as_ref().filter(|file| !file.is_absolute()) {
+            return Err(format!("temperature_file is {}; an absolute path is needed", file.display()));
+        }
+        check_feeds(&settings.folder, &settings.stream)?;
+        Ok((settings, unknown))
+    }
+}
+
+fn one_line(error: &toml::de::Error) -> String {
+    error.to_string().trim().replace('\n', " ")
+}
+
+/// The feeds of a kind.
+fn each(feeds: Option<Value>) -> impl Iterator<Item = Value> {
+    match feeds {
+        Some(Value::Array(all)) => all,
+        Some(other) => vec![other],
+        None => Vec::new(),
+    }
+    .into_iter()
+}
+
 /// What the owner of a device decides about it, and what its board profile says where the owner does not.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -178,8 +230,8 @@ pub struct Config {
     pub nice: i32,
     /// Where the temperature stands, in thousandths of a degree.
     pub temperature_file: Option<PathBuf>,
-    /// Settings that this agent does not know.
-    pub unknown: Vec<String>,
+    /// What this agent does not know or cannot make anything of.
+    pub passed_over: Vec<String>,
     /// Folders whose files are predicted.
     pub folders: Vec<FolderFeed>,
     /// Cameras whose frames are predicted.
@@ -195,53 +247,59 @@ impl Default for Config {
 impl Config {
     /// Reads the folder's configuration, if it has one.
     pub fn read(folder: &Folder) -> Result<Self, Error> {
-        let config = Self::read_what_is_known(folder)?;
-        match config.unknown.first() {
-            None => Ok(config),
-            Some(first) => Err(Error::Config {
-                path: folder.path(CONFIG),
-                problem: format!("there is no setting {first}; `flotilla-agent config` shows all"),
-            }),
-        }
+        Self::read_with(folder, |text| {
+            let (settings, unknown) = Settings::parse(text)?;
+            match unknown.first() {
+                None => Self::checked(settings, Path::new("/")),
+                Some(first) => Err(format!("there is no setting {first}; `flotilla-agent config` shows all")),
+            }
+        })
     }
 
-    /// The same, without what this agent does not know: that stands in `unknown`.
+    /// The same, without the settings, feeds and board file that this agent cannot make anything of: they stand in
+    /// `passed_over`.
     pub fn read_what_is_known(folder: &Folder) -> Result<Self, Error> {
+        Self::read_with(folder, |text| Self::parse_what_is_known(text, Path::new("/")))
+    }
+
+    fn read_with(folder: &Folder, parse: impl FnOnce(&str) -> Result<Self, String>) -> Result<Self, Error> {
         let path = folder.path(CONFIG);
         let wrong = |problem: String| Error::Config { path: path.clone(), problem };
         let bytes = disk::read(&path, 64 * limits::KIB)?.unwrap_or_default();
         let text = String::from_utf8(bytes).map_err(|e| wrong(e.to_string()))?;
-        Self::parse(&text, Path::new("/")).map_err(wrong)
+        parse(&text).map_err(wrong)
     }
 
-    /// `root` is where the machine's file system starts.
-    fn parse(text: &str, root: &Path) -> Result<Self, String> {
-        let one_line = |e: toml::de::Error| e.to_string().trim().replace('\n', " ");
-        let mut unknown = Vec::new();
-        let read = toml::Deserializer::parse(text).map_err(one_line)?;
-        let settings: Settings =
-            serde_ignored::deserialize(read, |path| unknown.push(path.to_string())).map_err(one_line)?;
-        if settings.socket_mode > 0o777 {
-            return Err(format!("socket_mode is {:#o}; 0o000 to 0o777 are possible", settings.socket_mode));
+    fn parse_what_is_known(text: &str, root: &Path) -> Result<Self, String> {
+        let mut table: Table = toml::from_str(text).map_err(|e| one_line(&e))?;
+        let feeds = [FOLDERS, STREAMS].map(|kind| (kind, table.remove(kind)));
+        let (mut settings, mut passed_over) = Settings::parse(&table.to_string())?;
+        for (kind, feed) in feeds.into_iter().flat_map(|(kind, feeds)| each(feeds).map(move |f| (kind, f))) {
+            let one = Table::from_iter([(kind.to_owned(), Value::Array(vec![feed]))]);
+            let with = Settings::parse(&one.to_string()).and_then(|(other, unknown)| {
+                let folders = [&settings.folder[..], &other.folder[..]].concat();
+                let streams = [&settings.stream[..], &other.stream[..]].concat();
+                check_feeds(&folders, &streams).map(|()| (folders, streams, unknown))
+            });
+            match with {
+                Ok((folders, streams, unknown)) => {
+                    (settings.folder, settings.stream) = (folders, streams);
+                    passed_over.extend(unknown);
+                }
+                Err(problem) => passed_over.push(problem),
+            }
         }
-        if settings.board.is_empty() || settings.board.len() > limits::ID {
-            return Err(format!("board must have 1 to {} characters", limits::ID));
+        if let Some(Err(problem)) = settings.board_file.as_ref().map(|path| own_profile(path)) {
+            settings.board_file = None;
+            passed_over.push(problem);
         }
-        if settings.keepalive_s < 5 {
-            return Err("keepalive_s must be 5 at least".to_owned());
-        }
-        if settings.probe_timeout_s == Some(0) {
-            return Err("probe_timeout_s must be 1 at least".to_owned());
-        }
-        if settings.threads.is_some_and(|threads| threads > 256) {
-            return Err("threads must be 256 at most; 0 is one a core".to_owned());
-        }
-        if settings.nice.is_some_and(|nice| !(-20..=19).contains(&nice)) {
-            return Err("nice must be -20 to 19".to_owned());
-        }
-        check_feeds(&settings.folder, &settings.stream)?;
+        Ok(Self { passed_over, ..Self::checked(settings, root)? })
+    }
+
+    /// What holds together with the board's profile; `root` is where the machine's file system starts.
+    fn checked(settings: Settings, root: &Path) -> Result<Self, String> {
         let own = settings.board_file.as_ref().map(|path| own_profile(path)).transpose()?;
-        let config = Self { unknown, ..Self::resolve(settings, own, root) };
+        let config = Self::resolve(settings, own, root);
         let (throttle, resume, limit) = (config.throttle_c, config.resume_c, config.temperature_limit_c);
         if resume >= throttle || throttle > limit {
             return Err(format!(
@@ -286,7 +344,7 @@ impl Config {
             threads: settings.threads.unwrap_or(profile.agent.threads),
             nice: settings.nice.unwrap_or(profile.agent.nice),
             temperature_file: settings.temperature_file,
-            unknown: Vec::new(),
+            passed_over: Vec::new(),
             folders: settings.folder,
             streams: settings.stream,
             board,
@@ -311,7 +369,11 @@ mod tests {
 
     /// On a machine that nothing gives away.
     fn parse(text: &str) -> Result<Config, String> {
-        Config::parse(text, tempfile::tempdir().unwrap().path())
+        at(text, tempfile::tempdir().unwrap().path())
+    }
+
+    fn at(text: &str, root: &Path) -> Result<Config, String> {
+        Config::checked(Settings::parse(text)?.0, root)
     }
 
     #[test]
@@ -353,8 +415,8 @@ mod tests {
         let tree = machine.path().join("proc/device-tree");
         fs::create_dir_all(&tree).unwrap();
         fs::write(tree.join("compatible"), "rockchip,rk3588\0").unwrap();
-        assert_eq!(Config::parse("", machine.path()).unwrap().board, "rk3588");
-        assert_eq!(Config::parse("board = \"generic\"", machine.path()).unwrap().board, BOARD);
+        assert_eq!(at("", machine.path()).unwrap().board, "rk3588");
+        assert_eq!(at("board = \"generic\"", machine.path()).unwrap().board, BOARD);
     }
 
     #[test]
@@ -386,16 +448,42 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_setting_is_refused_or_passed_over_where_a_newer_agent_may_have_brought_it() {
+    fn what_a_newer_agent_may_have_brought_is_refused_or_passed_over() {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::open(root.path()).unwrap();
-        let text = "keepalive_s = 99\nlater = { a = 1 }\n[[stream]]\nname = \"door\"\nmodel = \"people\"\nrate = 2\nurl = \"http://c/v\"\nzoom = 3\n";
-        fs::write(root.path().join(CONFIG), text).unwrap();
-        let problem = Config::read(&folder).unwrap_err().to_string();
-        assert!(problem.contains("there is no setting later"), "{problem}");
-        let config = Config::read_what_is_known(&folder).unwrap();
-        assert_eq!((config.keepalive_s, config.streams.len()), (99, 1));
-        assert_eq!(config.unknown, ["later", "stream.0.zoom"]);
+        let door = "[[stream]]\nname = \"door\"\nmodel = \"people\"\nrate = 2\n";
+        let parcels = "[[folder]]\nname = \"parcels\"\npath = \"/in\"\nmodel = \"parcels\"\n";
+        let good = format!("{door}url = \"http://c/v\"\n");
+        for (text, feeds, passed_over) in [
+            ("later = { a = 1 }\n".to_owned(), 0, vec!["later"]),
+            (format!("{good}zoom = 3\n"), 1, vec!["stream.0.zoom"]),
+            (format!("{door}rtsp = \"rtsp://c\"\n{parcels}"), 1, vec!["exactly one of url and device"]),
+            (
+                format!("{}{good}", door.replace("door", "yard") + "url = \"rtsp://c/\"\n"),
+                1,
+                vec!["other schemes"],
+            ),
+            (format!("{parcels}done = \"archive\"\n{good}"), 1, vec!["archive"]),
+            (format!("{good}{good}"), 1, vec!["two of this name"]),
+            ("folder = 3\n".to_owned(), 0, vec!["sequence"]),
+            ("board_file = \"/nowhere/board.toml\"\n".to_owned(), 0, vec!["no such file"]),
+        ] {
+            fs::write(root.path().join(CONFIG), format!("keepalive_s = 99\n{text}")).unwrap();
+            assert!(Config::read(&folder).is_err(), "{text}");
+            let config = Config::read_what_is_known(&folder).unwrap();
+            assert_eq!(
+                (config.keepalive_s, config.folders.len() + config.streams.len()),
+                (99, feeds),
+                "{text}"
+            );
+            assert_eq!(config.passed_over.len(), passed_over.len(), "{text}: {:?}", config.passed_over);
+            for (said, word) in config.passed_over.iter().zip(passed_over) {
+                assert!(said.contains(word), "{text}: {said}");
+            }
+        }
+        // A value that no agent ever took is a mistake for each of them.
+        fs::write(root.path().join(CONFIG), "keepalive_s = 0").unwrap();
+        assert!(Config::read_what_is_known(&folder).is_err());
     }
 
     #[test]
@@ -409,6 +497,7 @@ mod tests {
             ("socket_mode = 0o1777", "socket_mode"),
             ("threads = 257", "threads"),
             ("nice = 20", "nice"),
+            ("temperature_file = \"temp\"", "absolute"),
             ("throttle_c = 60\nresume_c = 60", "resume_c is 60"),
             ("throttle_c = 120", "throttle_c 120"),
         ] {

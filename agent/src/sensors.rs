@@ -7,8 +7,17 @@ use flotilla_protocol::limits;
 use flotilla_protocol::manifest::ENGINE_TRACT;
 use flotilla_protocol::message::{BoardFacts, TelemetrySample};
 use std::fs;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use sysinfo::{Components, Networks, System};
+
+/// The temperature that a file tells in thousandths of a degree Celsius.
+pub fn celsius(file: &Path) -> Option<f32> {
+    // What it names is the owner's word: a device or a huge file must not be read to its end.
+    let mut text = String::new();
+    fs::File::open(file).ok()?.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse::<i32>().ok().map(|thousandths| thousandths as f32 / 1_000.0)
+}
 
 /// Reads the system's counters.
 pub struct Sensors {
@@ -56,8 +65,7 @@ impl Sensors {
     /// The highest temperature of the device, in degrees Celsius; that of the owner's file, if one is named.
     pub fn temperature_c(&mut self) -> Option<f32> {
         if let Some(file) = &self.thermometer {
-            let text = fs::read_to_string(file).ok()?;
-            return text.trim().parse::<i32>().ok().map(|thousandths| thousandths as f32 / 1_000.0);
+            return celsius(file);
         }
         let all = self.thermometers.as_mut()?;
         all.refresh(false);

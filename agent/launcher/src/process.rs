@@ -2,7 +2,6 @@
 
 use crate::{AGENT, FILES_FOLDER, LAUNCHED, Options, child, slot_folder};
 use flotilla_device::launch::{Binary, Exit, Place};
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::process::ExitStatusExt;
@@ -27,13 +26,8 @@ pub(super) struct Refusal {
 }
 
 impl Agent {
-    /// Starts the binary in this place; `ended` is called when it has ended, from another thread.
-    pub(super) fn start(
-        options: &Options,
-        place: Place,
-        binary: Option<&Binary>,
-        ended: impl FnOnce() + Send + 'static,
-    ) -> Result<Self, Refusal> {
+    /// Starts the binary in this place.
+    pub(super) fn start(options: &Options, place: Place, binary: Option<&Binary>) -> Result<Self, Refusal> {
         let path = match binary {
             None => options.installed.clone(),
             Some(binary) => {
@@ -57,25 +51,19 @@ impl Agent {
             .spawn()
             .map_err(failed)?;
         let leash = child.stdin.take();
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        std::thread::spawn(move || {
-            if let Some(pid) = pid {
-                wait_for(pid);
-            }
-            ended();
-        });
         Ok(Self { child, leash })
     }
 
-    /// How it ended; waits for that.
-    pub(super) fn reap(mut self) -> Exit {
-        match self.child.wait() {
-            Ok(status) => match (status.code(), status.signal()) {
+    /// How it ended, once it has.
+    pub(super) fn ended(&mut self) -> Option<Exit> {
+        match self.child.try_wait() {
+            Ok(None) => None,
+            Ok(Some(status)) => Some(match (status.code(), status.signal()) {
                 (Some(code), _) => Exit::Code(code),
                 (None, signal) => Exit::Signal(signal.unwrap_or_default()),
-            },
+            }),
             // Only a child that is not ours any more cannot be waited for.
-            Err(_) => Exit::Signal(0),
+            Err(_) => Some(Exit::Signal(0)),
         }
     }
 
@@ -95,13 +83,6 @@ impl Drop for Agent {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// Waits until a child has ended, and leaves it to be reaped: until then nobody else gets its number, so that a kill
-/// reaches no stranger.
-fn wait_for(pid: Pid) {
-    let how = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-    while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), how) {}
 }
 
 /// Where a slot's binary lies.

@@ -1,18 +1,19 @@
-//! The running launcher: performs what the machine says. One thread decides; others wait for signals and for the end of
-//! the agent, and tell it.
+//! The running launcher: performs what the machine says. One thread decides; another waits for signals, the end of the
+//! agent among them, and tells it.
 
 use crate::disk::{DiskError, FolderDisk};
 use crate::journal::LaunchFile;
 use crate::lock::{self, LockError};
 use crate::process::Agent;
-use flotilla_device::launch::{Effect, Event, Exit, LaunchJournal, Launcher};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use flotilla_device::launch::{Effect, Event, LaunchJournal, Launcher};
+use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// An agent that has just ended frees the folder within this time.
@@ -58,12 +59,12 @@ impl Error {
     }
 }
 
-/// What the other threads tell.
+/// What a signal tells.
 enum News {
     /// The launcher is to stop.
     Stop,
-    /// The agent with this number has ended; it is still to be waited for.
-    Ended(u64),
+    /// A child may have ended.
+    Child,
 }
 
 /// Runs the launcher until it is told to stop by SIGTERM or SIGINT.
@@ -71,23 +72,22 @@ pub fn run(options: Options) -> Result<(), Error> {
     let disk = Arc::new(FolderDisk::new(&options.dir)?);
     let _lock = lock::launcher(&options.dir)?;
     let (tell, news) = channel();
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(Error::Signals)?;
-    let stop = tell.clone();
-    std::thread::spawn(move || {
-        for _ in signals.forever() {
+    // SIGCHLD also because a parent may have left it ignored: then the system would keep no exit for us.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGCHLD]).map_err(Error::Signals)?;
+    let listen = move || {
+        for signal in signals.forever() {
             // Nobody listens any more when the launcher ends anyway.
-            let _ = stop.send(News::Stop);
+            let _ = tell.send(if signal == SIGCHLD { News::Child } else { News::Stop });
         }
-    });
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(listen).map_err(Error::Signals)?;
     let mut shell = Shell {
         file: LaunchFile::new(disk),
         options,
         launcher: Launcher::default(),
         agent: None,
-        agents: 0,
         tick: None,
         started: Instant::now(),
-        tell,
         news,
         finished: false,
     };
@@ -108,11 +108,8 @@ struct Shell {
     file: LaunchFile,
     launcher: Launcher,
     agent: Option<Agent>,
-    /// Agents that were started so far.
-    agents: u64,
     tick: Option<Instant>,
     started: Instant,
-    tell: Sender<News>,
     news: Receiver<News>,
     finished: bool,
 }
@@ -141,13 +138,13 @@ impl Shell {
             };
             match news {
                 Ok(News::Stop) => return Event::Stop,
-                Ok(News::Ended(number)) if number == self.agents => {
-                    let exit = self.agent.take().map_or(Exit::Signal(0), Agent::reap);
-                    return Event::Exited(exit, self.read());
+                Ok(News::Child) => {
+                    if let Some(exit) = self.agent.as_mut().and_then(Agent::ended) {
+                        self.agent = None;
+                        return Event::Exited(exit, self.read());
+                    }
                 }
-                // One that was given up before its end was told.
-                Ok(News::Ended(_)) => {}
-                // This end keeps a sender, so that it can only be time.
+                // The other thread listens for good, so that it can only be time.
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     self.tick = None;
                     return Event::Tick(self.read());
@@ -176,13 +173,7 @@ impl Shell {
                             open.push(Event::InUse);
                             continue;
                         }
-                        self.agents += 1;
-                        let (number, tell) = (self.agents, self.tell.clone());
-                        let ended = move || {
-                            // Nobody listens any more when the launcher ends first.
-                            let _ = tell.send(News::Ended(number));
-                        };
-                        match Agent::start(&self.options, place, binary.as_ref(), ended) {
+                        match Agent::start(&self.options, place, binary.as_ref()) {
                             Ok(agent) => {
                                 self.agent = Some(agent);
                                 open.push(Event::Running);
@@ -229,7 +220,7 @@ fn becomes_free(folder: &Path) -> bool {
         if began.elapsed() >= FREED {
             return false;
         }
-        std::thread::sleep(LOOK);
+        thread::sleep(LOOK);
     }
     true
 }

@@ -14,9 +14,10 @@ use crate::{Error, clock, daemon, logging};
 use clap::{Subcommand, ValueEnum};
 use flotilla_device::launch::EXIT_SWITCH;
 use flotilla_protocol::{DeviceId, ModelName};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 /// The exit codes, for the help text.
@@ -128,14 +129,22 @@ pub enum Output {
 
 /// Runs a command to its end.
 pub fn main(args: Args, prefix: ExePrefix) -> ExitCode {
-    let command = match args.command {
-        // The child does nothing else, and its memory is bounded: no runtime, no log.
+    let ended = match args.command {
+        // These children do nothing else, and their memory is bounded: no runtime, no log.
         Command::Probe(args) => return child_main(&args),
         Command::Shadow(args) => return shadow_main(&args),
         Command::SelfTest(args) => return self_test_main(&args),
-        other => other,
+        Command::Run { dir, listen, until_stdin_closes } => start(&dir, listen, until_stdin_closes, prefix),
+        Command::Enrol { claim, dir, name, output } => complete(commands::enrol(&claim, &dir, name, output)),
+        Command::Status { dir, output } => complete(commands::status(&dir, output)),
+        Command::Doctor { dir, output } => complete(commands::doctor(&dir, output)),
+        Command::Predict { model, file, dir } => complete(commands::predict(&model, &file, &dir)),
+        Command::Config => {
+            print!("{}", crate::config::DEFAULT);
+            Ok(Ended::Stopped)
+        }
     };
-    match start(command, prefix) {
+    match ended {
         Ok(Ended::Stopped) => ExitCode::SUCCESS,
         Ok(Ended::Switch) => ExitCode::from(EXIT_SWITCH),
         Err(error) => {
@@ -145,48 +154,40 @@ pub fn main(args: Args, prefix: ExePrefix) -> ExitCode {
     }
 }
 
-fn start(command: Command, prefix: ExePrefix) -> Result<Ended, Error> {
+fn runtime() -> Result<Runtime, Error> {
     // Two workers: one may write to the disk while the other serves.
-    if let Command::Run { dir, .. } = &command {
-        // Before there are threads: each takes its level from the one that starts it.
-        be_nice(config_of(&Folder::open(dir)?)?.nice);
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(8)
         .enable_all()
         .build()
-        .map_err(|e| Error::System { what: "starting the runtime", problem: e.to_string() })?;
-    runtime.block_on(async {
-        match command {
-            Command::Enrol { claim, dir, name, output } => {
-                commands::enrol(&claim, &dir, name, output).await?
-            }
-            Command::Run { dir, listen, until_stdin_closes } => {
-                return run(dir, listen, until_stdin_closes, prefix).await;
-            }
-            Command::Status { dir, output } => commands::status(&dir, output).await?,
-            Command::Doctor { dir, output } => commands::doctor(&dir, output).await?,
-            Command::Predict { model, file, dir } => commands::predict(&model, &file, &dir).await?,
-            Command::Config | Command::Probe(_) | Command::Shadow(_) | Command::SelfTest(_) => {
-                print!("{}", crate::config::DEFAULT);
-            }
-        }
-        Ok(Ended::Stopped)
-    })
+        .map_err(|e| Error::System { what: "starting the runtime", problem: e.to_string() })
 }
 
-async fn run(
-    dir: PathBuf,
+fn complete(command: impl Future<Output = Result<(), Error>>) -> Result<Ended, Error> {
+    runtime()?.block_on(command).map(|()| Ended::Stopped)
+}
+
+fn start(
+    dir: &Path,
     listen: Option<Address>,
     until_stdin_closes: bool,
     prefix: ExePrefix,
 ) -> Result<Ended, Error> {
-    let folder = Folder::open(&dir)?;
+    let folder = Folder::open(dir)?;
     let mut config = config_of(&folder)?;
-    if let Some(listen) = listen {
-        config.listen = listen;
-    }
+    config.listen = listen.unwrap_or(config.listen);
+    // Before there are threads: each takes its level from the one that starts it.
+    be_nice(config.nice);
+    runtime()?.block_on(run(folder, config, until_stdin_closes, prefix))
+}
+
+async fn run(
+    folder: Folder,
+    config: Config,
+    until_stdin_closes: bool,
+    prefix: ExePrefix,
+) -> Result<Ended, Error> {
     logging::start(&config.log)?;
     let exe = std::env::current_exe()
         .map_err(|e| Error::System { what: "finding this program's own file", problem: e.to_string() })?;

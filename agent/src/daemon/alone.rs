@@ -2,6 +2,7 @@
 //! confirmed serves all the same, the local endpoint says what is wrong and what to do, and once the files are good
 //! again everything goes on.
 
+use super::heat::Heat;
 use super::{Options, announce, journals, records, state, upgrade};
 use crate::Error;
 use crate::api::Address;
@@ -9,6 +10,7 @@ use crate::clock::Clock;
 use crate::folder::{ENDPOINT, Folder, MODELS};
 use crate::host::ModelHost;
 use crate::identity::{self, Identity};
+use crate::sensors::Sensors;
 use crate::supervisor::Supervisor;
 use flotilla_device::launch::SETTLED_MS;
 use flotilla_device::update::{Confirmed, UpdateJournal};
@@ -28,6 +30,8 @@ pub(super) struct Alone<'a> {
     pub(super) host: &'a Arc<ModelHost>,
     pub(super) status: &'a Mutex<Value>,
     pub(super) endpoint: &'a Address,
+    pub(super) sensors: &'a mut Sensors,
+    pub(super) heat: &'a mut Heat,
 }
 
 /// Whether there is anything to serve.
@@ -38,7 +42,7 @@ pub(super) fn has_models(folder: &Folder) -> bool {
 impl Alone<'_> {
     /// Serves what is confirmed until identity and trust can be read, or until `shutdown`.
     pub(super) async fn serve(
-        &self,
+        &mut self,
         error: Error,
         damage: &mut state::Damage,
         shutdown: &CancellationToken,
@@ -64,6 +68,8 @@ impl Alone<'_> {
                 let _ = folder.disk().remove(ENDPOINT.as_ref());
                 return None;
             }
+            // It has no report to go into; the log has it.
+            let _ = self.heat.feel(self.clock.now_ms(), self.sensors, self.host);
             if since.elapsed() >= Duration::from_millis(SETTLED_MS)
                 && let Some(place) = settles.take()
             {

@@ -29,6 +29,12 @@ impl Daemon {
         }
     }
 
+    /// When the next command is given up, by the clock that only runs.
+    pub(super) fn commands_due_ms(&self) -> Option<u64> {
+        let left_ms = self.commands.due_ms()?.saturating_sub(self.clock.trusted_ms());
+        Some(self.clock.now_ms().saturating_add(left_ms))
+    }
+
     pub(super) fn expire_commands(&mut self) {
         if self.commands.due_ms().is_some_and(|at| self.clock.trusted_ms() >= at) {
             self.command(Event::Tick);

@@ -43,10 +43,10 @@ use flotilla_device::command::Commands;
 use flotilla_device::launch::{Binary, Place};
 use flotilla_device::renewal::{Pair, Renewal};
 use flotilla_device::session::{self, Session};
-use flotilla_device::throttle::Throttle;
 use flotilla_device::{shadow, update};
 use flotilla_protocol::message::{Desired, Diagnosis, EventKind, EventRecord, RecordBody};
 use flotilla_protocol::{ErrorCode, ModelName, TrustFile};
+use heat::Heat;
 use jobs::Jobs;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -127,8 +127,7 @@ struct Daemon {
     hard: HardExamples,
     fetcher: Fetcher,
     sensors: Sensors,
-    throttle: Throttle,
-    heat_due_ms: u64,
+    heat: Heat,
     probes: Arc<Semaphore>,
     news: mpsc::Sender<News>,
 
@@ -214,15 +213,19 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
         status
     });
     let serving = api::serve(listener, Arc::clone(&host), show, shutdown.child_token());
+    let mut sensors = Sensors::new().with_thermometer(options.config.temperature_file.clone());
+    let mut heat = Heat::new(&options.config);
     let bonds = match bonds {
         Ok(bonds) => Some(bonds),
         Err(error) => {
-            let alone = alone::Alone {
+            let mut alone = alone::Alone {
                 options: &options,
                 clock: &clock,
                 host: &host,
                 status: &status,
                 endpoint: &endpoint,
+                sensors: &mut sensors,
+                heat: &mut heat,
             };
             alone.serve(error, &mut damage, &shutdown).await
         }
@@ -238,8 +241,6 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
     let (news, mut news_in) = mpsc::channel(64);
     let (link_events, mut link_in) = mpsc::channel(QUEUE);
     let fetcher = Fetcher::new(clock.clone());
-    let sensors = Sensors::new().with_thermometer(options.config.temperature_file.clone());
-    let throttle = Throttle::new(options.config.throttle_c as f32, options.config.resume_c as f32);
     let keeper =
         hard::Worker::new(outlet, options.folder.clone(), &options.config, clock.clone(), fetcher.clone());
     let keeping = tokio::spawn(keeper.run(shutdown.child_token()));
@@ -261,8 +262,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
         hard,
         fetcher,
         sensors,
-        throttle,
-        heat_due_ms: 0,
+        heat,
         probes: Arc::new(Semaphore::new(1)),
         news,
         session_tick_ms: Some(0),
@@ -357,10 +357,12 @@ impl Daemon {
         self.open_outbox();
         let detail = format!("agent {}", env!("CARGO_PKG_VERSION"));
         self.event(EventKind::Started, None, detail);
-        for setting in &self.options.config.unknown.clone() {
-            let detail = format!("agent.toml: this agent does not know {setting} and passes over it");
+        for what in std::mem::take(&mut self.options.config.passed_over) {
+            let detail = format!("agent.toml: this agent passes over {what}");
+            tracing::warn!(detail);
             self.event(EventKind::Failed, Some(ErrorCode::InvalidInput), detail);
         }
+        self.miss_thermometer();
         let mend = !damage.is_empty();
         for what in damage {
             self.event(EventKind::Repaired, Some(ErrorCode::StorageCorrupt), what);
@@ -437,7 +439,8 @@ impl Daemon {
             self.upgrade_due_ms(),
             self.shadows_due_ms(),
             Some(self.sample_due_ms),
-            Some(self.heat_due_ms),
+            Some(self.heat.due_ms()),
+            self.commands_due_ms(),
             self.text_due_ms,
             self.endpoint_due_ms,
             self.supervisor.due_ms(),

@@ -125,7 +125,7 @@ impl Daemon {
 
     fn take_sample(&mut self, now_ms: u64) {
         let mut sample = self.sensors.sample(&self.options.folder, now_ms / 1_000);
-        sample.throttled = self.throttle.is_hot();
+        sample.throttled = self.heat.is_hot();
         sample.models = self.host.telemetry();
         sample.shadows = self.host.shadow_telemetry();
         self.keep(RecordBody::Sample(sample));
@@ -183,7 +183,7 @@ impl Daemon {
             "records_dropped": self.outbox.as_ref().map(|outbox| outbox.dropped()),
             "records_in_memory": self.waiting.len(),
             "records_lost": self.records_lost,
-            "throttled": self.throttle.is_hot(),
+            "throttled": self.heat.is_hot(),
             "rss_bytes": rss_bytes(),
             "pid": std::process::id(),
         });

@@ -46,6 +46,8 @@ pub(super) struct Facts {
     pub(super) memory: MemoryFacts,
     /// What its neural processing units say.
     pub(super) npus: Vec<flotilla_protocol::message::NpuSample>,
+    /// The owner's `temperature_file`, if it tells no temperature.
+    pub(super) blind: Option<PathBuf>,
     pub(super) models: Read<BTreeMap<ModelName, ModelFacts>>,
     pub(super) outbox: OutboxFacts,
 }

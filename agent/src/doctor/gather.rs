@@ -14,7 +14,7 @@ use crate::folder::{DESIRED, ENDPOINT, Folder, IDENTITY, MODELS, OUTBOX};
 use crate::http_client::{Ask, ask};
 use crate::identity::{self, CA, CERTIFICATE, KEY};
 use crate::npu::{Npus, Sources};
-use crate::sensors::Sensors;
+use crate::sensors::{Sensors, celsius};
 use crate::slot::Slot;
 use crate::{Error, daemon, outbox, tls};
 use flotilla_device::update::UpdateJournal;
@@ -83,13 +83,15 @@ pub(super) async fn gather(folder: &Folder) -> Facts {
     // Every file of every slot is read: not on a thread that others wait for.
     let models = tokio::task::spawn_blocking(move || models(&reading)).await;
     let npus = tokio::task::spawn_blocking(|| Npus::new(Sources::default()).first(NPU_TIME)).await;
+    let config = Config::read(folder);
+    let thermometer = config.as_ref().ok().and_then(|config| config.temperature_file.clone());
     Facts {
         root: folder.root().to_owned(),
         now_ms: wall_ms(),
         build_ms: build_ms(),
         agent,
         launcher: launcher::gather(folder),
-        config: Config::read(folder).map_err(Problem::from),
+        config: config.map_err(Problem::from),
         identity,
         trust,
         trust_copy,
@@ -99,6 +101,7 @@ pub(super) async fn gather(folder: &Folder) -> Facts {
         link,
         memory: memory(),
         npus: npus.unwrap_or_default(),
+        blind: thermometer.filter(|file| celsius(file).is_none()),
         models: models.unwrap_or_else(|e| Err(Problem::new(ErrorCode::Internal, e))),
         outbox: outbox_facts(folder),
     }

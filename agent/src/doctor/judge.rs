@@ -443,6 +443,12 @@ fn board(facts: &Facts, out: &mut Vec<Finding>) {
         let remedy = "stop programs that take memory; a candidate may be refused for want of it";
         out.push(warn(S, ErrorCode::NoRoom, what, remedy));
     }
+    if let Some(file) = &facts.blind {
+        let what =
+            format!("temperature_file {} tells no temperature, so heat is not noticed", file.display());
+        let remedy = "name a file in agent.toml that holds thousandths of a degree Celsius, as /sys/class/thermal/thermal_zone0/temp does";
+        out.push(warn(S, ErrorCode::NotFound, what, remedy));
+    }
     if out.len() == before
         && let Ok(config) = &facts.config
     {

@@ -73,6 +73,7 @@ fn well() -> Facts {
         link: Link::Open { address: "plane:8883".to_owned(), asked: false },
         memory: MemoryFacts { total_bytes: 1 << 32, available_bytes: Some(1 << 31) },
         npus: Vec::new(),
+        blind: None,
         models: Ok(BTreeMap::new()),
         outbox: OutboxFacts { exists: true, bytes: 5_000, ..OutboxFacts::default() },
     }
@@ -304,6 +305,12 @@ fn the_rest_is_judged_too() {
     let models =
         found(|f| f.models = Err(Problem::new(ErrorCode::StorageIo, "models: io")), Subject::Journal);
     expect(&models, Fail, ErrorCode::StorageIo, "models: io", "check the disk");
+}
+
+#[test]
+fn a_thermometer_that_tells_nothing_is_reported() {
+    let found = found(|f| f.blind = Some("/sys/zone/temp".into()), Subject::Board);
+    expect(&found, Verdict::Warn, ErrorCode::NotFound, "temperature_file /sys/zone/temp", "thousandths");
 }
 
 #[test]

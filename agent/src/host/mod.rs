@@ -303,24 +303,26 @@ impl Ticket {
 
     /// Runs the network on a batch of tensors, one after the other and nobody else's in between.
     pub fn infer(self, batch: &[f32]) -> Result<Inferred, HostError> {
-        let mut model = lock(&self.0.model);
-        let _turn = self.0.pace.turn();
-        let _noted = self.0.note.at_work();
-        let row = model.input().1.iter().product::<usize>().max(1);
+        let row = self.0.interface.input.1.iter().product::<usize>().max(1);
         let (mut outputs, mut predictions) = (Vec::new(), Vec::new());
-        for tensor in batch.chunks(row) {
-            let ((output, prediction), latency_us) =
-                self.count(|| model.run(tensor), |(_, prediction)| prediction)?;
-            self.0.watched.count(tensor, &prediction, &self.0.alarm);
-            self.0.lifetime.shadowed.offer(&self.0.interface, Shown::Tensor(tensor), &prediction, latency_us);
-            outputs.extend(output);
-            predictions.push(prediction);
+        {
+            let mut model = lock(&self.0.model);
+            let _turn = self.0.pace.turn();
+            let _noted = self.0.note.at_work();
+            for tensor in batch.chunks(row) {
+                let ((output, prediction), latency_us) =
+                    self.count(|| model.run(tensor), |(_, prediction)| prediction)?;
+                self.0.watched.count(tensor, &prediction, &self.0.alarm);
+                let shown = Shown::Tensor(tensor);
+                self.0.lifetime.shadowed.offer(&self.0.interface, shown, &prediction, latency_us);
+                outputs.extend(output);
+                predictions.push(prediction);
+            }
         }
-        let labels = model.labels().to_vec();
-        drop(model);
         for (tensor, prediction) in batch.chunks(row).zip(&predictions) {
             self.0.offer(Seen::Tensor(tensor), prediction, None);
         }
+        let labels = self.0.interface.labels.to_vec();
         Ok(Inferred { outputs, predictions, labels, release: self.0.served.release })
     }
 
