@@ -187,7 +187,7 @@ async fn run(
     if let Some(listen) = listen {
         config.listen = listen;
     }
-    logging::start(&config.log)?;
+    logging::start(&config.log, &folder, config.log_bytes)?;
     let exe = std::env::current_exe()
         .map_err(|e| Error::System { what: "finding this program's own file", problem: e.to_string() })?;
     let shutdown = CancellationToken::new();
