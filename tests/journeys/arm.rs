@@ -33,7 +33,7 @@ fn an_arm_device_enrols_takes_updates_and_answers_as_x86_does() {
     for device in [&arm, &x86] {
         eventually("connected", LIMIT, || plane.device(&device.id).filter(|v| v["connected"] == true));
     }
-    let architecture = |id: &str| plane.device(id).unwrap()["board"]["arch"].clone();
+    let architecture = |id: &str| plane.device(id).unwrap()["arch"].clone();
     assert_eq!((architecture("arm"), architecture("x86")), ("aarch64".into(), std::env::consts::ARCH.into()));
 
     let first = plane.release(json!({ "epochs": 3, "patience": 0, "seed": 1 }));

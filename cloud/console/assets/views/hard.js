@@ -22,8 +22,8 @@ function Example({ example }) {
     <img src=${`/api/v1/hard-examples/${example.digest}/picture`} alt="" />
     <figcaption>
       <b>${example.label}</b> ${percent(example.score, 1)} <small>${example.reason}</small><br />
-      <small title=${example.digest}>${example.model} on ${example.device} · ${ago(example.received_at_ms)} ·
-        ${bytes(example.bytes)} · <code>${short(example.digest)}</code></small><br />
+      <small title=${example.digest}>${example.model} on ${example.device} · ${ago(example.received_at_ms)} · ${bytes(example.bytes)}<br />
+        <code>${short(example.digest)}</code></small><br />
       <button disabled=${busy || !example.dataset} onClick=${() => decide('accept')}
         title=${example.dataset ? '' : 'its policy names no dataset: flotilla hard accept --dataset NAME'}>
         Accept${example.dataset ? ` into ${example.dataset}` : ''}</button>${' '}

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 /// Longest detail of a failure that is kept.
 pub(super) const DETAIL: usize = 512;
 /// Open commands of one device: with as many models as a document may name they still fit into one record.
-pub(crate) const COMMANDS: usize = 16;
+pub(crate) const COMMANDS: usize = 12;
 /// A version that a device claims to have seen and that is believed; beyond it no newer one would fit.
 const VERSION_BELIEVED: u64 = u64::MAX / 2;
 
