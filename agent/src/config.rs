@@ -29,13 +29,15 @@ board = "auto"
 keepalive_s = 240
 # What is logged to standard error: error, warn, info, debug or trace; RUST_LOG overrides it.
 log = "info"
+# Bytes of it that are kept in logs/ for whoever asks for it from afar, a sixteenth of storage_bytes at most; 0 keeps none.
+log_bytes = 4194304
 
 # What follows is the board profile's; whoever sets one knows better.
 # Largest release that may be stored, in bytes.
 # model_bytes = 268435456
 # Bytes on the disk that a download leaves free.
 # disk_reserve_bytes = 16777216
-# Bytes on the disk that slots, records, hard examples and the agent's own releases may take together.
+# Bytes on the disk that slots, records, hard examples, the log and the agent's own releases may take together.
 # storage_bytes = 4294967296
 # Memory that trying a candidate may take, and by which it may grow on probation, in bytes, where its release does not say.
 # probe_memory_bytes = 536870912
@@ -91,6 +93,10 @@ pub const BOARD: &str = "generic";
 /// The feeds' tables.
 const FOLDERS: &str = "folder";
 const STREAMS: &str = "stream";
+/// Bounds of the log on the disk.
+const LOG_BYTES: std::ops::RangeInclusive<u64> = 64 * limits::KIB as u64..=256 * limits::MIB as u64;
+/// Of all that the agent may store, the part that the log may take.
+const LOG_PART: u64 = 16;
 /// Asks for the board to be found out.
 const AUTO: &str = "auto";
 
@@ -104,6 +110,7 @@ struct Settings {
     board_file: Option<PathBuf>,
     keepalive_s: u16,
     log: String,
+    log_bytes: u64,
     model_bytes: Option<u64>,
     disk_reserve_bytes: Option<u64>,
     storage_bytes: Option<u64>,
@@ -128,6 +135,7 @@ impl Default for Settings {
             board_file: None,
             keepalive_s: 240,
             log: "info".to_owned(),
+            log_bytes: 4 * limits::MIB as u64,
             model_bytes: None,
             disk_reserve_bytes: None,
             storage_bytes: None,
@@ -163,6 +171,10 @@ impl Settings {
         }
         if settings.probe_timeout_s == Some(0) {
             return Err("probe_timeout_s must be 1 at least".to_owned());
+        }
+        if settings.log_bytes != 0 && !LOG_BYTES.contains(&settings.log_bytes) {
+            let (least, most) = (LOG_BYTES.start(), LOG_BYTES.end());
+            return Err(format!("log_bytes must be 0 or {least} to {most}"));
         }
         if settings.threads.is_some_and(|threads| threads > 256) {
             return Err("threads must be 256 at most; 0 is one a core".to_owned());
@@ -207,12 +219,14 @@ pub struct Config {
     pub keepalive_s: u16,
     /// Log filter.
     pub log: String,
+    /// Bytes of the log that are kept on the disk.
+    pub log_bytes: u64,
     /// Largest release that may be stored, in bytes.
     pub model_bytes: u64,
     /// Bytes on the disk that a download leaves free.
     pub disk_reserve_bytes: u64,
-    /// Bytes on the disk that slots, records and the agent's own releases may take together.
-    pub storage_bytes: u64,
+    /// Bytes on the disk that slots, records, the agent's own releases and the log may take together.
+    storage_bytes: u64,
     /// Memory that trying a candidate may take, and by which it may grow on probation, in bytes, where its release does
     /// not say.
     pub probe_memory_bytes: u64,
@@ -326,16 +340,18 @@ impl Config {
         let throttle_c = settings.throttle_c.unwrap_or(temperature.throttle_c.min(temperature_limit_c));
         let below = throttle_c.saturating_sub(temperature.throttle_c - temperature.resume_c);
         let resume_c = settings.resume_c.unwrap_or(temperature.resume_c.min(below));
+        let storage_bytes = settings.storage_bytes.unwrap_or_else(|| bytes(profile.agent.storage_mb));
         Self {
             listen: settings.listen,
             socket_mode: settings.socket_mode,
             keepalive_s: settings.keepalive_s,
             log: settings.log,
+            log_bytes: settings.log_bytes.min(storage_bytes / LOG_PART),
             model_bytes: settings.model_bytes.unwrap_or_else(|| bytes(profile.model.release_mb)),
             disk_reserve_bytes: settings
                 .disk_reserve_bytes
                 .unwrap_or_else(|| bytes(profile.agent.disk_reserve_mb)),
-            storage_bytes: settings.storage_bytes.unwrap_or_else(|| bytes(profile.agent.storage_mb)),
+            storage_bytes,
             probe_memory_bytes: settings.probe_memory_bytes.unwrap_or_else(|| bytes(profile.model.memory_mb)),
             probe_timeout_s: settings.probe_timeout_s.unwrap_or(profile.model.probe_s),
             temperature_limit_c,
@@ -350,6 +366,14 @@ impl Config {
             board,
             profile,
         }
+    }
+}
+
+impl Config {
+    /// Bytes on the disk that everything but the log may take together. The log's whole bound is set aside for it: it
+    /// grows at any time and asks nobody.
+    pub fn storage_beside_log(&self) -> u64 {
+        self.storage_bytes.saturating_sub(self.log_bytes)
     }
 }
 
@@ -465,7 +489,7 @@ mod tests {
             ),
             (format!("{parcels}done = \"archive\"\n{good}"), 1, vec!["archive"]),
             (format!("{good}{good}"), 1, vec!["two of this name"]),
-            ("folder = 3\n".to_owned(), 0, vec!["sequence"]),
+            ("folder = 3\n".to_owned(), 0, vec!["invalid type"]),
             ("board_file = \"/nowhere/board.toml\"\n".to_owned(), 0, vec!["no such file"]),
         ] {
             fs::write(root.path().join(CONFIG), format!("keepalive_s = 99\n{text}")).unwrap();
@@ -487,6 +511,14 @@ mod tests {
     }
 
     #[test]
+    fn the_log_has_its_part_of_the_storage_and_the_rest_is_for_everything_else() {
+        let of = |text: &str| parse(text).map(|c| (c.log_bytes, c.storage_beside_log())).unwrap();
+        assert_eq!(of("storage_bytes = 160000000"), (4 << 20, 160_000_000 - (4 << 20)));
+        assert_eq!(of("storage_bytes = 1600000"), (100_000, 1_500_000), "a sixteenth at most");
+        assert_eq!(of("storage_bytes = 1600000\nlog_bytes = 0"), (0, 1_600_000));
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, word) in [
             ("listen = \"0.0.0.0:80\"", "loopback"),
@@ -495,6 +527,8 @@ mod tests {
             ("log = 3", "log"),
             ("listen = \"unix:here\"", "absolute"),
             ("socket_mode = 0o1777", "socket_mode"),
+            ("log_bytes = 65535", "log_bytes"),
+            ("log_bytes = 268435457", "log_bytes"),
             ("threads = 257", "threads"),
             ("nice = 20", "nice"),
             ("temperature_file = \"temp\"", "absolute"),

@@ -39,6 +39,8 @@ pub const HARD: &str = "hard";
 pub const OUTBOX: &str = "outbox";
 /// Folder with the lines of what came from folders and cameras.
 pub const RESULTS: &str = "results";
+/// Folder with the log.
+pub const LOGS: &str = "logs";
 /// Folder with what was done of them.
 pub const FEEDS: &str = "feeds";
 /// Folder with what only the running process has to say.
@@ -131,7 +133,8 @@ impl Folder {
         Slot::new(Arc::clone(&self.disk), &self.root, slot_folder(folder, slot))
     }
 
-    /// Bytes that slots, records, hard examples, results of feeds and the agent's own releases take on the disk.
+    /// Bytes that slots, records, hard examples, results of feeds and the agent's own releases take on the disk: all but
+    /// the log, for which [`crate::config::Config`] sets its whole bound aside.
     pub fn used_bytes(&self) -> u64 {
         [MODELS, AGENT, OUTBOX, HARD, RESULTS, FEEDS].iter().map(|part| taken(&self.root.join(part))).sum()
     }

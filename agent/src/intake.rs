@@ -135,7 +135,7 @@ impl Desk {
             disk_reserve_bytes: self.config.disk_reserve_bytes,
             storage_left_bytes: self
                 .config
-                .storage_bytes
+                .storage_beside_log()
                 .saturating_sub(self.folder.used_bytes())
                 .saturating_sub(promised_bytes),
             memory_bytes: self.memory_bytes,

@@ -35,6 +35,7 @@
 //! DIR/models/MODEL/shadow.journal    how far that has come
 //! DIR/outbox/                        sled
 //! DIR/results/, feeds/              results of folders; which files of them are done with and still there
+//! DIR/logs/agent.log, agent.log.{1..3} the log, the newest first
 //! DIR/run/endpoint                   address of the local endpoint while the agent runs
 //! DIR/run/work-MODEL                 whether the model was at work when the process ended
 //! DIR/outbox.opening                 there while the outbox is being opened

@@ -50,6 +50,20 @@ fn an_operator_gives_a_device_commands_and_hears_what_became_of_each() {
     let failed: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&failed["state"], &failed["failure"]["code"]), (&json!("failed"), &json!("not_found")));
 
+    // What its log says, from the whole agent through the whole control plane.
+    let log: Value = plane.cli(&["device", "logs", "box-1", "--since", "1h", "--level", "info"]);
+    assert_eq!(log["command"]["state"], "done", "{log}");
+    let text = log["text"].as_str().unwrap();
+    assert!(text.contains("the agent runs") && text.lines().all(|line| !line.contains("DEBUG")), "{text}");
+    let path = format!("/api/v1/devices/box-1/commands/{}/log", log["command"]["number"]);
+    assert_eq!(plane.get_bytes(&path), text.as_bytes());
+    let none: Value = plane.cli(&["device", "logs", "box-1", "--until", "1d"]);
+    assert_eq!((&none["command"]["state"], &none["text"]), (&json!("done"), &json!("")));
+    assert_eq!(
+        plane.post("/api/v1/devices/box-1/commands", json!({ "kind": "log_pull", "max_bytes": 1 })).0,
+        400
+    );
+
     // Killed, it does nothing twice: the certificate stays, and the level is that of a fresh start.
     let now = serial(&device);
     device.kill();
@@ -61,9 +75,9 @@ fn an_operator_gives_a_device_commands_and_hears_what_became_of_each() {
 
     // Who asked is on record, with every command.
     let all: Value = plane.cli(&["device", "commands", "box-1"]);
-    assert_eq!(all.as_array().unwrap().len(), 6);
+    assert_eq!(all.as_array().unwrap().len(), 8);
     let (_, trail) = plane.get("/api/v1/audit");
     let asked = |a: &&Value| a["action"] == "device:control" && a["detail"]["command"].is_u64();
-    assert_eq!(trail.as_array().unwrap().iter().filter(asked).count(), 6, "{trail}");
+    assert_eq!(trail.as_array().unwrap().iter().filter(asked).count(), 8, "{trail}");
     assert!(all.as_array().unwrap().iter().all(|one| one["by"] == all[0]["by"] && one["by"] != ""));
 }

@@ -188,7 +188,7 @@ async fn run(
     until_stdin_closes: bool,
     prefix: ExePrefix,
 ) -> Result<Ended, Error> {
-    logging::start(&config.log)?;
+    logging::start(&config.log, &folder, config.log_bytes)?;
     let exe = std::env::current_exe()
         .map_err(|e| Error::System { what: "finding this program's own file", problem: e.to_string() })?;
     let shutdown = CancellationToken::new();

@@ -63,6 +63,8 @@ impl Daemon {
                 self.status_stale = true;
                 self.end_command(id, state);
             }
+            // It changes nothing: it is done when the cloud has the lines.
+            CommandKind::LogPull(_) => self.pull_log(),
             CommandKind::RotateCertificate { .. } => {
                 self.certificate_commands();
                 if self.commands.is_running(id) {
@@ -85,7 +87,7 @@ impl Daemon {
         }
     }
 
-    fn end_command(&mut self, id: u64, state: CommandState) {
+    pub(super) fn end_command(&mut self, id: u64, state: CommandState) {
         self.command(Event::Ended { id, state, diagnosis: None });
     }
 

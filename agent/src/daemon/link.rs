@@ -83,6 +83,7 @@ impl Daemon {
                     let sender = self.link.as_ref().map(|link| link.sender().clone());
                     self.fetcher.link(sender.clone());
                     self.hard.link(sender);
+                    self.log_pull.reconnected();
                     if let Some(outbox) = &mut self.outbox {
                         outbox.connected();
                     }
@@ -115,7 +116,7 @@ impl Daemon {
                 } else if self.certificate_question == Some(reply.id) {
                     self.certificate_question = None;
                     self.on_certificate(reply.body);
-                } else {
+                } else if !self.on_log_reply(&reply) {
                     self.hard.reply(&reply);
                     self.fetcher.refused(reply);
                 }
@@ -130,7 +131,7 @@ impl Daemon {
         }
     }
 
-    fn publish(&self, up: Up, payload: Vec<u8>) -> bool {
+    pub(super) fn publish(&self, up: Up, payload: Vec<u8>) -> bool {
         let sent = self.link.as_ref().is_some_and(|link| link.sender().publish(up, payload));
         if !sent {
             tracing::warn!(channel = up.as_str(), "a message was not sent; it will be said again");

@@ -12,6 +12,7 @@ mod heat;
 mod jobs;
 pub(crate) mod journals;
 mod link;
+mod logs;
 mod models;
 mod records;
 mod renewal;
@@ -106,6 +107,8 @@ pub(crate) enum News {
     ShadowCleared(ModelName),
     /// An examination has ended, or why it could not.
     Examined(Result<Diagnosis, String>),
+    /// The lines of the log that a command asked for, and how many found no room.
+    Log(u64, Result<(Vec<u8>, u64), Fault>),
     /// The outcome of a question for a certificate over HTTPS, by its number.
     Certificate(u64, Result<Option<String>, Error>),
 }
@@ -155,6 +158,7 @@ struct Daemon {
     commands: Commands,
     /// Commands that wait for the examination that runs.
     examining: BTreeSet<u64>,
+    log_pull: logs::LogPull,
     /// By how much this clock was ahead of the control plane's when the last desired document came.
     clock_ahead_ms: Option<i64>,
     models: BTreeMap<ModelName, Managed>,
@@ -275,6 +279,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
         desired_refusal: None,
         unusable: Unusable::default(),
         examining: BTreeSet::new(),
+        log_pull: logs::LogPull::default(),
         clock_ahead_ms: None,
         models: BTreeMap::new(),
         shadows: BTreeMap::new(),
@@ -391,6 +396,7 @@ impl Daemon {
             News::Shadow(model, event) => self.give_shadow(&model, event),
             News::ShadowCleared(model) => self.on_shadow_cleared(&model),
             News::Examined(examined) => self.on_examined(examined),
+            News::Log(command, lines) => self.on_log(command, lines),
             News::Certificate(question, outcome) => self.on_renewed(question, outcome),
         }
     }
@@ -421,6 +427,7 @@ impl Daemon {
         self.tick_upgrade(now_ms);
         self.feel_if_due(now_ms);
         self.expire_commands();
+        self.send_log(now_ms);
         self.sample_if_due(now_ms);
         self.reopen_outbox_if_due(now_ms);
         if self.endpoint_due_ms.is_some_and(|at| now_ms >= at) {
@@ -438,6 +445,7 @@ impl Daemon {
             self.outbox_due_ms,
             self.upgrade_due_ms(),
             self.shadows_due_ms(),
+            self.log_pull.due_ms(),
             Some(self.sample_due_ms),
             Some(self.heat.due_ms()),
             self.commands_due_ms(),

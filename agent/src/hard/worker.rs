@@ -14,8 +14,8 @@ use flotilla_device::budget::{Budget, LOOK_MS};
 use flotilla_device::hard::ledger::{self, Ledger};
 use flotilla_device::hard::shelf::{Admission, Kept, Shelf};
 use flotilla_device::hard::stored::StoredExample;
-use flotilla_device::hard::upload::{self, Next, Outcome, Uploader};
-use flotilla_protocol::message::{Reply, ReplyBody};
+use flotilla_device::upload::{self, Next, Outcome, Uploader};
+use flotilla_protocol::message::{HardExample, Reply, ReplyBody};
 use flotilla_protocol::topic::Up;
 use flotilla_protocol::{Digest, ErrorCode, ModelName, codec, limits};
 use std::collections::BTreeSet;
@@ -38,7 +38,7 @@ pub(crate) struct Worker {
     wanted: Wanted,
     shelf: Shelf,
     ledger: Ledger,
-    uploader: Uploader,
+    uploader: Uploader<HardExample>,
     /// The picture on its way.
     picture: Vec<u8>,
     budget: Budget,
@@ -61,10 +61,10 @@ impl Worker {
             files: Files(folder),
             clock,
             fetcher,
-            storage_bytes: config.storage_bytes,
+            storage_bytes: config.storage_beside_log(),
             disk_reserve_bytes: config.disk_reserve_bytes,
             wanted: Wanted::default(),
-            shelf: Shelf::new(config.storage_bytes / STORAGE_PART),
+            shelf: Shelf::new(config.storage_beside_log() / STORAGE_PART),
             ledger: Ledger::default(),
             uploader: Uploader::default(),
             picture: Vec::new(),
@@ -152,7 +152,7 @@ impl Worker {
     async fn forget(&mut self) {
         for model in std::mem::take(&mut self.forgetting) {
             self.shelf.forget(&model);
-            if self.uploader.current().is_some_and(|(_, of)| *of == model) {
+            if self.uploader.current().is_some_and(|(_, example)| example.model == model) {
                 self.stop_upload();
             }
             let name = model.clone();
@@ -269,7 +269,7 @@ impl Worker {
             if self.uploader.current().is_none() && !self.take_next().await {
                 return if self.shelf.is_empty() { u64::MAX } else { now_ms + LOOK_MS };
             }
-            let Some((_, model)) = self.uploader.current() else { continue };
+            let Some((_, HardExample { model, .. })) = self.uploader.current() else { continue };
             let Some(policy) = self.wanted.policies.get(model) else { return u64::MAX };
             if let Err(until_ms) = self.budget.allows(1, now_ms, self.clock.believed_wall_ms()) {
                 return until_ms;

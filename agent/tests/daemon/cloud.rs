@@ -3,8 +3,8 @@
 use bytes::BytesMut;
 use flotilla_protocol::message::{
     Ack, Chunk, Command, Desired, DesiredModel, Epoch, EventKind, EventRecord, Fetch, HardExample,
-    HardExamples, Hello, Record, RecordBody, Reply, ReplyBody, Reported, Request, RequestBody, Settings,
-    ShadowRelease, Stream, TelemetryBatch, Upload,
+    HardExamples, Hello, LogOffer, Record, RecordBody, Reply, ReplyBody, Reported, Request, RequestBody,
+    Settings, ShadowRelease, Stream, TelemetryBatch, Upload,
 };
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::topic::{Channel, Down, Topic, Up};
@@ -75,6 +75,8 @@ pub(crate) struct State {
     pub(crate) uploads: BTreeMap<Digest, Vec<u8>>,
     /// What was offered.
     pub(crate) examples: Vec<HardExample>,
+    /// Logs that were offered, with their digests.
+    pub(crate) logs: Vec<(LogOffer, Digest)>,
     /// Every message of an upload: file, offset and bytes of data.
     pub(crate) upload_pieces: Vec<(Digest, u64, usize)>,
     /// Bytes of all of them.
@@ -492,6 +494,7 @@ fn take(publish: &Publish, state: &Mutex<State>) {
             if state.uploads_left != Some(0) {
                 state.uploads_left = state.uploads_left.map(|left| left - 1);
                 state.examples.extend(upload.example);
+                state.logs.extend(upload.log.map(|log| (log, upload.digest)));
                 let has = state.uploads.entry(upload.digest).or_default();
                 if has.len() as u64 == upload.offset {
                     has.extend(&upload.data);

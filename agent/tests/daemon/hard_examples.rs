@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::releases::letters;
 use crate::updates::{confirmed, settled};
 use flotilla_agent::http_client::Ask;
-use flotilla_device::hard::upload::PIECE;
+use flotilla_device::upload::PIECE;
 use flotilla_protocol::Digest;
 use flotilla_protocol::message::{HardExamples, HardReason};
 use std::path::PathBuf;

@@ -12,6 +12,7 @@ mod download;
 mod folders;
 mod hard_examples;
 mod kills;
+mod logs;
 mod malformed;
 mod manners;
 mod offline;

@@ -2,6 +2,8 @@
 
 use crate::{broker, ca};
 use flotilla_protocol::{DeviceId, Digest, ErrorCode, ModelName, RolloutId};
+use std::io;
+use std::path::PathBuf;
 
 /// The result of a fleet operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -86,6 +88,42 @@ pub enum Error {
         /// The bound.
         bound: usize,
     },
+    /// Nobody asked the device for these lines, or they are not here any more.
+    #[error("there is no log of device {device} for command {command}: ask for it anew")]
+    LogMissing {
+        /// The device.
+        device: DeviceId,
+        /// The command.
+        command: u64,
+    },
+    /// A device sends more than it was asked for.
+    #[error("device {device} offers {bytes} bytes of its log; it was asked for {bound} at most")]
+    LogTooLarge {
+        /// The device.
+        device: DeviceId,
+        /// What it offers.
+        bytes: u64,
+        /// What it was asked for.
+        bound: u32,
+    },
+    /// A log is not what it was when it was stored.
+    #[error("the log of device {device} for command {command} is damaged here: ask for it anew")]
+    LogDamaged {
+        /// The device.
+        device: DeviceId,
+        /// The command.
+        command: u64,
+    },
+    /// A file of a device's log.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What failed.
+        source: io::Error,
+    },
     /// The request is not usable.
     #[error("{0}")]
     Invalid(String),
@@ -123,6 +161,7 @@ impl Error {
             Self::DeviceMissing(_)
             | Self::RolloutMissing(_)
             | Self::NoRelease(_)
+            | Self::LogMissing { .. }
             | Self::RenewalMissing(_) => ErrorCode::NotFound,
             Self::RenewalUnproven => ErrorCode::Unauthenticated,
             Self::RenewalStale => ErrorCode::Replayed,
@@ -134,6 +173,9 @@ impl Error {
             }
             Self::Busy { .. } | Self::Contended(_) => ErrorCode::Busy,
             Self::Invalid(_) => ErrorCode::InvalidInput,
+            Self::LogTooLarge { .. } => ErrorCode::TooLarge,
+            Self::LogDamaged { .. } => ErrorCode::StorageCorrupt,
+            Self::Io { .. } => ErrorCode::StorageIo,
             Self::Broker(error) => error.code(),
             Self::Authority(error) => error.code(),
             Self::Registry(error) => error.code(),

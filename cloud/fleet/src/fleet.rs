@@ -11,6 +11,7 @@ use crate::enrol::Enrolment;
 use crate::error::{Error, Result};
 use crate::inbound::{Core, Dispatcher};
 use crate::ingest::{DeviceEvent, HistoryPoint, Ingest};
+use crate::logs::Logs;
 use crate::renewal::{self, Challenges, PendingRenewal, Word};
 use crate::rollout::{self, Rollout, RolloutControl, RolloutDevice, RolloutRequest, Rollouts};
 use crate::store::Store;
@@ -44,6 +45,8 @@ const SWEEP: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct FleetConfig {
     /// Folder of the telemetry segments.
     pub telemetry: PathBuf,
+    /// Folder of the lines that devices' logs brought.
+    pub logs: PathBuf,
     /// Where the broker listens; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Name or address under which devices reach the broker; the address it listens on where none is given.
@@ -58,9 +61,10 @@ pub struct FleetConfig {
 
 impl FleetConfig {
     /// A fleet on loopback with the default bounds.
-    pub fn local(telemetry: PathBuf) -> Self {
+    pub fn local(telemetry: PathBuf, logs: PathBuf) -> Self {
         Self {
             telemetry,
+            logs,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             advertise: None,
             server_names: Vec::new(),
@@ -99,6 +103,7 @@ struct Inner {
     store: Arc<Store>,
     connections: Arc<Connections>,
     rollouts: Arc<Rollouts>,
+    logs: Arc<Logs>,
     changes: Changes,
     downlink: Mutex<Option<Arc<Broker>>>,
     tasks: TaskTracker,
@@ -128,6 +133,7 @@ impl Fleet {
         let changes = Changes::new();
         let segments = open_segments(config.telemetry).await?;
         let ingest = Arc::new(Ingest::open(store.clone(), segments, changes.clone()).await?);
+        let logs = Arc::new(Logs::open(config.logs, store.clone()).await?);
         let rollouts = Arc::new(Rollouts {
             store: store.clone(),
             registry: parts.registry.clone(),
@@ -159,6 +165,7 @@ impl Fleet {
             ingest: ingest.clone(),
             transfers: Arc::new(transfers),
             quarantine: parts.quarantine.clone(),
+            logs: logs.clone(),
             rollouts: rollouts.clone(),
             changes: changes.clone(),
             downlink: broker.clone(),
@@ -181,6 +188,7 @@ impl Fleet {
             store,
             connections,
             rollouts,
+            logs,
             changes,
             downlink: Mutex::new(Some(broker)),
             tasks,
@@ -392,6 +400,11 @@ impl Fleet {
     /// The last commands of a device with where each stands, newest first.
     pub async fn commands(&self, id: &DeviceId) -> Result<Vec<(devices::Asked, devices::Stage)>> {
         devices::commands(&self.inner.store, id, now_ms()).await
+    }
+
+    /// The lines of its log that a device sent for a command.
+    pub async fn log(&self, id: &DeviceId, command: u64) -> Result<Vec<u8>> {
+        self.inner.logs.read(id, command).await
     }
 
     /// The number of the examination that a device is asked for, and its last one.

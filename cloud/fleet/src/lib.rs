@@ -4,6 +4,7 @@
 //! - `claims`, `enrol`: a claim code turns a box into a device; `renewal`: the certificates after its first.
 //! - `devices`: what a device is, what it should run and what it says it runs.
 //! - `inbound`, `transfer`, `ingest`: what devices say, the model bytes they pull, the records they send.
+//! - `logs`: what devices' logs say, where an operator asked for it.
 //! - `rollout`: a release goes to many devices, a wave at a time.
 //! - [`Fleet`]: all of it, started and stopped together.
 //!
@@ -23,6 +24,7 @@ mod error;
 mod fleet;
 mod inbound;
 mod ingest;
+mod logs;
 mod renewal;
 mod rollout;
 mod store;
@@ -34,8 +36,8 @@ pub use changes::Change;
 pub use claims::{CLAIM_TTL_MS, CLAIM_USES, Claim, ClaimRequest};
 pub use devices::{
     Asked, COMMAND_DEADLINE_MAX_MS, COMMAND_DEADLINE_MS, Certificate, Device, DeviceState, DeviceView,
-    Examined, Health, ModelState, ModelView, Order, Problem, ReleaseView, ReportHead, ShadowView, Stage,
-    Traffic, Twin, sum_shadows,
+    Examined, Health, ModelState, ModelView, Order, Problem, PulledLog, ReleaseView, ReportHead, ShadowView,
+    Stage, Traffic, Twin, sum_shadows,
 };
 pub use error::{Error, Result};
 pub use fleet::{Fleet, FleetConfig, FleetParts, host_port};

@@ -5,6 +5,7 @@
 //! DIR/objects/       content-addressed files    DIR/ca/     root and project CA, 0600
 //! DIR/telemetry/     fsynced segments           DIR/jobs/   a folder a job and attempt
 //! DIR/hard/          hard examples of devices, not trusted yet
+//! DIR/logs/          what devices' logs said, where it was asked for
 //! DIR/admin-token    the administrator's token, 0600
 //! DIR/server.json    where a running control plane listens
 //! ```
@@ -220,7 +221,7 @@ impl App {
             advertise: reach.mqtt,
             server_names: reach.names,
             settings: config.settings.clone(),
-            ..FleetConfig::local(dir.join("telemetry"))
+            ..FleetConfig::local(dir.join("telemetry"), dir.join("logs"))
         };
         let parts = FleetParts {
             records: records.clone(),

@@ -9,12 +9,14 @@
 //!
 //! A command is wanted for as long as the desired document names it, and its report is kept for as long. So what is
 //! remembered is bounded by the document. Only what has ended is kept over a restart: a running command is one that may
-//! safely begin anew (an examination, or a renewal whose goal is a state), everything else ends, durably, before it is
+//! safely begin anew (an examination, lines of the log, or a renewal whose goal is a state), everything else ends, durably, before it is
 //! performed. An end is a [`CommandState`] that every version knows.
 
 use crate::fault::cut;
 use flotilla_protocol::ErrorCode;
-use flotilla_protocol::message::{Command, CommandKind, CommandReport, CommandState, Diagnosis, LogLevel};
+use flotilla_protocol::message::{
+    Command, CommandKind, CommandReport, CommandState, Diagnosis, LogLevel, LogQuery,
+};
 use std::collections::BTreeMap;
 
 /// The machine.
@@ -132,7 +134,13 @@ impl Commands {
 }
 
 fn is_unknown(kind: &CommandKind) -> bool {
-    matches!(kind, CommandKind::Unknown | CommandKind::LogLevel { level: LogLevel::Unknown })
+    match kind {
+        CommandKind::Unknown => true,
+        CommandKind::LogLevel { level } | CommandKind::LogPull(LogQuery { level, .. }) => {
+            *level == LogLevel::Unknown
+        }
+        _ => false,
+    }
 }
 
 fn expired(detail: &str) -> CommandState {

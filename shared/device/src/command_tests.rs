@@ -21,11 +21,15 @@ fn end(id: u64) -> Event {
 fn what_is_late_or_unknown_is_reported_and_never_begun() {
     let unknown = Command { id: 2, kind: CommandKind::Unknown, deadline_ms: None };
     let level = CommandKind::LogLevel { level: LogLevel::Unknown };
-    let open = vec![ping(1, Some(100)), unknown, Command { id: 3, kind: level, deadline_ms: Some(500) }];
+    let level = Command { id: 3, kind: level, deadline_ms: Some(500) };
+    let query = LogQuery { from_ms: 0, to_ms: 1, max_bytes: 1, level: LogLevel::Unknown };
+    let pull = Command { id: 4, kind: CommandKind::LogPull(query), deadline_ms: None };
+    let open = vec![ping(1, Some(100)), unknown, level, pull];
     let (commands, effects) = Commands::default().step(Event::Wanted(open), 100);
     assert_eq!(effects, [Effect::Keep]);
     let codes: Vec<_> = commands.reports().iter().map(code).collect();
-    assert_eq!(codes, [ErrorCode::Expired, ErrorCode::Unsupported, ErrorCode::Unsupported].map(Some));
+    let unsupported = ErrorCode::Unsupported;
+    assert_eq!(codes, [ErrorCode::Expired, unsupported, unsupported, unsupported].map(Some));
 }
 
 #[test]

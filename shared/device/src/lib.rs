@@ -13,7 +13,7 @@
 //! - [`inbox`]: which files of a folder are ready to be predicted; [`camera`]: which frames are; [`multipart`]: frames from bytes.
 //! - [`outbox`]: in which order records are sent, what is dropped, what an `ack` frees.
 //! - [`throttle`]: when a board is too hot to predict at full speed.
-//! - [`hard`]: which inputs are kept for the cloud, and how they get there.
+//! - [`hard`]: which inputs are kept for the cloud; [`excerpt`]: which lines of the log are sent; [`upload`]: how they get there.
 //! - [`clock`], [`backoff`], [`frame`], [`fault`]: time that cannot be turned back, waiting, checked files,
 //!   reasons.
 //!
@@ -27,6 +27,7 @@ pub mod command;
 pub mod desired;
 pub mod download;
 pub mod drift;
+pub mod excerpt;
 pub mod fault;
 pub mod frame;
 pub mod hard;
@@ -40,6 +41,7 @@ pub mod session;
 pub mod shadow;
 pub mod throttle;
 pub mod update;
+pub mod upload;
 pub mod window;
 
 pub use fault::Fault;

@@ -62,6 +62,11 @@ pub const HARD_EXAMPLE: usize = 4 * MIB;
 /// Largest budget of one model and day for hard examples.
 pub const HARD_DAILY_BYTES: u64 = 1024 * MIB as u64;
 
+/// Most bytes of a device's log that one command may ask for.
+pub const LOG_PULL: usize = MIB;
+/// Fewest.
+pub const LOG_PULL_MIN: usize = KIB;
+
 /// Findings in one diagnosis: with the bound on their texts it fits into one record of the control plane.
 pub const DIAGNOSIS_FINDINGS: usize = 24;
 /// One text of a finding.

@@ -13,7 +13,8 @@ mod telemetry;
 mod transfer;
 
 pub use desired::{
-    Command, CommandKind, DAY_MIN, Desired, DesiredModel, InvalidSettings, LogLevel, QuietHours, Settings,
+    Command, CommandKind, DAY_MIN, Desired, DesiredModel, InvalidLogQuery, InvalidSettings, LogLevel,
+    LogQuery, QuietHours, Settings,
 };
 pub use diagnosis::{Diagnosis, Finding, Subject, Verdict};
 pub use hard::{HardExample, HardExamples, HardReason, InvalidHardExamples};
@@ -29,4 +30,4 @@ pub use telemetry::{
     Ack, Drift, Epoch, EventKind, EventRecord, Histogram, ModelTelemetry, NpuHealth, NpuSample, Record,
     RecordBody, SeqRange, Stream, TelemetryBatch, TelemetrySample,
 };
-pub use transfer::{Chunk, Fetch, Reply, ReplyBody, Request, RequestBody, Upload};
+pub use transfer::{Chunk, Fetch, LogOffer, Reply, ReplyBody, Request, RequestBody, Upload};

@@ -405,7 +405,7 @@ fn hard_example() -> HardExample {
 }
 
 fn upload(data: &[u8], example: Option<HardExample>) -> Upload {
-    Upload { id: 6, digest: Digest::of(b"u"), offset: 0, total: 3, data: data.to_vec(), example }
+    Upload { id: 6, digest: Digest::of(b"u"), offset: 0, total: 3, data: data.to_vec(), example, log: None }
 }
 
 /// The document of a device that may keep inputs of one model.
@@ -440,6 +440,31 @@ fn an_upload_is_an_offer_or_a_piece_within_its_bounds() {
     assert_eq!(check(b"", true, label), Err(ErrorCode::TooLarge));
     let score = |u: &mut Upload| u.example.as_mut().unwrap().score = f32::NAN;
     assert_eq!(check(b"", true, score), Err(ErrorCode::InvalidInput));
+    let log = |u: &mut Upload| u.log = Some(log_offer());
+    assert_eq!(check(b"", false, log), Ok(()));
+    assert_eq!(check(b"", true, log), Err(ErrorCode::InvalidInput), "one thing");
+    assert_eq!(check(b"abc", false, log), Err(ErrorCode::InvalidInput), "and brings nothing");
+    let long = |u: &mut Upload| (u.log, u.total) = (Some(log_offer()), limits::LOG_PULL as u64 + 1);
+    assert_eq!(check(b"", false, long), Err(ErrorCode::TooLarge));
+}
+
+fn log_offer() -> LogOffer {
+    LogOffer { command: 6, left_out: 17 }
+}
+
+fn log_query() -> LogQuery {
+    LogQuery { from_ms: 1_790_000_000_000, to_ms: u64::MAX, max_bytes: 65_536, level: LogLevel::Info }
+}
+
+#[test]
+fn a_question_for_a_log_is_a_span_within_the_bounds() {
+    let query = log_query();
+    assert_eq!(query.check(), Ok(()));
+    let span = LogQuery { to_ms: query.from_ms, ..query };
+    assert_eq!(span.check(), Err(InvalidLogQuery::Span(query.from_ms, query.from_ms)));
+    for max_bytes in [0, limits::LOG_PULL_MIN as u32 - 1, limits::LOG_PULL as u32 + 1] {
+        assert_eq!(LogQuery { max_bytes, ..query }.check(), Err(InvalidLogQuery::Bytes(max_bytes)));
+    }
 }
 
 fn download_settings() -> Settings {
@@ -511,6 +536,11 @@ fn every_format_of_version_1_still_reads() {
     golden("reply-trust", &Reply { id: 5, body: ReplyBody::Trust(vec![1, 2]) });
     golden("upload", &upload(b"abc", None));
     golden("upload-offer", &upload(b"", Some(hard_example())));
+    golden("upload-offer-log", &Upload { log: Some(log_offer()), ..upload(b"", None) });
+    golden(
+        "command-log-pull",
+        &Command { id: 6, kind: CommandKind::LogPull(log_query()), deadline_ms: None },
+    );
     golden("reply-stored", &Reply { id: 6, body: ReplyBody::Stored { bytes: 131_072 } });
     golden("desired-hard-examples", &desired_hard_examples());
     golden("manifest", &manifest());

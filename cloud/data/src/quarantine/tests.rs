@@ -119,7 +119,7 @@ async fn open(dir: &TempDir, records: &Arc<dyn Records>, datasets: &Datasets) ->
 
 fn upload(digest: Digest, total: usize, offset: usize, data: &[u8]) -> Upload {
     let (total, offset, data) = (total as u64, offset as u64, data.to_vec());
-    Upload { id: 1, digest, offset, total, data, example: None }
+    Upload { id: 1, digest, offset, total, data, example: None, log: None }
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 use crate::store::{self, ATTEMPTS, Store};
 use crate::text::bounded;
 use flotilla_identity::{Actor, audit};
-use flotilla_protocol::message::{CommandKind, CommandReport, CommandState, LogLevel};
-use flotilla_protocol::{ActorId, DeviceId, ErrorCode, ModelName, limits};
+use flotilla_protocol::message::{CommandKind, CommandReport, CommandState, LogLevel, LogQuery};
+use flotilla_protocol::{ActorId, DeviceId, Digest, ErrorCode, ModelName, limits};
 use flotilla_storage::{Batch, Entity, Table};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -19,6 +19,8 @@ pub const COMMAND_DEADLINE_MS: u64 = 24 * 60 * 60 * 1000;
 pub const COMMAND_DEADLINE_MAX_MS: u64 = 366 * COMMAND_DEADLINE_MS;
 /// Commands of a device that are remembered, if they fit into a record.
 const REMEMBERED: usize = 32;
+/// Logs of a device that are kept: the last ones.
+const LOGS: usize = 4;
 /// Longest reason that is remembered.
 const DETAIL: usize = 256;
 
@@ -35,6 +37,19 @@ pub enum Order {
     RotateCertificate,
     /// Log at this level until the next start.
     LogLevel(LogLevel),
+    /// Send what the log says.
+    LogPull(LogQuery),
+}
+
+/// Lines of its log that a device has sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PulledLog {
+    /// Digest of the lines.
+    pub digest: Digest,
+    /// Their size.
+    pub bytes: u64,
+    /// Older lines that were asked for, too, and found no room.
+    pub left_out: u64,
 }
 
 /// A command on record.
@@ -56,6 +71,9 @@ pub struct Asked {
     /// When that came, in milliseconds since 1970.
     #[serde(default)]
     pub ended_at_ms: Option<u64>,
+    /// The lines that it brought, as long as they are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<PulledLog>,
 }
 
 /// Where a command stands.
@@ -137,6 +155,18 @@ impl CommandHistory {
         self.fit();
     }
 
+    /// Notes the lines down that a command brought; those of the oldest command give way. `false` if there is no such
+    /// command.
+    fn brought(&mut self, command: u64, log: PulledLog) -> bool {
+        let Some(asked) = self.commands.iter_mut().find(|asked| asked.id == command) else { return false };
+        asked.log = Some(log);
+        for older in self.commands.iter_mut().rev().filter(|asked| asked.log.is_some()).skip(LOGS) {
+            older.log = None;
+        }
+        self.fit();
+        true
+    }
+
     /// Forgets the oldest, within what a record holds. The open ones alone, which are the newest, always fit.
     fn fit(&mut self) {
         let size = |all: &Self| serde_json::to_vec(all).map_or(0, |text| text.len());
@@ -198,8 +228,16 @@ pub(crate) async fn command(
         let detail = json!({ "command": command, "kind": kind, "deadline_ms": deadline_ms });
         audit::record(batch, actor, "device:control", &subject(id), detail, now_ms)?;
         let (kind, by) = (kind.clone(), actor.id.clone());
-        let asked =
-            Asked { id: command, kind, by, at_ms: now_ms, deadline_ms, outcome: None, ended_at_ms: None };
+        let asked = Asked {
+            id: command,
+            kind,
+            by,
+            at_ms: now_ms,
+            deadline_ms,
+            outcome: None,
+            ended_at_ms: None,
+            log: None,
+        };
         history.asked(asked);
         Ok(true)
     })
@@ -213,6 +251,10 @@ async fn kind(store: &Store, id: &DeviceId, order: &Order) -> Result<CommandKind
         Order::RestartModel(model) => CommandKind::RestartModel { model: model.clone() },
         Order::Diagnostics => CommandKind::Diagnostics,
         Order::LogLevel(level) => CommandKind::LogLevel { level: *level },
+        Order::LogPull(query) => {
+            query.check().map_err(|error| Error::Invalid(error.to_string()))?;
+            CommandKind::LogPull(*query)
+        }
         Order::RotateCertificate => {
             let device =
                 store.devices.get(id.as_str()).await?.ok_or_else(|| Error::DeviceMissing(id.clone()))?.value;
@@ -244,6 +286,30 @@ pub(crate) async fn finish(
     Ok(finished)
 }
 
+/// The lines that a command brought, if they are here.
+pub(crate) async fn pulled(store: &Store, id: &DeviceId, command: u64) -> Result<Option<PulledLog>> {
+    let history =
+        store.commands.get(id.as_str()).await?.map(|found| found.value.commands).unwrap_or_default();
+    Ok(history.into_iter().find(|asked| asked.id == command).and_then(|asked| asked.log))
+}
+
+/// Notes the lines down that a command brought. Returns the commands of the device whose lines are kept from now on.
+pub(crate) async fn keep_log(store: &Store, id: &DeviceId, command: u64, log: PulledLog) -> Result<Vec<u64>> {
+    let mut noted = false;
+    let history = store
+        .modify(&store.commands, id.as_str().as_bytes(), |history, _| {
+            noted = history.brought(command, log);
+            Ok(noted)
+        })
+        .await?;
+    match history {
+        Some(history) if noted => {
+            Ok(history.commands.iter().filter(|asked| asked.log.is_some()).map(|asked| asked.id).collect())
+        }
+        _ => Err(Error::LogMissing { device: id.clone(), command }),
+    }
+}
+
 /// The last commands of a device with where each stands, newest first.
 pub(crate) async fn commands(store: &Store, id: &DeviceId, now_ms: u64) -> Result<Vec<(Asked, Stage)>> {
     if store.twins.get(id.as_str()).await?.is_none() {
@@ -266,7 +332,7 @@ mod tests {
     fn asked(id: u64) -> Asked {
         let kind = CommandKind::RestartModel { model: ModelName::new("m".repeat(64)).unwrap() };
         let by = ActorId::new("a".repeat(limits::ID)).unwrap();
-        Asked { id, kind, by, at_ms: u64::MAX, deadline_ms: 100, outcome: None, ended_at_ms: None }
+        Asked { id, kind, by, at_ms: u64::MAX, deadline_ms: 100, outcome: None, ended_at_ms: None, log: None }
     }
 
     #[test]
@@ -285,6 +351,19 @@ mod tests {
     }
 
     #[test]
+    fn the_last_logs_are_kept_and_a_command_that_is_forgotten_brings_none() {
+        let mut history = CommandHistory::new(DeviceId::new("gate-7").unwrap());
+        (0..6).for_each(|id| history.asked(asked(id)));
+        let log = |bytes| PulledLog { digest: Digest::of(b"lines"), bytes, left_out: 0 };
+        for id in [1, 0, 2, 3, 4, 5, 5] {
+            assert!(history.brought(id, log(id)));
+        }
+        assert!(!history.brought(6, log(6)));
+        let kept: Vec<_> = history.commands.iter().map(|asked| asked.log.map(|log| log.bytes)).collect();
+        assert_eq!(kept, [None, None, Some(2), Some(3), Some(4), Some(5)]);
+    }
+
+    #[test]
     fn the_record_of_commands_fits_and_holds_the_newest() {
         let mut history = CommandHistory::new(DeviceId::new("d".repeat(limits::ID)).unwrap());
         for id in 0..100 {
@@ -292,6 +371,7 @@ mod tests {
             let detail = "\"".repeat(5000);
             let state = CommandState::Failed { code: ErrorCode::Unsupported, detail };
             history.ended(&[CommandReport { id, state, diagnosis: None }], u64::MAX);
+            history.brought(id, PulledLog { digest: Digest::of(b""), bytes: u64::MAX, left_out: u64::MAX });
             assert!(serde_json::to_vec(&history).unwrap().len() <= limits::RECORD);
             assert_eq!(history.commands.last().unwrap().id, id);
         }

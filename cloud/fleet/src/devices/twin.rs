@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 /// Longest detail of a failure that is kept.
 pub(super) const DETAIL: usize = 512;
 /// Open commands of one device: with as many models as a document may name they still fit into one record.
-pub(crate) const COMMANDS: usize = 12;
+pub(crate) const COMMANDS: usize = 11;
 /// A version that a device claims to have seen and that is believed; beyond it no newer one would fit.
 const VERSION_BELIEVED: u64 = u64::MAX / 2;
 
@@ -159,7 +159,7 @@ impl Twin {
     }
 
     /// The commands whose deadline has not passed.
-    fn open_commands(&self, now_ms: u64) -> impl Iterator<Item = &Command> {
+    pub(crate) fn open_commands(&self, now_ms: u64) -> impl Iterator<Item = &Command> {
         self.commands.iter().filter(move |command| command.deadline_ms.is_none_or(|at| now_ms < at))
     }
 
@@ -299,7 +299,7 @@ pub(crate) fn sanitise(mut reported: Reported) -> Result<Reported, ErrorCode> {
 mod tests {
     use super::*;
     use flotilla_protocol::Digest;
-    use flotilla_protocol::message::{AgentReport, ProbeReport};
+    use flotilla_protocol::message::{AgentReport, LogLevel, LogQuery, ProbeReport};
 
     fn twin() -> Twin {
         Twin::new(DeviceId::new("gate-7").unwrap(), Settings::default(), 1)
@@ -415,7 +415,9 @@ mod tests {
             Err(ErrorCode::TooLarge),
             "one shadow more"
         );
-        while twin.command(CommandKind::RestartModel { model: name(1) }, u64::MAX, 1).is_ok() {}
+        let (from_ms, to_ms, max_bytes) = (u64::MAX - 1, u64::MAX, u32::MAX);
+        let largest = CommandKind::LogPull(LogQuery { from_ms, to_ms, max_bytes, level: LogLevel::Unknown });
+        while twin.command(largest.clone(), u64::MAX, 1).is_ok() {}
         twin.document(&ProjectId::new("default").unwrap(), BTreeMap::new(), 1).check().unwrap();
         let size = serde_json::to_string(&twin).unwrap().len();
         assert!(size <= limits::RECORD, "{size}");

@@ -4,11 +4,13 @@
 //!   over, which loses nothing because everything it sends is repeated until it is acknowledged.
 //! - `worker`: the conversation with one device.
 //! - `examples`: the hard examples of one device.
+//! - `logs`: lines of the log of one device.
 //! - `fetches`: the model bytes of one device, beside its conversation.
 
 mod dispatch;
 mod examples;
 mod fetches;
+mod logs;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -20,6 +22,7 @@ use crate::ca::CertificateAuthority;
 use crate::changes::Changes;
 use crate::connections::Connections;
 use crate::ingest::Ingest;
+use crate::logs::Logs;
 use crate::rollout::Rollouts;
 use crate::store::Store;
 use crate::transfer::Transfers;
@@ -38,6 +41,7 @@ pub(crate) struct Core {
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) quarantine: Quarantine,
+    pub(crate) logs: Arc<Logs>,
     pub(crate) rollouts: Arc<Rollouts>,
     pub(crate) changes: Changes,
     pub(crate) downlink: Arc<dyn Downlink>,

@@ -9,6 +9,7 @@ use crate::changes::Changes;
 use crate::connections::Connections;
 use crate::devices::{Certificate, Device, Twin};
 use crate::ingest::{DeviceEvents, Ingest};
+use crate::logs::Logs;
 use crate::renewal::{PendingRenewal, RenewalState};
 use crate::rollout::Rollouts;
 use crate::store::Store;
@@ -117,6 +118,7 @@ impl Talk {
             ingest: Arc::new(ingest),
             transfers: Arc::new(transfers),
             quarantine,
+            logs: Arc::new(Logs::open(folder.path().join("logs"), store.clone()).await.unwrap()),
             rollouts: Arc::new(rollouts),
             changes,
             downlink: wire.clone(),

@@ -6,6 +6,7 @@
 use super::Core;
 use super::examples::Examples;
 use super::fetches::Fetches;
+use super::logs::Pulled;
 use crate::broker::{self, PeerIdentity};
 use crate::ca::Serial;
 use crate::cloned;
@@ -88,6 +89,7 @@ pub(super) struct Worker {
     resend: Option<(Instant, Duration)>,
     fetches: Option<Fetches>,
     examples: Examples,
+    pulled: Pulled,
     /// What the device got wrong and is not written down yet.
     health: Health,
     warned: bool,
@@ -113,6 +115,7 @@ impl Worker {
             resend: None,
             fetches: None,
             examples: Examples::default(),
+            pulled: Pulled::default(),
             health: Health::default(),
             warned: false,
         }
@@ -414,7 +417,12 @@ impl Worker {
     async fn on_upload(&mut self, payload: &[u8]) -> Result<(), Unusable> {
         let upload: Upload = decode(payload)?;
         let id = upload.id;
-        let body = match self.examples.take(&self.core, &self.device, upload, now_ms()).await {
+        let (core, device, now_ms) = (&self.core, &self.device, now_ms());
+        let taken = match self.pulled.is_of(&upload) {
+            true => self.pulled.take(core, device, upload, now_ms).await,
+            false => self.examples.take(core, device, upload, now_ms).await,
+        };
+        let body = match taken {
             Ok(bytes) => ReplyBody::Stored { bytes },
             Err(Refused { code, detail }) => {
                 ReplyBody::Error { code, detail: bounded(&detail, limits::TEXT) }

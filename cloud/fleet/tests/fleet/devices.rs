@@ -152,7 +152,15 @@ async fn whatever_a_device_sends_the_conversation_goes_on() {
     gate.send(Up::Telemetry, &TelemetryBatch { epoch: Epoch(8), ..samples(1..=1) }).await;
     gate.send(Up::Event, &samples(1..=1)).await;
     gate.send(Up::Telemetry, &samples([3, 2, 1])).await;
-    let upload = Upload { id: 9, digest: Digest::of(b""), offset: 0, total: 0, data: vec![], example: None };
+    let upload = Upload {
+        id: 9,
+        digest: Digest::of(b""),
+        offset: 0,
+        total: 0,
+        data: vec![],
+        example: None,
+        log: None,
+    };
     gate.send(Up::Upload, &upload).await;
     assert_eq!(gate.refusal().await, ErrorCode::InvalidInput);
     gate.send(Up::Telemetry, &samples(1..=1)).await;

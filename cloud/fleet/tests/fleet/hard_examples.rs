@@ -31,7 +31,15 @@ fn offer(picture: &[u8], name: &str) -> Upload {
         at_ms: 5,
     };
     let total = picture.len() as u64;
-    Upload { id: 3, digest: Digest::of(picture), offset: 0, total, data: vec![], example: Some(example) }
+    Upload {
+        id: 3,
+        digest: Digest::of(picture),
+        offset: 0,
+        total,
+        data: vec![],
+        example: Some(example),
+        log: None,
+    }
 }
 
 fn piece(picture: &[u8], from: usize, to: usize) -> Upload {

@@ -4,6 +4,7 @@
 mod certificates;
 mod devices;
 mod hard_examples;
+mod logs;
 mod rollouts;
 mod shadows;
 mod support;

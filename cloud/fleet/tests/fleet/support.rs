@@ -85,7 +85,8 @@ impl Installation {
             authority: Arc::new(authority),
             quarantine: quarantine.clone(),
         };
-        let config = FleetConfig { listen, ..FleetConfig::local(folder.join("telemetry")) };
+        let config =
+            FleetConfig { listen, ..FleetConfig::local(folder.join("telemetry"), folder.join("logs")) };
         let fleet = Fleet::start(config, parts).await?;
         Ok(Self { fleet, registry, records, objects, quarantine, admin: Actor::administrator() })
     }

@@ -7,6 +7,7 @@ use flotilla_protocol::message::{QuietHours, Settings};
 pub use hard::{Hard, HardConsent};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 control plane not reachable, \
 4 not allowed, 5 not found, 6 folder or port not usable. Errors carry a stable code in brackets.";
@@ -459,6 +460,24 @@ pub enum Device {
         #[arg(value_parser = ["error", "warn", "info", "debug", "trace"])]
         level: String,
     },
+    /// Print what a device's log says. Times are those of the device's clock.
+    Logs {
+        /// Whom to ask, and how long.
+        #[command(flatten)]
+        order: Order,
+        /// How long ago the first line is at most, such as 90s, 15m, 1h or 2d; from the oldest line on if not given.
+        #[arg(long, value_name = "AGO", value_parser = ago)]
+        since: Option<Duration>,
+        /// How long ago the last line is at least; to the newest line if not given.
+        #[arg(long, value_name = "AGO", value_parser = ago)]
+        until: Option<Duration>,
+        /// Most bytes, 1024 to 1048576; the newest lines are taken.
+        #[arg(long, default_value_t = 65_536)]
+        max_bytes: u32,
+        /// The least serious level; all if not given.
+        #[arg(long, value_parser = ["error", "warn", "info", "debug", "trace"])]
+        level: Option<String>,
+    },
     /// List the last commands of a device, newest first, with what became of each.
     Commands {
         /// The device.
@@ -555,6 +574,21 @@ pub struct DeviceSettings {
     /// The control plane.
     #[command(flatten)]
     pub target: Target,
+}
+
+/// A number with its unit.
+fn ago(text: &str) -> Result<Duration, String> {
+    let wrong = || "a number and s, m, h or d are possible, such as 90s or 1h".to_owned();
+    let (at, unit) = text.char_indices().next_back().ok_or_else(wrong)?;
+    let number: u32 = text[..at].parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    Ok(Duration::from_secs(u64::from(number) * seconds))
 }
 
 fn quiet_hours(text: &str) -> Result<QuietHours, String> {
@@ -725,6 +759,7 @@ impl Command {
                 | Device::RestartModel { order: Order { target, .. }, .. }
                 | Device::RotateCertificate(Order { target, .. })
                 | Device::LogLevel { order: Order { target, .. }, .. }
+                | Device::Logs { order: Order { target, .. }, .. }
                 | Device::Commands { target, .. }
                 | Device::Diagnosis { target, .. }
                 | Device::Approve { target, .. }

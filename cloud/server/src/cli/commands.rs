@@ -342,6 +342,13 @@ fn device(command: Device, out: &Out) -> Done {
             let request = order::request("log_level", &asked);
             give(&asked, &CommandRequest { level: Some(level), ..request }, out)
         }
+        Device::Logs { order: asked, since, until, max_bytes, level } => {
+            let request = CommandRequest { level, ..order::request("log_pull", &asked) };
+            let client = client(asked.target())?;
+            let request = order::of_log(request, since, until, max_bytes);
+            let view = order::ask(&client, &encode(&asked.id), &asked, &request)?;
+            order::show_log(&client, &asked, view, out)
+        }
         Device::Commands { id, target } => {
             let path = format!("/api/v1/devices/{}/commands", encode(&id));
             let all: Vec<CommandView> = client(&target)?.get(&path)?;

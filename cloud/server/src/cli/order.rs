@@ -2,17 +2,28 @@
 
 use super::args::{Order, Target};
 use super::client::Client;
+use super::commands::{Done, Out, encode};
 use super::exit::Failure;
 use super::table;
 use crate::http::api::{CommandRequest, CommandView};
+use flotilla_identity::now_ms;
 use flotilla_protocol::ErrorCode;
+use serde::Serialize;
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(300);
 
 /// A request of this kind within its deadline.
 pub(super) fn request(kind: &str, order: &Order) -> CommandRequest {
-    CommandRequest { kind: kind.to_owned(), model: None, level: None, deadline_s: order.deadline }
+    CommandRequest {
+        kind: kind.to_owned(),
+        model: None,
+        level: None,
+        from_ms: None,
+        to_ms: None,
+        max_bytes: None,
+        deadline_s: order.deadline,
+    }
 }
 
 impl Order {
@@ -74,4 +85,64 @@ pub(super) fn print(all: &[CommandView]) {
     };
     let rows: Vec<_> = all.iter().map(row).collect();
     table::print(&["number", "kind", "of", "state", "asked by", "why"], &rows);
+}
+
+/// What `flotilla device logs -o json` prints.
+#[derive(Serialize)]
+struct Log {
+    command: CommandView,
+    /// The lines; none before the command is done.
+    text: Option<String>,
+}
+
+/// A question for the log of a span of time, by this machine's clock.
+pub(super) fn of_log(
+    request: CommandRequest,
+    since: Option<Duration>,
+    until: Option<Duration>,
+    max_bytes: u32,
+) -> CommandRequest {
+    let now_ms = now_ms();
+    let before = |ago: Duration| now_ms.saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX));
+    let (from_ms, to_ms) = (since.map(before), until.map(before));
+    CommandRequest { from_ms, to_ms, max_bytes: Some(max_bytes), ..request }
+}
+
+/// Prints the lines that a command brought.
+pub(super) fn show_log(client: &Client, asked: &Order, view: CommandView, out: &Out) -> Done {
+    let text = match view.log_bytes {
+        Some(_) => {
+            let path = format!("/api/v1/devices/{}/commands/{}/log", encode(&asked.id), view.number);
+            Some(printable(&client.get_bytes(&path)?))
+        }
+        None if view.state == "done" => Some(String::new()),
+        None => None,
+    };
+    let log = Log { command: view, text };
+    out.show(&log, |log| {
+        match &log.text {
+            Some(text) => print!("{text}"),
+            None => print(std::slice::from_ref(&log.command)),
+        }
+        if let Some(left_out) = log.command.lines_left_out.filter(|lines| *lines > 0) {
+            eprintln!("{left_out} older lines found no room: ask for more bytes, or for a shorter time");
+        }
+    })?;
+    verdict(&asked.id, &log.command)
+}
+
+/// A device's words as text that does nothing to a terminal.
+fn printable(bytes: &[u8]) -> String {
+    let harmless = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c };
+    String::from_utf8_lossy(bytes).chars().map(harmless).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_device_says_does_nothing_to_the_terminal() {
+        assert_eq!(printable(b"a\tb\x1b[2J\r\n\xff"), "a\tb\u{fffd}[2J\u{fffd}\n\u{fffd}");
+    }
 }

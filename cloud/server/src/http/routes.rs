@@ -152,6 +152,7 @@ routes! {
     POST "/api/v1/devices/{id}/diagnose" Needs(P::DeviceControl), NONE => Some("DiagnosisView"), diagnosis::diagnose, "Tells a device to examine itself";
     POST "/api/v1/devices/{id}/commands" Needs(P::DeviceControl), Some("CommandRequest") => Some("CommandView"), commands::ask, "Gives a device a command: done once, and given up at its deadline";
     GET "/api/v1/devices/{id}/commands" Needs(P::DeviceRead), NONE => Some("[CommandView]"), commands::list, "The last commands of a device and what became of each, newest first";
+    GET "/api/v1/devices/{id}/commands/{number}/log" Needs(P::DeviceRead), NONE => NONE, commands::log, "The lines of its log that a device sent for a command, as text";
     GET "/api/v1/devices/{id}/diagnosis" Needs(P::DeviceRead), NONE => Some("DiagnosisView"), diagnosis::diagnosis, "What a device found when it last examined itself";
     POST "/api/v1/devices/{id}/renewal/approve" Needs(P::DeviceApprove), Some("ApproveRequest") => Some("DeviceView"), fleet::approve, "Lets a device have the new certificate that it asks for";
     POST "/api/v1/devices/{id}/renewal/reject" Needs(P::DeviceApprove), Some("RejectRequest") => Some("DeviceView"), fleet::reject, "Refuses a device the new certificate that it asks for";

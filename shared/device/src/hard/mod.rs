@@ -1,15 +1,13 @@
-//! Hard examples: which inputs a device keeps for the cloud, how much of them, and how they get there.
+//! Hard examples: which inputs a device keeps for the cloud, and how much of them; [`crate::upload`] gets them there.
 //!
 //! - here: whether an input is one ([`decide`]);
 //! - [`ledger`]: what was kept and sent today, so that no budget is exceeded;
 //! - [`shelf`]: which of those kept give way to better ones, and which goes next;
-//! - [`upload`]: one after the other over the link, resumed where it broke off;
 //! - [`stored`]: one of them as a file.
 
 pub mod ledger;
 pub mod shelf;
 pub mod stored;
-pub mod upload;
 
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,8 @@
 use super::ledger::{Ledger, day};
 use super::shelf::{Admission, COUNT, Kept, Shelf};
 use super::stored::StoredExample;
-use super::upload::{ANSWER_MS, Next, Outcome, PIECE, Uploader};
 use super::*;
+use crate::upload::{ANSWER_MS, Next, Outcome, PIECE, Uploader};
 use flotilla_protocol::message::HardExample;
 use flotilla_protocol::{Digest, ErrorCode, ModelName, codec};
 use proptest::prelude::*;

@@ -15,8 +15,8 @@ use flotilla_device::{Fault, desired};
 use flotilla_protocol::enrol::{ClaimCode, EnrolAnswer, EnrolRequest};
 use flotilla_protocol::manifest::Golden;
 use flotilla_protocol::message::{
-    Ack, Chunk, Command, CommandReport, Desired, Diagnosis, Epoch, Fetch, Hello, ModelReport, RecordBody,
-    Reply, ReplyBody, Reported, Request, ShadowRelease, ShadowReport, TelemetryBatch, Upload,
+    Ack, Chunk, Command, CommandKind, CommandReport, Desired, Diagnosis, Epoch, Fetch, Hello, ModelReport,
+    RecordBody, Reply, ReplyBody, Reported, Request, ShadowRelease, ShadowReport, TelemetryBatch, Upload,
 };
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::topic::Topic;
@@ -133,7 +133,9 @@ fn down(bytes: &[u8]) {
         assert!(freed.is_none_or(|freed| freed.first == 4 && freed.last <= 8), "only what was sent is freed");
         outbox.ack(&ack);
     }
-    read::<Command>(bytes);
+    if let Some(Command { kind: CommandKind::LogPull(query), .. }) = read::<Command>(bytes) {
+        _ = query.check();
+    }
     read::<ShadowRelease>(bytes);
     if let Some(wanted) = read::<Desired>(bytes) {
         _ = wanted.check();

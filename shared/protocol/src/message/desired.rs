@@ -219,13 +219,52 @@ pub enum CommandKind {
         /// The level.
         level: LogLevel,
     },
+    /// Send what the log says. The lines travel as [`super::Upload`]s; it is done when the cloud has all of them.
+    LogPull(LogQuery),
     /// A command of a newer control plane, reported back as unsupported.
     #[serde(other)]
     Unknown,
 }
 
-/// How much the agent logs.
+/// Which lines of a device's log, by the time that the device's own clock gave them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogQuery {
+    /// The first moment, in milliseconds since 1970.
+    pub from_ms: u64,
+    /// The first moment after it.
+    pub to_ms: u64,
+    /// Most bytes: of whole lines, the newest.
+    pub max_bytes: u32,
+    /// The least serious level.
+    pub level: LogLevel,
+}
+
+/// Why a question for a log is not acceptable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidLogQuery {
+    /// A span of time without a moment in it.
+    #[error("the log is asked for from {0} to {1} (milliseconds since 1970), which is no span of time")]
+    Span(u64, u64),
+    /// Too few bytes for a line, or more than a device sends.
+    #[error("max_bytes is {0}; {min} to {max} are possible", min = limits::LOG_PULL_MIN, max = limits::LOG_PULL)]
+    Bytes(u32),
+}
+
+impl LogQuery {
+    /// Checks what an operator asks for. A device takes what is signed, and makes the best of it.
+    pub fn check(&self) -> Result<(), InvalidLogQuery> {
+        if self.from_ms >= self.to_ms {
+            return Err(InvalidLogQuery::Span(self.from_ms, self.to_ms));
+        }
+        if !(limits::LOG_PULL_MIN..=limits::LOG_PULL).contains(&(self.max_bytes as usize)) {
+            return Err(InvalidLogQuery::Bytes(self.max_bytes));
+        }
+        Ok(())
+    }
+}
+
+/// How much the agent logs; the most serious first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
     /// Errors only.

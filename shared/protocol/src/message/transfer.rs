@@ -123,20 +123,34 @@ pub struct Upload {
     /// At most [`limits::CHUNK`] bytes.
     #[serde(with = "serde_bytes")]
     pub data: Vec<u8>,
-    /// What it is: in an offer only.
+    /// What it is, if it is a hard example: in an offer only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub example: Option<HardExample>,
+    /// What it is, if it is of the device's log: in an offer only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogOffer>,
+}
+
+/// Lines of a device's log that a command asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogOffer {
+    /// The command.
+    pub command: u64,
+    /// Older lines that it asked for, too, and that found no room.
+    pub left_out: u64,
 }
 
 impl Upload {
     /// Checks the bounds.
     pub fn check(&self) -> Result<(), ErrorCode> {
-        if self.total > limits::HARD_EXAMPLE as u64 || self.data.len() > limits::CHUNK {
+        let most = if self.log.is_some() { limits::LOG_PULL } else { limits::HARD_EXAMPLE };
+        if self.total > most as u64 || self.data.len() > limits::CHUNK {
             return Err(ErrorCode::TooLarge);
         }
         let within = self.offset.checked_add(self.data.len() as u64).is_some_and(|end| end <= self.total);
         let offer = self.offset == 0 && self.data.is_empty();
-        if self.total == 0 || !within || self.example.is_some() != offer {
+        let things = usize::from(self.example.is_some()) + usize::from(self.log.is_some());
+        if self.total == 0 || !within || things != usize::from(offer) {
             return Err(ErrorCode::InvalidInput);
         }
         self.example.as_ref().map_or(Ok(()), HardExample::check)

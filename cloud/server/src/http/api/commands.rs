@@ -8,14 +8,24 @@ use utoipa::ToSchema;
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommandRequest {
-    /// `ping`, `restart_model`, `rotate_certificate`, `log_level` or `diagnostics`.
+    /// `ping`, `restart_model`, `rotate_certificate`, `log_level`, `log_pull` or `diagnostics`.
     pub kind: String,
     /// The model that `restart_model` is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// The level for `log_level`: `error`, `warn`, `info`, `debug` or `trace`.
+    /// `error`, `warn`, `info`, `debug` or `trace`: the level for `log_level`, the least serious one for `log_pull`, which
+    /// without it takes all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<String>,
+    /// The first moment for `log_pull`, in milliseconds since 1970 by the device's clock; its first line if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_ms: Option<u64>,
+    /// The first moment after it; its last line if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_ms: Option<u64>,
+    /// Most bytes for `log_pull`, 1024 to 1048576, of which the newest lines take theirs first; 65536 if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u32>,
     /// Seconds after which it is given up; a day if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_s: Option<u64>,
@@ -26,7 +36,7 @@ pub struct CommandRequest {
 pub struct CommandView {
     /// Its number, unique a device.
     pub number: u64,
-    /// `ping`, `restart_model`, `rotate_certificate`, `log_level` or `diagnostics`.
+    /// `ping`, `restart_model`, `rotate_certificate`, `log_level`, `log_pull` or `diagnostics`.
     pub kind: String,
     /// Its model, level or certificate, if it has one.
     pub subject: Option<String>,
@@ -42,6 +52,12 @@ pub struct CommandView {
     pub deadline_ms: u64,
     /// When the device's answer came, in milliseconds since 1970.
     pub ended_at_ms: Option<u64>,
+    /// Bytes of the lines that it brought, at `…/commands/{number}/log` as long as they are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_bytes: Option<u64>,
+    /// Older lines that were asked for, too, and found no room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lines_left_out: Option<u64>,
 }
 
 impl CommandView {

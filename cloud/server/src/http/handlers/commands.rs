@@ -4,8 +4,8 @@ use super::super::api::{CommandRequest, CommandView, FailureView};
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use flotilla_fleet::{Asked, Order, Stage};
-use flotilla_protocol::message::{CommandKind, CommandState, LogLevel};
-use flotilla_protocol::{DeviceId, ErrorCode};
+use flotilla_protocol::message::{CommandKind, CommandState, LogLevel, LogQuery};
+use flotilla_protocol::{DeviceId, ErrorCode, limits};
 use http::StatusCode;
 
 /// `POST /api/v1/devices/{id}/commands`
@@ -28,10 +28,33 @@ pub(crate) async fn list(call: Call) -> Handled {
     Answer::json(&all.into_iter().map(view).collect::<Vec<_>>())
 }
 
+/// `GET /api/v1/devices/{id}/commands/{number}/log`
+pub(crate) async fn log(call: Call) -> Handled {
+    let (id, number): (DeviceId, u64) = (call.param("id")?, call.param("number")?);
+    let lines = call.app.fleet.log(&id, number).await?;
+    Answer::bytes(StatusCode::OK, "text/plain; charset=utf-8", lines.into())
+}
+
+/// Most bytes of a log that are asked for where nobody says.
+const LOG_BYTES: u32 = 64 * limits::KIB as u32;
+
 fn order(request: &CommandRequest) -> Result<Order, Problem> {
     let invalid = |detail: String| Problem::new(ErrorCode::InvalidInput, detail);
-    let CommandRequest { kind, model, level, .. } = request;
+    let CommandRequest { kind, model, level, from_ms, to_ms, max_bytes, deadline_s: _ } = request;
+    let level_of = |level: &String| {
+        let levels = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
+        let known = levels.into_iter().find(|known| known.as_str() == level);
+        known.ok_or_else(|| invalid("`level` is error, warn, info, debug or trace".to_owned()))
+    };
+    let of_a_log = from_ms.is_some() || to_ms.is_some() || max_bytes.is_some();
     match (kind.as_str(), model, level) {
+        ("log_pull", None, level) => Ok(Order::LogPull(LogQuery {
+            from_ms: from_ms.unwrap_or(0),
+            to_ms: to_ms.unwrap_or(u64::MAX),
+            max_bytes: max_bytes.unwrap_or(LOG_BYTES),
+            level: level.as_ref().map_or(Ok(LogLevel::Trace), level_of)?,
+        })),
+        _ if of_a_log => Err(invalid("`from_ms`, `to_ms` and `max_bytes` are for log_pull".to_owned())),
         ("ping", None, None) => Ok(Order::Ping),
         ("diagnostics", None, None) => Ok(Order::Diagnostics),
         ("rotate_certificate", None, None) => Ok(Order::RotateCertificate),
@@ -39,15 +62,9 @@ fn order(request: &CommandRequest) -> Result<Order, Problem> {
             let model = model.parse().map_err(|e| invalid(format!("`model` is not the name of one: {e}")))?;
             Ok(Order::RestartModel(model))
         }
-        ("log_level", None, Some(level)) => {
-            let levels =
-                [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
-            let known = levels.into_iter().find(|known| known.as_str() == level);
-            let detail = || invalid("`level` is error, warn, info, debug or trace".to_owned());
-            known.map(Order::LogLevel).ok_or_else(detail)
-        }
+        ("log_level", None, Some(level)) => level_of(level).map(Order::LogLevel),
         _ => Err(invalid(
-            "`kind` is ping, diagnostics, rotate_certificate, restart_model (with `model` alone) or log_level (with `level` alone)"
+            "`kind` is ping, diagnostics, rotate_certificate, restart_model (with `model` alone), log_level (with `level` alone) or log_pull (without `model`)"
                 .to_owned(),
         )),
     }
@@ -60,6 +77,7 @@ fn view((asked, stage): (Asked, Stage)) -> CommandView {
         CommandKind::RestartModel { model } => ("restart_model", Some(model.to_string())),
         CommandKind::RotateCertificate { serial } => ("rotate_certificate", Some(serial)),
         CommandKind::LogLevel { level } => ("log_level", Some(level.as_str().to_owned())),
+        CommandKind::LogPull(query) => ("log_pull", Some(query.level.as_str().to_owned())),
         CommandKind::Unknown => ("unknown", None),
     };
     let failure = match asked.outcome {
@@ -80,5 +98,7 @@ fn view((asked, stage): (Asked, Stage)) -> CommandView {
         asked_at_ms: asked.at_ms,
         deadline_ms: asked.deadline_ms,
         ended_at_ms: asked.ended_at_ms,
+        log_bytes: asked.log.map(|log| log.bytes),
+        lines_left_out: asked.log.map(|log| log.left_out),
     }
 }

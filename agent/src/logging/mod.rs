@@ -1,10 +1,17 @@
-//! The agent's log, and its level while it runs.
+//! The agent's log: where it goes, and its level while it runs.
 
-use crate::{Error, folder};
+mod files;
+
+pub(crate) use files::pull;
+
+use crate::Error;
+use crate::folder::{self, Folder};
 use flotilla_protocol::message::LogLevel;
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{EnvFilter, fmt, reload};
 
 type Change = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
 
@@ -13,26 +20,35 @@ static CHANGE: OnceLock<Change> = OnceLock::new();
 /// What is logged now, as a filter.
 static NOW: Mutex<String> = Mutex::new(String::new());
 
-/// Starts the log on standard error. `RUST_LOG` goes before the configuration.
-pub(crate) fn start(configured: &str) -> Result<(), Error> {
+/// Whether the log is kept on the disk, too.
+static KEPT: AtomicBool = AtomicBool::new(false);
+
+/// Starts the log: on standard error, and in `folder` within `bytes`, unless those are 0. `RUST_LOG` goes before the
+/// configuration.
+pub(crate) fn start(configured: &str, folder: &Folder, bytes: u64) -> Result<(), Error> {
     let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| configured.to_owned());
     let filter = EnvFilter::try_new(&wanted).map_err(|e| Error::Config {
         path: folder::CONFIG.into(),
         problem: format!("log filter {wanted:?}: {e}"),
     })?;
-    let logger = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_filter_reloading();
-    let handle = logger.reload_handle();
-    if tracing::subscriber::set_global_default(logger.finish()).is_ok() {
+    let (filter, handle) = reload::Layer::new(filter);
+    let seen = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let kept = (bytes > 0)
+        .then(|| fmt::layer().with_writer(Mutex::new(files::Writer::new(folder, bytes))).with_ansi(false));
+    KEPT.store(kept.is_some(), Ordering::Relaxed);
+    let logger = tracing_subscriber::registry().with(filter).with(seen).with(kept);
+    if tracing::subscriber::set_global_default(logger).is_ok() {
         let change: Change = Box::new(move |filter| handle.reload(filter).map_err(|e| e.to_string()));
         // Only the first log of a process is the global one.
         let _ = CHANGE.set(change);
         *NOW.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
     }
     Ok(())
+}
+
+/// Whether there is a log to [`pull`].
+pub(crate) fn is_kept() -> bool {
+    CHANGE.get().is_some() && KEPT.load(Ordering::Relaxed)
 }
 
 /// Logs at this level from now on, until the next start.

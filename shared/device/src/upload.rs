@@ -1,12 +1,13 @@
-//! One example at a time on its way to the cloud, one piece at a time: it must never be in the way of anything else.
+//! One thing at a time on its way to the cloud (a hard example, or what the log says), one piece at a time: it must never
+//! be in the way of anything else.
 //!
 //! The device offers what it has; the cloud says how many bytes it holds durably, and each piece goes on from there.
 //! A connection that breaks, or a restart on either side, begins with an offer again, which costs no bytes that the
 //! cloud has already.
 
 use crate::backoff::Backoff;
-use flotilla_protocol::message::{HardExample, Upload};
-use flotilla_protocol::{Digest, ErrorCode, ModelName, codec, limits};
+use flotilla_protocol::message::{HardExample, LogOffer, Upload};
+use flotilla_protocol::{Digest, ErrorCode, codec, limits};
 
 /// How long an answer may take.
 pub const ANSWER_MS: u64 = 60_000;
@@ -18,6 +19,24 @@ pub const LEAST: u64 = 2 * limits::KIB as u64;
 const RETRY: Backoff = Backoff { base_ms: 5_000, cap_ms: 3_600_000 };
 /// What a piece's data may add to the encoded length of a message without data, beside itself.
 const LENGTH: u64 = 8;
+
+/// What an offer says of the bytes that it is about.
+pub trait Offer: Clone {
+    /// Says it.
+    fn put_into(self, upload: &mut Upload);
+}
+
+impl Offer for HardExample {
+    fn put_into(self, upload: &mut Upload) {
+        upload.example = Some(self);
+    }
+}
+
+impl Offer for LogOffer {
+    fn put_into(self, upload: &mut Upload) {
+        upload.log = Some(self);
+    }
+}
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +61,7 @@ pub enum Next {
     Idle,
 }
 
-/// What an answer means for the example on its way.
+/// What an answer means for what is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It is of another question.
@@ -56,16 +75,22 @@ pub enum Outcome {
 }
 
 /// The upload that is under way, if there is one.
-#[derive(Clone, Debug, Default)]
-pub struct Uploader {
-    current: Option<Current>,
+#[derive(Clone, Debug)]
+pub struct Uploader<W> {
+    current: Option<Current<W>>,
     level: u32,
     not_before_ms: u64,
 }
 
+impl<W> Default for Uploader<W> {
+    fn default() -> Self {
+        Self { current: None, level: 0, not_before_ms: 0 }
+    }
+}
+
 #[derive(Clone, Debug)]
-struct Current {
-    example: HardExample,
+struct Current<W> {
+    what: W,
     digest: Digest,
     total: u64,
     /// How much the cloud has; not known before it has answered an offer.
@@ -79,15 +104,15 @@ struct Asked {
     until_ms: u64,
 }
 
-impl Uploader {
-    /// The example on its way, and its model.
-    pub fn current(&self) -> Option<(&Digest, &ModelName)> {
-        self.current.as_ref().map(|current| (&current.digest, &current.example.model))
+impl<W: Offer> Uploader<W> {
+    /// What is on its way, by its digest.
+    pub fn current(&self) -> Option<(&Digest, &W)> {
+        self.current.as_ref().map(|current| (&current.digest, &current.what))
     }
 
-    /// Begins with an example of so many bytes, in place of whatever was under way.
-    pub fn begin(&mut self, example: HardExample, digest: Digest, total: u64) {
-        self.current = Some(Current { example, digest, total, stored: None, asked: None });
+    /// Begins with something of so many bytes, in place of whatever was under way.
+    pub fn begin(&mut self, what: W, digest: Digest, total: u64) {
+        self.current = Some(Current { what, digest, total, stored: None, asked: None });
     }
 
     /// Gives up what is under way: it is not wanted any more.
@@ -115,14 +140,18 @@ impl Uploader {
             None => {}
         }
         let offset = current.stored.unwrap_or(0);
-        let upload = Upload {
+        let mut upload = Upload {
             id,
             digest: current.digest,
             offset,
             total: current.total,
             data: Vec::new(),
-            example: current.stored.is_none().then(|| current.example.clone()),
+            example: None,
+            log: None,
         };
+        if current.stored.is_none() {
+            current.what.clone().put_into(&mut upload);
+        }
         let head = codec::encode(&upload).len() as u64 + LENGTH;
         let most = match current.stored {
             Some(stored) => (current.total - stored).min(PIECE as u64),
@@ -149,7 +178,7 @@ impl Uploader {
         self.trouble(now_ms, random);
     }
 
-    fn answered(&mut self, id: u64) -> Option<&mut Current> {
+    fn answered(&mut self, id: u64) -> Option<&mut Current<W>> {
         let current = self.current.as_mut()?;
         current.asked.take_if(|asked| asked.id == id).map(|_| current)
     }
