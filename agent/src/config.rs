@@ -41,6 +41,8 @@ log_bytes = 4194304
 # storage_bytes = 4294967296
 # Memory that trying a candidate may take, and by which it may grow on probation, in bytes, where its release does not say.
 # probe_memory_bytes = 536870912
+# Memory that all models and shadows may take together, by what their probes took, in bytes; 0 for half of the device's.
+# models_memory_bytes = 0
 # Seconds that trying a candidate may take.
 # probe_timeout_s = 120
 # Degrees Celsius; a new release that heats the device up beyond them is reverted.
@@ -115,6 +117,7 @@ struct Settings {
     disk_reserve_bytes: Option<u64>,
     storage_bytes: Option<u64>,
     probe_memory_bytes: Option<u64>,
+    models_memory_bytes: Option<u64>,
     probe_timeout_s: Option<u64>,
     temperature_limit_c: Option<u32>,
     throttle_c: Option<u32>,
@@ -140,6 +143,7 @@ impl Default for Settings {
             disk_reserve_bytes: None,
             storage_bytes: None,
             probe_memory_bytes: None,
+            models_memory_bytes: None,
             probe_timeout_s: None,
             temperature_limit_c: None,
             throttle_c: None,
@@ -230,6 +234,8 @@ pub struct Config {
     /// Memory that trying a candidate may take, and by which it may grow on probation, in bytes, where its release does
     /// not say.
     pub probe_memory_bytes: u64,
+    /// Memory that all models and shadows may take together, in bytes; 0 for half of the device's.
+    models_memory_bytes: u64,
     /// Seconds that trying a candidate may take.
     pub probe_timeout_s: u64,
     /// Degrees Celsius beyond which a candidate on probation must not heat the device up.
@@ -353,6 +359,9 @@ impl Config {
                 .unwrap_or_else(|| bytes(profile.agent.disk_reserve_mb)),
             storage_bytes,
             probe_memory_bytes: settings.probe_memory_bytes.unwrap_or_else(|| bytes(profile.model.memory_mb)),
+            models_memory_bytes: settings
+                .models_memory_bytes
+                .unwrap_or_else(|| profile.agent.models_memory_mb.map_or(0, bytes)),
             probe_timeout_s: settings.probe_timeout_s.unwrap_or(profile.model.probe_s),
             temperature_limit_c,
             throttle_c,
@@ -374,6 +383,15 @@ impl Config {
     /// grows at any time and asks nobody.
     pub fn storage_beside_log(&self) -> u64 {
         self.storage_bytes.saturating_sub(self.log_bytes)
+    }
+
+    /// Memory that all models and shadows may take together, in bytes, on a device that has so much; 0 for unknown.
+    pub fn models_memory(&self, device_bytes: u64) -> u64 {
+        match (self.models_memory_bytes, device_bytes) {
+            (0, 0) => u64::MAX,
+            (0, device) => (device / 2).max(self.probe_memory_bytes),
+            (said, _) => said,
+        }
     }
 }
 
@@ -516,6 +534,16 @@ mod tests {
         assert_eq!(of("storage_bytes = 160000000"), (4 << 20, 160_000_000 - (4 << 20)));
         assert_eq!(of("storage_bytes = 1600000"), (100_000, 1_500_000), "a sixteenth at most");
         assert_eq!(of("storage_bytes = 1600000\nlog_bytes = 0"), (0, 1_600_000));
+    }
+
+    #[test]
+    fn all_models_together_have_what_is_said_or_half_of_the_device_and_one_fits_always() {
+        let gib = 1 << 30;
+        let of = |text: &str, device| parse(text).unwrap().models_memory(device);
+        assert_eq!(of("", 8 * gib), 4 * gib);
+        assert_eq!(of("", gib / 2), gib / 2, "a model of the board's may take as much");
+        assert_eq!(of("", 0), u64::MAX);
+        assert_eq!(of("models_memory_bytes = 70000000", 8 * gib), 70_000_000);
     }
 
     #[test]

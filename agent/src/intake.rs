@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::daemon::News;
 use crate::fetch::{Fetcher, Stopped};
 use crate::folder::Folder;
+use crate::memory::{Holder, Shares};
 use crate::probe::{self, ProbeError, ProbeLimits};
 use crate::slot::{Slot, disk_fault};
 use crate::upgrade::{self, PLATFORM};
@@ -60,6 +61,7 @@ pub(crate) struct Desk {
     pub(crate) trust: TrustFile,
     pub(crate) clock: Clock,
     pub(crate) memory_bytes: u64,
+    pub(crate) shares: Shares,
     pub(crate) fetcher: Fetcher,
     pub(crate) probes: Arc<Semaphore>,
     pub(crate) news: mpsc::Sender<News>,
@@ -80,6 +82,15 @@ impl Desk {
     fn model(&self) -> Option<&ModelName> {
         match &self.subject {
             Subject::Model { name, .. } | Subject::Shadow { name, .. } => Some(name),
+            Subject::Agent => None,
+        }
+    }
+
+    /// Who takes the memory of what is brought in, if it is a model.
+    fn holder(&self) -> Option<Holder> {
+        match &self.subject {
+            Subject::Model { name, .. } => Some(Holder::Model(name.clone())),
+            Subject::Shadow { name, .. } => Some(Holder::Shadow(name.clone())),
             Subject::Agent => None,
         }
     }
@@ -202,6 +213,10 @@ impl Desk {
                 None => examine_agent(&envelope, release, &self.trust, now_ms, &board, PLATFORM, present),
             }
         })?;
+        let needed = manifest.constraints.memory_bytes;
+        if let Some(holder) = self.holder().filter(|holder| needed > self.shares.left(holder)) {
+            return Err(self.shares.refusal(&holder, needed).into());
+        }
         if !stored {
             slot.put_envelope(&envelope)?;
         }
@@ -301,14 +316,25 @@ impl Desk {
             timeout: Duration::from_secs(self.config.probe_timeout_s),
             latency_us: 0,
         };
-        let (Subject::Model { exe, prefix, .. } | Subject::Shadow { exe, prefix, .. }) = &self.subject else {
+        let (Subject::Model { exe, prefix, .. } | Subject::Shadow { exe, prefix, .. }, Some(holder)) =
+            (&self.subject, self.holder())
+        else {
             return upgrade::try_out(self, place, release, bounds).await;
         };
         let manifest = place.manifest(release)?;
-        let memory_bytes = self.child_memory(&manifest);
+        let (own, left) = (self.child_memory(&manifest), self.shares.left(&holder));
+        let memory_bytes = own.min(left);
+        if memory_bytes < PROBE_BASE {
+            return Err(self.shares.refusal(&holder, PROBE_BASE));
+        }
         let bounds = ProbeLimits { memory_bytes, latency_us: manifest.constraints.latency_us, ..bounds };
         let probed = probe::run(exe, prefix, place.path(), &self.config.board, bounds).await;
+        // Before the turn is over, so that the next one counts it.
+        if let Ok(report) = &probed {
+            self.shares.raise(holder.clone(), report.peak_rss_bytes);
+        }
         probed.map_err(|error| match &error {
+            ProbeError::Memory { .. } if left < own => self.shares.refusal(&holder, left),
             // That the child could not even be started says nothing about the candidate.
             ProbeError::Spawn(source) => Fault::transient(ErrorCode::Internal, format!("{error}: {source}")),
             // Nor does a disk that cannot be read just now.

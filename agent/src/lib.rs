@@ -62,6 +62,7 @@ pub mod identity;
 mod intake;
 pub mod link;
 mod logging;
+mod memory;
 pub mod npu;
 pub mod outbox;
 pub mod pairs;

@@ -34,6 +34,7 @@ use crate::hard::{self, HardExamples};
 use crate::host::{ModelHost, Notes};
 use crate::identity::{self, Identity};
 use crate::link::{Link, LinkEvent, QUEUE};
+use crate::memory::Shares;
 use crate::outbox::Store;
 use crate::sensors::Sensors;
 use crate::supervisor::Supervisor;
@@ -129,6 +130,7 @@ struct Daemon {
     host: Arc<ModelHost>,
     hard: HardExamples,
     fetcher: Fetcher,
+    shares: Shares,
     sensors: Sensors,
     heat: Heat,
     probes: Arc<Semaphore>,
@@ -245,6 +247,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
     let (news, mut news_in) = mpsc::channel(64);
     let (link_events, mut link_in) = mpsc::channel(QUEUE);
     let fetcher = Fetcher::new(clock.clone());
+    let shares = Shares::new(options.config.models_memory(sensors.memory_bytes()));
     let keeper =
         hard::Worker::new(outlet, options.folder.clone(), &options.config, clock.clone(), fetcher.clone());
     let keeping = tokio::spawn(keeper.run(shutdown.child_token()));
@@ -265,6 +268,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
         host,
         hard,
         fetcher,
+        shares,
         sensors,
         heat,
         probes: Arc::new(Semaphore::new(1)),

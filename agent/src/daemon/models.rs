@@ -3,6 +3,7 @@
 use super::{Daemon, Jobs, Managed, News, journals, work};
 use crate::folder::Folder;
 use crate::intake::{Desk, Subject};
+use crate::memory::Holder;
 use flotilla_device::session;
 use flotilla_device::update::{Context, Effect, Event, Health, Update, UpdateJournal};
 use flotilla_protocol::message::EventKind;
@@ -120,6 +121,8 @@ impl Daemon {
             tracing::info!(model = %name, phase = phase.as_str(), "update");
         }
         managed.update = next;
+        let taken = managed.update.journal().memory_bytes();
+        self.shares.set(Holder::Model(name.clone()), taken);
         for effect in effects {
             self.perform(name, effect);
         }
@@ -183,6 +186,7 @@ impl Daemon {
             return;
         }
         self.models.remove(name);
+        self.shares.set(Holder::Model(name.clone()), 0);
         if let Err(error) = self.options.folder.disk().remove(&Folder::model(name)) {
             tracing::warn!(model = %name, %error, "the folder of a removed model stays behind");
         }
@@ -204,6 +208,7 @@ impl Daemon {
             trust: self.trust.clone(),
             clock: self.clock.clone(),
             memory_bytes: self.sensors.memory_bytes(),
+            shares: self.shares.clone(),
             fetcher: self.fetcher.clone(),
             probes: self.probes.clone(),
             news: self.news.clone(),

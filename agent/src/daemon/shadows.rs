@@ -4,6 +4,7 @@ use super::{Daemon, Jobs, News, journals};
 use crate::folder::Folder;
 use crate::host::ModelHost;
 use crate::intake::{Desk, Subject, blocking};
+use crate::memory::Holder;
 use crate::shadow::{self, Job};
 use flotilla_device::shadow::{Beside, Context, Effect, Event, Shadow, ShadowJournal};
 use flotilla_device::{session, update};
@@ -161,6 +162,8 @@ impl Daemon {
             tracing::info!(model = %name, phase, "shadow");
         }
         managed.machine = next;
+        let taken = managed.machine.journal().held.as_ref().map_or(0, |held| held.peak_bytes);
+        self.shares.set(Holder::Shadow(name.clone()), taken);
         for effect in effects {
             self.perform_shadow(name, effect);
         }
@@ -217,6 +220,7 @@ impl Daemon {
             return;
         }
         self.shadows.remove(name);
+        self.shares.set(Holder::Shadow(name.clone()), 0);
         self.sample_now();
         self.host.forget_shadow(name);
         let disk = self.options.folder.disk();

@@ -1,4 +1,4 @@
-//! What is counted: for telemetry over the life of a model's name, for probation over the life of a release.
+//! What is counted: for telemetry as long as the same release serves, for probation since it was last installed.
 
 use flotilla_protocol::Digest;
 use flotilla_protocol::baseline::CONFIDENCE_BINS;
@@ -45,7 +45,7 @@ impl Window {
     }
 }
 
-/// Cumulative counters of a model's name.
+/// Counters of the release that serves: one that takes its place starts from zero, so that neither is told what the other did.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     failures: u64,

@@ -107,6 +107,7 @@ struct Serving {
     interface: Interface,
     model: Mutex<Model>,
     window: Mutex<Window>,
+    totals: Arc<Mutex<Totals>>,
     watched: Watched,
     alarm: Arc<Alarm>,
     note: Arc<Note>,
@@ -119,7 +120,6 @@ struct Serving {
 /// What outlives a swap.
 #[derive(Debug, Default)]
 struct Lifetime {
-    totals: Mutex<Totals>,
     admitted: AtomicUsize,
     shadowed: Shadowed,
 }
@@ -156,7 +156,7 @@ impl ModelHost {
     }
 
     /// Lets `model` serve under `name`, in place of what served there before. The health window starts anew;
-    /// the counters of the name go on.
+    /// the counters go on if it is the same release.
     pub fn install(
         &self,
         name: ModelName,
@@ -165,7 +165,10 @@ impl ModelHost {
         mut model: Model,
     ) -> Result<(), HostError> {
         let mut all = self.serving.write().unwrap_or_else(PoisonError::into_inner);
-        let lifetime = match all.get(&name) {
+        let before = all.get(&name);
+        let same = before.filter(|before| before.served.release == release);
+        let totals = same.map(|before| Arc::clone(&before.totals)).unwrap_or_default();
+        let lifetime = match before {
             Some(before) => Arc::clone(&before.lifetime),
             None if all.len() >= limits::DESIRED_MODELS => return Err(HostError::TooManyModels),
             None => Arc::default(),
@@ -183,6 +186,7 @@ impl ModelHost {
             interface,
             model: Mutex::new(model),
             window: Mutex::default(),
+            totals,
             watched,
             alarm: Arc::clone(&self.alarm),
             note: self.notes.of(&name),
@@ -237,10 +241,10 @@ impl ModelHost {
         self.admit(name)?.predict(input)
     }
 
-    /// The counters of every serving model, cumulative over its releases.
+    /// The counters of every release that serves.
     pub fn telemetry(&self) -> BTreeMap<ModelName, ModelTelemetry> {
         let of = |serving: &Serving| {
-            let totals = lock(&serving.lifetime.totals).telemetry(serving.served.release);
+            let totals = lock(&serving.totals).telemetry(serving.served.release);
             ModelTelemetry { drift: serving.watched.drift(), ..totals }
         };
         self.read().iter().map(|(name, serving)| (name.clone(), of(serving))).collect()
@@ -339,14 +343,14 @@ impl Ticket {
         match result {
             Ok(done) => {
                 lock(&serving.window).answered(latency_us);
-                lock(&serving.lifetime.totals).answered(prediction(&done), latency_us);
+                lock(&serving.totals).answered(prediction(&done), latency_us);
                 Ok((done, latency_us))
             }
             Err(source) => {
                 // A picture that nothing could read says nothing about the release.
                 if !source.is_bad_picture() {
                     lock(&serving.window).failed();
-                    lock(&serving.lifetime.totals).failed();
+                    lock(&serving.totals).failed();
                 }
                 Err(HostError::Predict { model: serving.name.clone(), source })
             }

@@ -136,3 +136,45 @@ async fn a_confirmed_release_under_which_the_agent_goes_down_again_and_again_giv
     want(&mut cloud, &again);
     confirmed(&cloud, second.release).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_fit_together_into_the_memory_that_the_board_has_for_them() {
+    let (mut cloud, mut device, _) = settled().await;
+    let taken = device.journal().confirmed.unwrap().probe.unwrap().peak_rss_bytes;
+    assert!(taken > 0);
+    device.kill().await;
+    let least = 64 << 20;
+    let bound = taken + least - 1;
+    std::fs::write(device.path("agent.toml"), format!("models_memory_bytes = {bound}")).unwrap();
+    device.start().await;
+
+    // One that says what it needs is refused before its files come; one that does not is not even tried out.
+    let says = move |needed: u64| {
+        move |m: &mut flotilla_protocol::ReleaseManifest| {
+            m.model = faces();
+            m.constraints.memory_bytes = needed;
+        }
+    };
+    for needed in [least, 0] {
+        let plan = Plan { salt: 9, ballast_chunks: 1, ..Plan::changed(1, says(needed)) };
+        let faces_one = plan.publish(&cloud);
+        want_other(&mut cloud, &faces_one);
+        let refused = |state: &crate::cloud::State| {
+            let failure = state.reported.as_ref()?.models.get(&faces())?.failure.clone();
+            failure.filter(|failure| failure.release == faces_one.release)
+        };
+        let failure = cloud.until("a refusal", refused).await;
+        assert_eq!(failure.code, ErrorCode::NoRoom);
+        assert!(failure.detail.contains(&format!("of the {bound} ")), "{}", failure.detail);
+        assert_eq!(device.label().await, "a");
+    }
+
+    // It comes by itself when there is room: the other one goes.
+    cloud.models.remove(&letters());
+    cloud.want();
+    let serves = |state: &crate::cloud::State| {
+        let models = &state.reported.as_ref()?.models;
+        (models.len() == 1 && models.get(&faces())?.phase == Phase::Confirmed).then_some(())
+    };
+    cloud.until("the other model", serves).await;
+}

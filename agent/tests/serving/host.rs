@@ -87,7 +87,7 @@ fn callers_beyond_the_queue_are_told_at_once_and_places_come_back() {
 }
 
 #[test]
-fn counters_go_on_over_a_swap_and_the_health_window_starts_anew() {
+fn a_release_is_told_only_what_it_did_itself_and_the_same_one_loaded_again_goes_on() {
     let host = host();
     let letters = name("letters");
     for _ in 0..3 {
@@ -106,8 +106,13 @@ fn counters_go_on_over_a_swap_and_the_health_window_starts_anew() {
 
     let telemetry = &host.telemetry()[&letters];
     assert_eq!(telemetry.release, Some(release("r2")));
-    assert_eq!((telemetry.predictions, telemetry.failures, telemetry.latency.count()), (4, 1, 4));
-    assert_eq!(telemetry.classes, [(0, 3), (2, 1)].into());
+    assert_eq!((telemetry.predictions, telemetry.failures, telemetry.latency.count()), (1, 0, 1));
+    assert_eq!(telemetry.classes, [(2, 1)].into());
+
+    host.install(letters.clone(), release("r2"), SlotName::B, model(2)).unwrap();
+    host.predict(&letters, RAW).unwrap();
+    assert_eq!(host.telemetry()[&letters].predictions, 2);
+    assert_eq!(host.health(&letters).unwrap().predictions, 1, "it is on trial anew");
 }
 
 #[test]

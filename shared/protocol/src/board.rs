@@ -100,6 +100,9 @@ pub struct AgentBudget {
     pub disk_reserve_mb: u64,
     /// Disk for slots, records and the agent's own releases together, in MiB.
     pub storage_mb: u64,
+    /// Memory that all models and shadows of a device may take together, in MiB; half of what the device has if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub models_memory_mb: Option<u64>,
     /// Threads that predict; 0 for as many as there are cores.
     pub threads: u32,
     /// The nice level of the agent, from -20 to 19.
@@ -190,6 +193,9 @@ impl BoardProfile {
         within("agent.disk_reserve_mb", self.agent.disk_reserve_mb, 0, mib)?;
         // Two slots of the largest release, and as much beside it as records take.
         within("agent.storage_mb", self.agent.storage_mb, 2 * self.model.release_mb + 64, 64 * mib)?;
+        if let Some(models) = self.agent.models_memory_mb {
+            within("agent.models_memory_mb", models, self.model.memory_mb, self.hardware.memory_mb)?;
+        }
         within("agent.threads", self.agent.threads, 0, 256)?;
         within("agent.nice", self.agent.nice, -20, 19)?;
         within("temperature.limit_c", self.temperature.limit_c, 40, 150)?;

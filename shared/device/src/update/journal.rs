@@ -153,6 +153,14 @@ impl JournalError {
 }
 
 impl UpdateJournal {
+    /// Memory that the model takes on this device: what its probe took, the larger one of the candidate and the confirmed
+    /// release; 0 for unknown.
+    pub fn memory_bytes(&self) -> u64 {
+        let confirmed = self.confirmed.iter().filter_map(|confirmed| confirmed.probe.as_ref());
+        let candidate = self.candidate.iter().filter_map(|candidate| candidate.probe.as_ref());
+        confirmed.chain(candidate).map(|probe| probe.peak_rss_bytes).max().unwrap_or(0)
+    }
+
     /// A journal with nothing confirmed, for a slot whose content was found complete and signed after its
     /// journal was lost: it goes through probe and probation like any other.
     pub fn recovered(slot: SlotName, release: Digest, counter: u64) -> Self {

@@ -103,7 +103,8 @@ pub enum RecordBody {
     Event(EventRecord),
 }
 
-/// The state of a device at one moment. Counters are cumulative since the agent's start.
+/// The state of a device at one moment. Counters are cumulative since the agent's start, a model's since its
+/// release took over.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TelemetrySample {
     /// Seconds since the agent's start.
