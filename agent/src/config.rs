@@ -11,6 +11,7 @@ use crate::{Error, board, disk};
 use flotilla_protocol::board::{BoardProfile, built_in};
 use flotilla_protocol::limits;
 use serde::Deserialize;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -68,7 +69,7 @@ log_bytes = 4194304
 # What happens to a file that has its line: move (into done/), keep or delete. What cannot be predicted goes into failed/.
 # done = "move"
 # The lines; results/NAME.jsonl in the agent's folder if not given.
-# output = "/var/log/parcels.jsonl"
+# output = "/var/log/flotilla/parcels.jsonl"
 # Bytes of that file, after which it becomes NAME.1 and a new one begins: 65536 to 1073741824.
 # output_bytes = 8388608
 # Milliseconds that a file rests before it is taken: 0 to 600000.
@@ -86,7 +87,7 @@ log_bytes = 4194304
 # Seconds without a frame after which the camera is taken for lost, and looked for again: 1 to 600.
 # silence_s = 10
 # Where the lines go, if they are to be kept, and its bound.
-# output = "/var/log/door.jsonl"
+# output = "/var/log/flotilla/door.jsonl"
 # output_bytes = 8388608
 "#;
 
@@ -159,43 +160,72 @@ impl Default for Settings {
 
 impl Settings {
     /// The settings, and names of those that there are not.
-    fn parse(text: &str) -> Result<(Self, Vec<String>), String> {
+    fn parse(text: &str) -> Result<(Self, Vec<String>), Mistake> {
         let mut unknown = Vec::new();
-        let read = toml::Deserializer::parse(text).map_err(|e| one_line(&e))?;
+        let read = toml::Deserializer::parse(text).map_err(|e| Mistake::read(text, &e))?;
         let settings: Self = serde_ignored::deserialize(read, |path| unknown.push(path.to_string()))
-            .map_err(|e| one_line(&e))?;
-        if settings.socket_mode > 0o777 {
-            return Err(format!("socket_mode is {:#o}; 0o000 to 0o777 are possible", settings.socket_mode));
+            .map_err(|e| Mistake::read(text, &e))?;
+        settings.check().map_err(Mistake::of)?;
+        Ok((settings, unknown))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.socket_mode > 0o777 {
+            return Err(format!("socket_mode is {:#o}; 0o000 to 0o777 are possible", self.socket_mode));
         }
-        if settings.board.is_empty() || settings.board.len() > limits::ID {
+        if self.board.is_empty() || self.board.len() > limits::ID {
             return Err(format!("board must have 1 to {} characters", limits::ID));
         }
-        if settings.keepalive_s < 5 {
+        if self.keepalive_s < 5 {
             return Err("keepalive_s must be 5 at least".to_owned());
         }
-        if settings.probe_timeout_s == Some(0) {
+        if self.probe_timeout_s == Some(0) {
             return Err("probe_timeout_s must be 1 at least".to_owned());
         }
-        if settings.log_bytes != 0 && !LOG_BYTES.contains(&settings.log_bytes) {
+        if self.log_bytes != 0 && !LOG_BYTES.contains(&self.log_bytes) {
             let (least, most) = (LOG_BYTES.start(), LOG_BYTES.end());
             return Err(format!("log_bytes must be 0 or {least} to {most}"));
         }
-        if settings.threads.is_some_and(|threads| threads > 256) {
+        if self.threads.is_some_and(|threads| threads > 256) {
             return Err("threads must be 256 at most; 0 is one a core".to_owned());
         }
-        if settings.nice.is_some_and(|nice| !(-20..=19).contains(&nice)) {
+        if self.nice.is_some_and(|nice| !(-20..=19).contains(&nice)) {
             return Err("nice must be -20 to 19".to_owned());
         }
-        if let Some(file) = settings.temperature_file.as_ref().filter(|file| !file.is_absolute()) {
+        if let Some(file) = self.temperature_file.as_ref().filter(|file| !file.is_absolute()) {
             return Err(format!("temperature_file is {}; an absolute path is needed", file.display()));
         }
-        check_feeds(&settings.folder, &settings.stream)?;
-        Ok((settings, unknown))
+        check_feeds(&self.folder, &self.stream)
     }
 }
 
-fn one_line(error: &toml::de::Error) -> String {
-    error.to_string().trim().replace('\n', " ")
+/// What is wrong with a text, and in which line if that is known.
+#[derive(Debug)]
+struct Mistake {
+    line: Option<usize>,
+    problem: String,
+}
+
+impl Mistake {
+    fn of(problem: String) -> Self {
+        Self { line: None, problem }
+    }
+
+    /// Without the excerpt, which takes several lines.
+    fn read(text: &str, error: &toml::de::Error) -> Self {
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let line = before.map(|before| before.matches('\n').count() + 1);
+        Self { line, problem: error.message().replace('\n', " ") }
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "line {line}: {}", self.problem),
+            None => f.write_str(&self.problem),
+        }
+    }
 }
 
 /// The feeds of a kind.
@@ -268,7 +298,7 @@ impl Config {
     /// Reads the folder's configuration, if it has one.
     pub fn read(folder: &Folder) -> Result<Self, Error> {
         Self::read_with(folder, |text| {
-            let (settings, unknown) = Settings::parse(text)?;
+            let (settings, unknown) = Settings::parse(text).map_err(|mistake| mistake.to_string())?;
             match unknown.first() {
                 None => Self::checked(settings, Path::new("/")),
                 Some(first) => Err(format!("there is no setting {first}; `flotilla-agent config` shows all")),
@@ -291,22 +321,26 @@ impl Config {
     }
 
     fn parse_what_is_known(text: &str, root: &Path) -> Result<Self, String> {
-        let mut table: Table = toml::from_str(text).map_err(|e| one_line(&e))?;
+        let mut table: Table = toml::from_str(text).map_err(|e| Mistake::read(text, &e).to_string())?;
         let feeds = [FOLDERS, STREAMS].map(|kind| (kind, table.remove(kind)));
-        let (mut settings, mut passed_over) = Settings::parse(&table.to_string())?;
+        // Lines of what is left say nothing to whoever wrote the whole.
+        let (mut settings, mut passed_over) =
+            Settings::parse(&table.to_string()).map_err(|mistake| mistake.problem)?;
         for (kind, feed) in feeds.into_iter().flat_map(|(kind, feeds)| each(feeds).map(move |f| (kind, f))) {
             let one = Table::from_iter([(kind.to_owned(), Value::Array(vec![feed]))]);
-            let with = Settings::parse(&one.to_string()).and_then(|(other, unknown)| {
-                let folders = [&settings.folder[..], &other.folder[..]].concat();
-                let streams = [&settings.stream[..], &other.stream[..]].concat();
-                check_feeds(&folders, &streams).map(|()| (folders, streams, unknown))
-            });
+            let with = Settings::parse(&one.to_string()).map_err(|mistake| mistake.problem).and_then(
+                |(other, unknown)| {
+                    let folders = [&settings.folder[..], &other.folder[..]].concat();
+                    let streams = [&settings.stream[..], &other.stream[..]].concat();
+                    check_feeds(&folders, &streams).map(|()| (folders, streams, unknown))
+                },
+            );
             match with {
                 Ok((folders, streams, unknown)) => {
                     (settings.folder, settings.stream) = (folders, streams);
                     passed_over.extend(unknown);
                 }
-                Err(problem) => passed_over.push(problem),
+                Err(problem) => passed_over.push(format!("a [[{kind}]]: {problem}")),
             }
         }
         if let Some(Err(problem)) = settings.board_file.as_ref().map(|path| own_profile(path)) {
@@ -415,7 +449,7 @@ mod tests {
     }
 
     fn at(text: &str, root: &Path) -> Result<Config, String> {
-        Config::checked(Settings::parse(text)?.0, root)
+        Config::checked(Settings::parse(text).map_err(|mistake| mistake.to_string())?.0, root)
     }
 
     #[test]
@@ -435,8 +469,8 @@ mod tests {
         let rest = Config { folders: Vec::new(), streams: Vec::new(), ..config };
         assert_eq!(rest, Config::default(), "what is commented out is what holds");
         let least = parse(
-            "[[folder]]\nname = \"parcels\"\npath = \"/var/spool/parcels\"\nmodel = \"parcels\"\noutput = \"/var/log/parcels.jsonl\"\n\
-             [[stream]]\nname = \"door\"\nmodel = \"people\"\nrate = 2\nurl = \"http://camera.local:8080/video\"\noutput = \"/var/log/door.jsonl\"",
+            "[[folder]]\nname = \"parcels\"\npath = \"/var/spool/parcels\"\nmodel = \"parcels\"\noutput = \"/var/log/flotilla/parcels.jsonl\"\n\
+             [[stream]]\nname = \"door\"\nmodel = \"people\"\nrate = 2\nurl = \"http://camera.local:8080/video\"\noutput = \"/var/log/flotilla/door.jsonl\"",
         );
         assert_eq!(
             least.map(|c| (c.folders, c.streams)),

@@ -2,6 +2,7 @@
 
 use crate::api::ApiError;
 use crate::disk::DiskError;
+use crate::program;
 use flotilla_launcher::lock::LockError;
 use flotilla_protocol::ErrorCode;
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ pub enum Error {
         problem: String,
     },
     /// The folder holds no identity.
-    #[error("{folder} is not enrolled; run `enrol --claim FILE --dir {folder}` first", folder = folder.display())]
+    #[error("{folder} is not enrolled; run `{program} enrol --claim FILE --dir {folder}` first", folder = folder.display(), program = program::name())]
     NotEnrolled {
         /// The folder.
         folder: PathBuf,
@@ -104,7 +105,7 @@ pub enum Error {
         problem: String,
     },
     /// No agent runs on the folder.
-    #[error("no agent runs on {folder}; start it with `run --dir {folder}`", folder = folder.display())]
+    #[error("no agent runs on {folder}; start it with `{program} run --dir {folder}`, or its service", folder = folder.display(), program = program::name())]
     NotRunning {
         /// The folder.
         folder: PathBuf,

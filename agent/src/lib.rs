@@ -67,6 +67,7 @@ pub mod npu;
 pub mod outbox;
 pub mod pairs;
 pub mod probe;
+mod program;
 mod room;
 pub mod sensors;
 mod shadow;

@@ -1,5 +1,5 @@
 //! The service manager above the agent, as `sd_notify(3)` describes it: it hears when the agent is ready, that it lives,
-//! and when it stops. Without one nothing is said.
+//! and when it stops for good. Without one nothing is said.
 
 use sd_notify::{NotifyState, notify};
 
@@ -27,7 +27,8 @@ impl Supervisor {
         tell(&[NotifyState::Ready]);
     }
 
-    /// The agent was told to stop, or makes way for another one.
+    /// The agent was told to stop. One that makes way for another one must not say so: systemd would stop the whole service
+    /// when its time for that is over, whatever the next agent says.
     pub(crate) fn stopping(&self) {
         tell(&[NotifyState::Stopping]);
     }

@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::disk::{self, DiskError};
 use crate::enrol::{enrol as enrol_folder, read_claim};
 use crate::folder::Folder;
+use crate::program;
 use crate::sensors::Sensors;
 use crate::{Error, doctor, identity};
 use flotilla_protocol::message::Verdict;
@@ -29,7 +30,11 @@ pub(super) async fn enrol(
         Output::Json => println!("{}", json!(names)),
         Output::Text => {
             println!("enrolled as device {} of project {}", names.device, names.project);
-            println!("next: run --dir {}", dir.display());
+            println!(
+                "next: `flotilla-launcher --dir {0}` or `{1} run --dir {0}`, or its service",
+                dir.display(),
+                program::name()
+            );
         }
     }
     Ok(())
@@ -68,12 +73,17 @@ fn print_status(status: &Value) {
         |value: &Value| value.as_str().map_or("-".to_owned(), |digest| digest.chars().take(12).collect());
     println!("device    {} of project {}", text(&status["device"]), text(&status["project"]));
     println!("agent     {}, {}", text(&status["agent"]), agent_text(status));
-    println!("endpoint  http://{}", text(&status["endpoint"]));
+    let endpoint = text(&status["endpoint"]);
+    let scheme = if endpoint.starts_with("unix:") { "" } else { "http://" };
+    println!("endpoint  {scheme}{endpoint}");
     println!("broker    {}", text(&status["broker"]));
     if status["connected"].as_bool().unwrap_or(false) {
         println!("link      connected");
     } else {
         println!("link      not connected: {}", text(&status["connection_problem"]["detail"]));
+    }
+    if status["throttled"].as_bool().unwrap_or(false) {
+        println!("heat      the board is too hot: predictions are slowed down");
     }
     println!("records   {} waiting for the cloud", text(&status["records_waiting"]));
     for (name, model) in status["models"].as_object().into_iter().flatten() {

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::daemon::Ended;
 use crate::folder::Folder;
 use crate::probe::{ChildArgs, child_main};
+use crate::program;
 use crate::shadow::{ShadowArgs, shadow_main};
 use crate::upgrade::{self, SelfTestArgs, self_test_main};
 use crate::{Error, clock, daemon, logging};
@@ -129,6 +130,7 @@ pub enum Output {
 
 /// Runs a command to its end.
 pub fn main(args: Args, prefix: ExePrefix) -> ExitCode {
+    program::within("flotilla", &prefix.0);
     let ended = match args.command {
         // These children do nothing else, and their memory is bounded: no runtime, no log.
         Command::Probe(args) => return child_main(&args),

@@ -328,7 +328,9 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
     }
     let leaves = daemon.leaves();
     tracing::info!("the agent stops");
-    daemon.supervisor.stopping();
+    if !leaves {
+        daemon.supervisor.stopping();
+    }
     // The local endpoint, too.
     shutdown.cancel();
     daemon.close().await;

@@ -2,6 +2,7 @@
 
 use super::facts::{Agent, CertificateFacts, Facts, Link, NotSafe, Problem};
 use super::{judge_models, launcher};
+use crate::program;
 use flotilla_protocol::ErrorCode;
 use flotilla_protocol::limits::MIB;
 use flotilla_protocol::manifest::ENGINE_TRACT;
@@ -72,7 +73,7 @@ fn agent(facts: &Facts, out: &mut Vec<Finding>) {
     let dir = facts.root.display();
     let start = match &facts.launcher {
         Some(_) => format!("`flotilla-launcher --dir {dir}`, or its service"),
-        None => format!("`run --dir {dir}`, or its service"),
+        None => format!("`{} run --dir {dir}`, or its service", program::name()),
     };
     out.push(match &facts.agent {
         Agent::Runs(running) if running.serving.is_empty() => {
@@ -110,7 +111,10 @@ fn agent(facts: &Facts, out: &mut Vec<Finding>) {
         out.push(broken(
             Subject::Agent,
             problem,
-            "correct agent.toml; `config` prints one with every setting and its meaning",
+            &format!(
+                "correct agent.toml; `{} config` prints one with every setting and its meaning",
+                program::name()
+            ),
         ));
     }
 }
@@ -124,7 +128,8 @@ fn certificates(facts: &Facts, out: &mut Vec<Finding>) {
         Ok(Some(names)) => names,
         Ok(None) => {
             let remedy = format!(
-                "make a claim code with `flotilla device claim FILE`, then run `enrol --claim FILE --dir {}`",
+                "make a claim code with `flotilla device claim FILE`, then run `{} enrol --claim FILE --dir {}`",
+                program::name(),
                 facts.root.display()
             );
             return out.push(fail(S, ErrorCode::WrongState, "this folder is not enrolled", remedy));

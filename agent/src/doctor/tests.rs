@@ -124,7 +124,13 @@ fn an_agent_that_holds_its_folder_without_a_word_is_not_called_stopped() {
         "look at its log and at the disk",
     );
     let stopped = found(|f| f.agent = Agent::Stopped, Subject::Agent);
-    expect(&stopped, Verdict::Warn, ErrorCode::WrongState, "no agent runs", "`run --dir /var/lib/flotilla`");
+    expect(
+        &stopped,
+        Verdict::Warn,
+        ErrorCode::WrongState,
+        "no agent runs",
+        "`flotilla-agent run --dir /var/lib/flotilla`",
+    );
 }
 
 /// What the launcher starts, with nothing wrong.

@@ -30,6 +30,7 @@ pub(crate) struct Device {
     root: tempfile::TempDir,
     /// The agent that was installed with it.
     installed: PathBuf,
+    environment: Vec<(&'static str, PathBuf)>,
     launcher: Option<Child>,
 }
 
@@ -42,7 +43,7 @@ impl Device {
     pub(crate) fn with_installed(cloud: &Cloud, installed: PathBuf) -> Self {
         let root = tempfile::tempdir().unwrap();
         cloud.admit(root.path());
-        Self { root, installed, launcher: None }
+        Self { root, installed, environment: Vec::new(), launcher: None }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -57,6 +58,7 @@ impl Device {
             .arg("--agent")
             .arg(&self.installed)
             .env("RUST_LOG", "info")
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stderr(log)
             .kill_on_drop(true)
@@ -128,10 +130,15 @@ impl Device {
 
 /// A device with the first agent as it was installed and a model that answers `a`.
 pub(crate) async fn settled() -> (Cloud, Device) {
+    settled_in(Vec::new()).await
+}
+
+/// The same in this environment.
+async fn settled_in(environment: Vec<(&'static str, PathBuf)>) -> (Cloud, Device) {
     let mut cloud = Cloud::start().await;
     let first = Plan::good(0).publish(&cloud);
     want(&mut cloud, &first);
-    let mut device = Device::new(&cloud);
+    let mut device = Device { environment, ..Device::new(&cloud) };
     device.launch();
     confirmed(&cloud, first.release).await;
     (cloud, device)
@@ -225,7 +232,10 @@ fn events_of_agent(state: &State) -> Vec<EventKind> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_agent_is_fetched_tried_started_and_confirmed_and_reads_what_the_old_one_wrote() {
-    let (mut cloud, device) = settled().await;
+    let place = tempfile::tempdir().unwrap();
+    let socket = place.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    let (mut cloud, device) = settled_in(vec![("NOTIFY_SOCKET", socket)]).await;
     let before = device.status().await;
     assert_eq!((&before["agent_slot"], &before["agent_upgrade"]["phase"]), (&Value::Null, &"idle".into()));
     // The same program with another byte behind its end: two agents that differ in their releases only.
@@ -266,6 +276,14 @@ async fn a_new_agent_is_fetched_tried_started_and_confirmed_and_reads_what_the_o
     }
     let text = String::from_utf8(device.command(&["status"]).await.stdout).unwrap();
     assert!(text.contains("slot a, upgrade confirmed"), "{text}");
+
+    // systemd would end the whole service soon after one of them had said that it stops.
+    manager.set_nonblocking(true).unwrap();
+    let mut buffer = [0; 256];
+    let heard =
+        || manager.recv(&mut buffer).ok().map(|n| String::from_utf8_lossy(&buffer[..n]).trim().to_owned());
+    let said: Vec<String> = std::iter::from_fn(heard).collect();
+    assert_eq!(said, ["READY=1"; 4]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

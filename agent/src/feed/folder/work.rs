@@ -17,10 +17,10 @@ use rustix::fs::{CWD, Mode, OFlags, RenameFlags, openat, renameat_with};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -276,12 +276,24 @@ impl Desk {
             fs::remove_file(&path).map_err(|error| DiskError::of(&path, error))?;
         } else {
             let target = folder.join(if refused { FAILED } else { DONE });
-            disk::private_folder(&target)?;
+            make_like(&folder, &target).map_err(|error| DiskError::of(&target, error))?;
             move_to(&path, &target, name)?;
             disk::sync_folder(&target)?;
         }
         self.kept.remove(&expected);
         disk::sync_folder(&folder)
+    }
+}
+
+/// Makes a folder, if it is not there, that is open to whom `folder` is open to: they put the files in, and take them away.
+fn make_like(folder: &Path, target: &Path) -> io::Result<()> {
+    match fs::create_dir(target) {
+        Ok(()) => {
+            let mode = fs::metadata(folder)?.permissions().mode() & 0o777;
+            fs::set_permissions(target, Permissions::from_mode(mode))
+        }
+        Err(_) if target.is_dir() => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::http::api::{
 };
 use crate::progress::Progress;
 use flotilla_protocol::ErrorCode;
+use flotilla_protocol::enrol::ClaimCode;
 use serde::Serialize;
 use serde_json::json;
 use std::io::Write;
@@ -381,14 +382,30 @@ fn device(command: Device, out: &Out) -> Done {
         }
         Device::Claim { file, uses, hours, target } => {
             let request = ClaimRequest { uses, valid_s: hours.saturating_mul(3600) };
+            let mut server = String::new();
             write_new(&file, || {
                 let claim: ClaimView = client(&target)?.post("/api/v1/claims", &request)?;
+                server = claim.code.parse::<ClaimCode>().map(|code| code.server).unwrap_or_default();
                 Ok(claim.code.into_bytes())
             })?;
-            println!("{}: a claim code for {uses} device(s), valid for {hours} h", file.display());
+            println!(
+                "{}: a claim code for {uses} device(s), valid for {hours} h, at {server}",
+                file.display()
+            );
+            if is_this_machine(&server) {
+                eprintln!(
+                    "it works on this machine only: for others the control plane needs `flotilla up --http ADDRESS --mqtt ADDRESS --name NAME`"
+                );
+            }
             Ok(())
         }
     }
+}
+
+/// Whether nobody else reaches this `host:port`.
+fn is_this_machine(server: &str) -> bool {
+    let host = server.rsplit_once(':').map_or(server, |(host, _)| host).trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn device_settings(wanted: DeviceSettings, out: &Out) -> Done {
