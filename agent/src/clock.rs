@@ -25,6 +25,7 @@ pub struct Clock {
     started: Instant,
     wall: fn() -> u64,
     trusted: Arc<Mutex<TrustedClock>>,
+    present: Arc<Mutex<Option<(u64, Instant)>>>,
 }
 
 impl Clock {
@@ -36,7 +37,8 @@ impl Clock {
     /// The same on another clock than the system's.
     pub fn with_wall(stored_proof_ms: u64, wall: fn() -> u64) -> Self {
         let trusted = TrustedClock::new(build_ms(), stored_proof_ms);
-        Self { started: Instant::now(), wall, trusted: Arc::new(Mutex::new(trusted)) }
+        let (trusted, present) = (Arc::new(Mutex::new(trusted)), Arc::default());
+        Self { started: Instant::now(), wall, trusted, present }
     }
 
     /// What the device's clock says, in milliseconds since 1970. Never to be relied on alone.
@@ -83,6 +85,19 @@ impl Clock {
         self.trusted.lock().unwrap_or_else(PoisonError::into_inner).observe_signed(issued_at_ms)
     }
 
+    /// Takes the time of a document that was signed just now, for this connection.
+    pub fn observe_present(&self, issued_at_ms: u64) {
+        let latest = self.present_ms().unwrap_or(0).max(issued_at_ms);
+        *self.present.lock().unwrap_or_else(PoisonError::into_inner) = Some((latest, Instant::now()));
+    }
+
+    /// The cloud's time, as far as this run of the agent has heard of it; whatever this device's own clock says.
+    pub fn present_ms(&self) -> Option<u64> {
+        let (heard_ms, at) = (*self.present.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let since_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Some(heard_ms.saturating_add(since_ms))
+    }
+
     /// The proof to store.
     pub fn proof_ms(&self) -> u64 {
         self.trusted.lock().unwrap_or_else(PoisonError::into_inner).proof_ms()
@@ -107,6 +122,17 @@ mod tests {
         assert!(!clock.observe_signed(5));
         assert_eq!(clock.believed_wall_ms(), None, "a clock behind a proven moment tells no time of day");
         assert!(Clock::new(0).believed_wall_ms().is_some());
+    }
+
+    #[test]
+    fn the_present_is_the_clouds_and_known_once_it_was_heard_of() {
+        let clock = Clock::with_wall(0, || 4_000_000_000_000);
+        assert_eq!(clock.present_ms(), None);
+        clock.observe_signed(2_000_000_000_000);
+        assert_eq!(clock.present_ms(), None, "that may be long ago");
+        clock.observe_present(2_000_000_000_000);
+        let present_ms = clock.present_ms().unwrap();
+        assert!((2_000_000_000_000..2_000_000_060_000).contains(&present_ms), "{present_ms}");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! - [`link`]: the one MQTT connection; [`fetch`]: bytes by digest over it; [`outbox`]: records until the cloud
 //!   has them.
 //! - [`folder`], [`disk`], [`slot`], [`identity`], [`pairs`]: what is on the disk, and how it gets there; `room`: to whom
-//!   its free bytes are promised.
+//!   its free bytes are promised; `memory`: which model takes how much.
 //! - [`doctor`]: examines a device and says what to do.
 //! - [`config`]: what the owner decides, and where he does not, the board's profile; `board`: which board this is.
 //! - [`sensors`]: what the device measures of itself; [`npu`]: its neural processing units.
@@ -17,7 +17,7 @@
 //! - `shadow`: a candidate release in a process of its own, whose answers nobody gets.
 //! - `intake`: brings a release into a slot.
 //! - [`upgrade`]: how another binary of the agent gets to where [`flotilla_launcher`] starts it.
-//! - [`cli`]: the command line, also used by `flotilla agent …`.
+//! - [`cli`]: the command line, also used by `flotilla agent …`; `program`: what people type for it.
 //!
 //! ```text
 //! DIR/agent.toml                     optional configuration

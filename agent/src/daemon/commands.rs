@@ -2,10 +2,13 @@
 
 use super::{Daemon, state};
 use crate::logging;
-use flotilla_device::command::{Effect, Event};
+use flotilla_device::command::{Commands, Effect, Event};
 use flotilla_device::{renewal, session, update};
 use flotilla_protocol::ErrorCode;
 use flotilla_protocol::message::{Command, CommandKind, CommandState};
+
+/// After this time a step that could not be noted down is tried again.
+const RETRY_MS: u64 = 5_000;
 
 impl Daemon {
     /// The desired document is as it is: begins what is new, and forgets what the cloud has taken back.
@@ -14,29 +17,45 @@ impl Daemon {
         self.command(Event::Wanted(open));
     }
 
-    /// One step of the machine.
-    pub(super) fn command(&mut self, event: Event) {
-        let (next, effects) = self.commands.step(event, self.clock.trusted_ms());
+    /// One step of the machine, by the cloud's time: before that is known no command is begun, and none is late. If what
+    /// has ended cannot be noted down the step did not happen; all that has not ended is begun anew later, as after a
+    /// restart. Says whether it happened.
+    pub(super) fn command(&mut self, event: Event) -> bool {
+        let Some(present_ms) = self.clock.present_ms() else { return false };
+        let (next, effects) = self.commands.step(event, present_ms);
+        if effects.contains(&Effect::Keep)
+            && let Err(error) = state::store_commands(&self.options.folder, next.reports())
+        {
+            tracing::error!(%error, "commands cannot be noted down");
+            self.commands = Commands::new(self.commands.reports().to_vec());
+            self.commands_retry_ms = Some(self.clock.now_ms() + RETRY_MS);
+            return false;
+        }
         self.commands = next;
         for effect in effects {
             match effect {
-                Effect::Keep => {
-                    self.keep_commands();
-                    self.session(session::Event::ReportChanged);
-                }
+                Effect::Keep => self.session(session::Event::ReportChanged),
                 Effect::Begin(command) => self.begin(command),
             }
         }
+        true
     }
 
-    /// When the next command is given up, by the clock that only runs.
+    /// When commands are looked at next, by the clock that only runs.
     pub(super) fn commands_due_ms(&self) -> Option<u64> {
-        let left_ms = self.commands.due_ms()?.saturating_sub(self.clock.trusted_ms());
-        Some(self.clock.now_ms().saturating_add(left_ms))
+        let late = || {
+            let left_ms = self.commands.due_ms()?.saturating_sub(self.clock.present_ms()?);
+            Some(self.clock.now_ms().saturating_add(left_ms))
+        };
+        self.commands_retry_ms.into_iter().chain(late()).min()
     }
 
-    pub(super) fn expire_commands(&mut self) {
-        if self.commands.due_ms().is_some_and(|at| self.clock.trusted_ms() >= at) {
+    pub(super) fn look_at_commands(&mut self, now_ms: u64) {
+        if self.commands_retry_ms.take_if(|at_ms| now_ms >= *at_ms).is_some() {
+            self.do_commands();
+        }
+        let present_ms = self.clock.present_ms();
+        if self.commands.due_ms().is_some_and(|at| present_ms.is_some_and(|present| present >= at)) {
             self.command(Event::Tick);
         }
     }
@@ -44,12 +63,15 @@ impl Daemon {
     fn begin(&mut self, Command { id, kind, .. }: Command) {
         tracing::info!(id, ?kind, "command");
         match kind {
-            CommandKind::Ping => self.end_command(id, CommandState::Done),
+            CommandKind::Ping => {
+                self.end_command(id, CommandState::Done);
+            }
             CommandKind::Diagnostics => self.examine(id),
             CommandKind::RestartModel { model } if self.models.contains_key(&model) => {
                 // Noted down first: a command that brings the agent down must not be done for ever.
-                self.end_command(id, CommandState::Done);
-                self.give(&model, update::Event::Reload);
+                if self.end_command(id, CommandState::Done) {
+                    self.give(&model, update::Event::Reload);
+                }
             }
             CommandKind::RestartModel { model } => {
                 let detail = format!("there is no model {model} on this device");
@@ -87,14 +109,8 @@ impl Daemon {
         }
     }
 
-    pub(super) fn end_command(&mut self, id: u64, state: CommandState) {
-        self.command(Event::Ended { id, state, diagnosis: None });
-    }
-
-    /// Notes the commands down that have ended.
-    pub(super) fn keep_commands(&self) {
-        if let Err(error) = state::store_commands(&self.options.folder, self.commands.reports()) {
-            tracing::error!(%error, "commands cannot be noted down");
-        }
+    /// Ends a command. Says whether that is noted down.
+    pub(super) fn end_command(&mut self, id: u64, state: CommandState) -> bool {
+        self.command(Event::Ended { id, state, diagnosis: None })
     }
 }

@@ -52,6 +52,7 @@ impl Daemon {
         };
         self.desired_refusal = None;
         // It was signed just now, for this connection.
+        self.clock.observe_present(accepted.desired.issued_at_ms);
         let ahead = i128::from(self.clock.wall_ms()) - i128::from(accepted.desired.issued_at_ms);
         self.clock_ahead_ms = Some(ahead.clamp(i64::MIN.into(), i64::MAX.into()) as i64);
         self.status_stale = true;
@@ -66,7 +67,11 @@ impl Daemon {
             self.accepted_version = version;
             self.desired = Some(accepted.desired);
             self.apply();
+        } else {
+            // One that was on the disk: its commands wait for the cloud's time.
+            self.do_commands();
         }
+        self.link_hard_examples();
         self.session(session::Event::DesiredSeen);
         // An answer to the hello: the pair of this connection works.
         self.renewal(renewal::Event::Heard(self.link_pair));
@@ -101,7 +106,9 @@ impl Daemon {
         if let Err(error) = noted.store(&self.options.folder) {
             tracing::warn!(%error, "what was accepted cannot be noted anew");
         }
-        self.keep_commands();
+        if let Err(error) = state::store_commands(&self.options.folder, self.commands.reports()) {
+            tracing::warn!(%error, "commands cannot be noted anew");
+        }
     }
 
     /// Takes the accepted document, if there is one, for what is wanted.

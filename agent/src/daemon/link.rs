@@ -67,6 +67,11 @@ impl Daemon {
         self.session(Event::Lost);
     }
 
+    /// Hard examples go up once this connection has said for what there is consent.
+    pub(super) fn link_hard_examples(&mut self) {
+        self.hard.link(self.link.as_ref().map(|link| link.sender().clone()));
+    }
+
     /// An event of a connection; those of an earlier one are of no interest.
     pub(super) fn on_link(&mut self, number: u64, event: LinkEvent) {
         if number != self.link_number || self.link.is_none() {
@@ -81,8 +86,7 @@ impl Daemon {
                     self.link_problem = None;
                     self.status_stale = true;
                     let sender = self.link.as_ref().map(|link| link.sender().clone());
-                    self.fetcher.link(sender.clone());
-                    self.hard.link(sender);
+                    self.fetcher.link(sender);
                     self.log_pull.reconnected();
                     if let Some(outbox) = &mut self.outbox {
                         outbox.connected();

@@ -158,6 +158,7 @@ struct Daemon {
     desired_refusal: Option<ErrorCode>,
     unusable: Unusable,
     commands: Commands,
+    commands_retry_ms: Option<u64>,
     /// Commands that wait for the examination that runs.
     examining: BTreeSet<u64>,
     log_pull: logs::LogPull,
@@ -261,6 +262,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
         session: Session::new(state::counter(&options.folder, &clock, &mut damage)),
         accepted_version: stored.desired_version,
         commands: Commands::new(state::commands(&options.folder, &mut damage)),
+        commands_retry_ms: None,
         options,
         clock,
         identity,
@@ -432,7 +434,7 @@ impl Daemon {
         self.tick_shadows(now_ms);
         self.tick_upgrade(now_ms);
         self.feel_if_due(now_ms);
-        self.expire_commands();
+        self.look_at_commands(now_ms);
         self.send_log(now_ms);
         self.sample_if_due(now_ms);
         self.reopen_outbox_if_due(now_ms);

@@ -192,7 +192,13 @@ impl HardExamples {
 
     /// The link is up with this sender, or down.
     pub(crate) fn link(&self, sender: Option<Sender>) {
-        self.0.link.send_replace(sender);
+        self.0.link.send_if_modified(|before| {
+            let other = before.is_some() != sender.is_some();
+            if other {
+                *before = sender;
+            }
+            other
+        });
     }
 
     /// An answer came, maybe to one of the uploads.

@@ -136,7 +136,7 @@ async fn a_healthy_device_is_well_whether_its_agent_runs_or_not_and_nothing_is_c
     assert!(device.terminate().await.success());
     let before = everything(&device.path(""));
     let said = doctor(&device).await;
-    said.warns("agent", ErrorCode::WrongState, "no agent runs", "start it with `run --dir");
+    said.warns("agent", ErrorCode::WrongState, "no agent runs", "start it with `flotilla-agent run --dir");
     let link = said.finding("link", "ok")["what"].to_string();
     assert!(link.contains("accepts this device"), "{link}");
     assert_eq!(said.exit, Some(0), "warnings alone are no failure");

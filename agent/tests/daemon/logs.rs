@@ -115,6 +115,8 @@ async fn a_pull_that_is_not_done_by_its_deadline_is_given_up_and_the_next_one_go
     let (mut cloud, _device) = talkative().await;
     cloud.state().uploads_left = Some(2);
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    // Lateness goes by the cloud's time.
+    cloud.issued_at_ms = now_ms;
     let past = LogQuery { to_ms: LONG_AGO_MS, ..ALL };
     cloud.commands = vec![pull(1, past, Some(now_ms + 2_000)), pull(2, past, None)];
     cloud.want();

@@ -193,11 +193,13 @@ async fn commands_are_done_once_and_reported() {
             deadline_ms: Some(u64::MAX),
         },
         Command { id: 7, kind: CommandKind::RotateCertificate { serial: "00".into() }, deadline_ms: None },
+        // Half a century ago by the device's clock, in an hour by the cloud's.
+        Command { id: 8, kind: CommandKind::Ping, deadline_ms: Some(3_600_000) },
     ];
     cloud.want();
     let done = cloud
         .until("command reports", |state| {
-            state.reported.as_ref().filter(|r| r.commands.len() == 7).map(|r| r.commands.clone())
+            state.reported.as_ref().filter(|r| r.commands.len() == 8).map(|r| r.commands.clone())
         })
         .await;
     let codes: Vec<Option<ErrorCode>> = done
@@ -216,6 +218,7 @@ async fn commands_are_done_once_and_reported() {
         (5, Some(ErrorCode::Expired)),
         (6, None),
         (7, None), // Another certificate than that one is in use.
+        (8, None),
     ];
     assert_eq!(by_id, BTreeMap::from(expected));
     let logs = |status: &serde_json::Value| status["log"].as_str().unwrap().to_owned();

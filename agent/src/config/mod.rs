@@ -4,229 +4,27 @@
 //! and one that is taken back to must run. It passes over what it does not know, a feed or board file that it can make
 //! nothing of among them, and says so.
 
+mod settings;
+
+pub use settings::DEFAULT;
+
 use crate::api::Address;
 use crate::feed::config::{FolderFeed, StreamFeed, check as check_feeds};
 use crate::folder::{CONFIG, Folder};
 use crate::{Error, board, disk};
 use flotilla_protocol::board::{BoardProfile, built_in};
 use flotilla_protocol::limits;
-use serde::Deserialize;
-use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use settings::{AUTO, Mistake, Settings};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
-
-/// The default configuration, with what each setting means.
-pub const DEFAULT: &str = r#"# Address of the local endpoint: loopback, or "unix:/run/flotilla/agent.sock". Port 0 takes any free port; the address is
-# written to run/endpoint.
-listen = "127.0.0.1:0"
-# Who may use it, if it is a socket: its mode.
-socket_mode = 0o660
-# The board profile: one of the built-in ones, or auto to find out which of them this machine is.
-board = "auto"
-# A profile of your own, in its place.
-# board_file = "/etc/flotilla/board.toml"
-# Seconds between signs of life on an idle connection.
-keepalive_s = 240
-# What is logged to standard error: error, warn, info, debug or trace; RUST_LOG overrides it.
-log = "info"
-# Bytes of it that are kept in logs/ for whoever asks for it from afar, a sixteenth of storage_bytes at most; 0 keeps none.
-log_bytes = 4194304
-
-# What follows is the board profile's; whoever sets one knows better.
-# Largest release that may be stored, in bytes.
-# model_bytes = 268435456
-# Bytes on the disk that a download leaves free.
-# disk_reserve_bytes = 16777216
-# Bytes on the disk that slots, records, hard examples, the log and the agent's own releases may take together.
-# storage_bytes = 4294967296
-# Memory that trying a candidate may take, and by which it may grow on probation, in bytes, where its release does not say.
-# probe_memory_bytes = 536870912
-# Memory that all models and shadows may take together, by what their probes took, in bytes; 0 for half of the device's.
-# models_memory_bytes = 0
-# Seconds that trying a candidate may take.
-# probe_timeout_s = 120
-# Degrees Celsius; a new release that heats the device up beyond them is reverted.
-# temperature_limit_c = 95
-# Degrees Celsius from which on predictions are slowed down, and below which they are not any more.
-# throttle_c = 90
-# resume_c = 80
-# Predictions at the same time over all models; 0 for one a core.
-# threads = 0
-# Nice level of the agent, -20 to 19; below 0 needs the right to it.
-# nice = 0
-# Where the temperature stands, in thousandths of a degree; the hottest thermometer of the system if not given.
-# temperature_file = "/sys/class/thermal/thermal_zone0/temp"
-
-# Pictures that the agent fetches itself, from folders and cameras: up to 16 of each. Results are JSON lines; how they are
-# going stands in `status`.
-# [[folder]]
-# name = "parcels"
-# Pictures that are put into this folder are predicted. Rename them into it, or write and close them; names that begin with
-# a dot or end with .tmp or .part are left alone.
-# path = "/var/spool/parcels"
-# model = "parcels"
-# What happens to a file that has its line: move (into done/), keep or delete. What cannot be predicted goes into failed/.
-# done = "move"
-# The lines; results/NAME.jsonl in the agent's folder if not given.
-# output = "/var/log/flotilla/parcels.jsonl"
-# Bytes of that file, after which it becomes NAME.1 and a new one begins: 65536 to 1073741824.
-# output_bytes = 8388608
-# Milliseconds that a file rests before it is taken: 0 to 600000.
-# settle_ms = 500
-# Largest file, in bytes: up to 16777216.
-# max_bytes = 16777216
-
-# [[stream]]
-# name = "door"
-# model = "people"
-# A camera: Motion-JPEG over HTTP, or in its place a V4L2 device such as device = "/dev/video0" with width and height.
-# url = "http://camera.local:8080/video"
-# Frames that are predicted in a second, 0.001 to 60; the newest one wins. The latest result is at GET /streams.
-# rate = 2.0
-# Seconds without a frame after which the camera is taken for lost, and looked for again: 1 to 600.
-# silence_s = 10
-# Where the lines go, if they are to be kept, and its bound.
-# output = "/var/log/flotilla/door.jsonl"
-# output_bytes = 8388608
-"#;
 
 /// The board that is taken where nothing gives another away.
 pub const BOARD: &str = "generic";
 /// The feeds' tables.
 const FOLDERS: &str = "folder";
 const STREAMS: &str = "stream";
-/// Bounds of the log on the disk.
-const LOG_BYTES: std::ops::RangeInclusive<u64> = 64 * limits::KIB as u64..=256 * limits::MIB as u64;
 /// Of all that the agent may store, the part that the log may take.
 const LOG_PART: u64 = 16;
-/// Asks for the board to be found out.
-const AUTO: &str = "auto";
-
-/// The file as it stands.
-#[derive(Debug, Deserialize)]
-#[serde(default)]
-struct Settings {
-    listen: Address,
-    socket_mode: u32,
-    board: String,
-    board_file: Option<PathBuf>,
-    keepalive_s: u16,
-    log: String,
-    log_bytes: u64,
-    model_bytes: Option<u64>,
-    disk_reserve_bytes: Option<u64>,
-    storage_bytes: Option<u64>,
-    probe_memory_bytes: Option<u64>,
-    models_memory_bytes: Option<u64>,
-    probe_timeout_s: Option<u64>,
-    temperature_limit_c: Option<u32>,
-    throttle_c: Option<u32>,
-    resume_c: Option<u32>,
-    threads: Option<u32>,
-    nice: Option<i32>,
-    temperature_file: Option<PathBuf>,
-    folder: Vec<FolderFeed>,
-    stream: Vec<StreamFeed>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            listen: Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
-            socket_mode: 0o660,
-            board: AUTO.to_owned(),
-            board_file: None,
-            keepalive_s: 240,
-            log: "info".to_owned(),
-            log_bytes: 4 * limits::MIB as u64,
-            model_bytes: None,
-            disk_reserve_bytes: None,
-            storage_bytes: None,
-            probe_memory_bytes: None,
-            models_memory_bytes: None,
-            probe_timeout_s: None,
-            temperature_limit_c: None,
-            throttle_c: None,
-            resume_c: None,
-            threads: None,
-            nice: None,
-            temperature_file: None,
-            folder: Vec::new(),
-            stream: Vec::new(),
-        }
-    }
-}
-
-impl Settings {
-    /// The settings, and names of those that there are not.
-    fn parse(text: &str) -> Result<(Self, Vec<String>), Mistake> {
-        let mut unknown = Vec::new();
-        let read = toml::Deserializer::parse(text).map_err(|e| Mistake::read(text, &e))?;
-        let settings: Self = serde_ignored::deserialize(read, |path| unknown.push(path.to_string()))
-            .map_err(|e| Mistake::read(text, &e))?;
-        settings.check().map_err(Mistake::of)?;
-        Ok((settings, unknown))
-    }
-
-    fn check(&self) -> Result<(), String> {
-        if self.socket_mode > 0o777 {
-            return Err(format!("socket_mode is {:#o}; 0o000 to 0o777 are possible", self.socket_mode));
-        }
-        if self.board.is_empty() || self.board.len() > limits::ID {
-            return Err(format!("board must have 1 to {} characters", limits::ID));
-        }
-        if self.keepalive_s < 5 {
-            return Err("keepalive_s must be 5 at least".to_owned());
-        }
-        if self.probe_timeout_s == Some(0) {
-            return Err("probe_timeout_s must be 1 at least".to_owned());
-        }
-        if self.log_bytes != 0 && !LOG_BYTES.contains(&self.log_bytes) {
-            let (least, most) = (LOG_BYTES.start(), LOG_BYTES.end());
-            return Err(format!("log_bytes must be 0 or {least} to {most}"));
-        }
-        if self.threads.is_some_and(|threads| threads > 256) {
-            return Err("threads must be 256 at most; 0 is one a core".to_owned());
-        }
-        if self.nice.is_some_and(|nice| !(-20..=19).contains(&nice)) {
-            return Err("nice must be -20 to 19".to_owned());
-        }
-        if let Some(file) = self.temperature_file.as_ref().filter(|file| !file.is_absolute()) {
-            return Err(format!("temperature_file is {}; an absolute path is needed", file.display()));
-        }
-        check_feeds(&self.folder, &self.stream)
-    }
-}
-
-/// What is wrong with a text, and in which line if that is known.
-#[derive(Debug)]
-struct Mistake {
-    line: Option<usize>,
-    problem: String,
-}
-
-impl Mistake {
-    fn of(problem: String) -> Self {
-        Self { line: None, problem }
-    }
-
-    /// Without the excerpt, which takes several lines.
-    fn read(text: &str, error: &toml::de::Error) -> Self {
-        let before = error.span().and_then(|span| text.get(..span.start));
-        let line = before.map(|before| before.matches('\n').count() + 1);
-        Self { line, problem: error.message().replace('\n', " ") }
-    }
-}
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            Some(line) => write!(f, "line {line}: {}", self.problem),
-            None => f.write_str(&self.problem),
-        }
-    }
-}
 
 /// The feeds of a kind.
 fn each(feeds: Option<Value>) -> impl Iterator<Item = Value> {
@@ -578,6 +376,14 @@ mod tests {
         assert_eq!(of("", gib / 2), gib / 2, "a model of the board's may take as much");
         assert_eq!(of("", 0), u64::MAX);
         assert_eq!(of("models_memory_bytes = 70000000", 8 * gib), 70_000_000);
+    }
+
+    #[test]
+    fn a_mistake_is_placed_without_telling_a_password() {
+        let text = "keepalive_s = 99\n[[stream]]\nname = \"door\"\nurl = \"http://u:s3cret@camera/v\n";
+        let problem = parse(text).unwrap_err();
+        assert!(problem.starts_with("line 4, url: "), "{problem}");
+        assert!(!problem.contains("s3cret"), "{problem}");
     }
 
     #[test]
