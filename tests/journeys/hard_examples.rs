@@ -39,6 +39,41 @@ fn heard(plane: &Plane, device: &Device) {
     let _diagnosis = plane.cli_output(&["device", "diagnose", &device.id]);
 }
 
+/// What cannot work is refused, and takes no consent away.
+fn mistakes(plane: &Plane, policy: &[&str]) {
+    let vague = [
+        json!({ "model": "digits" }),
+        json!({ "model": "digits", "all": true }),
+        json!({ "model": "digits", "off": true }),
+        json!({ "model": "digits", "all": true, "policy": null }),
+        json!({ "model": "digits", "all": true, "devices": ["box-1"], "off": true }),
+        json!({ "model": "digits", "all": true, "off": true, "policy": { "daily_bytes": 1 } }),
+    ];
+    for request in vague {
+        let (status, problem) = plane.post("/api/v1/hard-consents", request.clone());
+        assert_eq!((status, &problem["code"]), (400, &json!("invalid_input")), "{request}: {problem}");
+    }
+    for (model, dataset) in [("digits", "no-such"), ("no-such", "digits")] {
+        let policy = json!({ "daily_bytes": 1, "audit_per_million": 1, "dataset": dataset });
+        let request = json!({ "model": model, "all": true, "policy": policy });
+        assert_eq!(plane.post("/api/v1/hard-consents", request).0, 404, "{model} {dataset}");
+    }
+    // The devices on which it is possible have it; the command fails all the same, and says where.
+    let two = plane.cli_output(
+        &[
+            &["hard", "consent", "digits", "--device", "no-such", "--device", "box-1"],
+            &policy[4..],
+            &["--daily-bytes", "999999"],
+        ]
+        .concat(),
+    );
+    assert_eq!(two.status.code(), Some(5), "{}", String::from_utf8_lossy(&two.stderr));
+    let answer: Value = serde_json::from_slice(&two.stdout).unwrap();
+    assert_eq!(answer["consents"][0]["policy"]["daily_bytes"], 999_999, "{answer}");
+    assert_eq!(answer["failed"][0]["device"], "no-such", "{answer}");
+    assert_eq!(answer["failed"][0]["failure"]["code"], "not_found", "{answer}");
+}
+
 #[test]
 fn an_input_that_a_model_was_not_sure_of_becomes_an_unlabelled_sample() {
     let mut plane = Plane::start();
@@ -57,13 +92,16 @@ fn an_input_that_a_model_was_not_sure_of_becomes_an_unlabelled_sample() {
     assert!(consents.is_empty());
     let policy = ["hard", "consent", "digits", "--all", "--confidence-below", "1", "--dataset", "digits"];
     let with_budget = |bytes: &'static str| [&policy[..], &["--daily-bytes", bytes]].concat();
-    let none: Vec<Value> = plane.cli(&with_budget("0"));
-    assert_eq!(none[0]["policy"]["daily_bytes"], 0);
+    let none: Value = plane.cli(&with_budget("0"));
+    assert_eq!(none["consents"][0]["policy"]["daily_bytes"], 0);
     heard(&plane, &device);
     predict(&device, &grey(2));
 
-    let consents: Vec<Value> = plane.cli(&with_budget("1000000"));
+    let given: Value = plane.cli(&with_budget("1000000"));
+    let consents = &given["consents"];
     assert_eq!((&consents[0]["device"], &consents[0]["model"]), (&json!("box-1"), &json!("digits")));
+    assert_eq!(given["failed"], json!([]));
+    mistakes(&plane, &policy);
     heard(&plane, &device);
     let pictures = [grey(100), grey(101)];
     pictures.iter().for_each(|picture| predict(&device, picture));
@@ -99,8 +137,8 @@ fn an_input_that_a_model_was_not_sure_of_becomes_an_unlabelled_sample() {
 
     // Taken back: the device deletes what it keeps, and nothing comes any more.
     eventually("connected", LIMIT, || plane.device("box-1").filter(|view| view["connected"] == true));
-    let off: Vec<Value> = plane.cli(&["hard", "consent", "digits", "--device", "box-1", "--off"]);
-    assert!(off.is_empty());
+    let off: Value = plane.cli(&["hard", "consent", "digits", "--device", "box-1", "--off"]);
+    assert_eq!(off, json!({ "consents": [], "failed": [] }));
     eventually("nothing is kept", LIMIT, || (!device.dir.join("hard/digits").exists()).then_some(()));
     heard(&plane, &device);
     predict(&device, &grey(150));

@@ -127,6 +127,9 @@ pub enum Error {
     /// The request is not usable.
     #[error("{0}")]
     Invalid(String),
+    /// The control plane stops before the device's turn came.
+    #[error("the control plane is stopping: ask again when it is back")]
+    Stopping,
     /// Others kept changing the same records.
     #[error("{0} is being changed by others all the time: try again")]
     Contended(String),
@@ -171,7 +174,7 @@ impl Error {
             Self::RolloutUnderWay(_) | Self::RolloutState { .. } | Self::RenewalChanged { .. } => {
                 ErrorCode::WrongState
             }
-            Self::Busy { .. } | Self::Contended(_) => ErrorCode::Busy,
+            Self::Busy { .. } | Self::Contended(_) | Self::Stopping => ErrorCode::Busy,
             Self::Invalid(_) => ErrorCode::InvalidInput,
             Self::LogTooLarge { .. } => ErrorCode::TooLarge,
             Self::LogDamaged { .. } => ErrorCode::StorageCorrupt,

@@ -6,14 +6,14 @@ use crate::ca::CertificateAuthority;
 use crate::changes::{Change, Changes};
 use crate::claims::{self, Claim, ClaimRequest};
 use crate::connections::Connections;
-use crate::devices::{self, DeviceView, ShadowView, Traffic, Views};
+use crate::devices::{self, DeviceView, Shadows, Traffic, Views};
 use crate::enrol::Enrolment;
 use crate::error::{Error, Result};
 use crate::inbound::{Core, Dispatcher};
 use crate::ingest::{DeviceEvent, HistoryPoint, Ingest};
 use crate::logs::Logs;
 use crate::renewal::{self, Challenges, PendingRenewal, Word};
-use crate::rollout::{self, Rollout, RolloutControl, RolloutDevice, RolloutRequest, Rollouts};
+use crate::rollout::{Rollout, RolloutControl, RolloutDevice, RolloutRequest, Rollouts};
 use crate::store::Store;
 use crate::telemetry::{self, ReleaseTelemetry};
 use crate::transfer::Transfers;
@@ -21,7 +21,7 @@ use bytes::Bytes;
 use flotilla_data::Quarantine;
 use flotilla_identity::{Actor, now_ms};
 use flotilla_protocol::enrol::{ClaimCode, EnrolAnswer, EnrolRequest};
-use flotilla_protocol::message::{HardExamples, SHARE_ALL, Settings};
+use flotilla_protocol::message::{HardExamples, Settings};
 use flotilla_protocol::renew::{Challenge, RenewAnswer, RenewRequest};
 use flotilla_protocol::{DeviceId, Digest, ModelName, RolloutId};
 use flotilla_registry::{CurrentTrust, Registry};
@@ -92,22 +92,22 @@ pub struct FleetParts {
 /// The fleet. Clones share it.
 #[derive(Clone)]
 pub struct Fleet {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    parts: FleetParts,
+pub(crate) struct Inner {
+    pub(crate) parts: FleetParts,
     settings: Settings,
     mqtt: String,
     address: SocketAddr,
-    store: Arc<Store>,
-    connections: Arc<Connections>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) connections: Arc<Connections>,
     rollouts: Arc<Rollouts>,
     logs: Arc<Logs>,
-    changes: Changes,
+    pub(crate) changes: Changes,
     downlink: Mutex<Option<Arc<Broker>>>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
     challenges: Challenges,
 }
 
@@ -362,25 +362,14 @@ impl Fleet {
         Ok(())
     }
 
-    /// Lets a device keep and send inputs of a model, or takes that back with `None`: then the device deletes what it has
-    /// kept of it.
-    pub async fn consent(
-        &self,
-        actor: &Actor,
-        id: &DeviceId,
-        model: &ModelName,
-        policy: Option<&HardExamples>,
-    ) -> Result<()> {
-        if devices::consent(&self.inner.store, actor, id, model, policy, now_ms()).await? {
-            self.inner.connections.desired_changed(id);
-            self.inner.changes.device(id);
-        }
-        Ok(())
-    }
-
     /// The models of which a device may keep and send inputs.
     pub async fn consents(&self, id: &DeviceId) -> Result<BTreeMap<ModelName, HardExamples>> {
         devices::consents(&self.inner.store, id).await
+    }
+
+    /// The same of every device that may connect and has one.
+    pub async fn all_consents(&self) -> Result<Vec<(DeviceId, BTreeMap<ModelName, HardExamples>)>> {
+        devices::all_consents(&self.inner.store).await
     }
 
     /// Gives a device a command and returns its id. An offline device gets it when it is back, unless so many
@@ -414,56 +403,14 @@ impl Fleet {
 
     // === shadows ===
 
-    /// Lets a release, the newest where none is named, run beside the confirmed one of its model on these devices; on all
-    /// that run the model where none are named.
-    pub async fn start_shadow(
-        &self,
-        actor: &Actor,
-        model: &ModelName,
-        release: Option<&Digest>,
-        devices: Option<Vec<DeviceId>>,
-        share_per_mille: u32,
-    ) -> Result<()> {
-        if !(1..=SHARE_ALL).contains(&share_per_mille) {
-            let problem =
-                format!("a share of the inputs is 1 to {SHARE_ALL} per mille, not {share_per_mille}");
-            return Err(Error::Invalid(problem));
-        }
-        let release = rollout::release(&self.inner.parts.registry, model, release).await?;
-        let store = &self.inner.store;
-        let told = devices::shadow::start(store, actor, &release, devices, share_per_mille, now_ms()).await?;
-        self.tell(&told);
-        Ok(())
+    /// The shadow of a model on every device that has one, or had; so many devices are listed.
+    pub async fn shadows(&self, model: &ModelName, most: usize) -> Result<Shadows> {
+        devices::shadow::of_model(&self.inner.store, model, most).await
     }
 
-    /// Ends the shadow of a model on these devices; on all that have one where none are named.
-    pub async fn stop_shadow(
-        &self,
-        actor: &Actor,
-        model: &ModelName,
-        devices: Option<Vec<DeviceId>>,
-    ) -> Result<()> {
-        let told = devices::shadow::stop(&self.inner.store, actor, model, devices, now_ms()).await?;
-        self.tell(&told);
-        Ok(())
-    }
-
-    /// The shadow of a model on every device that has one, or had.
-    pub async fn shadows(&self, model: &ModelName) -> Result<Vec<ShadowView>> {
-        let mut views = devices::shadow::views(&self.inner.store, Some(model)).await?;
-        Ok(views.remove(model).unwrap_or_default())
-    }
-
-    /// The shadows of all models.
-    pub async fn all_shadows(&self) -> Result<BTreeMap<ModelName, Vec<ShadowView>>> {
-        devices::shadow::views(&self.inner.store, None).await
-    }
-
-    fn tell(&self, devices: &[DeviceId]) {
-        for id in devices {
-            self.inner.connections.desired_changed(id);
-            self.inner.changes.device(id);
-        }
+    /// The shadows of all models on the devices that have one now; so many devices of each are listed.
+    pub async fn all_shadows(&self, most: usize) -> Result<BTreeMap<ModelName, Shadows>> {
+        devices::shadow::of_all(&self.inner.store, most).await
     }
 
     // === rollouts ===

@@ -5,6 +5,7 @@
 //! - `devices`: what a device is, what it should run and what it says it runs.
 //! - `inbound`, `transfer`, `ingest`: what devices say, the model bytes they pull, the records they send.
 //! - `logs`: what devices' logs say, where an operator asked for it.
+//! - `orders`: what goes to many devices at once, one after the other.
 //! - `rollout`: a release goes to many devices, a wave at a time.
 //! - [`Fleet`]: all of it, started and stopped together.
 //!
@@ -25,6 +26,7 @@ mod fleet;
 mod inbound;
 mod ingest;
 mod logs;
+mod orders;
 mod renewal;
 mod rollout;
 mod store;
@@ -37,11 +39,12 @@ pub use claims::{CLAIM_TTL_MS, CLAIM_USES, Claim, ClaimRequest};
 pub use devices::{
     Asked, COMMAND_DEADLINE_MAX_MS, COMMAND_DEADLINE_MS, Certificate, Device, DeviceState, DeviceView,
     Examined, Health, ModelState, ModelView, Order, Problem, PulledLog, ReleaseView, ReportHead, ShadowView,
-    Stage, Traffic, Twin, sum_shadows,
+    Shadows, Stage, Traffic, Twin,
 };
 pub use error::{Error, Result};
 pub use fleet::{Fleet, FleetConfig, FleetParts, host_port};
 pub use ingest::{DeviceEvent, DeviceEvents, HistoryPoint, LatestSample, Rollup};
+pub use orders::Ordered;
 pub use renewal::{PendingRenewal, RenewalState};
 pub use rollout::{
     Action, Observation, Observations, Reason, Report, Rollout, RolloutControl, RolloutDevice,

@@ -112,6 +112,19 @@ pub(crate) async fn all<T: Entity>(collection: &Collection<T>, prefix: &[u8]) ->
     }
 }
 
+/// Shows every entity of a collection, page by page: what is not needed of it is not kept.
+pub(crate) async fn each<T: Entity>(collection: &Collection<T>, mut show: impl FnMut(T)) -> Result<()> {
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let Page { items, next } = collection.list(after.as_deref(), PAGE_ENTITIES).await?;
+        items.into_iter().for_each(|item| show(item.value));
+        match next {
+            Some(next) => after = Some(next),
+            None => return Ok(()),
+        }
+    }
+}
+
 /// Writes an entity whatever was there: `found` is what this writer, the only one, read before.
 pub(crate) fn put<T: Entity>(
     collection: &Collection<T>,

@@ -58,8 +58,9 @@ impl ReleaseTelemetry {
 
 /// What all devices say of a model, by the release that they serve.
 pub(crate) async fn of_model(store: &Store, model: &ModelName) -> Result<BTreeMap<Digest, ReleaseTelemetry>> {
-    let samples = store::all(&store.samples, &[]).await?;
-    Ok(by_release(samples.iter().map(|sample| &sample.value), model))
+    let mut all = BTreeMap::new();
+    store::each(&store.samples, |sample| add(&mut all, &sample, model)).await?;
+    Ok(all)
 }
 
 /// What the devices of a rollout say of its release.
@@ -68,24 +69,21 @@ pub(crate) async fn of_rollout(
     rollout: &Rollout,
     devices: &[RolloutDevice],
 ) -> Result<ReleaseTelemetry> {
-    let mut samples = Vec::new();
+    let mut all = BTreeMap::new();
     for RolloutDevice { device, .. } in devices {
-        samples.extend(store.samples.get(device.as_str()).await?.map(|sample| sample.value));
+        if let Some(sample) = store.samples.get(device.as_str()).await? {
+            add(&mut all, &sample.value, &rollout.model);
+        }
     }
-    Ok(by_release(&samples, &rollout.model).remove(&rollout.wanted.release).unwrap_or_default())
+    Ok(all.remove(&rollout.wanted.release).unwrap_or_default())
 }
 
-fn by_release<'a>(
-    samples: impl IntoIterator<Item = &'a LatestSample>,
-    model: &ModelName,
-) -> BTreeMap<Digest, ReleaseTelemetry> {
-    let mut all: BTreeMap<Digest, ReleaseTelemetry> = BTreeMap::new();
-    for LatestSample { device, sample, .. } in samples {
-        let Some(telemetry) = sample.models.get(model) else { continue };
-        let Some(release) = telemetry.release else { continue };
-        all.entry(release).or_default().add(device, telemetry);
+/// Adds what one device says of a model to what is said of the release that it serves.
+fn add(all: &mut BTreeMap<Digest, ReleaseTelemetry>, of: &LatestSample, model: &ModelName) {
+    let Some(telemetry) = of.sample.models.get(model) else { return };
+    if let Some(release) = telemetry.release {
+        all.entry(release).or_default().add(&of.device, telemetry);
     }
-    all
 }
 
 #[cfg(test)]
@@ -130,13 +128,18 @@ mod tests {
             sample("gate-3", b"new", None),
             sample("gate-4", b"old", Some(30)),
         ];
-        let all = by_release(&samples, &model);
+        let by_release = |model: &ModelName| {
+            let mut all = BTreeMap::new();
+            samples.iter().for_each(|sample| add(&mut all, sample, model));
+            all
+        };
+        let all = by_release(&model);
         assert_eq!(all.len(), 2);
         let new = &all[&Digest::of(b"new")];
         assert_eq!((new.devices, new.predictions, new.failures, new.latency.count()), (3, 6, 3, 6));
         assert_eq!((&new.classes, &new.confidence), (&[(3, 6)].into(), &vec![0, 6]));
         assert_eq!(new.shifts, [(Shift::Stable, 1), (Shift::Major, 1)].into());
         assert_eq!(new.worst.as_ref().unwrap().0.as_str(), "gate-2");
-        assert!(by_release(&samples, &"faces".parse().unwrap()).is_empty());
+        assert!(by_release(&"faces".parse().unwrap()).is_empty());
     }
 }

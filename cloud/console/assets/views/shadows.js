@@ -11,6 +11,7 @@ export function Shadows({ shadows }) {
     </tr></thead><tbody>
       ${shadow.devices.map((device) => html`<${Row} key=${device.device} name=${device.device} state=${device.state}
         release=${device.release} failure=${device.failure} figures=${device.figures} />`)}
+      ${shadow.devices_left_out ? html`<tr><td colspan="9"><small>and ${count(shadow.devices_left_out)} more</small></td></tr>` : ''}
       ${shadow.totals.map((total) => html`<${Row} key=${`${total.release}/${total.against}`} name="all" state=""
         release=${total.release} against=${total.against} figures=${total} />`)}
     </tbody></table>`)}

@@ -1,13 +1,14 @@
 //! What operators asked of a device, and what became of it: open commands travel in the desired document, and the last
 //! ones stay on record.
 
-use super::service::subject;
+use super::device::Device;
+use super::service::{active, subject};
 use super::twin::{COMMANDS, Twin};
 use crate::error::{Error, Result};
 use crate::store::{self, ATTEMPTS, Store};
 use crate::text::bounded;
 use flotilla_identity::{Actor, audit};
-use flotilla_protocol::message::{CommandKind, CommandReport, CommandState, LogLevel, LogQuery};
+use flotilla_protocol::message::{Command, CommandKind, CommandReport, CommandState, LogLevel, LogQuery};
 use flotilla_protocol::{ActorId, DeviceId, Digest, ErrorCode, ModelName, limits};
 use flotilla_storage::{Batch, Entity, Table};
 use serde::{Deserialize, Serialize};
@@ -59,9 +60,9 @@ pub struct Asked {
     pub id: u64,
     /// What was asked for.
     pub kind: CommandKind,
-    /// By whom.
-    pub by: ActorId,
-    /// When, in milliseconds since 1970.
+    /// By whom; none where that is not on record.
+    pub by: Option<ActorId>,
+    /// When, in milliseconds since 1970; 0 where that is not on record.
     pub at_ms: u64,
     /// When it is given up, in milliseconds since 1970.
     pub deadline_ms: u64,
@@ -105,6 +106,19 @@ impl Stage {
 }
 
 impl Asked {
+    fn new(id: u64, kind: CommandKind, by: Option<ActorId>, at_ms: u64, deadline_ms: u64) -> Self {
+        Self { id, kind, by, at_ms, deadline_ms, outcome: None, ended_at_ms: None, log: None }
+    }
+
+    /// One that is open and not on record: it was asked for before there was one.
+    fn unrecorded(open: &Command) -> Self {
+        Self::new(open.id, open.kind.clone(), None, 0, open.deadline_ms.unwrap_or(u64::MAX))
+    }
+
+    fn is_open(&self, now_ms: u64) -> bool {
+        self.outcome.is_none() && now_ms < self.deadline_ms
+    }
+
     /// Where it stands at this moment, if the device has answered this version of its desired document.
     pub fn stage(&self, answered: u64, now_ms: u64) -> Stage {
         match &self.outcome {
@@ -138,9 +152,13 @@ impl CommandHistory {
         Self { device, commands: Vec::new() }
     }
 
-    fn asked(&mut self, asked: Asked) {
-        self.commands.push(asked);
-        self.fit();
+    /// Notes a command down. One that is asked for again has another deadline.
+    fn asked(&mut self, asked: Asked, now_ms: u64) {
+        match self.commands.iter_mut().find(|known| known.id == asked.id) {
+            Some(known) => known.deadline_ms = asked.deadline_ms,
+            None => self.commands.push(asked),
+        }
+        self.fit(now_ms);
     }
 
     fn ended(&mut self, reports: &[CommandReport], now_ms: u64) {
@@ -152,26 +170,28 @@ impl CommandHistory {
             }
             (asked.outcome, asked.ended_at_ms) = (Some(outcome), Some(now_ms));
         }
-        self.fit();
+        self.fit(now_ms);
     }
 
     /// Notes the lines down that a command brought; those of the oldest command give way. `false` if there is no such
     /// command.
-    fn brought(&mut self, command: u64, log: PulledLog) -> bool {
+    fn brought(&mut self, command: u64, log: PulledLog, now_ms: u64) -> bool {
         let Some(asked) = self.commands.iter_mut().find(|asked| asked.id == command) else { return false };
         asked.log = Some(log);
         for older in self.commands.iter_mut().rev().filter(|asked| asked.log.is_some()).skip(LOGS) {
             older.log = None;
         }
-        self.fit();
+        self.fit(now_ms);
         true
     }
 
-    /// Forgets the oldest, within what a record holds. The open ones alone, which are the newest, always fit.
-    fn fit(&mut self) {
+    /// Forgets what is over, the oldest first, within what a record holds. An open one may be older than all of these; there
+    /// are [`COMMANDS`] of them at most, which always fit.
+    fn fit(&mut self, now_ms: u64) {
         let size = |all: &Self| serde_json::to_vec(all).map_or(0, |text| text.len());
         while self.commands.len() > REMEMBERED || size(self) > limits::RECORD {
-            self.commands.remove(0);
+            let Some(over) = self.commands.iter().position(|asked| !asked.is_open(now_ms)) else { return };
+            self.commands.remove(over);
         }
     }
 }
@@ -216,7 +236,8 @@ pub(crate) async fn command(
         let max = COMMAND_DEADLINE_MAX_MS / 1000;
         return Err(Error::Invalid(format!("a command's deadline is 1 to {max} seconds from now")));
     }
-    let (kind, deadline_ms) = (kind(store, id, order).await?, now_ms.saturating_add(patience_ms));
+    let device = active(store, id).await?;
+    let (kind, deadline_ms) = (kind(&device, order)?, now_ms.saturating_add(patience_ms));
     let mut command = 0;
     change(store, id, |twin, history, batch| {
         let before = twin.version;
@@ -227,25 +248,14 @@ pub(crate) async fn command(
         }
         let detail = json!({ "command": command, "kind": kind, "deadline_ms": deadline_ms });
         audit::record(batch, actor, "device:control", &subject(id), detail, now_ms)?;
-        let (kind, by) = (kind.clone(), actor.id.clone());
-        let asked = Asked {
-            id: command,
-            kind,
-            by,
-            at_ms: now_ms,
-            deadline_ms,
-            outcome: None,
-            ended_at_ms: None,
-            log: None,
-        };
-        history.asked(asked);
+        history.asked(Asked::new(command, kind.clone(), Some(actor.id.clone()), now_ms, deadline_ms), now_ms);
         Ok(true)
     })
     .await?;
     Ok(command)
 }
 
-async fn kind(store: &Store, id: &DeviceId, order: &Order) -> Result<CommandKind> {
+fn kind(device: &Device, order: &Order) -> Result<CommandKind> {
     Ok(match order {
         Order::Ping => CommandKind::Ping,
         Order::RestartModel(model) => CommandKind::RestartModel { model: model.clone() },
@@ -256,11 +266,9 @@ async fn kind(store: &Store, id: &DeviceId, order: &Order) -> Result<CommandKind
             CommandKind::LogPull(*query)
         }
         Order::RotateCertificate => {
-            let device =
-                store.devices.get(id.as_str()).await?.ok_or_else(|| Error::DeviceMissing(id.clone()))?.value;
             let used = device.certificates.iter().find(|known| !known.unused);
             let serial = used.map(|known| known.serial.clone());
-            let none = || Error::Invalid(format!("{id} has not used a certificate yet"));
+            let none = || Error::Invalid(format!("{} has not used a certificate yet", device.id));
             CommandKind::RotateCertificate { serial: serial.ok_or_else(none)? }
         }
     })
@@ -294,11 +302,17 @@ pub(crate) async fn pulled(store: &Store, id: &DeviceId, command: u64) -> Result
 }
 
 /// Notes the lines down that a command brought. Returns the commands of the device whose lines are kept from now on.
-pub(crate) async fn keep_log(store: &Store, id: &DeviceId, command: u64, log: PulledLog) -> Result<Vec<u64>> {
+pub(crate) async fn keep_log(
+    store: &Store,
+    id: &DeviceId,
+    command: u64,
+    log: PulledLog,
+    now_ms: u64,
+) -> Result<Vec<u64>> {
     let mut noted = false;
     let history = store
         .modify(&store.commands, id.as_str().as_bytes(), |history, _| {
-            noted = history.brought(command, log);
+            noted = history.brought(command, log, now_ms);
             Ok(noted)
         })
         .await?;
@@ -312,16 +326,23 @@ pub(crate) async fn keep_log(store: &Store, id: &DeviceId, command: u64, log: Pu
 
 /// The last commands of a device with where each stands, newest first.
 pub(crate) async fn commands(store: &Store, id: &DeviceId, now_ms: u64) -> Result<Vec<(Asked, Stage)>> {
-    if store.twins.get(id.as_str()).await?.is_none() {
-        return Err(Error::DeviceMissing(id.clone()));
-    }
+    let twin = store.twins.get(id.as_str()).await?.ok_or_else(|| Error::DeviceMissing(id.clone()))?.value;
     let answered = store.reports.get(id.as_str()).await?.map_or(0, |head| head.value.desired_version);
-    let history = store.commands.get(id.as_str()).await?.map(|found| found.value.commands);
+    let kept = store.commands.get(id.as_str()).await?.map(|found| found.value.commands).unwrap_or_default();
     let staged = |asked: Asked| {
         let stage = asked.stage(answered, now_ms);
         (asked, stage)
     };
-    Ok(history.unwrap_or_default().into_iter().rev().map(staged).collect())
+    Ok(with_unrecorded(kept, &twin, now_ms).into_iter().rev().map(staged).collect())
+}
+
+/// The commands on record and the open ones that are not.
+fn with_unrecorded(mut kept: Vec<Asked>, twin: &Twin, now_ms: u64) -> Vec<Asked> {
+    let known: Vec<u64> = kept.iter().map(|asked| asked.id).collect();
+    let missing = twin.open_commands(now_ms).filter(|open| !known.contains(&open.id));
+    kept.extend(missing.map(Asked::unrecorded));
+    kept.sort_by_key(|asked| asked.id);
+    kept
 }
 
 #[cfg(test)]
@@ -331,14 +352,13 @@ mod tests {
 
     fn asked(id: u64) -> Asked {
         let kind = CommandKind::RestartModel { model: ModelName::new("m".repeat(64)).unwrap() };
-        let by = ActorId::new("a".repeat(limits::ID)).unwrap();
-        Asked { id, kind, by, at_ms: u64::MAX, deadline_ms: 100, outcome: None, ended_at_ms: None, log: None }
+        Asked::new(id, kind, ActorId::new("a".repeat(limits::ID)).ok(), u64::MAX, 100)
     }
 
     #[test]
     fn a_command_that_nobody_took_up_is_expired_at_its_deadline_and_a_late_end_is_still_told() {
         let mut history = CommandHistory::new(DeviceId::new("gate-7").unwrap());
-        history.asked(asked(5));
+        history.asked(asked(5), 0);
         let stage = |history: &CommandHistory, answered, now| history.commands[0].stage(answered, now);
         assert_eq!(stage(&history, 4, 99), Stage::Pending);
         assert_eq!(stage(&history, 5, 99), Stage::Running);
@@ -353,12 +373,12 @@ mod tests {
     #[test]
     fn the_last_logs_are_kept_and_a_command_that_is_forgotten_brings_none() {
         let mut history = CommandHistory::new(DeviceId::new("gate-7").unwrap());
-        (0..6).for_each(|id| history.asked(asked(id)));
+        (0..6).for_each(|id| history.asked(asked(id), 0));
         let log = |bytes| PulledLog { digest: Digest::of(b"lines"), bytes, left_out: 0 };
         for id in [1, 0, 2, 3, 4, 5, 5] {
-            assert!(history.brought(id, log(id)));
+            assert!(history.brought(id, log(id), 0));
         }
-        assert!(!history.brought(6, log(6)));
+        assert!(!history.brought(6, log(6), 0));
         let kept: Vec<_> = history.commands.iter().map(|asked| asked.log.map(|log| log.bytes)).collect();
         assert_eq!(kept, [None, None, Some(2), Some(3), Some(4), Some(5)]);
     }
@@ -367,18 +387,62 @@ mod tests {
     fn the_record_of_commands_fits_and_holds_the_newest() {
         let mut history = CommandHistory::new(DeviceId::new("d".repeat(limits::ID)).unwrap());
         for id in 0..100 {
-            history.asked(asked(id));
+            history.asked(asked(id), 0);
             let detail = "\"".repeat(5000);
             let state = CommandState::Failed { code: ErrorCode::Unsupported, detail };
             history.ended(&[CommandReport { id, state, diagnosis: None }], u64::MAX);
-            history.brought(id, PulledLog { digest: Digest::of(b""), bytes: u64::MAX, left_out: u64::MAX });
+            let log = PulledLog { digest: Digest::of(b""), bytes: u64::MAX, left_out: u64::MAX };
+            history.brought(id, log, u64::MAX);
             assert!(serde_json::to_vec(&history).unwrap().len() <= limits::RECORD);
             assert_eq!(history.commands.last().unwrap().id, id);
         }
         for id in 100..100 + COMMANDS as u64 {
-            history.asked(asked(id));
+            history.asked(asked(id), 0);
         }
-        let open = history.commands.iter().filter(|asked| asked.outcome.is_none()).count();
-        assert_eq!(open, COMMANDS, "what is open is not forgotten");
+        let open = |history: &CommandHistory| history.commands.iter().filter(|one| one.is_open(0)).count();
+        assert_eq!(open(&history), COMMANDS);
+        assert!(serde_json::to_vec(&history).unwrap().len() <= limits::RECORD);
+    }
+
+    #[test]
+    fn an_open_command_is_remembered_after_many_that_have_ended_or_expired() {
+        let mut history = CommandHistory::new(DeviceId::new("gate-7").unwrap());
+        history.asked(Asked { deadline_ms: u64::MAX, ..asked(1) }, 0);
+        for id in 2..90 {
+            // Every other one is not answered, and expires.
+            let now_ms = id * 1_000;
+            history.asked(Asked { deadline_ms: now_ms + 100, ..asked(id) }, now_ms);
+            let done = [CommandReport { id, state: CommandState::Done, diagnosis: None }];
+            history.ended(&done[..(id % 2) as usize], now_ms);
+        }
+        assert_eq!((history.commands.len(), history.commands[0].id), (REMEMBERED, 1));
+        assert_eq!(history.commands.last().unwrap().id, 89);
+        let end = [CommandReport { id: 1, state: CommandState::Done, diagnosis: None }];
+        history.ended(&end, 100_000);
+        assert_eq!(history.commands[0].stage(1, 100_000), Stage::Done, "its end is on record");
+        history.asked(Asked { deadline_ms: u64::MAX, ..asked(90) }, 100_000);
+        assert_ne!(history.commands[0].id, 1, "and then it may go");
+    }
+
+    #[test]
+    fn an_open_command_from_before_there_was_a_record_is_shown_and_a_question_asked_again_waits_longer() {
+        let mut twin = Twin::new(DeviceId::new("gate-7").unwrap(), Default::default(), 1);
+        let ping = twin.command(CommandKind::Ping, 100, 1).unwrap();
+        let asked_id = twin.command(CommandKind::Diagnostics, 100, 1).unwrap();
+        let all =
+            with_unrecorded(vec![Asked { kind: CommandKind::Diagnostics, ..asked(asked_id) }], &twin, 5);
+        let seen: Vec<_> = all.iter().map(|one| (one.id, one.by.is_some(), one.deadline_ms)).collect();
+        assert_eq!(seen, [(ping, false, 100), (asked_id, true, 100)]);
+        assert!(with_unrecorded(vec![], &twin, 100).is_empty(), "expired");
+
+        let version = twin.version;
+        assert_eq!(twin.command(CommandKind::Diagnostics, 90, 6), Ok(asked_id));
+        assert_eq!(twin.version, version, "it waits longer than that already");
+        assert_eq!(twin.command(CommandKind::Diagnostics, 200, 6), Ok(asked_id));
+        assert_eq!((twin.version, twin.examination(150)), (version + 1, Some(asked_id)));
+        let mut history = CommandHistory::new(DeviceId::new("gate-7").unwrap());
+        history.asked(asked(asked_id), 1);
+        history.asked(Asked { deadline_ms: 200, ..asked(asked_id) }, 6);
+        assert_eq!((history.commands.len(), history.commands[0].deadline_ms), (1, 200));
     }
 }

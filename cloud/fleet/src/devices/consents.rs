@@ -1,6 +1,7 @@
 //! The models of which a device may keep and send inputs. Beside the twin, whose record is full of other things, and part
 //! of the same document: a change of either is a newer version.
 
+use super::service::{active, subject};
 use super::twin::Twin;
 use crate::error::{Error, Result};
 use crate::store::{self, ATTEMPTS, Store};
@@ -35,7 +36,36 @@ pub(crate) async fn consents(store: &Store, id: &DeviceId) -> Result<BTreeMap<Mo
     Ok(store.consents.get(id.as_str()).await?.map(|found| found.value.models).unwrap_or_default())
 }
 
-/// Lets a device keep and send inputs of a model, or takes that back. Says whether that is a change.
+/// The devices that have a consent for a model, whether they may connect or not.
+pub(crate) async fn consented(store: &Store, model: &ModelName) -> Result<Vec<DeviceId>> {
+    let mut devices = Vec::new();
+    store::each(&store.consents, |kept| {
+        if kept.models.contains_key(model) {
+            devices.push(kept.device);
+        }
+    })
+    .await?;
+    Ok(devices)
+}
+
+/// The consents of all devices that may connect.
+pub(crate) async fn all_consents(
+    store: &Store,
+) -> Result<Vec<(DeviceId, BTreeMap<ModelName, HardExamples>)>> {
+    let mut kept = Vec::new();
+    store::each(&store.consents, |consents| kept.push((consents.device, consents.models))).await?;
+    kept.retain(|(_, models)| !models.is_empty());
+    let mut all = Vec::with_capacity(kept.len());
+    for (device, models) in kept {
+        if store.devices.get(device.as_str()).await?.is_some_and(|device| device.value.is_active()) {
+            all.push((device, models));
+        }
+    }
+    Ok(all)
+}
+
+/// Lets a device keep and send inputs of a model, or takes that back. Says whether that is a change. Only a device that
+/// may connect is given a consent; it is taken back from every one.
 pub(crate) async fn consent(
     store: &Store,
     actor: &Actor,
@@ -46,6 +76,9 @@ pub(crate) async fn consent(
 ) -> Result<bool> {
     if let Some(problem) = policy.and_then(|policy| policy.check().err()) {
         return Err(Error::Invalid(problem.to_string()));
+    }
+    if policy.is_some() {
+        active(store, id).await?;
     }
     for _ in 0..ATTEMPTS {
         let twin = store.twins.get(id.as_str()).await?.ok_or_else(|| Error::DeviceMissing(id.clone()))?;
@@ -67,7 +100,7 @@ pub(crate) async fn consent(
         store.twins.update(&mut batch, &twin, &newer)?;
         store::put(&store.consents, &mut batch, found.as_ref(), &Consents { device: id.clone(), models })?;
         let detail = json!({ "model": model, "hard_examples": policy, "desired_version": newer.version });
-        audit::record(&mut batch, actor, "device:control", &format!("device/{id}"), detail, now_ms)?;
+        audit::record(&mut batch, actor, "device:control", &subject(id), detail, now_ms)?;
         if store.try_commit(batch).await? {
             return Ok(true);
         }

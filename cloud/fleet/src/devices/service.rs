@@ -1,13 +1,31 @@
 //! What an operator does to devices: each change in one commit with its audit record.
 
-use super::device::DeviceState;
+use super::device::{Device, DeviceState};
 use crate::error::{Error, Result};
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::text::bounded;
 use flotilla_identity::{Actor, audit};
 use flotilla_protocol::message::Settings;
 use flotilla_protocol::{DeviceId, limits};
 use serde_json::json;
+
+/// The device, if it may connect: what is asked of another never reaches it.
+pub(super) async fn active(store: &Store, id: &DeviceId) -> Result<Device> {
+    let device = store.devices.get(id.as_str()).await?.ok_or_else(|| Error::DeviceMissing(id.clone()))?.value;
+    if device.is_active() { Ok(device) } else { Err(Error::DeviceRevoked(id.clone())) }
+}
+
+/// Every device that may connect.
+pub(crate) async fn active_devices(store: &Store) -> Result<Vec<DeviceId>> {
+    let mut active = Vec::new();
+    store::each(&store.devices, |device| {
+        if device.is_active() {
+            active.push(device.id);
+        }
+    })
+    .await?;
+    Ok(active)
+}
 
 /// Takes a device's right to connect away, for good. The caller ends its connection.
 pub(crate) async fn revoke(

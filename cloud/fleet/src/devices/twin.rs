@@ -45,9 +45,21 @@ impl Entity for Twin {
     fn id(&self) -> Vec<u8> {
         self.device.as_str().into()
     }
+
+    /// Most devices have no shadow, and nobody who asks for shadows should read those.
+    fn indexes(&self) -> Vec<(&'static str, Vec<u8>)> {
+        let any = (!self.shadows.is_empty()).then(|| Self::ANY.to_vec());
+        let models = self.shadows.keys().map(|model| model.as_str().into());
+        any.into_iter().chain(models).map(|of| (Self::SHADOWED, of)).collect()
+    }
 }
 
 impl Twin {
+    /// The index of the devices with a shadow, by its model.
+    pub(crate) const SHADOWED: &str = "shadowed";
+    /// Its value for all of them, which is the name of no model.
+    pub(crate) const ANY: &[u8] = b"*";
+
     /// The twin of a device that has just enrolled: it should run nothing.
     pub fn new(device: DeviceId, settings: Settings, now_ms: u64) -> Self {
         Self {
@@ -170,15 +182,22 @@ impl Twin {
             .map(|command| command.id)
     }
 
-    /// Adds an open command and returns its id. Whoever asks for an examination while one is open waits for that one.
+    /// Adds an open command and returns its id. Whoever asks for an examination while one is open waits for that one,
+    /// which then has the later of both deadlines.
     pub(crate) fn command(
         &mut self,
         kind: CommandKind,
         deadline_ms: u64,
         now_ms: u64,
     ) -> Result<u64, ErrorCode> {
-        if let Some(open) = self.examination(now_ms).filter(|_| kind == CommandKind::Diagnostics) {
-            return Ok(open);
+        if let Some(id) = self.examination(now_ms).filter(|_| kind == CommandKind::Diagnostics) {
+            let open = self.commands.iter_mut().find(|command| command.id == id);
+            if let Some(at) = open.and_then(|open| open.deadline_ms.as_mut()).filter(|at| **at < deadline_ms)
+            {
+                *at = deadline_ms;
+                self.changed(now_ms);
+            }
+            return Ok(id);
         }
         if self.open_commands(now_ms).count() >= COMMANDS {
             return Err(ErrorCode::Busy);

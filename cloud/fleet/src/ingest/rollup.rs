@@ -2,7 +2,7 @@
 
 use super::frame::Frame;
 use super::marks::Marks;
-use crate::devices::ShadowFigures;
+use crate::devices::{Seen, ShadowFigures};
 use crate::text::bounded;
 use flotilla_protocol::baseline::CONFIDENCE_BINS;
 use flotilla_protocol::message::{EventKind, EventRecord, Histogram, RecordBody, Stream, TelemetrySample};
@@ -17,6 +17,8 @@ pub(super) const HISTORY: usize = 100;
 pub(super) const EVENTS: usize = 24;
 /// Longest detail of an event that is kept.
 const DETAIL: usize = 120;
+/// Longest name of a chip that is kept.
+const CHIP: usize = 64;
 
 /// Counters and history of one device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -263,7 +265,11 @@ impl Kept {
         // They are kept in a record of their own.
         let shadows = std::mem::take(&mut sample.shadows);
         if !shadows.is_empty() {
-            self.figures.fold(at_ms, shadows);
+            let seen = Seen { stream, at_ms, received_ms, uptime_s: sample.uptime_s };
+            self.figures.fold(&seen, shadows);
+        }
+        for npu in &mut sample.npus {
+            npu.chip = bounded(&npu.chip, CHIP);
         }
         for model in sample.models.values_mut() {
             model.latency.buckets.truncate(Histogram::BUCKETS);

@@ -8,8 +8,8 @@ use crate::changes::Changes;
 use crate::store::Store;
 use flotilla_protocol::baseline::Feature;
 use flotilla_protocol::message::{
-    Drift, Epoch, EventKind, EventRecord, Histogram, ModelTelemetry, Record, RecordBody, SeqRange, Stream,
-    TelemetryBatch, TelemetrySample,
+    Drift, Epoch, EventKind, EventRecord, Histogram, ModelTelemetry, NpuSample, Record, RecordBody, SeqRange,
+    Stream, TelemetryBatch, TelemetrySample,
 };
 use flotilla_protocol::{DeviceId, limits};
 use flotilla_storage::{Records, Segments, SledRecords};
@@ -191,6 +191,27 @@ fn an_old_sample_is_history_but_not_the_latest() {
     assert_eq!(fold(Stream::Live, 4), 4_000, "a device whose clock was set back is believed when it is live");
     let times: Vec<_> = kept.rollup.history.iter().map(|point| point.at_ms).collect();
     assert_eq!(times, [3_000, 4_000, 10_000, 12_000]);
+}
+
+#[test]
+fn the_name_of_a_chip_is_kept_as_one_short_line() {
+    let id = device("gate-7");
+    let mut kept = Kept::new(&id);
+    let npu = NpuSample { chip: format!("310B4\x1b[2J\n{}", "x".repeat(1_000)), ..NpuSample::default() };
+    let body = RecordBody::Sample(TelemetrySample { npus: vec![npu], ..TelemetrySample::default() });
+    kept.fold(Frame {
+        device: id,
+        at_ms: 50,
+        epoch: EPOCH,
+        stream: Stream::Live,
+        up_to: 1,
+        dropped: 0,
+        missing: 0,
+        refused: 0,
+        records: vec![Record { seq: 1, at_ms: 1, body }],
+    });
+    let chip = kept.sample.unwrap().sample.npus.remove(0).chip;
+    assert!(chip.starts_with("310B4 [2J x") && chip.len() == 64, "{chip:?}");
 }
 
 // === against a model, with restarts ===

@@ -7,6 +7,7 @@ use crate::devices::{self, PulledLog};
 use crate::error::{Error, Result};
 use crate::store::Store;
 use files::Files;
+use flotilla_identity::now_ms;
 use flotilla_protocol::message::{CommandKind, LogOffer, Upload};
 use flotilla_protocol::{DeviceId, Digest};
 use flotilla_storage::RecordsConfig;
@@ -121,7 +122,7 @@ impl Logs {
             return Ok(false);
         }
         let pulled = PulledLog { digest, bytes, left_out: log.left_out };
-        let keep = devices::keep_log(&self.store, device, log.command, pulled).await?;
+        let keep = devices::keep_log(&self.store, device, log.command, pulled, now_ms()).await?;
         let (files, of) = (self.files.clone(), device.clone());
         blocking(move || files.tidy(&of, &keep)).await?;
         Ok(true)

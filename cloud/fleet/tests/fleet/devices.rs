@@ -287,7 +287,7 @@ async fn commands_wait_for_the_device_and_end_when_it_reports_them() {
     let [(asked, Stage::Done)] = &installation.fleet.commands(&device("gate-7")).await.unwrap()[..] else {
         panic!("it is on record as done")
     };
-    assert_eq!((asked.id, &asked.by), (id, &installation.admin.id));
+    assert_eq!((asked.id, asked.by.as_ref()), (id, Some(&installation.admin.id)));
     assert_eq!(asked.outcome, Some(CommandState::Done));
     let none =
         installation.fleet.command(&installation.admin, &device("gate-7"), &Order::Ping, Some(0)).await;

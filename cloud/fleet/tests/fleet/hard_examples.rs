@@ -75,8 +75,15 @@ async fn only_what_was_consented_to_is_taken_and_a_broken_upload_goes_on() {
 
     let policy =
         |daily_bytes| HardExamples { audit_per_million: 1_000_000, daily_bytes, ..HardExamples::default() };
+    installation.release("m", 1.0).await;
+    let (fleet, admin, gate_7) = (&installation.fleet, &installation.admin, vec![device("gate-7")]);
     let consent = async |policy: Option<&HardExamples>| {
-        installation.fleet.consent(&installation.admin, &device("gate-7"), &model("m"), policy).await
+        let ordered = match policy {
+            Some(policy) => fleet.consent(admin, Some(gate_7.clone()), &model("m"), policy).await?,
+            None => fleet.withdraw_consent(admin, Some(gate_7.clone()), &model("m")).await?,
+        };
+        assert_eq!(ordered.len(), 1);
+        ordered.into_iter().try_for_each(|one| one.outcome.map(drop))
     };
     let bad = HardExamples { audit_per_million: 1_000_001, ..policy(1) };
     assert_eq!(consent(Some(&bad)).await.unwrap_err().code(), ErrorCode::InvalidInput);

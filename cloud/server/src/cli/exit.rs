@@ -1,5 +1,6 @@
 //! How commands end: exit codes and the one line that says why.
 
+use crate::http::api::OrderFailure;
 use flotilla_protocol::ErrorCode;
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -16,6 +17,20 @@ mod code {
     pub(super) const NOT_FOUND: u8 = 5;
     /// The folder or port is not usable: read-only, full, in use, damaged.
     pub(super) const ENVIRONMENT: u8 = 6;
+}
+
+/// Devices of a failed order that are named; the answer names all.
+const NAMED: usize = 20;
+
+/// An order for many devices has failed if it has on one.
+pub(super) fn of_all(failed: &[OrderFailure]) -> Result<(), Failure> {
+    let Some(first) = failed.first() else { return Ok(()) };
+    let named = failed.iter().take(NAMED);
+    let named = named.map(|one| format!("\n  {}: {} [{}]", one.device, one.failure.detail, one.failure.code));
+    let more = failed.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
+    let detail = format!("not possible on these devices:{}{more}", named.collect::<String>());
+    Err(Failure::new(ErrorCode::from_text(&first.failure.code), detail))
 }
 
 /// Why a command failed.

@@ -3,11 +3,11 @@
 use super::args::{Hard, HardConsent};
 use super::client::Client;
 use super::commands::{Done, Out, client, encode, write_new};
-use super::exit::Failure;
+use super::exit::{self, Failure};
 use super::table;
 use crate::http::api::{
-    HardConsentRequest, HardConsentView, HardDecision, HardDecisionView, HardExamplePage, HardExampleView,
-    HardPolicy,
+    HardConsentAnswer, HardConsentRequest, HardConsentView, HardDecision, HardDecisionView, HardExamplePage,
+    HardExampleView, HardPolicy,
 };
 use flotilla_protocol::ErrorCode;
 
@@ -57,9 +57,11 @@ fn consent(wanted: HardConsent, out: &Out) -> Done {
         dataset: wanted.dataset,
     });
     let devices = (!wanted.all).then_some(wanted.devices);
-    let request = HardConsentRequest { model: wanted.model, devices, policy };
-    let all: Vec<HardConsentView> = client(&wanted.target)?.post("/api/v1/hard-consents", &request)?;
-    out.show(&all, |all| print_consents(all))
+    let HardConsent { model, all, off, .. } = wanted;
+    let request = HardConsentRequest { model, devices, all, policy, off };
+    let answer: HardConsentAnswer = client(&wanted.target)?.post("/api/v1/hard-consents", &request)?;
+    out.show(&answer, |answer| print_consents(&answer.consents))?;
+    exit::of_all(&answer.failed)
 }
 
 fn per_mille(share: f64) -> u16 {

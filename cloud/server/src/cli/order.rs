@@ -113,7 +113,7 @@ pub(super) fn show_log(client: &Client, asked: &Order, view: CommandView, out: &
     let text = match view.log_bytes {
         Some(_) => {
             let path = format!("/api/v1/devices/{}/commands/{}/log", encode(&asked.id), view.number);
-            Some(printable(&client.get_bytes(&path)?))
+            Some(table::printable(&String::from_utf8_lossy(&client.get_bytes(&path)?)))
         }
         None if view.state == "done" => Some(String::new()),
         None => None,
@@ -129,20 +129,4 @@ pub(super) fn show_log(client: &Client, asked: &Order, view: CommandView, out: &
         }
     })?;
     verdict(&asked.id, &log.command)
-}
-
-/// A device's words as text that does nothing to a terminal.
-fn printable(bytes: &[u8]) -> String {
-    let harmless = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c };
-    String::from_utf8_lossy(bytes).chars().map(harmless).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_device_says_does_nothing_to_the_terminal() {
-        assert_eq!(printable(b"a\tb\x1b[2J\r\n\xff"), "a\tb\u{fffd}[2J\u{fffd}\n\u{fffd}");
-    }
 }

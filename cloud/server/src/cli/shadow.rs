@@ -2,7 +2,7 @@
 
 use super::args::{OnDevices, Shadow};
 use super::commands::{Done, Out, client, encode};
-use super::table;
+use super::{exit, table};
 use crate::http::api::{ShadowFiguresView, ShadowRequest, ShadowStop, ShadowView};
 
 pub(super) fn run(command: Shadow, out: &Out) -> Done {
@@ -17,7 +17,8 @@ pub(super) fn run(command: Shadow, out: &Out) -> Done {
         }
         Shadow::Show { model, target } => client(&target)?.get(&path(&model))?,
     };
-    out.show(&view, print)
+    out.show(&view, print)?;
+    exit::of_all(&view.failed)
 }
 
 fn named(on: OnDevices) -> Option<Vec<String>> {
@@ -34,6 +35,9 @@ fn print(view: &ShadowView) {
         let note = device.failure.as_ref().map(|f| format!("{} [{}]", f.detail, f.code)).unwrap_or_default();
         let release = device.release.as_ref().or(device.figures.as_ref().and_then(|f| f.release.as_ref()));
         rows.push(row(&device.device, &device.state, release, device.figures.as_ref(), note));
+    }
+    if view.devices_left_out > 0 {
+        rows.push(vec![format!("and {} more", view.devices_left_out)]);
     }
     for total in &view.totals {
         let against = total.against.as_ref().map(|against| format!("against {}", short(Some(against))));

@@ -8,14 +8,15 @@ use flotilla_protocol::baseline::Shift;
 use std::time::{Duration, SystemTime};
 
 /// Characters of the longest bar.
-const BAR: u64 = 24;
+const BAR: u128 = 24;
 /// Labels of which a bar is shown.
 const LABELS: usize = 12;
 
 /// Everything that is known of one device.
 pub(super) fn print_device(device: &DeviceView) {
     let link = if device.connected { "online" } else { "offline" };
-    println!("device {} {link}, {} on {} ({})", device.id, device.agent, device.board, device.arch);
+    let [agent, board, arch] = [&device.agent, &device.board, &device.arch].map(|text| table::line(text));
+    println!("device {} {link}, {agent} on {board} ({arch})", device.id);
     let facts = [
         ("temperature", device.temperature_c.map(|celsius| format!("{celsius:.1} °C"))),
         ("cpu", device.cpu_percent.map(|percent| format!("{percent:.1} %"))),
@@ -69,7 +70,8 @@ pub(super) fn print_telemetry(telemetry: &DeviceTelemetryView) {
     for event in &telemetry.events {
         let model = event.model.as_deref().unwrap_or_default();
         let code = event.code.as_ref().map(|code| format!(" [{code}]")).unwrap_or_default();
-        println!("{}: {} {model} {}{code}", ago(event.at_ms), event.kind, event.detail);
+        let detail = table::line(&event.detail);
+        println!("{}: {} {model} {detail}{code}", ago(event.at_ms), event.kind);
     }
 }
 
@@ -113,13 +115,19 @@ fn print_counts(classes: &[ClassCount], confidence: &[u64]) {
 }
 
 fn print_bars(title: &str, bars: Vec<(String, u64)>) {
-    let longest = bars.iter().map(|(_, count)| *count).max().unwrap_or_default().max(1);
+    let longest = bars.iter().map(|(_, count)| *count).max().unwrap_or_default();
     let width = bars.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
     let mut title = Some(title);
     for (name, count) in bars {
-        let bar = "#".repeat((count * BAR).div_ceil(longest) as usize);
+        let (name, bar) = (table::line(&name), bar(count, longest));
         println!("  {:<13} {name:<width$} {bar} {count}", title.take().unwrap_or_default());
     }
+}
+
+/// Of a device that counts as high as it likes, too.
+fn bar(count: u64, longest: u64) -> String {
+    let length = (u128::from(count) * BAR).div_ceil(u128::from(longest.max(1))).min(BAR);
+    "#".repeat(length as usize)
 }
 
 fn drift(drift: &DriftView) -> String {
@@ -148,7 +156,7 @@ fn npu(npu: &NpuView) -> String {
         npu.health.clone(),
     ];
     let said: Vec<String> = said.into_iter().flatten().collect();
-    format!("{} {}", npu.chip, said.join(", "))
+    format!("{} {}", table::line(&npu.chip), said.join(", "))
 }
 
 fn latency(quantiles: [Option<u64>; 3]) -> String {
@@ -169,4 +177,23 @@ fn ago(at_ms: u64) -> String {
     let seconds =
         at.and_then(|at| SystemTime::now().duration_since(at).ok()).map_or(0, |since| since.as_secs());
     format!("{seconds} s ago")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_is_as_long_as_its_share_whatever_was_counted() {
+        let lengths =
+            [(0, 10), (1, 1_000), (5, 10), (10, 10), (0, 0), (u64::MAX / 2, u64::MAX), (u64::MAX, u64::MAX)];
+        assert_eq!(lengths.map(|(count, longest)| bar(count, longest).len()), [0, 1, 12, 24, 0, 12, 24]);
+    }
+
+    #[test]
+    fn a_chip_is_named_without_what_would_move_the_cursor() {
+        let unit =
+            NpuView { chip: "310B4\x1b[2J".into(), ..serde_json::from_str("{\"chip\":\"\"}").unwrap() };
+        assert_eq!(npu(&unit).trim_end(), "310B4\u{fffd}[2J");
+    }
 }

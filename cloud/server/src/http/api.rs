@@ -10,8 +10,8 @@ pub use commands::{CommandRequest, CommandView};
 pub use diagnosis::{DiagnosisAnswer, DiagnosisView, FindingView};
 use flotilla_protocol::ErrorCode;
 pub use hard::{
-    HardConsentRequest, HardConsentView, HardDecision, HardDecisionView, HardExamplePage, HardExampleView,
-    HardPolicy, UnlabelledView,
+    HardConsentAnswer, HardConsentRequest, HardConsentView, HardDecision, HardDecisionView, HardExamplePage,
+    HardExampleView, HardPolicy, UnlabelledView,
 };
 use serde::{Deserialize, Serialize};
 pub use shadow::{
@@ -194,6 +194,15 @@ impl FailureView {
     pub fn new(code: ErrorCode, detail: impl ToString) -> Self {
         Self { code: code.to_string(), detail: detail.to_string() }
     }
+}
+
+/// A device on which an order was not possible.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct OrderFailure {
+    /// Device id.
+    pub device: String,
+    /// Why.
+    pub failure: FailureView,
 }
 
 /// A model version.

@@ -122,7 +122,7 @@ routes! {
     POST "/api/v1/hard-examples/accept" Needs(P::ExampleReview), Some("HardDecision") => Some("HardDecisionView"), hard::accept, "Makes hard examples unlabelled samples of a dataset, in a new version";
     POST "/api/v1/hard-examples/reject" Needs(P::ExampleReview), Some("HardDecision") => Some("HardDecisionView"), hard::reject, "Deletes the pictures of hard examples";
     GET "/api/v1/hard-consents" Needs(P::DeviceRead), NONE => Some("[HardConsentView]"), hard::consents, "Devices that may keep and send inputs; query: model";
-    POST "/api/v1/hard-consents" Needs(P::DeviceControl), Some("HardConsentRequest") => Some("[HardConsentView]"), hard::consent, "Lets devices keep and send inputs of a model, or takes that back";
+    POST "/api/v1/hard-consents" Needs(P::DeviceControl), Some("HardConsentRequest") => Some("HardConsentAnswer"), hard::consent, "Lets devices keep and send inputs of a model, or takes that back";
 
     GET "/api/v1/jobs" Needs(P::JobRead), NONE => Some("[JobView]"), jobs::list, "Jobs, oldest first";
     POST "/api/v1/jobs/train" Needs(P::TrainCreate), Some("TrainRequest") => Some("JobView"), jobs::train, "Queues a training job";

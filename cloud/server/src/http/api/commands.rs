@@ -26,7 +26,8 @@ pub struct CommandRequest {
     /// Most bytes for `log_pull`, 1024 to 1048576, of which the newest lines take theirs first; 65536 if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<u32>,
-    /// Seconds after which it is given up; a day if not given.
+    /// Seconds after which it is given up; a day if not given. `diagnostics` that is open already stays one command, with the
+    /// later deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_s: Option<u64>,
 }
@@ -44,9 +45,9 @@ pub struct CommandView {
     pub state: String,
     /// Why it failed.
     pub failure: Option<FailureView>,
-    /// Who asked for it.
+    /// Who asked for it; empty where that is not on record.
     pub by: String,
-    /// When, in milliseconds since 1970.
+    /// When, in milliseconds since 1970; 0 where that is not on record.
     pub asked_at_ms: u64,
     /// When it is given up, in milliseconds since 1970.
     pub deadline_ms: u64,

@@ -1,5 +1,6 @@
 //! Hard examples: which devices may send them, and what was sent.
 
+use super::OrderFailure;
 use flotilla_protocol::message::HardExamples;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -47,18 +48,33 @@ impl From<HardExamples> for HardPolicy {
     }
 }
 
-/// Lets devices keep and send inputs of a model, or takes that back.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+/// Lets devices keep and send inputs of a model, or takes that back: for `devices` or `all`, with a `policy` or `off`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HardConsentRequest {
     /// The model.
     pub model: String,
-    /// The devices; all that are active if not given.
-    #[serde(default)]
+    /// The devices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<Vec<String>>,
-    /// What they may do; null takes the consent back, and they delete what they have kept.
-    #[serde(default)]
+    /// Every active device; every one that has a consent for the model, where it is taken back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
+    /// What they may do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<HardPolicy>,
+    /// Takes the consent back: they delete what they have kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub off: bool,
+}
+
+/// What became of an order about consents.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct HardConsentAnswer {
+    /// The consents for the model that the devices of the order have now.
+    pub consents: Vec<HardConsentView>,
+    /// Devices on which it was not possible; it is carried out on the others.
+    pub failed: Vec<OrderFailure>,
 }
 
 /// A device that may keep and send inputs of a model.

@@ -1,6 +1,6 @@
 //! Releases that run beside confirmed ones.
 
-use super::FailureView;
+use super::{FailureView, OrderFailure};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -37,10 +37,20 @@ pub struct ShadowStop {
 pub struct ShadowView {
     /// The model.
     pub model: String,
-    /// Devices that have a shadow of it, or had.
+    /// Devices that have a shadow of it, or had; in the overview those that have one. The first ones, by id.
     pub devices: Vec<ShadowDeviceView>,
+    /// Devices after these, which the totals count, too.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub devices_left_out: u64,
     /// All of these together, a shadow and a confirmed release: figures of different pairs are never added up.
     pub totals: Vec<ShadowFiguresView>,
+    /// Devices on which the order that this answers was not possible; it is carried out on the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<OrderFailure>,
+}
+
+fn is_none(left_out: &u64) -> bool {
+    *left_out == 0
 }
 
 /// The shadow of a model on one device.

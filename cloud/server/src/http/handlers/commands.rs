@@ -94,7 +94,7 @@ fn view((asked, stage): (Asked, Stage)) -> CommandView {
         subject,
         state: stage.as_str().to_owned(),
         failure,
-        by: asked.by.to_string(),
+        by: asked.by.map(|by| by.to_string()).unwrap_or_default(),
         asked_at_ms: asked.at_ms,
         deadline_ms: asked.deadline_ms,
         ended_at_ms: asked.ended_at_ms,

@@ -1,15 +1,14 @@
 //! Hard examples: consents of devices, and what is in quarantine.
 
 use super::super::api::{
-    HardConsentRequest, HardConsentView, HardDecision, HardDecisionView, HardExamplePage, HardExampleView,
-    HardPolicy,
+    HardConsentAnswer, HardConsentRequest, HardConsentView, HardDecision, HardDecisionView, HardExamplePage,
+    HardExampleView, HardPolicy,
 };
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
-use super::datasets;
+use super::{datasets, orders};
 use crate::app::App;
 use flotilla_data::{Decided, ExampleState, Quarantined};
-use flotilla_fleet::DeviceState;
 use flotilla_identity::now_ms;
 use flotilla_protocol::message::HardExamples;
 use flotilla_protocol::{DatasetName, DeviceId, Digest, ErrorCode, ModelName};
@@ -34,23 +33,48 @@ where
 pub(crate) async fn consent(mut call: Call) -> Handled {
     let request: HardConsentRequest = call.json().await?;
     let model: ModelName = parse("model", &request.model)?;
-    let policy = request.policy.map(policy_of).transpose()?;
-    let devices = match &request.devices {
-        Some(names) => names.iter().map(|name| parse("device", name)).collect::<Result<_, _>>()?,
-        None => every_device(&call.app).await?,
+    let invalid = |detail: &str| Problem::new(ErrorCode::InvalidInput, detail);
+    let devices = match (request.devices, request.all) {
+        (Some(names), false) => {
+            Some(names.iter().map(|name| parse("device", name)).collect::<Result<Vec<_>, _>>()?)
+        }
+        (None, true) => None,
+        _ => return Err(invalid("say for which devices: `devices`, or `all`: true")),
     };
-    for device in &devices {
-        call.app.fleet.consent(call.actor()?, device, &model, policy.as_ref()).await?;
-    }
+    let (fleet, actor) = (&call.app.fleet, call.actor()?);
+    let done = match (request.policy.map(policy_of).transpose()?, request.off) {
+        (Some(policy), false) => {
+            if let Some(dataset) = &policy.dataset {
+                call.app.datasets.get(dataset).await?;
+            }
+            fleet.consent(actor, devices, &model, &policy).await?
+        }
+        (None, true) => fleet.withdraw_consent(actor, devices, &model).await?,
+        _ => return Err(invalid("say what they may do: `policy`; or `off`: true takes the consent back")),
+    };
     call.app.changed();
-    Answer::json(&views(&call.app, &devices, Some(&model)).await?)
+    let (devices, failed) = orders::told(done)?;
+    let mut consents = Vec::new();
+    for device in devices {
+        let all = fleet.consents(&device).await?.into_iter();
+        consents.extend(all.filter(|(name, _)| *name == model).map(|of| consent_view(&device, of)));
+    }
+    Answer::json(&HardConsentAnswer { consents, failed })
 }
 
 /// `GET /api/v1/hard-consents`
 pub(crate) async fn consents(call: Call) -> Handled {
-    let model: Option<ModelName> = call.query("model")?;
-    let devices = every_device(&call.app).await?;
-    Answer::json(&views(&call.app, &devices, model.as_ref()).await?)
+    let only: Option<ModelName> = call.query("model")?;
+    let mut views = Vec::new();
+    for (device, consents) in call.app.fleet.all_consents().await? {
+        let wanted = consents.into_iter().filter(|(name, _)| only.as_ref().is_none_or(|only| only == name));
+        views.extend(wanted.map(|of| consent_view(&device, of)));
+    }
+    Answer::json(&views)
+}
+
+fn consent_view(device: &DeviceId, (model, policy): (ModelName, HardExamples)) -> HardConsentView {
+    HardConsentView { device: device.to_string(), model: model.to_string(), policy: policy.into() }
 }
 
 fn policy_of(policy: HardPolicy) -> Result<HardExamples, Problem> {
@@ -63,35 +87,6 @@ fn policy_of(policy: HardPolicy) -> Result<HardExamples, Problem> {
         daily_bytes: policy.daily_bytes,
         dataset,
     })
-}
-
-/// Every device that may connect.
-async fn every_device(app: &App) -> Result<Vec<DeviceId>, Problem> {
-    let (mut all, mut after) = (Vec::new(), None);
-    loop {
-        let page = app.fleet.devices(after.as_ref(), LISTED).await?;
-        let Some(last) = page.last() else { return Ok(all) };
-        after = Some(last.id.clone());
-        all.extend(page.into_iter().filter(|view| view.state == DeviceState::Active).map(|view| view.id));
-    }
-}
-
-async fn views(
-    app: &App,
-    devices: &[DeviceId],
-    model: Option<&ModelName>,
-) -> Result<Vec<HardConsentView>, Problem> {
-    let mut all = Vec::new();
-    for device in devices {
-        let consents = app.fleet.consents(device).await?.into_iter();
-        let wanted = consents.filter(|(name, _)| model.is_none_or(|model| model == name));
-        all.extend(wanted.map(|(model, policy)| HardConsentView {
-            device: device.to_string(),
-            model: model.to_string(),
-            policy: policy.into(),
-        }));
-    }
-    Ok(all)
 }
 
 // === examples ===

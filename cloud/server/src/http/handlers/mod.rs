@@ -9,6 +9,7 @@ pub(crate) mod fleet;
 pub(crate) mod hard;
 pub(crate) mod jobs;
 pub(crate) mod models;
+mod orders;
 pub(crate) mod releases;
 pub(crate) mod server;
 pub(crate) mod settings;

@@ -10,11 +10,13 @@ use flotilla_identity::{Permission, audit, now_ms};
 use flotilla_storage::Batch;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// The overview is sent at most this often.
 const QUIET: Duration = Duration::from_millis(250);
+/// Looking at it takes at most one part in so many and one of the time.
+const REST: u32 = 4;
 /// The overview is looked at this often even when nobody said that it changed.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -80,6 +82,7 @@ async fn watch(app: Arc<App>, to: mpsc::Sender<(&'static str, Value)>) {
     let mut last = Value::Null;
     loop {
         changes.mark_unchanged();
+        let began = Instant::now();
         match whole(&app).await.map(|overview| json!(overview)) {
             Ok(value) if value == last => {}
             Ok(value) => {
@@ -90,7 +93,8 @@ async fn watch(app: Arc<App>, to: mpsc::Sender<(&'static str, Value)>) {
             }
             Err(problem) => tracing::warn!(%problem, "the overview cannot be read"),
         }
-        tokio::time::sleep(QUIET).await;
+        // A large fleet is not read all the time because a tab is open.
+        tokio::time::sleep(QUIET.max(began.elapsed() * REST)).await;
         tokio::select! {
             () = app.stopping() => return,
             () = to.closed() => return,

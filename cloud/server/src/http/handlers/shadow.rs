@@ -5,15 +5,17 @@ use super::super::api::{
 };
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
+use super::orders;
 use crate::app::App;
-use flotilla_fleet::sum_shadows;
+use flotilla_fleet::{Ordered, Shadows};
 use flotilla_protocol::message::ShadowTelemetry;
-use flotilla_protocol::{DeviceId, Digest, ErrorCode, ModelName};
+use flotilla_protocol::{DeviceId, Digest, ErrorCode, ModelName, limits};
 use http::StatusCode;
-use std::collections::BTreeMap;
 
 /// Devices that one answer lists; the totals are of all.
 const LISTED: usize = 500;
+/// Devices a model that the console shows.
+const SHOWN: usize = 50;
 
 /// `GET /api/v1/models/{model}/shadow`
 pub(crate) async fn show(call: Call) -> Handled {
@@ -28,16 +30,17 @@ pub(crate) async fn start(mut call: Call) -> Handled {
     let release = request.release.map(|digest| parse::<Digest>("release", &digest)).transpose()?;
     let devices = devices(request.devices)?;
     let fleet = &call.app.fleet;
-    fleet.start_shadow(call.actor()?, &model, release.as_ref(), devices, request.share_per_mille).await?;
-    Answer::json_with(StatusCode::ACCEPTED, &view(&call, &model).await?)
+    let share = request.share_per_mille;
+    let done = fleet.start_shadow(call.actor()?, &model, release.as_ref(), devices, share).await?;
+    ordered(&call, &model, done).await
 }
 
 /// `POST /api/v1/models/{model}/shadow/stop`
 pub(crate) async fn stop(mut call: Call) -> Handled {
     let request: ShadowStop = call.json().await?;
     let model: ModelName = call.param("model")?;
-    call.app.fleet.stop_shadow(call.actor()?, &model, devices(request.devices)?).await?;
-    Answer::json_with(StatusCode::ACCEPTED, &view(&call, &model).await?)
+    let done = call.app.fleet.stop_shadow(call.actor()?, &model, devices(request.devices)?).await?;
+    ordered(&call, &model, done).await
 }
 
 fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(what: &str, text: &str) -> Result<T, Problem> {
@@ -48,27 +51,29 @@ fn devices(named: Option<Vec<String>>) -> Result<Option<Vec<DeviceId>>, Problem>
     named.map(|ids| ids.iter().map(|id| parse("devices", id)).collect()).transpose()
 }
 
+async fn ordered(call: &Call, model: &ModelName, done: Vec<Ordered>) -> Handled {
+    call.app.changed();
+    let (_, failed) = orders::told(done)?;
+    Answer::json_with(StatusCode::ACCEPTED, &ShadowView { failed, ..view(call, model).await? })
+}
+
 async fn view(call: &Call, model: &ModelName) -> Result<ShadowView, Problem> {
-    Ok(whole(model, call.app.fleet.shadows(model).await?))
+    Ok(whole(model, call.app.fleet.shadows(model, LISTED).await?))
 }
 
-/// Every model with a shadow that is wanted somewhere.
+/// Every model with a shadow that is wanted somewhere, and where it is.
 pub(crate) async fn views(app: &App) -> Result<Vec<ShadowView>, Problem> {
-    let wanted = |all: &Vec<flotilla_fleet::ShadowView>| all.iter().any(|one| one.wanted.is_some());
-    let all = app.fleet.all_shadows().await?;
-    Ok(all.into_iter().filter(|(_, all)| wanted(all)).map(|(model, all)| whole(&model, all)).collect())
+    let all = app.fleet.all_shadows(SHOWN).await?;
+    Ok(all.into_iter().map(|(model, shadows)| whole(&model, shadows)).collect())
 }
 
-fn whole(model: &ModelName, all: Vec<flotilla_fleet::ShadowView>) -> ShadowView {
-    let mut totals: BTreeMap<_, ShadowTelemetry> = BTreeMap::new();
-    for figures in all.iter().filter_map(|one| one.figures.as_ref()) {
-        let total = totals.entry((figures.release, figures.against)).or_default();
-        *total = sum_shadows(total, figures);
-    }
+fn whole(model: &ModelName, shadows: Shadows) -> ShadowView {
     ShadowView {
         model: model.to_string(),
-        devices: all.into_iter().take(LISTED).map(device).collect(),
-        totals: totals.values().map(figures).collect(),
+        devices: shadows.devices.into_iter().map(device).collect(),
+        devices_left_out: shadows.left_out,
+        totals: shadows.totals.iter().map(figures).collect(),
+        failed: Vec::new(),
     }
 }
 
@@ -108,6 +113,7 @@ fn figures(of: &ShadowTelemetry) -> ShadowFiguresView {
         disagreements: of
             .disagreements
             .iter()
+            .take(limits::DISAGREEMENTS)
             .map(|pair| DisagreementView {
                 confirmed: pair.confirmed,
                 shadow: pair.shadow,
