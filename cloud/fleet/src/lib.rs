@@ -28,6 +28,7 @@ mod logs;
 mod renewal;
 mod rollout;
 mod store;
+mod sweep;
 mod telemetry;
 mod text;
 mod transfer;

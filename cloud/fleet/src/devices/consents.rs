@@ -35,6 +35,20 @@ pub(crate) async fn consents(store: &Store, id: &DeviceId) -> Result<BTreeMap<Mo
     Ok(store.consents.get(id.as_str()).await?.map(|found| found.value.models).unwrap_or_default())
 }
 
+/// The consents by which a device may send something now: none of a device whose right has ended.
+pub(crate) async fn senders_consents(
+    store: &Store,
+    id: &DeviceId,
+) -> Result<BTreeMap<ModelName, HardExamples>> {
+    let device = store.devices.get(id.as_str()).await?;
+    if !device.is_some_and(|device| device.value.is_active()) {
+        return Ok(BTreeMap::new());
+    }
+    let mut all = consents(store, id).await?;
+    all.retain(|_, policy| policy.daily_bytes > 0);
+    Ok(all)
+}
+
 /// Lets a device keep and send inputs of a model, or takes that back. Says whether that is a change.
 pub(crate) async fn consent(
     store: &Store,
