@@ -20,12 +20,22 @@ pub const FOLDER_DEPTH: usize = 16;
 pub const SKIPPED_LISTED: usize = 100;
 /// Samples without a label in one version.
 pub const UNLABELLED_MAX: u64 = 200_000;
-/// Bytes of hard examples that nobody has decided on.
+/// Bytes of hard examples that nobody has decided on, those that are on their way included.
 pub const QUARANTINE_BYTES: u64 = 4 * 1024 * MIB as u64;
-/// Hard examples that are remembered, decided on or not.
-pub const QUARANTINE_RECORDS: usize = 200_000;
-/// Hard examples that are decided on at once.
-pub const QUARANTINE_DECIDE: usize = 200;
+/// Hard examples that wait for a decision.
+pub const QUARANTINE_WAITING: usize = 200_000;
+/// Decisions on hard examples that are remembered; the oldest give way.
+pub const QUARANTINE_DECISIONS: usize = 200_000;
+/// Hard examples that are decided on at once: with each picture in a pack of its own they still fit into one batch of
+/// the records.
+pub const QUARANTINE_DECIDE: usize = 1_000;
+/// Bytes of the disk that hard examples leave free: many times what records and telemetry leave, so that these can be
+/// written long after no device's upload is taken any more.
+pub const QUARANTINE_RESERVE: u64 = 512 * MIB as u64;
+/// Pixels of a hard example, and bytes that decoding it may take. Less than of other data: nobody has looked at the
+/// device's choice yet.
+pub(crate) const QUARANTINE_PIXELS: u64 = 16 * 1024 * 1024;
+pub(crate) const QUARANTINE_DECODE_BYTES: u64 = 128 * MIB as u64;
 /// How long a decision is remembered, in milliseconds.
 pub(crate) const REMEMBERED_MS: u64 = 365 * 24 * 3_600 * 1_000;
 /// Columns of a table.

@@ -229,7 +229,7 @@ impl Datasets {
 
     /// Adds pictures without a label to the newest version of a dataset, as a new version; those that it has already are
     /// left out, and without any other there is no new version. `settle` adds to the batch that makes the version, whose
-    /// number it is told. `read` gives the bytes of a picture.
+    /// number it is told. `read` gives the bytes of a picture. An import can take an hour, so this never waits for one.
     pub(crate) async fn add_unlabelled(
         &self,
         actor: &Actor,
@@ -239,7 +239,7 @@ impl Datasets {
         settle: impl FnOnce(&mut Batch, u32) -> Result<()> + Send,
         now_ms: u64,
     ) -> Result<u32> {
-        let _turn = self.importing.lock().await;
+        let _turn = self.importing.try_lock().map_err(|_| Error::Importing)?;
         let mut staging = Staging::begin(&*self.records, &self.objects).await?;
         let added =
             self.add_unlabelled_staged(actor, name, pictures, read, settle, now_ms, &mut staging).await;
@@ -487,7 +487,7 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     joined(tokio::task::spawn_blocking(work).await)
 }
 
-fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Result<T> {
+pub(crate) fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Result<T> {
     match result {
         Ok(value) => Ok(value),
         Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),

@@ -92,6 +92,15 @@ pub enum Error {
     /// There is no room for more hard examples.
     #[error("the quarantine of hard examples is full: accept or reject some of them first")]
     QuarantineFull,
+    /// An import runs.
+    #[error("a dataset is being imported: nothing was decided, accept again when the import has ended")]
+    Importing,
+    /// A piece of something that no offer stands for: none was made, or consent, right or patience ended since.
+    #[error("{digest} is not expected: offer it first")]
+    NotOffered {
+        /// Which.
+        digest: Digest,
+    },
     /// A device sends more than it may.
     #[error("device {device} has sent its share of today: its policy allows {bound} bytes a day")]
     OverDailyBytes {
@@ -121,7 +130,7 @@ pub enum Error {
         digest: Digest,
     },
     /// Somebody was faster.
-    #[error("the hard example {digest} is {state} already")]
+    #[error("the hard example {digest} is {state} already: nothing was decided, leave it out")]
     AlreadyDecided {
         /// Which.
         digest: Digest,
@@ -177,10 +186,10 @@ impl Error {
             Self::TooLarge { .. } => ErrorCode::TooLarge,
             Self::Option { .. } | Self::KindDiffers { .. } => ErrorCode::InvalidInput,
             Self::NotFound { .. } | Self::NoExample { .. } => ErrorCode::NotFound,
-            Self::QuarantineFull | Self::OverDailyBytes { .. } => ErrorCode::Busy,
+            Self::QuarantineFull | Self::Importing | Self::OverDailyBytes { .. } => ErrorCode::Busy,
             Self::DigestDiffers { .. } => ErrorCode::DigestMismatch,
             Self::NoPicture { .. } => ErrorCode::SampleInvalid,
-            Self::AlreadyDecided { .. } => ErrorCode::WrongState,
+            Self::AlreadyDecided { .. } | Self::NotOffered { .. } => ErrorCode::WrongState,
             Self::Contended { .. } => ErrorCode::Busy,
             Self::Damaged { .. } => ErrorCode::StorageCorrupt,
             Self::Cancelled => ErrorCode::Cancelled,

@@ -15,6 +15,7 @@ use crate::logs::Logs;
 use crate::renewal::{self, Challenges, PendingRenewal, Word};
 use crate::rollout::{Rollout, RolloutControl, RolloutDevice, RolloutRequest, Rollouts};
 use crate::store::Store;
+use crate::sweep;
 use crate::telemetry::{self, ReleaseTelemetry};
 use crate::transfer::Transfers;
 use bytes::Bytes;
@@ -30,15 +31,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Events of the broker that may wait for the dispatcher, which never waits itself.
 const INBOUND: usize = 64;
-/// How often ended claims are swept.
-const SWEEP: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Where the fleet keeps its telemetry and where devices reach it.
 #[derive(Clone, Debug)]
@@ -179,7 +178,7 @@ impl Fleet {
             let (rollouts, stop) = (rollouts.clone(), stop.clone());
             async move { rollouts.run(stop).await }
         });
-        tasks.spawn(sweep(store.clone(), stop.clone()));
+        tasks.spawn(sweep::run(store.clone(), parts.quarantine.clone(), stop.clone()));
         let inner = Inner {
             mqtt: config.advertise.map_or(address.to_string(), |host| host_port(&host, address.port())),
             settings: config.settings,
@@ -343,6 +342,7 @@ impl Fleet {
     pub async fn revoke(&self, actor: &Actor, id: &DeviceId, reason: &str) -> Result<()> {
         devices::revoke(&self.inner.store, actor, id, reason, now_ms()).await?;
         self.disconnect(id);
+        self.give_up_uploads(id).await;
         self.inner.changes.device(id);
         self.inner.rollouts.wake.notify_one();
         Ok(())
@@ -360,6 +360,13 @@ impl Fleet {
             self.inner.changes.device(id);
         }
         Ok(())
+    }
+
+    /// Parts do not say of which model they are, so all of the device go; what it may still send it offers anew.
+    pub(crate) async fn give_up_uploads(&self, id: &DeviceId) {
+        if let Err(error) = self.inner.parts.quarantine.give_up(id).await {
+            tracing::error!(device = %id, %error, "what was on its way stays on the disk until the next day");
+        }
     }
 
     /// The models of which a device may keep and send inputs.
@@ -484,17 +491,4 @@ async fn open_segments(folder: PathBuf) -> Result<Segments> {
         move || Segments::open(&folder)
     });
     Ok(opening.await.map_err(|_| flotilla_storage::Error::Closed { path: folder })??)
-}
-
-async fn sweep(store: Arc<Store>, stop: CancellationToken) {
-    let mut rounds = tokio::time::interval(SWEEP);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = rounds.tick() => {}
-        }
-        if let Err(error) = claims::sweep(&store, now_ms()).await {
-            tracing::error!(%error, "ended claims cannot be swept now");
-        }
-    }
 }

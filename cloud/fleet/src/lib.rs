@@ -30,6 +30,7 @@ mod orders;
 mod renewal;
 mod rollout;
 mod store;
+mod sweep;
 mod telemetry;
 mod text;
 mod transfer;

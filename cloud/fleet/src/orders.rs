@@ -69,7 +69,14 @@ impl Fleet {
             let order = order.clone();
             async move {
                 let (actor, model, policy) = &*order;
-                devices::consent(&fleet.inner.store, actor, &id, model, policy.as_ref(), now_ms()).await
+                let changed =
+                    devices::consent(&fleet.inner.store, actor, &id, model, policy.as_ref(), now_ms())
+                        .await?;
+                // What was on its way is deleted, too.
+                if policy.as_ref().is_none_or(|policy| policy.daily_bytes == 0) {
+                    fleet.give_up_uploads(&id).await;
+                }
+                Ok(changed)
             }
         };
         self.order(targets, each).await

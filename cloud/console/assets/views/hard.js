@@ -2,6 +2,9 @@
 import { html, useState } from '/console/vendor/htm/standalone.module.js';
 import { ago, bytes, percent, short } from '/console/format.js';
 
+// Pixels up to which a picture is shown unasked. Nobody has looked at it yet, and it can be far larger than its bytes.
+const SHOWN_PIXELS = 4_000_000;
+
 export function HardExamples({ examples }) {
   if (examples.length === 0) return '';
   return html`<section id="hard-examples"><h2>Hard examples</h2>
@@ -19,7 +22,7 @@ function Example({ example }) {
     setBusy(false);
   };
   return html`<figure data-example=${example.digest}>
-    <img src=${`/api/v1/hard-examples/${example.digest}/picture`} alt="" />
+    <${Picture} example=${example} />
     <figcaption>
       <b>${example.label}</b> ${percent(example.score, 1)} <small>${example.reason}</small><br />
       <small title=${example.digest}>${example.model} on ${example.device} · ${ago(example.received_at_ms)} · ${bytes(example.bytes)}<br />
@@ -31,6 +34,14 @@ function Example({ example }) {
       ${note ? html`<small class="bad"> ${note}</small>` : ''}
     </figcaption>
   </figure>`;
+}
+
+function Picture({ example }) {
+  const { digest, width, height } = example;
+  const [wanted, setWanted] = useState(width * height <= SHOWN_PIXELS);
+  return wanted
+    ? html`<img loading="lazy" src=${`/api/v1/hard-examples/${digest}/picture`} alt="" />`
+    : html`<button class="large" onClick=${() => setWanted(true)}>Show ${width} × ${height} pixels</button>`;
 }
 
 /** Sends a decision. Answers what went wrong; the overview shows what went well. */

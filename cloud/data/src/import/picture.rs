@@ -15,20 +15,24 @@ const DECODE_BYTES: u64 = 512 * limits::MIB as u64;
 const JPEG_TAIL: usize = 4 * limits::KIB;
 const JPEG_END: [u8; 2] = [0xff, 0xd9];
 
-/// The columns and rows of a picture that decodes completely, or why it does not.
-pub(crate) fn look_into(bytes: &[u8]) -> Result<(u32, u32), String> {
-    check(bytes).map(|shape| (shape.width, shape.height))
+/// The columns and rows of a picture that decodes completely within these bounds, or why it does not.
+pub(crate) fn look_into(bytes: &[u8], pixels_max: u64, decode_bytes: u64) -> Result<(u32, u32), String> {
+    check_within(bytes, pixels_max, decode_bytes).map(|shape| (shape.width, shape.height))
 }
 
 /// Decodes a picture to see that it is one. The error says why it is none.
 pub(super) fn check(bytes: &[u8]) -> Result<Shape, String> {
+    check_within(bytes, limits::IMAGE_PIXELS, DECODE_BYTES)
+}
+
+fn check_within(bytes: &[u8], pixels_max: u64, decode_bytes: u64) -> Result<Shape, String> {
     let decode_failed = |e: image::ImageError| format!("it does not decode: {e}");
     let reader = || {
         let mut reader = ImageReader::new(Cursor::new(bytes))
             .with_guessed_format()
             .map_err(|e| format!("it cannot be read: {e}"))?;
         let mut bounds = Limits::default();
-        bounds.max_alloc = Some(DECODE_BYTES);
+        bounds.max_alloc = Some(decode_bytes);
         reader.limits(bounds);
         Ok::<_, String>(reader)
     };
@@ -39,8 +43,8 @@ pub(super) fn check(bytes: &[u8]) -> Result<Shape, String> {
     }
     let (width, height) = first.into_dimensions().map_err(decode_failed)?;
     let pixels = u64::from(width) * u64::from(height);
-    if pixels == 0 || pixels > limits::IMAGE_PIXELS {
-        return Err(format!("it has {width} x {height} pixels; up to {} are possible", limits::IMAGE_PIXELS));
+    if pixels == 0 || pixels > pixels_max {
+        return Err(format!("it has {width} x {height} pixels; up to {pixels_max} are possible"));
     }
     // The decoder fills what is missing of a cut JPEG with grey.
     let tail = &bytes[bytes.len().saturating_sub(JPEG_TAIL)..];

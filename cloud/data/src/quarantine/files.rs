@@ -1,16 +1,22 @@
 //! The bytes of hard examples: received piece by piece, each durable before it is acknowledged.
 
+use super::held::Part;
 use crate::error::{Error, Result};
-use flotilla_protocol::{DeviceId, Digest, limits};
+use flotilla_protocol::{DeviceId, Digest};
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::str::FromStr;
+use std::time::UNIX_EPOCH;
 
-/// Examples of one device that are on their way. A further one takes the place of the oldest.
-const PARTS: usize = 4;
-/// What has not gone on for so long is given up.
-const STALE: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// A part on the disk.
+pub(super) struct Found {
+    pub(super) part: Part,
+    pub(super) bytes: u64,
+    /// When it was written last, in milliseconds since 1970.
+    pub(super) at_ms: u64,
+}
 
 /// The folder. Blocks.
 #[derive(Clone, Debug)]
@@ -40,17 +46,21 @@ impl Files {
         self.root.join("pictures")
     }
 
-    fn part(&self, device: &DeviceId, digest: &Digest) -> PathBuf {
-        self.incoming().join(device.as_str()).join(digest.to_string())
+    fn folder(&self, device: &DeviceId) -> PathBuf {
+        self.incoming().join(device.as_str())
     }
 
-    pub(super) fn picture(&self, digest: &Digest) -> PathBuf {
+    fn part(&self, (device, digest): &Part) -> PathBuf {
+        self.folder(device).join(digest.to_string())
+    }
+
+    fn picture(&self, digest: &Digest) -> PathBuf {
         self.pictures().join(digest.to_string())
     }
 
     /// Bytes of a device's upload that are here, from its beginning.
-    pub(super) fn received(&self, device: &DeviceId, digest: &Digest) -> Result<u64> {
-        let path = self.part(device, digest);
+    pub(super) fn received(&self, part: &Part) -> Result<u64> {
+        let path = self.part(part);
         match fs::metadata(&path) {
             Ok(meta) => Ok(meta.len()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
@@ -59,12 +69,14 @@ impl Files {
     }
 
     /// Adds a piece behind what is here. It is durable when this returns.
-    pub(super) fn append(&self, device: &DeviceId, digest: &Digest, data: &[u8]) -> Result<()> {
-        let path = self.part(device, digest);
+    pub(super) fn append(&self, part: &Part, data: &[u8]) -> Result<()> {
+        let path = self.part(part);
         let failed = || Error::io("write", &path);
         let is_new = !path.exists();
-        if is_new {
-            self.make_room(device)?;
+        let folder = self.folder(&part.0);
+        if !folder.exists() {
+            fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+            sync(&self.incoming())?;
         }
         let mut file = OpenOptions::new().append(true).create(true).open(&path).map_err(failed())?;
         let before = file.metadata().map_err(failed())?.len();
@@ -77,37 +89,33 @@ impl Files {
         if is_new { sync(parent(&path)) } else { Ok(()) }
     }
 
-    /// Makes the folder of a device, with room for one more part.
-    fn make_room(&self, device: &DeviceId) -> Result<()> {
-        let folder = self.incoming().join(device.as_str());
-        if !folder.exists() {
-            fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-            return sync(&self.incoming());
-        }
-        let mut parts = parts(&folder)?;
-        parts.sort_by_key(|(_, changed)| std::cmp::Reverse(*changed));
-        for (path, _) in parts.iter().skip(PARTS - 1) {
-            fs::remove_file(path).map_err(Error::io("remove", path))?;
-        }
-        Ok(())
-    }
-
     /// The whole of an upload.
-    pub(super) fn read_part(&self, device: &DeviceId, digest: &Digest) -> Result<Vec<u8>> {
-        let path = self.part(device, digest);
+    pub(super) fn read_part(&self, part: &Part) -> Result<Vec<u8>> {
+        let path = self.part(part);
         fs::read(&path).map_err(Error::io("read", &path))
     }
 
-    pub(super) fn remove_part(&self, device: &DeviceId, digest: &Digest) -> Result<()> {
-        remove(&self.part(device, digest))
+    pub(super) fn remove_part(&self, part: &Part) -> Result<()> {
+        remove(&self.part(part))
+    }
+
+    /// Removes all that is on its way of a device.
+    pub(super) fn remove_parts(&self, device: &DeviceId) -> Result<()> {
+        let folder = self.folder(device);
+        match fs::remove_dir_all(&folder) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &folder)(e)),
+            _ => Ok(()),
+        }
     }
 
     /// Puts a complete upload where pictures are kept, durably.
-    pub(super) fn settle(&self, device: &DeviceId, digest: &Digest) -> Result<()> {
-        let (from, to) = (self.part(device, digest), self.picture(digest));
-        fs::rename(&from, &to).map_err(Error::io("rename", &to))?;
-        sync(&self.pictures())?;
-        sync(parent(&from))
+    pub(super) fn settle(&self, part: &Part) -> Result<()> {
+        rename(&self.part(part), &self.picture(&part.1))
+    }
+
+    /// Makes a part of it again.
+    pub(super) fn unsettle(&self, part: &Part) -> Result<()> {
+        rename(&self.picture(&part.1), &self.part(part))
     }
 
     /// A picture that was kept.
@@ -125,41 +133,55 @@ impl Files {
         remove(&self.picture(digest))
     }
 
-    /// Removes pictures that `keep` does not name, parts that have not gone on for long, and empty folders.
-    pub(super) fn tidy(&self, keep: impl Fn(&Digest) -> bool) -> Result<()> {
-        let now = SystemTime::now();
-        for (path, _) in parts(&self.pictures())? {
-            let digest = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-            if !digest.is_some_and(|digest| keep(&digest)) {
-                remove(&path)?;
+    /// Every picture that is kept. Whatever else is found beside them is removed.
+    pub(super) fn every_picture(&self) -> Result<Vec<Digest>> {
+        let mut all = Vec::new();
+        for entry in entries(&self.pictures())? {
+            match named(&entry.file_name()) {
+                Some(digest) => all.push(digest),
+                None => remove(&entry.path())?,
             }
         }
-        let incoming = self.incoming();
-        for entry in fs::read_dir(&incoming).map_err(Error::io("read", &incoming))? {
-            let folder = entry.map_err(Error::io("read", &incoming))?.path();
-            for (path, changed) in parts(&folder)? {
-                let len = fs::metadata(&path).map_or(0, |meta| meta.len());
-                let stale = now.duration_since(changed).is_ok_and(|age| age > STALE);
-                if stale || len > limits::HARD_EXAMPLE as u64 {
-                    remove(&path)?;
-                }
-            }
-            // It stays if anything is in it.
-            drop(fs::remove_dir(&folder));
+        Ok(all)
+    }
+
+    /// The devices that have a folder of parts.
+    pub(super) fn senders(&self) -> Result<Vec<DeviceId>> {
+        let folders = entries(&self.incoming())?;
+        Ok(folders.iter().filter_map(|folder| named(&folder.file_name())).collect())
+    }
+
+    /// The parts of a device. Whatever else is found beside them is removed.
+    pub(super) fn parts_of(&self, device: &DeviceId) -> Result<Vec<Found>> {
+        let mut all = Vec::new();
+        for entry in entries(&self.folder(device))? {
+            let Some(digest) = named(&entry.file_name()) else {
+                remove(&entry.path())?;
+                continue;
+            };
+            let meta = entry.metadata().map_err(Error::io("read", &entry.path()))?;
+            let since = meta.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+            let at_ms = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+            all.push(Found { part: (device.clone(), digest), bytes: meta.len(), at_ms });
         }
-        Ok(())
+        Ok(all)
     }
 }
 
-fn parts(folder: &Path) -> Result<Vec<(PathBuf, SystemTime)>> {
-    let failed = |e| Error::io("read", folder)(e);
-    let mut all = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let changed = entry.metadata().and_then(|meta| meta.modified()).map_err(failed)?;
-        all.push((entry.path(), changed));
-    }
-    Ok(all)
+fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>> {
+    let all: io::Result<_> = fs::read_dir(folder).and_then(Iterator::collect);
+    all.map_err(Error::io("read", folder))
+}
+
+/// What a file is named after.
+fn named<T: FromStr>(name: &OsStr) -> Option<T> {
+    name.to_str()?.parse().ok()
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(Error::io("rename", to))?;
+    sync(parent(to))?;
+    sync(parent(from))
 }
 
 fn remove(path: &Path) -> Result<()> {

@@ -6,13 +6,18 @@
 //!
 //! - `example`: the record.
 //! - `files`: `incoming/DEVICE/DIGEST`, as far as it has come, and `pictures/DIGEST`.
-//! - `service`: taking in, listing, deciding.
+//! - `held`: how much there is and how much may come, counted from the offer on.
+//! - `service`: taking in, and forgetting what is over.
+//! - `review`: listing, deciding.
 
 mod example;
 mod files;
+mod held;
+mod review;
 mod service;
 #[cfg(test)]
 mod tests;
 
 pub use example::{ExampleState, Quarantined};
-pub use service::{Decided, Quarantine};
+pub use review::Decided;
+pub use service::Quarantine;

@@ -1,17 +1,16 @@
-//! Takes hard examples in, lists them, and does what an operator decides.
+//! Takes hard examples in, and forgets what is over.
 
 use super::example::{ExampleState, Quarantined, Received};
-use super::files::Files;
-use crate::bounds::{QUARANTINE_BYTES, QUARANTINE_DECIDE, QUARANTINE_RECORDS, REMEMBERED_MS};
+use super::files::{Files, Found};
+use super::held::{Bounds, Held, Part};
+use crate::bounds::{QUARANTINE_DECODE_BYTES, QUARANTINE_PIXELS, REMEMBERED_MS};
 use crate::datasets::{Datasets, blocking};
 use crate::error::{Error, Result};
 use crate::import::look_into;
-use bytes::Bytes;
-use flotilla_identity::{Actor, Permission, audit};
 use flotilla_protocol::message::{HardExample, HardExamples, Upload};
-use flotilla_protocol::{DatasetName, DeviceId, Digest};
-use flotilla_storage::{Batch, Collection, PAGE_ENTITIES, Records, RecordsConfig};
-use serde_json::json;
+use flotilla_protocol::{DeviceId, Digest, limits};
+use flotilla_storage::{Batch, Collection, PAGE_ENTITIES, Records};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{Mutex, Semaphore};
@@ -19,36 +18,34 @@ use tokio::sync::{Mutex, Semaphore};
 /// Days of a device may begin at another time than here, so two of its days may fall into one of ours.
 const DAYS_AT_ONCE: u64 = 2;
 const DAY_MS: u64 = 24 * 3_600 * 1_000;
+/// Pictures that are looked into at a time: each can take much memory.
+const LOOKS: usize = 2;
+/// When there are too many decisions, this share of what may be remembered goes as well, so that the next time is far.
+const DECISIONS_SPARE: usize = 10;
 
 /// Hard examples of the whole fleet. Clones share it.
 #[derive(Clone)]
 pub struct Quarantine {
-    records: Arc<dyn Records>,
-    examples: Collection<Quarantined>,
+    pub(super) records: Arc<dyn Records>,
+    pub(super) examples: Collection<Quarantined>,
     received: Collection<Received>,
-    datasets: Datasets,
-    files: Files,
-    /// How much there is.
-    held: Arc<Mutex<Held>>,
-    /// A picture can take much memory while it is looked into.
+    pub(super) datasets: Datasets,
+    pub(super) files: Files,
+    bounds: Bounds,
+    /// Held while files or records change on which it depends what there is.
+    pub(super) held: Arc<Mutex<Held>>,
+    /// Held by the decision that is being made: a second one sees what the first has done.
+    pub(super) deciding: Arc<Mutex<()>>,
+    tidying: Arc<Mutex<()>>,
     looking: Arc<Semaphore>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Held {
-    /// Records, whatever their state.
-    records: usize,
-    /// Bytes of pictures that nobody has decided on.
+/// What the records say at one time.
+struct Census {
+    waiting: HashSet<Digest>,
     bytes: u64,
-}
-
-/// What became of a decision.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Decided {
-    /// The examples that were decided on.
-    pub examples: Vec<Quarantined>,
-    /// The version of the dataset that has them, if they were accepted.
-    pub version: Option<u32>,
+    /// When each decision was made.
+    decisions: Vec<(u64, Digest)>,
 }
 
 impl std::fmt::Debug for Quarantine {
@@ -65,6 +62,16 @@ impl Quarantine {
         folder: PathBuf,
         now_ms: u64,
     ) -> Result<Self> {
+        Self::open_within(Bounds::default(), records, datasets, folder, now_ms).await
+    }
+
+    pub(super) async fn open_within(
+        bounds: Bounds,
+        records: Arc<dyn Records>,
+        datasets: Datasets,
+        folder: PathBuf,
+        now_ms: u64,
+    ) -> Result<Self> {
         let files = blocking(move || Files::open(folder)).await??;
         let quarantine = Self {
             examples: Collection::new(Arc::clone(&records)),
@@ -72,46 +79,143 @@ impl Quarantine {
             records,
             datasets,
             files,
-            held: Arc::default(),
-            looking: Arc::new(Semaphore::new(1)),
+            bounds,
+            held: Arc::new(Mutex::new(Held::new(bounds, 0, 0, 0))),
+            deciding: Arc::default(),
+            tidying: Arc::default(),
+            looking: Arc::new(Semaphore::new(LOOKS)),
         };
-        quarantine.tidy(now_ms).await?;
+        let census = quarantine.census().await?;
+        let mut held = Held::new(bounds, census.waiting.len(), census.bytes, census.decisions.len());
+        let files = quarantine.files.clone();
+        let found = blocking(move || {
+            let of_device = |device| files.parts_of(&device);
+            files.senders()?.into_iter().map(of_device).collect::<Result<Vec<_>>>()
+        });
+        for Found { part, bytes, at_ms } in found.await??.into_iter().flatten() {
+            if bytes <= limits::HARD_EXAMPLE as u64 {
+                held.found(part, bytes, at_ms);
+            }
+        }
+        *quarantine.held.lock().await = held;
+        quarantine.clean(census, now_ms).await?;
         Ok(quarantine)
     }
 
-    /// Counts what is there, forgets decisions of long ago, and removes files that belong to nothing.
-    async fn tidy(&self, now_ms: u64) -> Result<()> {
-        let mut held = self.held.lock().await;
-        *held = Held::default();
-        let mut kept = std::collections::HashSet::new();
+    // === what is over ===
+
+    /// Forgets decisions that are old or too many and uploads that do not go on, and removes files that belong to
+    /// nothing. To be done once a day.
+    pub async fn tidy(&self, now_ms: u64) -> Result<()> {
+        let _turn = self.tidying.lock().await;
+        let census = self.census().await?;
+        self.clean(census, now_ms).await
+    }
+
+    async fn census(&self) -> Result<Census> {
+        let mut census = Census { waiting: HashSet::new(), bytes: 0, decisions: Vec::new() };
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = self.examples.list(after.as_deref(), PAGE_ENTITIES).await?;
-            let mut batch = Batch::new();
-            for item in &page.items {
-                match item.value.state.decided_ms() {
-                    Some(at_ms) if at_ms.saturating_add(REMEMBERED_MS) < now_ms => {
-                        self.examples.delete(&mut batch, item)?;
-                        continue;
-                    }
-                    Some(_) => {}
+            for Quarantined { digest, bytes, state, .. } in page.items.into_iter().map(|item| item.value) {
+                match state.decided_ms() {
+                    Some(at_ms) => census.decisions.push((at_ms, digest)),
                     None => {
-                        held.bytes += item.value.bytes;
-                        kept.insert(item.value.digest);
+                        census.bytes += bytes;
+                        census.waiting.insert(digest);
                     }
                 }
-                held.records += 1;
-            }
-            if !batch.is_empty() {
-                self.records.commit(batch).await?;
             }
             match page.next {
-                None => break,
+                None => return Ok(census),
                 next => after = next,
             }
         }
+    }
+
+    async fn clean(&self, census: Census, now_ms: u64) -> Result<()> {
+        self.forget_decisions(census.decisions, now_ms).await?;
         let files = self.files.clone();
-        blocking(move || files.tidy(|digest| kept.contains(digest))).await?
+        for digest in blocking(move || files.every_picture()).await?? {
+            if !census.waiting.contains(&digest) {
+                self.remove_orphan(digest).await?;
+            }
+        }
+        let mut held = self.held.lock().await;
+        // Their files are the parts that nobody expects any more.
+        held.take_stale(now_ms);
+        drop(held);
+        let files = self.files.clone();
+        for device in blocking(move || files.senders()).await?? {
+            self.remove_unexpected(device).await?;
+        }
+        Ok(())
+    }
+
+    async fn forget_decisions(&self, mut decisions: Vec<(u64, Digest)>, now_ms: u64) -> Result<()> {
+        decisions.sort_unstable();
+        let bound = self.bounds.decisions;
+        let too_many = match decisions.len() {
+            all if all > bound => all - (bound - bound / DECISIONS_SPARE),
+            _ => 0,
+        };
+        let old = decisions.partition_point(|(at_ms, _)| at_ms.saturating_add(REMEMBERED_MS) < now_ms);
+        decisions.truncate(too_many.max(old));
+        for decisions in decisions.chunks(PAGE_ENTITIES) {
+            let (mut batch, mut forgotten) = (Batch::new(), 0);
+            for (_, digest) in decisions {
+                if let Some(found) = self.examples.get(digest.as_bytes()).await? {
+                    self.examples.delete(&mut batch, &found)?;
+                    forgotten += 1;
+                }
+            }
+            self.records.commit(batch).await?;
+            self.held.lock().await.forgot(forgotten);
+        }
+        Ok(())
+    }
+
+    /// Removes a picture unless an example came or was taken up since somebody looked.
+    async fn remove_orphan(&self, digest: Digest) -> Result<()> {
+        let _held = self.held.lock().await;
+        let found = self.examples.get(digest.as_bytes()).await?;
+        if found.is_some_and(|found| found.value.state == ExampleState::Quarantined) {
+            return Ok(());
+        }
+        let files = self.files.clone();
+        blocking(move || files.remove_picture(&digest)).await?
+    }
+
+    async fn remove_unexpected(&self, device: DeviceId) -> Result<()> {
+        let held = self.held.lock().await;
+        let (files, of) = (self.files.clone(), device.clone());
+        if !held.expects_of(&device) {
+            return blocking(move || files.remove_parts(&of)).await?;
+        }
+        for found in blocking(move || files.parts_of(&of)).await?? {
+            if !held.expects(&found.part) {
+                self.remove_part(found.part).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove_part(&self, part: Part) -> Result<()> {
+        let files = self.files.clone();
+        blocking(move || files.remove_part(&part)).await?
+    }
+
+    /// The devices of which something is on its way.
+    pub async fn senders(&self) -> Vec<DeviceId> {
+        self.held.lock().await.senders()
+    }
+
+    /// Deletes what is on its way of a device that may not send it any more. What has been taken in stays.
+    pub async fn give_up(&self, device: &DeviceId) -> Result<()> {
+        let mut held = self.held.lock().await;
+        held.forget(device);
+        let (files, device) = (self.files.clone(), device.clone());
+        blocking(move || files.remove_parts(&device)).await?
     }
 
     // === what devices send ===
@@ -125,23 +229,32 @@ impl Quarantine {
         (digest, total): (Digest, u64),
         now_ms: u64,
     ) -> Result<u64> {
+        let part = (device.clone(), digest);
+        let mut held = self.held.lock().await;
         if self.examples.get(digest.as_bytes()).await?.is_some() {
+            held.release(&part);
+            self.remove_part(part).await?;
             return Ok(total);
         }
-        let held = *self.held.lock().await;
-        if held.records >= QUARANTINE_RECORDS || held.bytes.saturating_add(total) > QUARANTINE_BYTES {
-            return Err(Error::QuarantineFull);
+        let (reserved, gone) = held.reserve(&part, total, now_ms);
+        for part in gone {
+            self.remove_part(part).await?;
         }
-        let (files, of) = (self.files.clone(), device.clone());
-        let received = blocking(move || files.received(&of, &digest)).await??;
+        drop(held);
+        reserved?;
+        let (files, of) = (self.files.clone(), part.clone());
+        let received = blocking(move || files.received(&of)).await??;
         if received < total {
             return Ok(received);
         }
         // Whole and yet not taken in: a kill came in between.
-        match self.take_in(device, digest, example, policy, now_ms).await {
+        match self.take_in(part, example, policy, now_ms).await {
             Ok(()) => Ok(total),
             // What was not acknowledged may be torn: it begins anew.
-            Err(Error::DigestDiffers { .. }) => Ok(0),
+            Err(Error::DigestDiffers { .. }) => {
+                self.held.lock().await.reserve(&(device.clone(), digest), total, now_ms).0?;
+                Ok(0)
+            }
             Err(error) => Err(error),
         }
     }
@@ -156,24 +269,33 @@ impl Quarantine {
         upload: Upload,
         now_ms: u64,
     ) -> Result<u64> {
-        let (digest, total, end) = (upload.digest, upload.total, upload.offset + upload.data.len() as u64);
-        let (files, of) = (self.files.clone(), device.clone());
-        let received = blocking(move || files.received(&of, &digest)).await??;
+        let (part, total) = ((device.clone(), upload.digest), upload.total);
+        let end = upload.offset + upload.data.len() as u64;
+        self.held.lock().await.go_on(&part, total, now_ms)?;
+        let (files, of) = (self.files.clone(), part.clone());
+        let received = blocking(move || files.received(&of)).await??;
         if received != upload.offset {
             return Ok(received.min(total.saturating_sub(1)));
         }
         self.count(device, example, policy, upload.data.len() as u64, now_ms).await?;
-        let (files, of) = (self.files.clone(), device.clone());
+        let (files, of, reserve) = (self.files.clone(), part.clone(), self.bounds.reserve_bytes);
         blocking(move || {
             let free = flotilla_storage::free_bytes(files.root())?;
-            if free < RecordsConfig::default().reserve_bytes.saturating_add(upload.data.len() as u64) {
+            if free < reserve.saturating_add(upload.data.len() as u64) {
                 return Err(Error::QuarantineFull);
             }
-            files.append(&of, &digest, &upload.data)
+            files.append(&of, &upload.data)
         })
         .await??;
+        let held = self.held.lock().await;
+        if !held.expects(&part) {
+            // Its device lost its consent or its right meanwhile.
+            self.remove_part(part).await?;
+            return Err(Error::NotOffered { digest: upload.digest });
+        }
+        drop(held);
         if end == total {
-            self.take_in(device, digest, example, policy, now_ms).await?;
+            self.take_in(part, example, policy, now_ms).await?;
         }
         Ok(end)
     }
@@ -208,185 +330,80 @@ impl Quarantine {
     /// Checks a complete upload and records it. One that is not what it should be is thrown away.
     async fn take_in(
         &self,
-        device: &DeviceId,
-        digest: Digest,
+        part: Part,
         example: &HardExample,
         policy: &HardExamples,
         now_ms: u64,
     ) -> Result<()> {
-        let (files, of) = (self.files.clone(), device.clone());
-        let looked = blocking(move || {
-            let bytes = files.read_part(&of, &digest)?;
-            let problem = match look_into(&bytes) {
-                _ if Digest::of(&bytes) != digest => Error::DigestDiffers { digest },
-                Ok((width, height)) => return Ok((bytes.len() as u64, width, height)),
-                Err(problem) => Error::NoPicture { digest, problem },
-            };
-            files.remove_part(&of, &digest)?;
-            Err(problem)
-        });
-        let (bytes, width, height) = {
+        let digest = part.1;
+        let looked = {
             let _turn = self.looking.acquire().await.map_err(|_| Error::Cancelled)?;
-            looked.await??
+            let (files, of) = (self.files.clone(), part.clone());
+            blocking(move || {
+                let bytes = files.read_part(&of)?;
+                if Digest::of(&bytes) != digest {
+                    return Err(Error::DigestDiffers { digest });
+                }
+                let (width, height) = look_into(&bytes, QUARANTINE_PIXELS, QUARANTINE_DECODE_BYTES)
+                    .map_err(|problem| Error::NoPicture { digest, problem })?;
+                Ok((bytes.len() as u64, width, height))
+            })
+            .await?
         };
         let mut held = self.held.lock().await;
-        let (files, of) = (self.files.clone(), device.clone());
+        let (bytes, width, height) = match looked {
+            Ok(looked) => looked,
+            Err(error) => {
+                if matches!(error, Error::DigestDiffers { .. } | Error::NoPicture { .. }) {
+                    held.release(&part);
+                    self.remove_part(part).await?;
+                }
+                return Err(error);
+            }
+        };
+        if !held.expects(&part) {
+            return Err(Error::NotOffered { digest });
+        }
         if self.examples.get(digest.as_bytes()).await?.is_some() {
             // Another device was faster.
-            return blocking(move || files.remove_part(&of, &digest)).await?;
+            held.release(&part);
+            return self.remove_part(part).await;
         }
-        blocking(move || files.settle(&of, &digest)).await??;
         let taken = Quarantined {
             digest,
             bytes,
             width,
             height,
-            device: device.clone(),
+            device: part.0.clone(),
             example: example.clone(),
             dataset: policy.dataset.clone(),
             received_at_ms: now_ms,
             state: ExampleState::Quarantined,
         };
-        let mut batch = Batch::new();
-        self.examples.insert(&mut batch, &taken)?;
-        self.records.commit(batch).await?;
-        held.records += 1;
-        held.bytes += bytes;
+        let (files, of) = (self.files.clone(), part.clone());
+        blocking(move || files.settle(&of)).await??;
+        if let Err(error) = self.record(&taken).await {
+            // It is a part again, for the next offer to take in. In doubt it stays, so that there is no record without
+            // a picture; its room stays reserved.
+            if is_nothing_done(&error) {
+                let files = self.files.clone();
+                blocking(move || files.unsettle(&part)).await??;
+            }
+            return Err(error.into());
+        }
+        held.take_in(&part, bytes);
         Ok(())
     }
 
-    // === what people see and decide ===
-
-    /// A page of the examples in this state, or of all, behind `after`, in the order of their digests; and where the
-    /// next page goes on.
-    pub async fn list(
-        &self,
-        state: Option<&str>,
-        after: Option<&Digest>,
-        limit: usize,
-    ) -> Result<(Vec<Quarantined>, Option<Digest>)> {
-        let after = after.map(|digest| &digest.as_bytes()[..]);
-        let page = match state {
-            Some(state) => self.examples.lookup("state", state, after, limit).await?,
-            None => self.examples.list(after, limit).await?,
-        };
-        let next = page.next.and_then(|id| <[u8; 32]>::try_from(&id[..]).ok()).map(Digest::from_bytes);
-        Ok((page.items.into_iter().map(|item| item.value).collect(), next))
-    }
-
-    /// One example.
-    pub async fn get(&self, digest: &Digest) -> Result<Quarantined> {
-        let found = self.examples.get(digest.as_bytes()).await?;
-        found.map(|found| found.value).ok_or_else(|| missing(digest))
-    }
-
-    /// The picture of an example that nobody has decided on.
-    pub async fn picture(&self, digest: &Digest) -> Result<Bytes> {
-        self.undecided(&[*digest]).await?;
-        let (files, digest) = (self.files.clone(), *digest);
-        Ok(blocking(move || files.read_picture(&digest)).await??.into())
-    }
-
-    /// Makes examples unlabelled samples of a dataset: of the one that is named, or of the one that their device's policy
-    /// named. All of them in one new version, or none.
-    pub async fn accept(
-        &self,
-        actor: &Actor,
-        digests: &[Digest],
-        dataset: Option<&DatasetName>,
-        now_ms: u64,
-    ) -> Result<Decided> {
-        let found = self.undecided(digests).await?;
-        let dataset = match dataset {
-            Some(dataset) => dataset.clone(),
-            None => {
-                let mut named = found.iter().map(|found| found.value.dataset.as_ref());
-                let first = named.next().flatten().cloned();
-                let first = first.filter(|first| named.all(|other| other == Some(first)));
-                first.ok_or(Error::Option {
-                    option: "dataset",
-                    problem: "the policies of these examples do not name one: name it".into(),
-                })?
-            }
-        };
-        let (files, mut examples) = (self.files.clone(), Vec::with_capacity(found.len()));
-        let read = move |digest: &Digest| files.read_picture(digest);
-        let settle = |batch: &mut Batch, version: u32| {
-            for found in &found {
-                let state = ExampleState::Accepted {
-                    dataset: dataset.clone(),
-                    version,
-                    at_ms: now_ms,
-                    by: actor.id.clone(),
-                };
-                let accepted = Quarantined { state, ..found.value.clone() };
-                self.examples.update(batch, found, &accepted)?;
-                examples.push(accepted);
-            }
-            let detail = json!({ "accepted": found.len(), "dataset": dataset, "version": version });
-            let subject = format!("dataset/{dataset}/{version}");
-            audit::record(batch, actor, Permission::ExampleReview.as_str(), &subject, detail, now_ms)?;
-            Ok(())
-        };
-        let pictures: Vec<Digest> = found.iter().map(|found| found.value.digest).collect();
-        let version = self.datasets.add_unlabelled(actor, &dataset, &pictures, read, settle, now_ms).await?;
-        self.let_go(&examples).await;
-        Ok(Decided { examples, version: Some(version) })
-    }
-
-    /// Deletes the bytes of examples; their digests are remembered.
-    pub async fn reject(&self, actor: &Actor, digests: &[Digest], now_ms: u64) -> Result<Decided> {
-        let found = self.undecided(digests).await?;
-        let (mut batch, mut examples) = (Batch::new(), Vec::with_capacity(found.len()));
-        for found in &found {
-            let state = ExampleState::Rejected { at_ms: now_ms, by: actor.id.clone() };
-            let rejected = Quarantined { state, ..found.value.clone() };
-            self.examples.update(&mut batch, found, &rejected)?;
-            examples.push(rejected);
-        }
-        let detail = json!({ "rejected": examples.len() });
-        let action = Permission::ExampleReview.as_str();
-        audit::record(&mut batch, actor, action, "hard-examples", detail, now_ms)?;
-        self.records.commit(batch).await?;
-        self.let_go(&examples).await;
-        Ok(Decided { examples, version: None })
-    }
-
-    /// Removes the bytes of examples that were decided on. What cannot be removed now goes with the next start.
-    async fn let_go(&self, examples: &[Quarantined]) {
-        let mut held = self.held.lock().await;
-        for example in examples {
-            held.bytes = held.bytes.saturating_sub(example.bytes);
-            let (files, digest) = (self.files.clone(), example.digest);
-            if let Err(error) = blocking(move || files.remove_picture(&digest)).await.flatten() {
-                tracing::warn!(%digest, %error, "a decided example stays on the disk until the next start");
-            }
-        }
-    }
-
-    /// The records of examples that nobody has decided on.
-    async fn undecided(&self, digests: &[Digest]) -> Result<Vec<flotilla_storage::Versioned<Quarantined>>> {
-        if digests.is_empty() || digests.len() > QUARANTINE_DECIDE {
-            let problem =
-                format!("1 to {QUARANTINE_DECIDE} can be decided on at once, not {}", digests.len());
-            return Err(Error::Option { option: "examples", problem });
-        }
-        let mut all: Vec<flotilla_storage::Versioned<Quarantined>> = Vec::with_capacity(digests.len());
-        for digest in digests {
-            let found = self.examples.get(digest.as_bytes()).await?.ok_or_else(|| missing(digest))?;
-            let state = found.value.state.as_str();
-            if found.value.state != ExampleState::Quarantined {
-                return Err(Error::AlreadyDecided { digest: *digest, state });
-            }
-            // Named twice it is still one.
-            if all.iter().all(|known| known.value.digest != *digest) {
-                all.push(found);
-            }
-        }
-        Ok(all)
+    async fn record(&self, taken: &Quarantined) -> flotilla_storage::Result<()> {
+        let mut batch = Batch::new();
+        self.examples.insert(&mut batch, taken)?;
+        self.records.commit(batch).await.map(drop)
     }
 }
 
-fn missing(digest: &Digest) -> Error {
-    Error::NoExample { digest: *digest }
+/// Whether a failed commit surely has not happened.
+fn is_nothing_done(error: &flotilla_storage::Error) -> bool {
+    use flotilla_storage::Error::{DiskFull, PreconditionFailed, TooLarge};
+    matches!(error, PreconditionFailed { .. } | TooLarge { .. } | DiskFull { .. })
 }

@@ -1,5 +1,8 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod bounds;
+
+use super::held::Bounds;
 use super::{ExampleState, Quarantine};
 use crate::{Datasets, Error, ImportOptions, ImportRequest, Source};
 use flotilla_identity::{Actor, audit};
@@ -46,6 +49,7 @@ fn device(name: &str) -> DeviceId {
 }
 
 struct House {
+    bounds: Bounds,
     dir: TempDir,
     records: Arc<dyn Records>,
     datasets: Datasets,
@@ -54,17 +58,21 @@ struct House {
 
 impl House {
     async fn new() -> Self {
+        Self::within(Bounds::default()).await
+    }
+
+    async fn within(bounds: Bounds) -> Self {
         let dir = TempDir::new().unwrap();
         let records: Arc<dyn Records> = Arc::new(SledRecords::open(&dir.path().join("records")).unwrap());
         let objects = Objects::open(&dir.path().join("objects")).unwrap();
         let datasets = Datasets::new(records.clone(), objects);
-        let quarantine = open(&dir, &records, &datasets).await;
-        Self { dir, records, datasets, quarantine }
+        let quarantine = open(bounds, &dir, &records, &datasets).await;
+        Self { bounds, dir, records, datasets, quarantine }
     }
 
     /// As after a kill.
     async fn restart(&mut self) {
-        self.quarantine = open(&self.dir, &self.records, &self.datasets).await;
+        self.quarantine = open(self.bounds, &self.dir, &self.records, &self.datasets).await;
     }
 
     async fn import(&self) -> u32 {
@@ -94,11 +102,16 @@ impl House {
         self.quarantine.receive(&device(of), &example(), &policy(), upload, NOW).await
     }
 
+    /// Offers a digest and sends these bytes for it.
+    async fn try_send(&self, of: &str, digest: Digest, whole: &[u8]) -> Result<u64, Error> {
+        assert_eq!(self.offer(of, digest, whole.len()).await?, 0);
+        self.piece(of, digest, whole, 0, whole.len()).await
+    }
+
     /// Sends a whole picture and gives its digest.
     async fn send(&self, of: &str, picture: &[u8]) -> Digest {
         let digest = Digest::of(picture);
-        assert_eq!(self.offer(of, digest, picture.len()).await.unwrap(), 0);
-        let stored = self.piece(of, digest, picture, 0, picture.len()).await.unwrap();
+        let stored = self.try_send(of, digest, picture).await.unwrap();
         assert_eq!(stored, picture.len() as u64);
         digest
     }
@@ -113,8 +126,9 @@ impl House {
     }
 }
 
-async fn open(dir: &TempDir, records: &Arc<dyn Records>, datasets: &Datasets) -> Quarantine {
-    Quarantine::open(records.clone(), datasets.clone(), dir.path().join("hard"), NOW).await.unwrap()
+async fn open(bounds: Bounds, dir: &TempDir, records: &Arc<dyn Records>, datasets: &Datasets) -> Quarantine {
+    let folder = dir.path().join("hard");
+    Quarantine::open_within(bounds, records.clone(), datasets.clone(), folder, NOW).await.unwrap()
 }
 
 fn upload(digest: Digest, total: usize, offset: usize, data: &[u8]) -> Upload {
@@ -151,14 +165,14 @@ async fn an_upload_goes_on_after_a_restart_and_is_taken_in_once() {
 async fn what_is_not_what_it_should_be_is_thrown_away() {
     let house = House::new().await;
     let (whole, digest) = (picture(1), Digest::of(b"another"));
-    let refused = house.piece("box-1", digest, &whole, 0, whole.len()).await.unwrap_err();
+    let refused = house.try_send("box-1", digest, &whole).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::DigestMismatch);
     let noise = vec![7; 500];
     let digest = Digest::of(&noise);
-    let refused = house.piece("box-1", digest, &noise, 0, 500).await.unwrap_err();
+    let refused = house.try_send("box-1", digest, &noise).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::SampleInvalid);
     let cut = &picture(2)[..60];
-    let refused = house.piece("box-1", Digest::of(cut), cut, 0, 60).await.unwrap_err();
+    let refused = house.try_send("box-1", Digest::of(cut), cut).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::SampleInvalid, "{refused}");
     assert_eq!(house.offer("box-1", digest, 500).await.unwrap(), 0, "nothing of it is left");
     assert!(house.quarantine.list(None, None, 9).await.unwrap().0.is_empty());
@@ -171,6 +185,7 @@ async fn a_device_that_sends_more_than_its_share_is_told_to_wait() {
     let policy = HardExamples { daily_bytes: 250, ..policy() };
     let whole = picture(1);
     let digest = Digest::of(&whole);
+    house.offer("box-1", digest, 9_000).await.unwrap();
     let send = async |from: usize, to: usize, now_ms: u64| {
         let upload = upload(digest, 9_000, from, &vec![1; to - from]);
         house.quarantine.receive(&device("box-1"), &example(), &policy, upload, now_ms).await
@@ -254,6 +269,7 @@ async fn a_whole_upload_that_a_kill_kept_from_being_taken_in_is_taken_in_by_the_
     let mut house = House::new().await;
     let whole = picture(1);
     let digest = Digest::of(&whole);
+    house.offer("box-1", digest, whole.len()).await.unwrap();
     house.piece("box-1", digest, &whole, 0, 100).await.unwrap();
     // As if the kill had come just behind the last piece.
     let part = house.dir.path().join("hard/incoming/box-1").join(digest.to_string());
@@ -265,6 +281,7 @@ async fn a_whole_upload_that_a_kill_kept_from_being_taken_in_is_taken_in_by_the_
 
     let torn = picture(2);
     let digest = Digest::of(&torn);
+    house.offer("box-1", digest, torn.len()).await.unwrap();
     house.piece("box-1", digest, &torn, 0, 100).await.unwrap();
     let part = part.with_file_name(digest.to_string());
     std::fs::write(&part, vec![0; torn.len()]).unwrap();

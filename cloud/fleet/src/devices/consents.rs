@@ -36,6 +36,20 @@ pub(crate) async fn consents(store: &Store, id: &DeviceId) -> Result<BTreeMap<Mo
     Ok(store.consents.get(id.as_str()).await?.map(|found| found.value.models).unwrap_or_default())
 }
 
+/// The consents by which a device may send something now: none of a device whose right has ended.
+pub(crate) async fn senders_consents(
+    store: &Store,
+    id: &DeviceId,
+) -> Result<BTreeMap<ModelName, HardExamples>> {
+    let device = store.devices.get(id.as_str()).await?;
+    if !device.is_some_and(|device| device.value.is_active()) {
+        return Ok(BTreeMap::new());
+    }
+    let mut all = consents(store, id).await?;
+    all.retain(|_, policy| policy.daily_bytes > 0);
+    Ok(all)
+}
+
 /// The devices that have a consent for a model, whether they may connect or not.
 pub(crate) async fn consented(store: &Store, model: &ModelName) -> Result<Vec<DeviceId>> {
     let mut devices = Vec::new();

@@ -12,7 +12,7 @@ mod view;
 
 pub use commands::{Asked, COMMAND_DEADLINE_MAX_MS, COMMAND_DEADLINE_MS, Order, PulledLog, Stage};
 pub(crate) use commands::{CommandHistory, command, commands, finish, keep_log, pulled};
-pub(crate) use consents::{Consents, all_consents, consent, consented, consents};
+pub(crate) use consents::{Consents, all_consents, consent, consented, consents, senders_consents};
 pub use device::{Certificate, Device, DeviceState, Health, Problem, Traffic};
 pub use examined::Examined;
 pub(crate) use examined::examination;

@@ -84,7 +84,7 @@ impl Dispatcher {
                 let bytes = payload.len().max(1) as u32;
                 let room = Arc::clone(&self.waiting).try_acquire_many_owned(bytes).ok();
                 let sent = room.is_some_and(|room| {
-                    conversation.mailbox.try_send(Mail { channel, payload, _room: room }).is_ok()
+                    conversation.mailbox.try_send(Mail { channel, payload, room }).is_ok()
                 });
                 if !sent {
                     tracing::warn!(device = %peer.device, "a device that sends faster than it is heard is cut off");

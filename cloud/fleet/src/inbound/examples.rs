@@ -3,9 +3,10 @@
 use super::Core;
 use crate::devices;
 use crate::error::{Error, Result};
+use crate::text::bounded;
 use crate::transfer::Refused;
 use flotilla_protocol::message::{HardExample, HardExamples, Upload};
-use flotilla_protocol::{DeviceId, Digest, ErrorCode, ModelName};
+use flotilla_protocol::{DeviceId, Digest, ErrorCode, ModelName, limits};
 
 /// What the device has offered on this connection and may send.
 #[derive(Default)]
@@ -28,8 +29,10 @@ impl Examples {
         }
         let known = match &upload.example {
             Some(example) => {
+                let label = bounded(&example.label, limits::LABEL);
+                let example = HardExample { label, ..example.clone() };
                 self.offered = Some((upload.digest, example.clone()));
-                Some(example.clone())
+                Some(example)
             }
             None => {
                 self.offered.as_ref().filter(|(digest, _)| *digest == upload.digest).map(|(_, e)| e.clone())
@@ -40,7 +43,7 @@ impl Examples {
             return refused(ErrorCode::WrongState, "this was not offered on this connection");
         };
         let policy = match consent(core, device, &example.model).await {
-            Ok(policy) => policy.filter(|policy| policy.daily_bytes > 0),
+            Ok(policy) => policy,
             Err(error) => return Err(of(&error)),
         };
         let Some(policy) = policy else {
@@ -81,7 +84,7 @@ fn of(error: &Error) -> Refused {
     Refused { code: error.code(), detail }
 }
 
-/// The policy of a model on a device.
+/// The policy by which a device may send examples of a model.
 async fn consent(core: &Core, device: &DeviceId, model: &ModelName) -> Result<Option<HardExamples>> {
-    Ok(devices::consents(&core.store, device).await?.remove(model))
+    Ok(devices::senders_consents(&core.store, device).await?.remove(model))
 }

@@ -5,7 +5,7 @@
 //! - `worker`: the conversation with one device.
 //! - `examples`: the hard examples of one device.
 //! - `logs`: lines of the log of one device.
-//! - `fetches`: the model bytes of one device, beside its conversation.
+//! - `fetches`, `uploads`: the model bytes of one device, and what it uploads, beside its conversation.
 
 mod dispatch;
 mod examples;
@@ -13,6 +13,7 @@ mod fetches;
 mod logs;
 #[cfg(test)]
 mod tests;
+mod uploads;
 mod worker;
 
 pub(crate) use dispatch::Dispatcher;

@@ -4,9 +4,8 @@
 //! and logged once a connection.
 
 use super::Core;
-use super::examples::Examples;
 use super::fetches::Fetches;
-use super::logs::Pulled;
+use super::uploads::Uploads;
 use crate::broker::{self, PeerIdentity};
 use crate::ca::Serial;
 use crate::cloned;
@@ -54,7 +53,7 @@ pub(super) struct Mail {
     pub(super) channel: Up,
     pub(super) payload: Bytes,
     /// Its share of the room for waiting messages.
-    pub(super) _room: OwnedSemaphorePermit,
+    pub(super) room: OwnedSemaphorePermit,
 }
 
 /// A message that cannot be used.
@@ -88,8 +87,7 @@ pub(super) struct Worker {
     /// When the desired document is sent again, and how long after the last time.
     resend: Option<(Instant, Duration)>,
     fetches: Option<Fetches>,
-    examples: Examples,
-    pulled: Pulled,
+    uploads: Option<Uploads>,
     /// What the device got wrong and is not written down yet.
     health: Health,
     warned: bool,
@@ -114,8 +112,7 @@ impl Worker {
             answered: 0,
             resend: None,
             fetches: None,
-            examples: Examples::default(),
-            pulled: Pulled::default(),
+            uploads: None,
             health: Health::default(),
             warned: false,
         }
@@ -153,6 +150,9 @@ impl Worker {
         if let Some(fetches) = self.fetches.take() {
             fetches.stop().await;
         }
+        if let Some(uploads) = self.uploads.take() {
+            uploads.stop().await;
+        }
         self.write_down().await;
     }
 
@@ -167,7 +167,7 @@ impl Worker {
             Up::Telemetry | Up::Event => self.on_telemetry(mail.channel, &mail.payload).await,
             Up::Fetch => self.on_fetch(&mail.payload).await,
             Up::Request => self.on_request(&mail.payload).await,
-            Up::Upload => self.on_upload(&mail.payload).await,
+            Up::Upload => self.on_upload(&mail.payload, mail.room).await,
         };
         if let Err(problem) = handled {
             self.unusable(mail.channel, problem);
@@ -414,21 +414,22 @@ impl Worker {
         }
     }
 
-    async fn on_upload(&mut self, payload: &[u8]) -> Result<(), Unusable> {
+    async fn on_upload(&mut self, payload: &[u8], room: OwnedSemaphorePermit) -> Result<(), Unusable> {
         let upload: Upload = decode(payload)?;
         let id = upload.id;
-        let (core, device, now_ms) = (&self.core, &self.device, now_ms());
-        let taken = match self.pulled.is_of(&upload) {
-            true => self.pulled.take(core, device, upload, now_ms).await,
-            false => self.examples.take(core, device, upload, now_ms).await,
-        };
-        let body = match taken {
-            Ok(bytes) => ReplyBody::Stored { bytes },
-            Err(Refused { code, detail }) => {
-                ReplyBody::Error { code, detail: bounded(&detail, limits::TEXT) }
+        let uploads = match self.uploads.take().filter(|uploads| !uploads.is_over()) {
+            Some(uploads) => uploads,
+            None => {
+                let (core, device) = (Arc::clone(&self.core), self.device.clone());
+                Uploads::start(core, device, Arc::clone(&self.connection), self.stop.child_token())
             }
         };
-        let _ = self.publish(Down::Reply, &Reply { id, body }).await;
+        let pushed = uploads.push(upload, room);
+        self.uploads = Some(uploads);
+        if !pushed {
+            let refused = Refused { code: ErrorCode::Busy, detail: "too many uploads at once".into() };
+            let _ = self.publish(Down::Reply, &refused.reply(id)).await;
+        }
         Ok(())
     }
 

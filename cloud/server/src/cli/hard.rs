@@ -6,13 +6,23 @@ use super::commands::{Done, Out, client, encode, write_new};
 use super::exit::{self, Failure};
 use super::table;
 use crate::http::api::{
-    HardConsentAnswer, HardConsentRequest, HardConsentView, HardDecision, HardDecisionView, HardExamplePage,
-    HardExampleView, HardPolicy,
+    DatasetView, HardConsentAnswer, HardConsentRequest, HardConsentView, HardDecision, HardDecisionView,
+    HardExamplePage, HardExampleView, HardPolicy,
 };
+use flotilla_data::QUARANTINE_DECIDE;
 use flotilla_protocol::ErrorCode;
+use serde::Serialize;
+use std::collections::BTreeMap;
 
-/// Examples that are decided on in one request.
-const AT_ONCE: usize = 100;
+/// What was decided, in one request or several.
+#[derive(Debug, Default, Serialize)]
+struct Outcome {
+    examples: Vec<HardExampleView>,
+    /// The last one of the datasets.
+    dataset: Option<DatasetView>,
+    /// The datasets with the accepted ones, each as it is now.
+    datasets: Vec<DatasetView>,
+}
 
 pub(super) fn run(command: Hard, out: &Out) -> Done {
     match command {
@@ -36,13 +46,19 @@ pub(super) fn run(command: Hard, out: &Out) -> Done {
         }
         Hard::Accept { digests, all, model, dataset, target } => {
             let client = client(&target)?;
-            let examples = chosen(&client, digests, all, model.as_deref())?;
-            decide(&client, "accept", &examples, dataset, out)
+            let groups = match chosen(&client, digests, all, model.as_deref())? {
+                Chosen::Named(digests) => vec![(dataset, digests)],
+                Chosen::Waiting(waiting) => by_dataset(waiting, dataset),
+            };
+            decide(&client, "accept", groups, out)
         }
         Hard::Reject { digests, all, model, target } => {
             let client = client(&target)?;
-            let examples = chosen(&client, digests, all, model.as_deref())?;
-            decide(&client, "reject", &examples, None, out)
+            let digests = match chosen(&client, digests, all, model.as_deref())? {
+                Chosen::Named(digests) => digests,
+                Chosen::Waiting(waiting) => waiting.into_iter().map(|example| example.digest).collect(),
+            };
+            decide(&client, "reject", vec![(None, digests)], out)
         }
     }
 }
@@ -85,36 +101,72 @@ fn list(client: &Client, model: Option<&str>, state: Option<&str>) -> Result<Vec
     }
 }
 
-fn chosen(
-    client: &Client,
-    digests: Vec<String>,
-    all: bool,
-    model: Option<&str>,
-) -> Result<Vec<String>, Failure> {
+/// What a decision is about.
+enum Chosen {
+    /// These.
+    Named(Vec<String>),
+    /// All that wait.
+    Waiting(Vec<HardExampleView>),
+}
+
+fn chosen(client: &Client, digests: Vec<String>, all: bool, model: Option<&str>) -> Result<Chosen, Failure> {
     if !all {
-        return Ok(digests);
+        return Ok(Chosen::Named(digests));
     }
     let waiting = list(client, model, Some("quarantined"))?;
     if waiting.is_empty() {
         return Err(Failure::new(ErrorCode::NotFound, "no hard example waits for a decision"));
     }
-    Ok(waiting.into_iter().map(|example| example.digest).collect())
+    Ok(Chosen::Waiting(waiting))
 }
 
-fn decide(client: &Client, verb: &str, examples: &[String], dataset: Option<String>, out: &Out) -> Done {
-    let mut done = HardDecisionView { examples: Vec::new(), dataset: None };
-    for examples in examples.chunks(AT_ONCE) {
-        let decision = HardDecision { examples: examples.to_vec(), dataset: dataset.clone() };
-        let view: HardDecisionView = client.post(&format!("/api/v1/hard-examples/{verb}"), &decision)?;
-        done.examples.extend(view.examples);
-        done.dataset = view.dataset;
+/// Groups with a dataset each: the one that is named, or those of the policies; behind them what has none.
+fn by_dataset(waiting: Vec<HardExampleView>, dataset: Option<String>) -> Vec<(Option<String>, Vec<String>)> {
+    let mut groups: BTreeMap<(bool, Option<String>), Vec<String>> = BTreeMap::new();
+    for example in waiting {
+        let dataset = dataset.clone().or(example.dataset);
+        groups.entry((dataset.is_none(), dataset)).or_default().push(example.digest);
+    }
+    groups.into_iter().map(|((_, dataset), digests)| (dataset, digests)).collect()
+}
+
+/// Decides group by group, as many at once as the control plane takes: each acceptance is a version of its dataset. What
+/// was decided is said even if something fails then.
+fn decide(client: &Client, verb: &str, groups: Vec<(Option<String>, Vec<String>)>, out: &Out) -> Done {
+    let mut done = Outcome::default();
+    let decide_all = || {
+        for (dataset, digests) in groups {
+            for digests in digests.chunks(QUARANTINE_DECIDE) {
+                let decision = HardDecision { examples: digests.to_vec(), dataset: dataset.clone() };
+                let path = format!("/api/v1/hard-examples/{verb}");
+                let view: HardDecisionView = client.post(&path, &decision)?;
+                done.add(view);
+            }
+        }
+        Ok(())
+    };
+    let result: Done = decide_all();
+    if result.is_err() && done.examples.is_empty() {
+        return result;
     }
     out.show(&done, |done| {
         println!("{} {verb}ed", done.examples.len());
-        if let Some(dataset) = &done.dataset {
+        for dataset in &done.datasets {
             println!("{} v{}: {} samples without a label", dataset.name, dataset.version, dataset.unlabelled);
         }
-    })
+    })?;
+    result
+}
+
+impl Outcome {
+    fn add(&mut self, view: HardDecisionView) {
+        self.examples.extend(view.examples);
+        if let Some(dataset) = view.dataset {
+            self.datasets.retain(|known| known.name != dataset.name);
+            self.datasets.push(dataset.clone());
+            self.dataset = Some(dataset);
+        }
+    }
 }
 
 fn print_consents(consents: &[HardConsentView]) {
@@ -154,4 +206,45 @@ fn print_examples(examples: &[HardExampleView]) {
     };
     let header = ["DIGEST", "STATE", "MODEL", "DEVICE", "REASON", "ANSWER", "BYTES", "DATASET"];
     table::print(&header, &examples.iter().map(row).collect::<Vec<_>>());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(digest: &str, dataset: Option<&str>) -> HardExampleView {
+        HardExampleView {
+            digest: digest.into(),
+            state: "quarantined".into(),
+            device: "box-1".into(),
+            model: "m".into(),
+            release: "r".into(),
+            reason: "margin".into(),
+            label: "7".into(),
+            score: 0.5,
+            margin: 0.25,
+            at_ms: 0,
+            received_at_ms: 0,
+            bytes: 1,
+            width: 1,
+            height: 1,
+            dataset: dataset.map(Into::into),
+            dataset_version: None,
+        }
+    }
+
+    #[test]
+    fn all_that_wait_are_decided_on_dataset_by_dataset() {
+        let waiting = || {
+            [("1", Some("b")), ("2", None), ("3", Some("a")), ("4", Some("b"))]
+                .map(|(digest, dataset)| example(digest, dataset))
+                .to_vec()
+        };
+        let group = |dataset: Option<&str>, digests: &[&str]| {
+            (dataset.map(str::to_owned), digests.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let own = [group(Some("a"), &["3"]), group(Some("b"), &["1", "4"]), group(None, &["2"])];
+        assert_eq!(by_dataset(waiting(), None), own);
+        assert_eq!(by_dataset(waiting(), Some("c".into())), [group(Some("c"), &["1", "2", "3", "4"])]);
+    }
 }

@@ -51,7 +51,7 @@ pub enum Hard {
         /// With --all: of this model only.
         #[arg(long, requires = "all")]
         model: Option<String>,
-        /// The dataset; the one that their policy named by default.
+        /// The dataset; the one that their policy named by default, with --all each the one that its own named.
         #[arg(long)]
         dataset: Option<String>,
         /// The control plane.

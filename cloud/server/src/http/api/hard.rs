@@ -138,7 +138,7 @@ pub struct HardExamplePage {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HardDecision {
-    /// Digests of the examples, 200 at most.
+    /// Digests of the examples, 1000 at most.
     pub examples: Vec<String>,
     /// The dataset of which they become unlabelled samples; the one that their policy named if not given. Of no meaning to
     /// a rejection.
