@@ -346,15 +346,22 @@ mod tests {
         let offer = offered.try_recv().unwrap();
         assert_eq!((offer.input, offer.latency_us), (Kept::Raw(vec![1, 2]), 7));
         assert!(offered.try_recv().is_err());
-        let telemetry = || lock(&shadowed.comparison).as_ref().unwrap().telemetry();
-        assert_eq!((telemetry().skipped, telemetry().compared), (3, 0));
+        let telemetry = lock(&shadowed.comparison).as_ref().unwrap().telemetry();
+        assert_eq!((telemetry.skipped, telemetry.compared), (3, 0));
+    }
 
-        // So does an idle one while the board is too hot.
-        shadowed.offer(&interface, Shown::Input(Input::Raw(&[1, 2])), &answer(1), 7, true);
+    #[test]
+    fn a_board_that_is_too_hot_shows_its_shadow_nothing() {
+        let letters: ModelName = "letters".parse().unwrap();
+        let host = testing::host(Digest::of(b"confirmed"), HardExamples::default());
+        let mut offered = host.attach_shadow(&letters, side(1_000)).unwrap();
+        host.throttle(true);
+        host.predict(&letters, Input::Raw(&[1; 4])).unwrap();
         assert!(offered.try_recv().is_err());
-        assert_eq!(telemetry().skipped, 4);
-        shadowed.offer(&interface, Shown::Input(Input::Raw(&[3, 4])), &answer(1), 7, false);
-        assert_eq!(offered.try_recv().unwrap().input, Kept::Raw(vec![3, 4]));
+        assert_eq!(host.shadow_telemetry()[&letters].skipped, 1);
+        host.throttle(false);
+        host.predict(&letters, Input::Raw(&[2; 4])).unwrap();
+        assert_eq!(offered.try_recv().unwrap().input, Kept::Raw(vec![2; 4]));
     }
 
     #[test]
