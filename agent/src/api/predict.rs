@@ -4,10 +4,10 @@ use super::answer::{Answered, Api, json};
 use super::problem::Problem;
 use super::thing::{self, Thing};
 use super::{TOP, body};
-use crate::host::{Answer, Ranked, Ticket};
+use crate::host::{Answer, HostError, Ranked, Ticket, Turn};
 use flotilla_protocol::message::SlotName;
 use flotilla_protocol::{Digest, ErrorCode, ModelName, limits};
-use flotilla_runtime::Input;
+use flotilla_runtime::{Error, Input};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use hyper::body::Incoming;
@@ -38,14 +38,16 @@ pub(super) async fn answer(
         .map_err(|e| Problem::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, format!("{e}")))?;
     // Refused before its body is read; whether there is a place in the queue is asked when it is needed.
     if api.host.served(&name).is_none() {
-        return Err(crate::host::HostError::NotServing { model: name }.into());
+        return Err(HostError::NotServing { model: name }.into());
     }
     let (form, top) = (Form::of(&request.headers)?, top(request.uri.query())?);
     let (bytes, room) = body::read(api, incoming).await?;
     let ticket = api.host.admit(&name)?;
+    form.check(&ticket, &name, &bytes)?;
+    let turn = ticket.turn().await;
     // The work goes on when the client hangs up meanwhile, so the room is taken until it is done.
     let work = move || {
-        let answer = form.predict(ticket, &bytes);
+        let answer = form.predict(turn, &bytes);
         drop((bytes, room));
         answer
     };
@@ -119,18 +121,36 @@ impl Form {
         }
     }
 
-    fn predict(self, ticket: Ticket, bytes: &[u8]) -> Result<Answer, Problem> {
+    /// Refuses what can be told at once to be nothing that the model takes.
+    fn check(self, ticket: &Ticket, model: &ModelName, bytes: &[u8]) -> Result<(), Problem> {
+        let input = match self {
+            Form::Raw => Input::Raw(bytes),
+            Form::Unsaid => Input::of(bytes),
+            Form::Encoded | Form::Json => return Ok(()),
+        };
+        ticket.check(input).map_err(|error| match (self, &error) {
+            (Form::Unsaid, HostError::Predict { source: Error::RawLength { got, need }, .. }) => {
+                let detail = format!(
+                    "the body is neither a PNG nor JPEG picture, nor {need} bytes of raw pixels as model {model} takes them: it has {got} bytes"
+                );
+                Problem::new(StatusCode::BAD_REQUEST, error.code(), detail)
+            }
+            _ => error.into(),
+        })
+    }
+
+    fn predict(self, turn: Turn, bytes: &[u8]) -> Result<Answer, Problem> {
         let input = match self {
             Form::Encoded => Input::Encoded(bytes),
             Form::Raw => Input::Raw(bytes),
             Form::Unsaid => Input::of(bytes),
             Form::Json => {
-                return match thing::read(bytes, &ticket.interface().image)? {
-                    Thing::Picture(picture) => Ok(ticket.predict(Input::Encoded(&picture))?),
-                    Thing::Pixels(pixels) => Ok(ticket.predict(Input::Raw(&pixels))?),
+                return match thing::read(bytes, &turn.interface().image)? {
+                    Thing::Picture(picture) => Ok(turn.predict(Input::Encoded(&picture))?),
+                    Thing::Pixels(pixels) => Ok(turn.predict(Input::Raw(&pixels))?),
                 };
             }
         };
-        Ok(ticket.predict(input)?)
+        Ok(turn.predict(input)?)
     }
 }

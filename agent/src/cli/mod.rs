@@ -11,7 +11,7 @@ use crate::probe::{ChildArgs, child_main};
 use crate::program;
 use crate::shadow::{ShadowArgs, shadow_main};
 use crate::upgrade::{self, SelfTestArgs, self_test_main};
-use crate::{Error, clock, daemon, logging};
+use crate::{Error, clock, daemon, host, logging};
 use clap::{Subcommand, ValueEnum};
 use flotilla_device::launch::EXIT_SWITCH;
 use flotilla_protocol::{DeviceId, ModelName};
@@ -156,18 +156,22 @@ pub fn main(args: Args, prefix: ExePrefix) -> ExitCode {
     }
 }
 
-fn runtime() -> Result<Runtime, Error> {
+/// Threads for work that blocks, beside those that predict: loads, slots, journals, feeds, names.
+const BLOCKING: usize = 8;
+
+/// `predicting` is how many threads may predict at the same time: they never take those that other work needs.
+fn runtime(predicting: usize) -> Result<Runtime, Error> {
     // Two workers: one may write to the disk while the other serves.
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .max_blocking_threads(8)
+        .max_blocking_threads(predicting + BLOCKING)
         .enable_all()
         .build()
         .map_err(|e| Error::System { what: "starting the runtime", problem: e.to_string() })
 }
 
 fn complete(command: impl Future<Output = Result<(), Error>>) -> Result<Ended, Error> {
-    runtime()?.block_on(command).map(|()| Ended::Stopped)
+    runtime(0)?.block_on(command).map(|()| Ended::Stopped)
 }
 
 fn start(
@@ -181,7 +185,7 @@ fn start(
     config.listen = listen.unwrap_or(config.listen);
     // Before there are threads: each takes its level from the one that starts it.
     be_nice(config.nice);
-    runtime()?.block_on(run(folder, config, until_stdin_closes, prefix))
+    runtime(host::threads(config.threads))?.block_on(run(folder, config, until_stdin_closes, prefix))
 }
 
 async fn run(

@@ -12,7 +12,7 @@ mod worker;
 pub(crate) use worker::Worker;
 
 use crate::link::Sender;
-use flotilla_device::hard::{decide, margin};
+use flotilla_device::hard::{decide, margin, wants_disagreements};
 use flotilla_protocol::message::{
     Desired, HardExample, HardExamples as Policy, HardReason, Reply, ReplyBody, Settings,
 };
@@ -133,6 +133,14 @@ pub(crate) struct Outlet {
     replies: mpsc::Receiver<Reply>,
 }
 
+#[cfg(test)]
+impl Outlet {
+    /// Why the next input is to be kept, if there is one.
+    pub(crate) fn next_reason(&mut self) -> Option<HardReason> {
+        self.found.try_recv().ok().map(|found| found.example.reason)
+    }
+}
+
 impl std::fmt::Debug for HardExamples {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HardExamples").finish_non_exhaustive()
@@ -215,15 +223,40 @@ impl HardExamples {
         Figures { dropped: figures.dropped + self.0.dropped.load(Ordering::Relaxed), ..figures }
     }
 
-    /// An input was answered: keeps it if the model's policy says so. `disagreement` is whether a release in the shadow
-    /// said another label, where one runs. `pictures` is the pre-processing of the release that answered.
+    /// An input was answered: keeps it if the model's policy says so. `pictures` is the pre-processing of the release that
+    /// answered.
     pub fn offer(
+        &self,
+        of: (&ModelName, Digest),
+        seen: Seen<'_>,
+        pictures: &Arc<Preprocessor>,
+        prediction: &Prediction,
+    ) {
+        self.offer_if(of, seen, pictures, prediction, |policy, margin| {
+            decide(policy, prediction.score, margin, rand::random())
+        });
+    }
+
+    /// A release in the shadow has another answer to an input that was offered before.
+    pub fn offer_disagreement(
+        &self,
+        of: (&ModelName, Digest),
+        seen: Seen<'_>,
+        pictures: &Arc<Preprocessor>,
+        prediction: &Prediction,
+    ) {
+        self.offer_if(of, seen, pictures, prediction, |policy, _| {
+            wants_disagreements(policy).then_some(HardReason::Disagreement)
+        });
+    }
+
+    fn offer_if(
         &self,
         (model, release): (&ModelName, Digest),
         seen: Seen<'_>,
         pictures: &Arc<Preprocessor>,
         prediction: &Prediction,
-        disagreement: Option<bool>,
+        decide: impl FnOnce(&Policy, f32) -> Option<HardReason>,
     ) {
         if !self.0.on.load(Ordering::Acquire) {
             return;
@@ -231,8 +264,7 @@ impl HardExamples {
         let margin = margin(&prediction.scores, prediction.label_index);
         let reason = {
             let policies = self.0.policies.read().unwrap_or_else(PoisonError::into_inner);
-            let Some(policy) = policies.get(model) else { return };
-            decide(policy, prediction.score, margin, disagreement, rand::random())
+            policies.get(model).and_then(|policy| decide(policy, margin))
         };
         if let Some(reason) = reason
             && self.keep((model, release), seen, pictures, prediction, margin, reason).is_none()

@@ -17,7 +17,7 @@ pub struct Health {
     pub release: Digest,
     /// Predictions answered.
     pub predictions: u64,
-    /// Predictions that failed, other than for pictures that no release could read.
+    /// Predictions that failed, other than for inputs that alone are to blame.
     pub failures: u64,
     /// What the 95th percentile of latency certainly reaches, in microseconds; none before the first answer.
     pub p95_us: Option<u64>,

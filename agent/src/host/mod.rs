@@ -2,8 +2,10 @@
 //!
 //! A release is put in place of another in one step: requests that were admitted before it end on the old
 //! one, later ones start on the new one, and none fails because of it. Each model runs one prediction at a
-//! time; a bounded number of others wait, and beyond that callers are told at once that it is busy.
+//! time; a bounded number of others wait, and beyond that callers are told at once that it is busy. Who waits holds no
+//! thread: a busy model takes one of those that predict, and nothing from other models or from the rest of the agent.
 
+mod blame;
 mod counters;
 mod drift;
 mod error;
@@ -11,6 +13,9 @@ mod note;
 mod pace;
 mod ranked;
 mod shadow;
+#[cfg(test)]
+pub(crate) mod testing;
+mod turn;
 
 pub use counters::Health;
 pub use drift::Drifted;
@@ -18,6 +23,9 @@ pub use error::HostError;
 pub use note::Notes;
 pub use ranked::Ranked;
 pub use shadow::{Compared, Kept, Offer, Side};
+pub use turn::{Ticket, Turn};
+
+pub(crate) use pace::threads;
 
 use crate::hard::{HardExamples, Seen};
 use counters::{Totals, Window};
@@ -32,7 +40,6 @@ use shadow::{Shadowed, Shown};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Instant;
 
 /// Predictions of one model that run or wait at most.
 pub const QUEUE: usize = 32;
@@ -105,7 +112,10 @@ struct Serving {
     name: ModelName,
     served: Served,
     interface: Interface,
-    model: Mutex<Model>,
+    /// What the release took that served before.
+    before: Option<ImageInput>,
+    /// Whoever waits for it gets it in the order of coming.
+    model: Arc<tokio::sync::Mutex<Model>>,
     window: Mutex<Window>,
     totals: Arc<Mutex<Totals>>,
     watched: Watched,
@@ -168,6 +178,11 @@ impl ModelHost {
         let before = all.get(&name);
         let same = before.filter(|before| before.served.release == release);
         let totals = same.map(|before| Arc::clone(&before.totals)).unwrap_or_default();
+        let took = match before {
+            Some(before) if same.is_some() => before.before.clone(),
+            Some(before) => Some(before.interface.image.clone()),
+            None => None,
+        };
         let lifetime = match before {
             Some(before) => Arc::clone(&before.lifetime),
             None if all.len() >= limits::DESIRED_MODELS => return Err(HostError::TooManyModels),
@@ -184,7 +199,8 @@ impl ModelHost {
             name: name.clone(),
             served,
             interface,
-            model: Mutex::new(model),
+            before: took,
+            model: Arc::new(tokio::sync::Mutex::new(model)),
             window: Mutex::default(),
             totals,
             watched,
@@ -230,15 +246,14 @@ impl ModelHost {
         let serving = self.find(name).ok_or_else(|| HostError::NotServing { model: name.clone() })?;
         let place = |admitted| (admitted < QUEUE).then_some(admitted + 1);
         match serving.lifetime.admitted.fetch_update(Ordering::AcqRel, Ordering::Acquire, place) {
-            Ok(_) => Ok(Ticket(serving)),
+            Ok(_) => Ok(Ticket::new(serving)),
             Err(_) => Err(HostError::Busy { model: name.clone() }),
         }
     }
 
-    /// Predicts one input, waiting for its turn. This blocks: asynchronous callers take a ticket and use it
-    /// on a thread that may block.
+    /// Predicts one input, waiting for its turn. This blocks: asynchronous callers take a ticket and wait for its turn.
     pub fn predict(&self, name: &ModelName, input: Input<'_>) -> Result<Answer, HostError> {
-        self.admit(name)?.predict(input)
+        self.admit(name)?.wait().predict(input)
     }
 
     /// The counters of every release that serves.
@@ -268,99 +283,19 @@ impl ModelHost {
 
 impl Serving {
     /// Offers an input that was answered as a hard example.
-    fn offer(&self, seen: Seen<'_>, prediction: &Prediction, disagreement: Option<bool>) {
-        let of = (&self.name, self.served.release);
-        self.hard.offer(of, seen, &self.pictures, prediction, disagreement);
-    }
-}
-
-/// A place in a model's queue, bound to the release that served when it was taken.
-#[derive(Debug)]
-pub struct Ticket(Arc<Serving>);
-
-impl Ticket {
-    /// What the network of that release takes and gives.
-    pub fn interface(&self) -> &Interface {
-        &self.0.interface
+    fn offer(&self, seen: Seen<'_>, prediction: &Prediction) {
+        self.hard.offer((&self.name, self.served.release), seen, &self.pictures, prediction);
     }
 
-    /// Predicts one input, waiting for its turn.
-    pub fn predict(self, input: Input<'_>) -> Result<Answer, HostError> {
-        let (prediction, latency_us) = {
-            let mut model = lock(&self.0.model);
-            let _turn = self.0.pace.turn();
-            let _noted = self.0.note.at_work();
-            let predict = || {
-                let tensor = model.tensor(input)?;
-                Ok((model.predict_tensor(&tensor)?, tensor))
-            };
-            let ((prediction, tensor), latency_us) = self.count(predict, |(prediction, _)| prediction)?;
-            self.0.watched.count(&tensor, &prediction, &self.0.alarm);
-            (prediction, latency_us)
-        };
-        self.0.offer(Seen::Input(input), &prediction, None);
-        self.0.lifetime.shadowed.offer(&self.0.interface, Shown::Input(input), &prediction, latency_us);
-        let Served { release, slot } = self.0.served;
-        let labels = Arc::clone(&self.0.interface.labels);
-        Ok(Answer { prediction, release, slot, latency_us, labels })
+    /// Offers an input that was answered, and to which the release in the shadow has another answer.
+    fn offer_disagreement(&self, seen: Seen<'_>, prediction: &Prediction) {
+        self.hard.offer_disagreement((&self.name, self.served.release), seen, &self.pictures, prediction);
     }
 
-    /// Runs the network on a batch of tensors, one after the other and nobody else's in between.
-    pub fn infer(self, batch: &[f32]) -> Result<Inferred, HostError> {
-        let row = self.0.interface.input.1.iter().product::<usize>().max(1);
-        let (mut outputs, mut predictions) = (Vec::new(), Vec::new());
-        {
-            let mut model = lock(&self.0.model);
-            let _turn = self.0.pace.turn();
-            let _noted = self.0.note.at_work();
-            for tensor in batch.chunks(row) {
-                let ((output, prediction), latency_us) =
-                    self.count(|| model.run(tensor), |(_, prediction)| prediction)?;
-                self.0.watched.count(tensor, &prediction, &self.0.alarm);
-                let shown = Shown::Tensor(tensor);
-                self.0.lifetime.shadowed.offer(&self.0.interface, shown, &prediction, latency_us);
-                outputs.extend(output);
-                predictions.push(prediction);
-            }
-        }
-        for (tensor, prediction) in batch.chunks(row).zip(&predictions) {
-            self.0.offer(Seen::Tensor(tensor), prediction, None);
-        }
-        let labels = self.0.interface.labels.to_vec();
-        Ok(Inferred { outputs, predictions, labels, release: self.0.served.release })
-    }
-
-    /// Does a piece of work and counts it, with its time in microseconds.
-    fn count<T>(
-        &self,
-        work: impl FnOnce() -> flotilla_runtime::Result<T>,
-        prediction: impl FnOnce(&T) -> &Prediction,
-    ) -> Result<(T, u64), HostError> {
-        let serving = &*self.0;
-        let started = Instant::now();
-        let result = work();
-        let latency_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        match result {
-            Ok(done) => {
-                lock(&serving.window).answered(latency_us);
-                lock(&serving.totals).answered(prediction(&done), latency_us);
-                Ok((done, latency_us))
-            }
-            Err(source) => {
-                // A picture that nothing could read says nothing about the release.
-                if !source.is_bad_picture() {
-                    lock(&serving.window).failed();
-                    lock(&serving.totals).failed();
-                }
-                Err(HostError::Predict { model: serving.name.clone(), source })
-            }
-        }
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.0.lifetime.admitted.fetch_sub(1, Ordering::AcqRel);
+    /// Shows an input that was answered to the shadow. A board that is too hot has no time for one.
+    fn show(&self, input: Shown<'_>, prediction: &Prediction, latency_us: u64) {
+        let throttled = self.pace.is_throttled();
+        self.lifetime.shadowed.offer(&self.interface, input, prediction, latency_us, throttled);
     }
 }
 

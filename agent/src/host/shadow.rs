@@ -44,7 +44,9 @@ impl From<Input<'_>> for Kept {
 pub struct Offer {
     /// The input.
     pub input: Kept,
-    /// The confirmed release's answer.
+    /// The confirmed release.
+    pub release: Digest,
+    /// Its answer.
     pub confirmed: Prediction,
     /// Its time in microseconds.
     pub latency_us: u64,
@@ -121,13 +123,15 @@ impl Shadowed {
         }
     }
 
-    /// Shows an input and its answer to the shadow of the release that gave it, if there is one with time for it.
+    /// Shows an input and its answer to the shadow of the release that gave it, if there is one with time for it: while
+    /// the board is `throttled` there is none.
     pub(super) fn offer(
         &self,
         interface: &Interface,
         input: Shown<'_>,
         confirmed: &Prediction,
         latency_us: u64,
+        throttled: bool,
     ) {
         let Some(tap) = self.tap() else { return };
         let fits = match input {
@@ -137,17 +141,18 @@ impl Shadowed {
         if tap.side.against != interface.release || !fits || !tap.is_due() {
             return;
         }
+        let skip = || self.count(tap.side.release, |comparison| comparison.telemetry.skipped += 1);
         match tap.offers.try_reserve() {
+            Ok(_) if throttled => skip(),
             Ok(place) => {
                 let input = match input {
                     Shown::Input(input) => input.into(),
                     Shown::Tensor(tensor) => Kept::Tensor(tensor.to_vec()),
                 };
-                place.send(Offer { input, confirmed: confirmed.clone(), latency_us });
+                let release = interface.release;
+                place.send(Offer { input, release, confirmed: confirmed.clone(), latency_us });
             }
-            Err(mpsc::error::TrySendError::Full(())) => {
-                self.count(tap.side.release, |comparison| comparison.telemetry.skipped += 1);
-            }
+            Err(mpsc::error::TrySendError::Full(())) => skip(),
             // It is being stopped.
             Err(mpsc::error::TrySendError::Closed(())) => {}
         }
@@ -256,9 +261,13 @@ impl ModelHost {
         }
     }
 
-    /// Both releases answered an input. Everything that is to be made of such a pair is made here.
+    /// Both releases answered an input. Everything that is to be made of such a pair is made here. If another release
+    /// serves by now, there is nothing to be said of the two any more.
     pub fn on_compared(&self, release: Digest, compared: &Compared<'_>) {
         let Some(serving) = self.find(compared.model) else { return };
+        if serving.served.release != compared.offer.release {
+            return;
+        }
         serving.lifetime.shadowed.count(release, |comparison| comparison.add(compared));
         if !compared.agreed {
             let seen = match &compared.offer.input {
@@ -266,7 +275,7 @@ impl ModelHost {
                 Kept::Raw(bytes) => Seen::Input(Input::Raw(bytes)),
                 Kept::Tensor(values) => Seen::Tensor(values),
             };
-            serving.offer(seen, &compared.offer.confirmed, Some(true));
+            serving.offer_disagreement(seen, &compared.offer.confirmed);
         }
     }
 
@@ -288,7 +297,10 @@ impl ModelHost {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
+    use super::super::testing;
     use super::*;
+    use crate::hard::HardExamples;
+    use flotilla_protocol::message::{Desired, HardExamples as Policy, HardReason, Settings};
     use flotilla_protocol::pipeline::{Colour, ImageInput, Layout, Resize};
     use proptest::prelude::*;
 
@@ -329,7 +341,7 @@ mod tests {
     fn a_busy_shadow_misses_inputs_and_says_how_many() {
         let (shadowed, mut offered, interface) = tapped(1_000);
         for _ in 0..4 {
-            shadowed.offer(&interface, Shown::Input(Input::Raw(&[1, 2])), &answer(1), 7);
+            shadowed.offer(&interface, Shown::Input(Input::Raw(&[1, 2])), &answer(1), 7, false);
         }
         let offer = offered.try_recv().unwrap();
         assert_eq!((offer.input, offer.latency_us), (Kept::Raw(vec![1, 2]), 7));
@@ -339,15 +351,79 @@ mod tests {
     }
 
     #[test]
+    fn a_board_that_is_too_hot_shows_its_shadow_nothing() {
+        let letters: ModelName = "letters".parse().unwrap();
+        let host = testing::host(Digest::of(b"confirmed"), HardExamples::default());
+        let mut offered = host.attach_shadow(&letters, side(1_000)).unwrap();
+        host.throttle(true);
+        host.predict(&letters, Input::Raw(&[1; 4])).unwrap();
+        assert!(offered.try_recv().is_err());
+        assert_eq!(host.shadow_telemetry()[&letters].skipped, 1);
+        host.throttle(false);
+        host.predict(&letters, Input::Raw(&[2; 4])).unwrap();
+        assert_eq!(offered.try_recv().unwrap().input, Kept::Raw(vec![2; 4]));
+    }
+
+    #[test]
     fn what_was_made_for_another_release_or_another_network_is_not_for_the_shadow() {
         let (shadowed, mut offered, interface) = tapped(1_000);
         let other = Interface { release: Digest::of(b"candidate"), ..interface.clone() };
-        shadowed.offer(&other, Shown::Input(Input::Raw(&[1])), &answer(1), 7);
+        shadowed.offer(&other, Shown::Input(Input::Raw(&[1])), &answer(1), 7, false);
         let wider = Interface { input: ("x".into(), vec![1, 8]), ..interface.clone() };
-        shadowed.offer(&wider, Shown::Tensor(&[0.5; 8]), &answer(1), 7);
+        shadowed.offer(&wider, Shown::Tensor(&[0.5; 8]), &answer(1), 7, false);
         assert!(offered.try_recv().is_err());
-        shadowed.offer(&interface, Shown::Tensor(&[0.5; 4]), &answer(1), 7);
+        shadowed.offer(&interface, Shown::Tensor(&[0.5; 4]), &answer(1), 7, false);
         assert_eq!(offered.try_recv().unwrap().input, Kept::Tensor(vec![0.5; 4]));
+    }
+
+    #[test]
+    fn a_disagreement_is_no_second_draw_of_the_audit_and_none_of_a_release_that_serves_no_more() {
+        let (confirmed, shadow) = (Digest::of(b"confirmed"), Digest::of(b"shadow"));
+        let letters: ModelName = "letters".parse().unwrap();
+        let (hard, mut outlet) = HardExamples::new();
+        let host = testing::host(confirmed, hard.clone());
+        let consent = |shadow_disagreement, audit_per_million| {
+            let policy =
+                Policy { shadow_disagreement, audit_per_million, daily_bytes: 1, ..Policy::default() };
+            let hard_examples = [(letters.clone(), policy)].into();
+            hard.configure(&Desired {
+                project: "default".parse().unwrap(),
+                device: "box".parse().unwrap(),
+                version: 1,
+                issued_at_ms: 0,
+                models: BTreeMap::new(),
+                settings: Settings::default(),
+                commands: Vec::new(),
+                agent: None,
+                hard_examples,
+                shadows: BTreeMap::new(),
+            });
+        };
+        let offer =
+            Offer { input: Kept::Raw(vec![1; 4]), release: confirmed, confirmed: answer(0), latency_us: 3 };
+        let (of, against) = (&answer(1), &offer);
+        let disagree = || {
+            let compared =
+                Compared { model: &letters, offer: against, shadow: of, shadow_us: 9, agreed: false };
+            host.on_compared(shadow, &compared);
+        };
+        let _offered = host.attach_shadow(&letters, side(1_000)).unwrap();
+
+        consent(false, 1_000_000);
+        disagree();
+        assert_eq!(outlet.next_reason(), None, "the audit was drawn when it was answered");
+        consent(true, 1_000_000);
+        disagree();
+        assert_eq!(outlet.next_reason(), Some(HardReason::Disagreement));
+
+        testing::install(&host, Digest::of(b"next"));
+        disagree();
+        assert_eq!(
+            outlet.next_reason(),
+            None,
+            "the picture would be said to be of a release that never saw it"
+        );
+        assert_eq!(host.shadow_telemetry()[&letters].compared, 2);
     }
 
     #[test]
@@ -355,7 +431,8 @@ mod tests {
         let mut comparison = Comparison::of(&side(1_000));
         let model: ModelName = "digits".parse().unwrap();
         let mut add = |confirmed: usize, shadow: usize| {
-            let offer = Offer { input: Kept::Raw(vec![]), confirmed: answer(confirmed), latency_us: 3 };
+            let (input, release) = (Kept::Raw(vec![]), Digest::of(b"confirmed"));
+            let offer = Offer { input, release, confirmed: answer(confirmed), latency_us: 3 };
             let (shadow, agreed) = (&answer(shadow), confirmed == shadow);
             comparison.add(&Compared { model: &model, offer: &offer, shadow, shadow_us: 9, agreed });
         };

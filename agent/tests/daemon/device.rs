@@ -94,6 +94,23 @@ impl Device {
         answer_of(text.trim(), "letters").await
     }
 
+    /// What `letters` answers to such a body: the status and the document; none if the agent does not answer.
+    pub(crate) async fn ask(&self, content_type: &str, body: &[u8]) -> Option<(u16, Value)> {
+        let host = std::fs::read_to_string(self.path("run/endpoint")).ok()?;
+        let stream = tokio::net::TcpStream::connect(host.trim()).await.ok()?;
+        let ask = Ask {
+            host: host.trim(),
+            method: http::Method::POST,
+            path: "/predict/letters",
+            content_type,
+            body: body.to_vec(),
+            max_answer: 1 << 20,
+            timeout: PATIENCE,
+        };
+        let (status, answer) = flotilla_agent::http_client::ask(stream, ask).await.ok()?;
+        Some((status.as_u16(), serde_json::from_slice(&answer).ok()?))
+    }
+
     /// The process of its agent.
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().and_then(Child::id).expect("the agent runs")

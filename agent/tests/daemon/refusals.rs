@@ -226,13 +226,16 @@ async fn a_failed_release_is_tried_again_only_with_a_new_attempt() {
 async fn a_candidate_that_fails_under_load_is_reverted() {
     let (mut cloud, device, first) = settled().await;
     cloud.settings.probation_s = 3_600;
-    let second = Plan::good(1).publish(&cloud);
+    let second = Plan { fragile: true, ..Plan::good(1) }.publish(&cloud);
     want(&mut cloud, &second);
     phase(&cloud, Phase::Probation).await;
     assert_eq!(device.label().await, "b");
-    // Raw pixels of the wrong number are failures that this release is blamed for.
     for _ in 0..30 {
-        device.predict(&[1, 2, 3]).await.unwrap_err();
+        match device.predict(&[255, 2, 3, 4]).await {
+            Err(error) => assert!(error.contains("not a finite number"), "{error}"),
+            // It is taken back while they are asked.
+            Ok(answer) => assert_eq!(answer["label"], "a"),
+        }
     }
     let failed = phase(&cloud, Phase::Failed).await;
     assert_eq!(
@@ -241,6 +244,25 @@ async fn a_candidate_that_fails_under_load_is_reverted() {
     );
     assert_eq!((failed.confirmed, device.label().await.as_str()), (Some(first.release), "a"));
     cloud.until_event(EventKind::Reverted).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_neither_picture_nor_pixels_takes_no_good_release_back() {
+    let (mut cloud, device, _) = settled().await;
+    cloud.settings.probation_s = 3;
+    let second = Plan::good(1).publish(&cloud);
+    want(&mut cloud, &second);
+    phase(&cloud, Phase::Probation).await;
+    // As `curl --data-binary @notes.txt` sends it.
+    let notes = async |device: &Device| device.ask("application/x-www-form-urlencoded", b"Buy milk").await;
+    for _ in 0..30 {
+        let (status, answer) = device.until("an answer", notes).await;
+        assert_eq!(status, 400, "{answer}");
+        let detail = answer["detail"].as_str().unwrap();
+        assert!(detail.contains("neither a PNG nor JPEG picture, nor 4 bytes"), "{detail}");
+    }
+    confirmed(&cloud, second.release).await;
+    assert_eq!(device.label().await, "b");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) salt: u8,
     /// Values that a prediction works out for nothing, four bytes each and several times over.
     pub(crate) toil: usize,
+    /// Whether a prediction of a picture with a white pixel fails.
+    pub(crate) fragile: bool,
     pub(crate) key: SigningKey,
     /// Keys that sign too.
     pub(crate) more_keys: Vec<SigningKey>,
@@ -47,6 +49,7 @@ impl Plan {
             ballast_chunks: 0,
             salt: 0,
             toil: 0,
+            fragile: false,
             key: release_key(),
             more_keys: Vec::new(),
             manifest: Box::new(|_| ()),
@@ -64,7 +67,7 @@ impl Plan {
             .map(|i| (i / limits::CHUNK * 31 + i % 251) as u8 ^ self.label as u8 ^ self.salt)
             .collect();
         let files = [
-            ("model.onnx", onnx(self.label, self.toil)),
+            ("model.onnx", onnx(self.label, self.toil, self.fragile)),
             ("golden.cbor", codec::encode(&golden.unwrap())),
             ("ballast.bin", ballast),
         ];
@@ -105,7 +108,7 @@ impl Plan {
 
 /// A model that always answers one label.
 pub(crate) fn model(label: usize) -> Model {
-    Model::load(&pipeline(), &onnx(label, 0)).unwrap()
+    Model::load(&pipeline(), &onnx(label, 0, false)).unwrap()
 }
 
 /// The ballast's digest of a plan.
@@ -133,15 +136,23 @@ fn pipeline() -> Pipeline {
     }
 }
 
-fn onnx(label: usize, toil: usize) -> Vec<u8> {
+fn onnx(label: usize, toil: usize, fragile: bool) -> Vec<u8> {
     let mut bias = vec![0.0; LABELS.len()];
     bias[label] = 10.0;
     let graph = GraphBuilder::new("always")
         .input(Value::f32("x", [Dim::from("N"), 1.into(), 2.into(), 2.into()]))
         .output(Value::f32("y", [Dim::from("N"), Dim::from(LABELS.len())]))
         .initializer_f32("w", &[4, LABELS.len()], vec![0.01; 4 * LABELS.len()])
-        .initializer_f32("b", &[LABELS.len()], bias)
-        .node(Node::new("Flatten", ["x"], ["flat"]).int("axis", 1));
+        .initializer_f32("b", &[LABELS.len()], bias);
+    let graph = if fragile {
+        graph
+            .initializer_f32("white", &[1], vec![1.0])
+            .node(Node::new("Sub", ["white", "x"], ["dark"]))
+            .node(Node::new("Log", ["dark"], ["deep"]))
+            .node(Node::new("Flatten", ["deep"], ["flat"]).int("axis", 1))
+    } else {
+        graph.node(Node::new("Flatten", ["x"], ["flat"]).int("axis", 1))
+    };
     let graph = if toil > 0 {
         graph
             .node(Node::new("Gemm", ["flat", "w", "b"], ["base"]))

@@ -3,9 +3,12 @@
 use crate::cloud::Cloud;
 use crate::device::{Device, answer_of};
 use crate::releases::{Plan, SLOW, letters};
-use crate::updates::{confirmed, report, settled, want};
+use crate::updates::{confirmed, report, settled, settled_with, want};
+use flotilla_agent::host::QUEUE;
 use flotilla_protocol::message::{DesiredModel, EventKind, Phase};
 use flotilla_protocol::{Digest, ErrorCode, ModelName};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn faces() -> ModelName {
     "faces".parse().unwrap()
@@ -77,6 +80,49 @@ async fn models_side_by_side_have_slots_and_fates_of_their_own() {
     let answer = device.until("an answer", async |_| answer_of(endpoint.trim(), "faces").await).await;
     assert_eq!(answer.1, "a");
     assert!(!device.path("models/letters").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_model_holds_up_neither_the_other_one_nor_its_own_successor() {
+    let (mut cloud, device, _) = settled_with("threads = 2").await;
+    let slow = Plan { toil: SLOW, ..Plan::good(2) }.publish(&cloud);
+    want(&mut cloud, &slow);
+    confirmed(&cloud, slow.release).await;
+    let faces_one = other(1).publish(&cloud);
+    want_other(&mut cloud, &faces_one);
+    both(&cloud, slow.release, faces_one.release).await;
+
+    // As many as find a place, and each that is answered asks again.
+    let endpoint = std::fs::read_to_string(device.path("run/endpoint")).unwrap();
+    let answered = Arc::new(AtomicUsize::new(0));
+    let asking: Vec<_> = (1..QUEUE)
+        .map(|_| {
+            let (endpoint, answered) = (endpoint.clone(), Arc::clone(&answered));
+            tokio::spawn(async move {
+                while answer_of(endpoint.trim(), "letters").await.is_some() {
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let begun = async |_: &Device| (answered.load(Ordering::Relaxed) > 0).then_some(());
+    device.until("an answer", begun).await;
+    for _ in 0..5 {
+        let before = answered.load(Ordering::Relaxed);
+        let (_, label) = answer_of(endpoint.trim(), "faces").await.unwrap();
+        let meanwhile = answered.load(Ordering::Relaxed) - before;
+        assert_eq!(label, "b");
+        assert!(meanwhile < QUEUE / 4, "{meanwhile} of {QUEUE} that came before were answered first");
+    }
+    // Fetching, trying out, loading and the journals of both happen beside it.
+    let next = Plan::good(1).publish(&cloud);
+    let faces_two = other(0).publish(&cloud);
+    cloud.models.insert(letters(), next.clone());
+    want_other(&mut cloud, &faces_two);
+    both(&cloud, next.release, faces_two.release).await;
+    assert!(asking.iter().all(|asking| !asking.is_finished()), "none was turned away");
+    asking.iter().for_each(tokio::task::JoinHandle::abort);
+    assert_eq!(labels(&device).await, ("b".into(), "a".into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,27 +1,22 @@
 //! The local endpoint over real sockets.
 
-use crate::endpoint::{Reply, start};
-use crate::support::{model, name, release};
+use crate::endpoint::{Reply, start, start_on};
+use crate::support::{model, name, png, release};
 use flotilla_agent::api::{self, Address, ApiError};
-use flotilla_agent::host::QUEUE;
+use flotilla_agent::host::{ModelHost, QUEUE};
 use flotilla_protocol::message::SlotName;
 use flotilla_protocol::{ErrorCode, limits};
 use flotilla_runtime::Input;
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const PIXELS: &[u8] = &[1, 2, 3, 4];
 
 const RAW: &str = "content-type: application/octet-stream\r\n";
-
-fn png(width: u32, height: u32) -> Vec<u8> {
-    let mut out = std::io::Cursor::new(Vec::new());
-    image::GrayImage::new(width, height).write_to(&mut out, image::ImageFormat::Png).unwrap();
-    out.into_inner()
-}
 
 #[tokio::test]
 async fn a_prediction_comes_back_with_its_release() {
@@ -90,6 +85,24 @@ async fn every_refusal_is_a_problem_with_a_stable_code() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_neither_picture_nor_pixels_is_told_what_the_model_takes_and_is_not_the_releases_fault()
+ {
+    let endpoint = start().await;
+    let notes = b"Buy milk";
+    for headers in ["", "content-type: application/x-www-form-urlencoded\r\n", RAW] {
+        let reply = endpoint.predict("letters", headers, notes).await;
+        assert_eq!((reply.status, reply.problem()), (400, ErrorCode::InvalidInput), "{headers}");
+        let detail = reply.json()["detail"].as_str().unwrap().to_owned();
+        let words =
+            if headers == RAW { "takes exactly 4" } else { "neither a PNG nor JPEG picture, nor 4 bytes" };
+        assert!(detail.contains(words) && detail.contains("8 bytes"), "{detail}");
+    }
+    assert_eq!(endpoint.predict("letters", "content-type: image/png\r\n", &png(3, 2)).await.status, 400);
+    let health = endpoint.host.health(&name("letters")).unwrap();
+    assert_eq!((health.predictions, health.failures), (0, 0));
+}
+
+#[tokio::test]
 async fn other_hosts_and_origins_are_refused() {
     let endpoint = start().await;
     for headers in ["host: evil.test\r\n", "host: localhost\r\norigin: http://evil.test\r\n"] {
@@ -129,6 +142,63 @@ async fn a_full_queue_is_429_with_a_hint_when_to_come_back() {
     assert!(reply.head.contains("retry-after: 1"), "{}", reply.head);
     drop(tickets);
     assert_eq!(endpoint.predict("letters", RAW, PIXELS).await.status, 200);
+}
+
+/// As many threads for work that blocks as predict, and one.
+#[test]
+fn a_busy_model_holds_up_no_other_no_swap_and_no_other_work() {
+    const THREADS: u32 = 2;
+    let threads = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(THREADS as usize + 1)
+        .enable_all()
+        .build()
+        .unwrap();
+    threads.block_on(async {
+        let endpoint = Arc::new(start_on(ModelHost::new().with_threads(THREADS)).await);
+        let (letters, numbers) = (name("letters"), name("numbers"));
+        endpoint.host.install(numbers.clone(), release("n0"), SlotName::A, model(2)).unwrap();
+        // A prediction of letters that takes as long as this test wants.
+        let slow = endpoint.host.admit(&letters).unwrap().turn().await;
+        let (done, ended) = tokio::sync::oneshot::channel::<()>();
+        let at_work = tokio::task::spawn_blocking(move || {
+            ended.blocking_recv().map(|()| slow.predict(Input::Raw(PIXELS)))
+        });
+        let ask = || {
+            let endpoint = Arc::clone(&endpoint);
+            tokio::spawn(async move { endpoint.predict("letters", RAW, PIXELS).await })
+        };
+        let waiting: Vec<_> = (1..QUEUE).map(|_| ask()).collect();
+        while endpoint.host.admit(&letters).is_ok() {
+            tokio::task::yield_now().await;
+        }
+        let busy = endpoint.predict("letters", RAW, PIXELS).await;
+        assert_eq!((busy.status, busy.problem()), (429, ErrorCode::Busy));
+
+        let in_time = async {
+            for _ in 0..50 {
+                let answer = endpoint.predict("numbers", RAW, PIXELS).await.json();
+                assert_eq!(answer["label"], "c");
+            }
+            // Loads are such work, and a release is put in place of the busy one.
+            let loaded = tokio::task::spawn_blocking(|| model(1)).await.unwrap();
+            endpoint.host.install(letters.clone(), release("r1"), SlotName::B, loaded).unwrap();
+        };
+        tokio::time::timeout(Duration::from_secs(60), in_time).await.expect("others do not wait for letters");
+        assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
+
+        done.send(()).unwrap();
+        at_work.await.unwrap().unwrap().unwrap();
+        for waiting in waiting {
+            let reply = waiting.await.unwrap();
+            assert_eq!(
+                (reply.status, &reply.json()["label"]),
+                (200, &json!("a")),
+                "admitted before the swap"
+            );
+        }
+        assert_eq!(endpoint.predict("letters", RAW, PIXELS).await.json()["label"], "b");
+    });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

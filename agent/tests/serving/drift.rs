@@ -55,7 +55,7 @@ fn predict(host: &ModelHost, pictures: impl IntoIterator<Item = [u8; 4]>) {
 /// The same pictures as tensors, in one batch.
 fn infer(host: &ModelHost, pictures: impl Iterator<Item = [u8; 4]>) {
     let batch: Vec<f32> = pictures.flatten().map(|pixel| f32::from(pixel) / 255.0).collect();
-    host.admit(&name("letters")).unwrap().infer(&batch).unwrap();
+    host.admit(&name("letters")).unwrap().wait().infer(&batch).unwrap();
 }
 
 #[test]

@@ -22,7 +22,12 @@ pub(crate) struct Endpoint {
 }
 
 pub(crate) async fn start() -> Endpoint {
-    let host = Arc::new(ModelHost::new());
+    start_on(ModelHost::new()).await
+}
+
+/// An endpoint on this host.
+pub(crate) async fn start_on(host: ModelHost) -> Endpoint {
+    let host = Arc::new(host);
     host.install(name("letters"), release("r0"), SlotName::A, model(0)).unwrap();
     let listener = api::bind(&"127.0.0.1:0".parse().unwrap(), 0).await.unwrap();
     let Address::Tcp(address) = listener.address().clone() else { panic!("another address") };

@@ -1,11 +1,12 @@
 //! The model host: swaps without a gap, bounds, counters.
 
-use crate::support::{model, name, release};
+use crate::support::{fragile, model, name, other_size, png, release};
 use flotilla_agent::host::{HostError, ModelHost, QUEUE, Served};
 use flotilla_protocol::message::SlotName;
 use flotilla_protocol::{ErrorCode, limits};
 use flotilla_runtime::Input;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 const RAW: Input<'static> = Input::Raw(&[1, 2, 3, 4]);
 
@@ -35,14 +36,14 @@ fn a_request_that_was_admitted_before_a_swap_ends_on_the_old_release() {
     host.install(name("letters"), release("r1"), SlotName::B, model(1)).unwrap();
     assert_eq!(host.served(&name("letters")), Some(Served { release: release("r1"), slot: SlotName::B }));
     assert_eq!(host.predict(&name("letters"), RAW).unwrap().prediction.label, "b");
-    let answer = before.predict(RAW).unwrap();
+    let answer = before.wait().predict(RAW).unwrap();
     assert_eq!((answer.prediction.label.as_str(), answer.release), ("a", release("r0")));
 
     let before = host.admit(&name("letters")).unwrap();
     assert!(host.remove(&name("letters")));
     assert!(!host.remove(&name("letters")));
     assert!(host.predict(&name("letters"), RAW).is_err());
-    assert_eq!(before.predict(RAW).unwrap().prediction.label, "b");
+    assert_eq!(before.wait().predict(RAW).unwrap().prediction.label, "b");
 }
 
 #[test]
@@ -81,19 +82,20 @@ fn callers_beyond_the_queue_are_told_at_once_and_places_come_back() {
     assert_eq!(error.code(), ErrorCode::Busy);
     host.install(name("letters"), release("r1"), SlotName::B, model(1)).unwrap();
     assert!(host.admit(&name("letters")).is_err(), "a swap does not double the queue");
-    tickets.pop().unwrap().predict(RAW).unwrap();
+    tickets.pop().unwrap().wait().predict(RAW).unwrap();
     drop(tickets.pop());
     assert_eq!(host.predict(&name("letters"), RAW).unwrap().prediction.label, "b");
 }
 
 #[test]
 fn a_release_is_told_only_what_it_did_itself_and_the_same_one_loaded_again_goes_on() {
-    let host = host();
-    let letters = name("letters");
+    let (host, letters) = (ModelHost::new(), name("letters"));
+    host.install(letters.clone(), release("r0"), SlotName::A, fragile(0)).unwrap();
     for _ in 0..3 {
         host.predict(&letters, RAW).unwrap();
     }
-    host.predict(&letters, Input::Raw(&[0; 3])).unwrap_err();
+    let error = host.predict(&letters, Input::Raw(&[255; 4])).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::InferenceFailed);
     let health = host.health(&letters).unwrap();
     assert_eq!((health.release, health.predictions, health.failures), (release("r0"), 3, 1));
     assert!(health.p95_us.is_some());
@@ -116,14 +118,60 @@ fn a_release_is_told_only_what_it_did_itself_and_the_same_one_loaded_again_goes_
 }
 
 #[test]
-fn broken_pictures_do_not_count_against_the_release() {
-    let host = host();
-    let letters = name("letters");
-    for broken in [&b"no picture"[..], b"\x89PNG\r\n\x1a\nbroken"] {
+fn inputs_that_alone_are_to_blame_do_not_count_against_the_release() {
+    let (host, letters) = (ModelHost::new(), name("letters"));
+    host.install(letters.clone(), release("r0"), SlotName::A, fragile(0)).unwrap();
+    for broken in [&b"no picture"[..], b"\x89PNG\r\n\x1a\nbroken", &png(3, 2)] {
         assert!(host.predict(&letters, Input::Encoded(broken)).is_err());
+    }
+    for length in [0, 3, 5, 10_000] {
+        assert!(host.predict(&letters, Input::Raw(&vec![7; length])).is_err());
+        assert!(host.admit(&letters).unwrap().check(Input::Raw(&vec![7; length])).is_err());
+    }
+    let infer = |tensor: &[f32]| host.admit(&letters).unwrap().wait().infer(tensor).map(drop);
+    for tensor in [[3.0; 4], [1e38; 4]] {
+        assert!(infer(&tensor).is_err(), "log of a number below zero");
     }
     assert_eq!(host.health(&letters).unwrap().failures, 0);
     assert_eq!(host.telemetry()[&letters].failures, 0);
+    infer(&[1.0; 4]).unwrap_err();
+    assert_eq!(host.health(&letters).unwrap().failures, 1, "white pixels are what any picture may have");
+}
+
+#[test]
+fn a_release_that_has_no_answer_where_the_one_before_it_had_one_is_to_blame() {
+    let (host, letters) = (host(), name("letters"));
+    for slot in [SlotName::B, SlotName::A] {
+        // The second time as after its slot was checked: the same release is loaded again.
+        host.install(letters.clone(), release("r1"), slot, other_size(3)).unwrap();
+        let failures = || host.health(&letters).unwrap().failures;
+        host.predict(&letters, Input::Raw(&[1; 3])).unwrap();
+        host.admit(&letters).unwrap().check(Input::Raw(&[1; 5])).unwrap_err();
+        assert_eq!(failures(), 0, "neither takes that");
+        host.admit(&letters).unwrap().check(RAW).unwrap_err();
+        assert_eq!(failures(), 1);
+        host.predict(&letters, Input::Encoded(&png(2, 2))).unwrap_err();
+        assert_eq!(failures(), 2);
+    }
+}
+
+#[tokio::test]
+async fn who_gives_up_waiting_gives_the_place_back_and_holds_up_nobody() {
+    let (host, letters) = (host(), name("letters"));
+    let turn = host.admit(&letters).unwrap().turn().await;
+    let mut waiting: Vec<_> = (1..QUEUE).map(|_| Box::pin(host.admit(&letters).unwrap().turn())).collect();
+    for waiting in &mut waiting {
+        let now = tokio::time::timeout(Duration::ZERO, waiting).await;
+        assert!(now.is_err(), "the model is taken");
+    }
+    assert!(host.admit(&letters).is_err());
+    waiting.drain(..QUEUE / 2);
+    assert!(host.admit(&letters).is_ok());
+    turn.predict(RAW).unwrap();
+    for waiting in waiting {
+        assert_eq!(waiting.await.predict(RAW).unwrap().prediction.label, "a");
+    }
+    assert_eq!(host.telemetry()[&letters].predictions, (QUEUE - QUEUE / 2) as u64);
 }
 
 #[test]

@@ -56,6 +56,43 @@ pub(crate) fn always(label: usize) -> Vec<u8> {
         .write()
 }
 
+/// A model that always answers the label of this index, and has no answer to a picture with a white pixel: its scores are
+/// no numbers then.
+pub(crate) fn fragile(label: usize) -> Model {
+    let mut bias = vec![0.0; LABELS.len()];
+    bias[label] = 10.0;
+    let onnx = graph("fragile")
+        .initializer_f32("white", &[1], vec![1.0])
+        .initializer_f32("w", &[4, LABELS.len()], vec![0.01; 4 * LABELS.len()])
+        .initializer_f32("b", &[LABELS.len()], bias)
+        .node(Node::new("Sub", ["white", "x"], ["dark"]))
+        .node(Node::new("Log", ["dark"], ["deep"]))
+        .node(Node::new("Flatten", ["deep"], ["flat"]).int("axis", 1))
+        .node(Node::new("Gemm", ["flat", "w", "b"], ["y"]))
+        .build()
+        .unwrap()
+        .write();
+    Model::load(&pipeline(), &onnx).unwrap()
+}
+
+/// A model that takes pictures of 1 x 4 pixels, which are as many as the others take, or of 1 x 1.
+pub(crate) fn other_size(width: u32) -> Model {
+    let onnx = GraphBuilder::new("other")
+        .input(Value::f32("x", [Dim::from("N"), 1.into(), 1.into(), Dim::from(width as usize)]))
+        .output(Value::f32("y", [Dim::from("N"), Dim::from(LABELS.len())]))
+        .initializer_f32("w", &[width as usize, LABELS.len()], vec![0.01; width as usize * LABELS.len()])
+        .initializer_f32("b", &[LABELS.len()], vec![0.0; LABELS.len()])
+        .node(Node::new("Flatten", ["x"], ["flat"]).int("axis", 1))
+        .node(Node::new("Gemm", ["flat", "w", "b"], ["y"]))
+        .build()
+        .unwrap()
+        .write();
+    let mut pipeline = pipeline();
+    let Input::Image(image) = &mut pipeline.input;
+    (image.width, image.height) = (width, 1);
+    Model::load(&pipeline, &onnx).unwrap()
+}
+
 /// A model whose inner values take 400 MB.
 pub(crate) fn greedy() -> Vec<u8> {
     graph("greedy")
@@ -80,6 +117,13 @@ fn graph(name: &str) -> GraphBuilder {
 
 pub(crate) fn model(label: usize) -> Model {
     Model::load(&pipeline(), &always(label)).unwrap()
+}
+
+/// A grey picture.
+pub(crate) fn png(width: u32, height: u32) -> Vec<u8> {
+    let mut out = std::io::Cursor::new(Vec::new());
+    image::GrayImage::new(width, height).write_to(&mut out, image::ImageFormat::Png).unwrap();
+    out.into_inner()
 }
 
 /// Golden vectors of a model that always answers this label.

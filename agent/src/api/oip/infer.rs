@@ -21,9 +21,10 @@ pub(super) async fn answer(
     let interface = ticket.interface().clone();
     let asked = response::asked(&interface, &request)?;
     let (tensor, rows) = request.tensor(&interface, binary)?;
+    let turn = ticket.turn().await;
     // The work goes on when the client hangs up meanwhile, so the room is taken until it is done.
     let work = move || {
-        let inferred = ticket.infer(&tensor);
+        let inferred = turn.infer(&tensor);
         drop((bytes, room));
         inferred
     };

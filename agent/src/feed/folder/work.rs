@@ -187,8 +187,10 @@ impl Desk {
         let bytes = self.read(name, stamp)?;
         let line = |error: &HostError| Refusal::Line(Fault::lasting(error.code(), error.to_string()));
         let answered = self.host.admit(&self.feed.model).and_then(|ticket| {
+            // While it waits for its turn others are at work, and the file is innocent of what they do.
+            let turn = ticket.wait();
             self.trial.begin(stamp);
-            let answered = ticket.predict(Input::Encoded(&bytes));
+            let answered = turn.predict(Input::Encoded(&bytes));
             self.trial.end();
             answered
         });

@@ -1,6 +1,10 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use super::*;
+use crate::hard::HardExamples;
+use crate::host::testing;
+use flotilla_protocol::Digest;
+use std::time::Duration;
 
 /// A folder, and where its feed keeps what.
 struct Bench {
@@ -21,6 +25,10 @@ impl Bench {
     }
 
     fn desk(&self, done: Done) -> Desk {
+        self.desk_of(done, Arc::new(ModelHost::new()))
+    }
+
+    fn desk_of(&self, done: Done, host: Arc<ModelHost>) -> Desk {
         let feed = FolderFeed {
             name: "in".to_owned(),
             path: self.root.path().join("in"),
@@ -31,7 +39,7 @@ impl Bench {
             settle_ms: 0,
             max_bytes: 1_000,
         };
-        Desk::open(feed, &self.places, Arc::new(ModelHost::new()), Clock::new(0)).unwrap()
+        Desk::open(feed, &self.places, host, Clock::new(0)).unwrap()
     }
 
     fn write(&self, name: &str) -> Stamp {
@@ -54,6 +62,28 @@ impl Bench {
 fn line_of(stamp: Stamp, refused: bool) -> String {
     let code = if refused { ",\"code\":\"sample_invalid\"" } else { "" };
     format!("{{\"at_ms\":1,\"file\":\"a\",\"stamp\":\"{stamp}\",\"model\":\"letters\"{code}}}\n")
+}
+
+#[tokio::test]
+async fn a_file_is_on_trial_only_while_its_model_is_at_work() {
+    let bench = Bench::new();
+    let stamp = bench.write("a");
+    let host = Arc::new(testing::host(Digest::of(b"release"), HardExamples::default()));
+    let letters = "letters".parse().unwrap();
+    let others = host.admit(&letters).unwrap().turn().await;
+    let mut desk = bench.desk_of(Done::Delete, Arc::clone(&host));
+    let handled = std::thread::spawn(move || desk.handle(OsStr::new("a"), stamp));
+    while testing::admitted(&host) < 2 {
+        std::thread::yield_now();
+    }
+    // What was noted between its place in the queue and its turn would be there by now.
+    std::thread::sleep(Duration::from_millis(50));
+    let trial = || fs::read_to_string(&bench.places.trial).unwrap();
+    assert_eq!(trial().trim(), "", "a crash now is the fault of others");
+    drop(others);
+    let outcome = handled.join().unwrap();
+    assert!(matches!(outcome, Outcome::Refused), "{outcome:?}");
+    assert_eq!((trial().trim(), bench.lines().len()), ("", 1));
 }
 
 #[test]

@@ -240,7 +240,7 @@ impl Answerer {
             }
         };
         let answered = frame.encoded().and_then(|picture| {
-            let answer = ticket.predict(Input::Encoded(&picture));
+            let answer = ticket.wait().predict(Input::Encoded(&picture));
             answer.map_err(|error| Fault::lasting(error.code(), error.to_string()))
         });
         let (at_ms, of) = (self.shared.clock.wall_ms(), Of::Frame { stream: &feed.name, frame: number });

@@ -1,6 +1,6 @@
 //! Hard examples: which inputs a device keeps for the cloud, and how much of them; [`crate::upload`] gets them there.
 //!
-//! - here: whether an input is one ([`decide`]);
+//! - here: whether an input is one ([`decide`], [`wants_disagreements`]);
 //! - [`ledger`]: what was kept and sent today, so that no budget is exceeded;
 //! - [`shelf`]: which of those kept give way to better ones, and which goes next;
 //! - [`stored`]: one of them as a file.
@@ -21,24 +21,16 @@ pub fn margin(scores: &[f32], best: usize) -> f32 {
     score - others.map(|(_, score)| *score).reduce(f32::max).unwrap_or(0.0)
 }
 
-/// Why an input is to be kept, if it is. `disagreement` is whether a release in the shadow said another label, where one
-/// runs; `random` a fresh random value.
-pub fn decide(
-    policy: &HardExamples,
-    score: f32,
-    margin: f32,
-    disagreement: Option<bool>,
-    random: u64,
-) -> Option<HardReason> {
+/// Why an input is to be kept as soon as it is answered, if it is; `random` is a fresh random value. Asked once an input: a
+/// second draw would fill the audit's sample with what is asked twice.
+pub fn decide(policy: &HardExamples, score: f32, margin: f32, random: u64) -> Option<HardReason> {
     if policy.daily_bytes == 0 {
         return None;
     }
     let below = |value: f32, per_mille: Option<u16>| {
         per_mille.is_some_and(|per_mille| f64::from(value) * 1_000.0 < f64::from(per_mille))
     };
-    if policy.shadow_disagreement && disagreement == Some(true) {
-        Some(HardReason::Disagreement)
-    } else if below(score, policy.confidence_below_per_mille) {
+    if below(score, policy.confidence_below_per_mille) {
         Some(HardReason::Confidence)
     } else if below(margin, policy.margin_below_per_mille) {
         Some(HardReason::Margin)
@@ -47,6 +39,11 @@ pub fn decide(
     } else {
         None
     }
+}
+
+/// Whether inputs to which a release in the shadow has another answer are to be kept.
+pub fn wants_disagreements(policy: &HardExamples) -> bool {
+    policy.shadow_disagreement && policy.daily_bytes > 0
 }
 
 /// What an example is worth beside others: two models that disagree know more than one that doubts, and either more than

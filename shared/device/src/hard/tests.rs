@@ -42,14 +42,14 @@ fn an_input_is_kept_for_the_reason_that_says_most() {
         dataset: None,
     };
     let all = 999_999;
-    assert_eq!(decide(&policy, 0.59, 0.01, Some(true), 0), Some(HardReason::Disagreement));
-    assert_eq!(decide(&policy, 0.59, 0.01, Some(false), 0), Some(HardReason::Confidence));
-    assert_eq!(decide(&policy, 0.61, 0.01, None, 0), Some(HardReason::Margin));
-    assert_eq!(decide(&policy, 0.61, 0.2, None, 999), Some(HardReason::Audit));
-    assert_eq!(decide(&policy, 0.61, 0.2, None, 1_000), None);
-    assert_eq!(decide(&policy, 0.61, 0.2, Some(false), all), None);
+    assert_eq!(decide(&policy, 0.59, 0.01, 0), Some(HardReason::Confidence));
+    assert_eq!(decide(&policy, 0.61, 0.01, 0), Some(HardReason::Margin));
+    assert_eq!(decide(&policy, 0.61, 0.2, 999), Some(HardReason::Audit));
+    assert_eq!(decide(&policy, 0.61, 0.2, 1_000), None);
+    assert_eq!(decide(&policy, 0.61, 0.2, all), None);
+    assert!(wants_disagreements(&policy));
     let blind = HardExamples { shadow_disagreement: false, ..policy };
-    assert_eq!(decide(&blind, 0.99, 0.9, Some(true), all), None, "nobody asked for it");
+    assert!(!wants_disagreements(&blind), "nobody asked for them");
 }
 
 #[test]
@@ -62,17 +62,18 @@ fn the_margin_is_to_the_next_best_label() {
 proptest! {
     #[test]
     fn without_a_policy_or_a_budget_nothing_is_kept(
-        score in -1.0f32..2.0, margin in -1.0f32..2.0, shadow: Option<bool>, random: u64,
+        score in -1.0f32..2.0, margin in -1.0f32..2.0, random: u64,
         confidence in 1u16..=1000, audit in 0u32..=1_000_000,
     ) {
-        prop_assert_eq!(decide(&HardExamples::default(), score, margin, shadow, random), None);
+        prop_assert_eq!(decide(&HardExamples::default(), score, margin, random), None);
         let nothing = HardExamples {
             confidence_below_per_mille: Some(confidence),
             audit_per_million: audit,
             shadow_disagreement: true,
             ..HardExamples::default()
         };
-        prop_assert_eq!(decide(&nothing, score, margin, shadow, random), None);
+        prop_assert_eq!(decide(&nothing, score, margin, random), None);
+        prop_assert!(!wants_disagreements(&nothing));
         prop_assert_eq!(Ledger::default().may_keep(&model("m"), &nothing, Some(1)), 0);
     }
 
