@@ -10,6 +10,7 @@ use flotilla_protocol::message::LogLevel;
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use tracing::Level;
 use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{fmt, reload};
@@ -72,7 +73,7 @@ pub(crate) fn now() -> String {
 /// expressions for that: 0.2 MB.
 fn parse(filter: &str) -> Result<Targets, ParseError> {
     let parts: Vec<&str> = filter.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
-    if parts.is_empty() { Ok(Targets::new()) } else { parts.join(",").parse() }
+    if parts.is_empty() { Ok(Targets::new().with_default(Level::ERROR)) } else { parts.join(",").parse() }
 }
 
 /// The details of other people's libraries are not ours to vouch for: they may hold secrets.
@@ -88,8 +89,7 @@ fn filter(level: LogLevel) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{filter, parse};
-    use flotilla_protocol::message::LogLevel;
+    use super::{LogLevel, filter, parse};
     use tracing::Level;
 
     #[test]

@@ -80,6 +80,11 @@ impl Bench {
         confirmed(&self.cloud, self.second.release).await;
         let wanted = async |device: &Device| device.answer().await.filter(|(_, label)| label == "b");
         self.device.until("the wanted release", wanted).await;
+        // It comes after the first report, which says what the slots hold.
+        let stored = async |device: &Device| {
+            fs::metadata(device.path("desired.cbor")).ok().filter(|meta| meta.len() > 0).map(drop)
+        };
+        self.device.until("the wanted state on the disk", stored).await;
     }
 
     /// The device has said so.
