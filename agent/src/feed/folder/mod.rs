@@ -187,6 +187,8 @@ impl Worker {
                     inbox.closed(&name, stamp, now_ms);
                 }
             }
+            // What was in the way of files that could not be put away may be gone.
+            Notice::Gone(name) if work::is_target(&name) => inbox.lost_notices(),
             Notice::Gone(name) => inbox.gone(&name),
             Notice::Lost => inbox.lost_notices(),
         }

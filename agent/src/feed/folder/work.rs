@@ -407,9 +407,13 @@ fn move_to(folder: &File, name: &OsStr, target: &File) -> rustix::io::Result<()>
 /// Whether a name is that of an input: hidden and temporary files are what others are still making.
 pub(super) fn is_input(name: &OsStr) -> bool {
     let bytes = name.as_bytes();
-    let ours = [DONE, FAILED].iter().any(|folder| bytes == folder.as_bytes());
     let unfinished = [&b".tmp"[..], b".part"].iter().any(|ending| bytes.ends_with(ending));
-    !ours && !unfinished && !bytes.starts_with(b".")
+    !is_target(name) && !unfinished && !bytes.starts_with(b".")
+}
+
+/// Whether a name is that of a folder for what is done with.
+pub(super) fn is_target(name: &OsStr) -> bool {
+    [DONE, FAILED].iter().any(|target| name == *target)
 }
 
 /// What tells this content from another.
