@@ -134,8 +134,9 @@ impl Store {
     }
 
     /// Keeps a record until the cloud has it. Events have a stream of their own; telemetry goes to the live stream
-    /// while there is a connection, otherwise to the backlog.
-    pub fn append(&mut self, at_ms: u64, mut body: RecordBody) -> Result<(), Unusable> {
+    /// while there is a connection, otherwise to the backlog. False: it is over the bound of a record without all detail
+    /// that can be left out, and is not kept, since nobody would take it.
+    pub fn append(&mut self, at_ms: u64, mut body: RecordBody) -> Result<bool, Unusable> {
         shrink(&mut body);
         let stream = match body {
             RecordBody::Event(_) => Stream::Event,
@@ -143,6 +144,9 @@ impl Store {
         };
         let seq = self.order.stream(stream).next;
         let bytes = codec::encode(&Record { seq, at_ms, body });
+        if bytes.len() > limits::TELEMETRY_RECORD {
+            return Ok(false);
+        }
         let size = bytes.len() as u64;
         self.db.insert(key(stream, seq), bytes)?;
         self.unsynced = true;
@@ -150,7 +154,7 @@ impl Store {
         while let Some(stream) = self.order.over() {
             self.drop_oldest(stream)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn drop_oldest(&mut self, stream: Stream) -> Result<(), Unusable> {
@@ -334,7 +338,11 @@ fn shrink(body: &mut RecordBody) {
         model.classes.clear();
         model.confidence.clear();
     }
-    while !fits(sample) && (sample.models.pop_last().is_some() || sample.shadows.pop_last().is_some()) {}
+    while !fits(sample)
+        && (sample.models.pop_last().is_some()
+            || sample.shadows.pop_last().is_some()
+            || sample.npus.pop().is_some())
+    {}
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use super::*;
-use flotilla_protocol::message::{EventKind, EventRecord, ModelTelemetry, SeqRange, TelemetrySample};
+use flotilla_protocol::message::{
+    EventKind, EventRecord, ModelTelemetry, NpuSample, SeqRange, TelemetrySample,
+};
 use std::fs;
 
 fn event(detail: &str) -> RecordBody {
@@ -181,4 +183,36 @@ fn a_sample_of_many_models_stays_within_the_bound_of_a_record() {
     assert!(codec::encode(&record).len() <= limits::TELEMETRY_RECORD);
     let RecordBody::Sample(sample) = record.body else { panic!("a sample stays a sample") };
     assert!(!sample.models.is_empty());
+}
+
+#[test]
+fn whatever_the_hardware_says_a_record_is_within_its_bound_or_not_kept_and_the_outbox_lives_on() {
+    let (_root, folder) = folder();
+    let mut store = open(&folder);
+    store.append(1, event("before")).unwrap();
+    let npus = |chip: &str, count| {
+        let npu =
+            NpuSample { chip: chip.to_owned(), memory_total_mb: Some(u64::MAX), ..NpuSample::default() };
+        RecordBody::Sample(TelemetrySample {
+            uptime_s: 7,
+            npus: vec![npu; count],
+            ..TelemetrySample::default()
+        })
+    };
+    assert!(store.append(2, npus("310B4", 2)).unwrap());
+    assert!(store.append(3, npus(&"x".repeat(10 << 10), 2)).unwrap());
+    assert!(store.append(4, npus(&"x".repeat(1 << 10), 16)).unwrap());
+    assert!(!store.append(5, event(&"x".repeat(limits::TELEMETRY_RECORD))).unwrap());
+    drop(store);
+    let mut store = open(&folder);
+    assert_eq!(store.waiting(), 4);
+    store.connected();
+    let (_, events) = next(&mut store, 0).unwrap();
+    assert_eq!(events.records.len(), 1);
+    let (_, samples) = next(&mut store, 0).unwrap();
+    let units = |record: &Record| match &record.body {
+        RecordBody::Sample(sample) if sample.uptime_s == 7 => sample.npus.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(samples.records.iter().map(units).collect::<Vec<_>>(), [2, 0, 3]);
 }

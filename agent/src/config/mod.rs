@@ -10,7 +10,7 @@ pub use settings::DEFAULT;
 
 use crate::api::Address;
 use crate::feed::config::{FolderFeed, StreamFeed, check as check_feeds};
-use crate::folder::{CONFIG, Folder};
+use crate::folder::{CONFIG, Folder, RESULTS};
 use crate::{Error, board, disk};
 use flotilla_protocol::board::{BoardProfile, built_in};
 use flotilla_protocol::limits;
@@ -95,8 +95,9 @@ impl Default for Config {
 impl Config {
     /// Reads the folder's configuration, if it has one.
     pub fn read(folder: &Folder) -> Result<Self, Error> {
-        Self::read_with(folder, |text| {
-            let (settings, unknown) = Settings::parse(text).map_err(|mistake| mistake.to_string())?;
+        Self::read_with(folder, |text, results| {
+            let (settings, unknown) =
+                Settings::parse(text, results).map_err(|mistake| mistake.to_string())?;
             match unknown.first() {
                 None => Self::checked(settings, Path::new("/")),
                 Some(first) => Err(format!("there is no setting {first}; `flotilla-agent config` shows all")),
@@ -107,32 +108,36 @@ impl Config {
     /// The same, without the settings, feeds and board file that this agent cannot make anything of: they stand in
     /// `passed_over`.
     pub fn read_what_is_known(folder: &Folder) -> Result<Self, Error> {
-        Self::read_with(folder, |text| Self::parse_what_is_known(text, Path::new("/")))
+        Self::read_with(folder, |text, results| Self::parse_what_is_known(text, results, Path::new("/")))
     }
 
-    fn read_with(folder: &Folder, parse: impl FnOnce(&str) -> Result<Self, String>) -> Result<Self, Error> {
+    fn read_with(
+        folder: &Folder,
+        parse: impl FnOnce(&str, &Path) -> Result<Self, String>,
+    ) -> Result<Self, Error> {
         let path = folder.path(CONFIG);
         let wrong = |problem: String| Error::Config { path: path.clone(), problem };
         let bytes = disk::read(&path, 64 * limits::KIB)?.unwrap_or_default();
         let text = String::from_utf8(bytes).map_err(|e| wrong(e.to_string()))?;
-        parse(&text).map_err(wrong)
+        let results = std::path::absolute(folder.path(RESULTS)).map_err(|e| wrong(e.to_string()))?;
+        parse(&text, &results).map_err(wrong)
     }
 
-    fn parse_what_is_known(text: &str, root: &Path) -> Result<Self, String> {
+    fn parse_what_is_known(text: &str, results: &Path, root: &Path) -> Result<Self, String> {
         let mut table: Table = toml::from_str(text).map_err(|e| Mistake::read(text, &e).to_string())?;
         let feeds = [FOLDERS, STREAMS].map(|kind| (kind, table.remove(kind)));
         // Lines of what is left say nothing to whoever wrote the whole.
         let (mut settings, mut passed_over) =
-            Settings::parse(&table.to_string()).map_err(|mistake| mistake.problem)?;
+            Settings::parse(&table.to_string(), results).map_err(|mistake| mistake.problem)?;
         for (kind, feed) in feeds.into_iter().flat_map(|(kind, feeds)| each(feeds).map(move |f| (kind, f))) {
             let one = Table::from_iter([(kind.to_owned(), Value::Array(vec![feed]))]);
-            let with = Settings::parse(&one.to_string()).map_err(|mistake| mistake.problem).and_then(
-                |(other, unknown)| {
+            let with = Settings::parse(&one.to_string(), results)
+                .map_err(|mistake| mistake.problem)
+                .and_then(|(other, unknown)| {
                     let folders = [&settings.folder[..], &other.folder[..]].concat();
                     let streams = [&settings.stream[..], &other.stream[..]].concat();
-                    check_feeds(&folders, &streams).map(|()| (folders, streams, unknown))
-                },
-            );
+                    check_feeds(&folders, &streams, results).map(|()| (folders, streams, unknown))
+                });
             match with {
                 Ok((folders, streams, unknown)) => {
                     (settings.folder, settings.stream) = (folders, streams);
@@ -247,7 +252,9 @@ mod tests {
     }
 
     fn at(text: &str, root: &Path) -> Result<Config, String> {
-        Config::checked(Settings::parse(text).map_err(|mistake| mistake.to_string())?.0, root)
+        let settings =
+            Settings::parse(text, Path::new("/agent/results")).map_err(|mistake| mistake.to_string())?;
+        Config::checked(settings.0, root)
     }
 
     #[test]
@@ -339,6 +346,12 @@ mod tests {
             ),
             (format!("{parcels}done = \"archive\"\n{good}"), 1, vec!["archive"]),
             (format!("{good}{good}"), 1, vec!["two of this name"]),
+            // Where a folder's lines go by themselves.
+            (
+                format!("{parcels}{good}output = {:?}\n", root.path().join("results/parcels.jsonl")),
+                1,
+                vec!["already"],
+            ),
             ("folder = 3\n".to_owned(), 0, vec!["invalid type"]),
             ("board_file = \"/nowhere/board.toml\"\n".to_owned(), 0, vec!["no such file"]),
         ] {

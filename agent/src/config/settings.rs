@@ -6,7 +6,7 @@ use flotilla_protocol::limits;
 use serde::Deserialize;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The default configuration, with what each setting means.
 pub const DEFAULT: &str = r#"# Address of the local endpoint: loopback, or "unix:/run/flotilla/agent.sock". Port 0 takes any free port; the address is
@@ -144,17 +144,17 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The settings, and names of those that there are not.
-    pub(super) fn parse(text: &str) -> Result<(Self, Vec<String>), Mistake> {
+    /// The settings, and names of those that there are not; `results` is where feeds write if nothing else is said.
+    pub(super) fn parse(text: &str, results: &Path) -> Result<(Self, Vec<String>), Mistake> {
         let mut unknown = Vec::new();
         let read = toml::Deserializer::parse(text).map_err(|e| Mistake::read(text, &e))?;
         let settings: Self = serde_ignored::deserialize(read, |path| unknown.push(path.to_string()))
             .map_err(|e| Mistake::read(text, &e))?;
-        settings.check().map_err(Mistake::of)?;
+        settings.check(results).map_err(Mistake::of)?;
         Ok((settings, unknown))
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, results: &Path) -> Result<(), String> {
         if self.socket_mode > 0o777 {
             return Err(format!("socket_mode is {:#o}; 0o000 to 0o777 are possible", self.socket_mode));
         }
@@ -180,7 +180,7 @@ impl Settings {
         if let Some(file) = self.temperature_file.as_ref().filter(|file| !file.is_absolute()) {
             return Err(format!("temperature_file is {}; an absolute path is needed", file.display()));
         }
-        check_feeds(&self.folder, &self.stream)
+        check_feeds(&self.folder, &self.stream, results)
     }
 }
 

@@ -7,11 +7,11 @@ use flotilla_protocol::message::{EventKind, EventRecord};
 impl Daemon {
     pub(super) fn on_drift(&mut self) {
         for Drifted { model, release, drift, threshold } in self.host.take_drifted() {
+            let (cause, index) = drift.worst();
             let detail = format!(
-                "{}: {} is {:.2} from the training data over the last {} predictions, above {:.2} (PSI)",
+                "{}: {cause} is {:.2} from the training data over the last {} predictions, above {:.2} (PSI)",
                 drift.shift().as_str(),
-                drift.cause(),
-                f64::from(drift.score()) / 1_000.0,
+                f64::from(index) / 1_000.0,
                 drift.predictions,
                 f64::from(threshold) / 1_000.0,
             );

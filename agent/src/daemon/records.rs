@@ -55,7 +55,13 @@ impl Daemon {
     fn store_waiting(&mut self) {
         while let (Some(outbox), Some((at_ms, body))) = (&mut self.outbox, self.waiting.front()) {
             match outbox.append(*at_ms, body.clone()) {
-                Ok(()) => drop(self.waiting.pop_front()),
+                Ok(kept) => {
+                    self.waiting.pop_front();
+                    if !kept {
+                        self.records_lost += 1;
+                        tracing::error!("a record is over its bound and is lost");
+                    }
+                }
                 Err(error) => self.outbox_failed(&error),
             }
         }
@@ -86,7 +92,9 @@ impl Daemon {
         let lost = self.records_lost - self.records_lost_said;
         self.records_lost_said = self.records_lost;
         if lost > 0 {
-            let detail = format!("the outbox could not be used for a while: {lost} records are lost");
+            let detail = format!(
+                "the outbox could not be used for a while, or they were over their bound: {lost} records are lost"
+            );
             self.event(EventKind::Failed, Some(ErrorCode::StorageIo), detail);
         }
         self.store_waiting();

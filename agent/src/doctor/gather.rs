@@ -36,9 +36,9 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 const SMALL_FILE: usize = 64 * limits::KIB;
-/// A running agent answers from memory.
 /// Time for the NPU to answer.
 const NPU_TIME: Duration = Duration::from_secs(3);
+/// A running agent answers from memory.
 const STATUS_TIME: Duration = Duration::from_secs(5);
 
 impl From<DiskError> for Problem {

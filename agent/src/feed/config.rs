@@ -3,7 +3,9 @@
 use flotilla_protocol::{ModelName, limits};
 use http::Uri;
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
 
@@ -66,8 +68,7 @@ pub struct StreamFeed {
     /// The model.
     pub model: ModelName,
     /// Motion-JPEG over HTTP.
-    #[serde(default, deserialize_with = "uri")]
-    pub url: Option<Uri>,
+    pub url: Option<CameraUrl>,
     /// Or the node of a V4L2 camera.
     pub device: Option<PathBuf>,
     /// Columns that a V4L2 camera is asked for.
@@ -112,11 +113,37 @@ fn silence_s() -> u64 {
     10
 }
 
-fn uri<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Uri>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse()
-        .map(Some)
-        .map_err(|_| serde::de::Error::custom("url is no address of the form http://HOST[:PORT]/PATH"))
+/// The address of a camera. What is shown of it leaves out the query, which holds the password of many.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CameraUrl(Uri);
+
+impl CameraUrl {
+    /// All of it, to ask with.
+    pub fn uri(&self) -> &Uri {
+        &self.0
+    }
+}
+
+impl fmt::Display for CameraUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.0.authority().map_or("", |authority| authority.as_str());
+        write!(f, "{host}{}", self.0.path())
+    }
+}
+
+impl fmt::Debug for CameraUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CameraUrl({self})")
+    }
+}
+
+impl<'de> Deserialize<'de> for CameraUrl {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse()
+            .map(Self)
+            .map_err(|_| serde::de::Error::custom("url is no address of the form http://HOST[:PORT]/PATH"))
+    }
 }
 
 impl StreamFeed {
@@ -126,16 +153,32 @@ impl StreamFeed {
     }
 }
 
-/// Checks every bound, and that no two feeds are in each other's way.
-pub fn check(folders: &[FolderFeed], streams: &[StreamFeed]) -> Result<(), String> {
+impl FolderFeed {
+    /// Where its results are, in a device's folder that keeps what its owner does not place elsewhere in `results`.
+    pub fn output(&self, results: &Path) -> PathBuf {
+        self.output.clone().unwrap_or_else(|| results.join(format!("{}.jsonl", self.name)))
+    }
+}
+
+/// Where a file of results goes when it is full.
+pub fn older(output: &Path) -> PathBuf {
+    let mut name = OsString::from(output);
+    name.push(".1");
+    name.into()
+}
+
+/// Checks every bound, and that no two feeds are in each other's way. `results` is where results are that their owner does
+/// not place elsewhere.
+pub fn check(folders: &[FolderFeed], streams: &[StreamFeed], results: &Path) -> Result<(), String> {
     for (kind, count) in [("folder", folders.len()), ("stream", streams.len())] {
         if count > MOST {
             return Err(format!("there are {count} [[{kind}]]; {MOST} are possible"));
         }
     }
     let mut names = BTreeSet::new();
-    let mut outputs = BTreeSet::new();
-    let mut common = |kind: &str, name: &String, output: &Option<PathBuf>, bytes: u64| {
+    // Each file of results takes the name of its older one, too.
+    let mut outputs = BTreeMap::new();
+    let mut common = |kind: &str, name: &String, output: Option<PathBuf>, bytes: u64| {
         let at = format!("[[{kind}]] {name:?}");
         ModelName::new(name.clone()).map_err(|_| {
             format!("{at}: name must have 1 to {} characters of a-z, 0-9, '-', '_' or '.'", limits::ID)
@@ -145,20 +188,28 @@ pub fn check(folders: &[FolderFeed], streams: &[StreamFeed]) -> Result<(), Strin
         }
         within(&at, "output_bytes", bytes, &OUTPUT_BYTES, "bytes")?;
         let Some(output) = output else { return Ok(at) };
-        absolute(&at, "output", output)?;
-        if !outputs.insert(output.clone()) {
-            return Err(format!("{at}: output {} is another feed's already", output.display()));
+        for taken in [output.clone(), older(&output)] {
+            if outputs.insert(taken.clone(), output.clone()).is_some() {
+                let (output, taken) = (output.display(), taken.display());
+                return Err(format!("{at}: output {output} is another feed's already: both write {taken}"));
+            }
         }
         Ok(at)
     };
     for folder in folders {
-        let at = common("folder", &folder.name, &folder.output, folder.output_bytes)?;
+        let at = common("folder", &folder.name, Some(folder.output(results)), folder.output_bytes)?;
+        if let Some(output) = &folder.output {
+            absolute(&at, "output", output)?;
+        }
         absolute(&at, "path", &folder.path)?;
         within(&at, "settle_ms", folder.settle_ms, &SETTLE_MS, "ms")?;
         within(&at, "max_bytes", folder.max_bytes, &(1..=limits::PREDICT_INPUT as u64), "bytes")?;
     }
     for stream in streams {
-        let at = common("stream", &stream.name, &stream.output, stream.output_bytes)?;
+        let at = common("stream", &stream.name, stream.output.clone(), stream.output_bytes)?;
+        if let Some(output) = &stream.output {
+            absolute(&at, "output", output)?;
+        }
         if !RATE.contains(&stream.rate) {
             let (least, most) = (RATE.start(), RATE.end());
             return Err(format!(
@@ -170,15 +221,16 @@ pub fn check(folders: &[FolderFeed], streams: &[StreamFeed]) -> Result<(), Strin
         within(&at, "width", stream.width, &SIDE, "pixels")?;
         within(&at, "height", stream.height, &SIDE, "pixels")?;
         match (&stream.url, &stream.device) {
-            (Some(url), None) => check_url(&at, url)?,
+            (Some(url), None) => check_url(&at, url.uri())?,
             (None, Some(device)) => absolute(&at, "device", device)?,
             _ => return Err(format!("{at}: exactly one of url and device is needed")),
         }
     }
     for folder in folders {
         let at = format!("[[folder]] {:?}", folder.name);
-        // Its own lines would be taken for a file to predict.
-        if let Some(output) = outputs.iter().find(|output| output.parent() == Some(folder.path.as_path())) {
+        // Its own lines would be taken for a file to predict; and whoever may write the folder could have a link lead
+        // them elsewhere.
+        if let Some(output) = outputs.values().find(|output| output.starts_with(&folder.path)) {
             return Err(format!("{at}: output {} lies in the folder itself", output.display()));
         }
         if folders.iter().filter(|other| other.path == folder.path).count() > 1 {
@@ -188,7 +240,7 @@ pub fn check(folders: &[FolderFeed], streams: &[StreamFeed]) -> Result<(), Strin
     Ok(())
 }
 
-fn within<T: PartialOrd + std::fmt::Display>(
+fn within<T: PartialOrd + fmt::Display>(
     at: &str,
     key: &str,
     value: T,
@@ -235,7 +287,7 @@ mod tests {
 
     fn parse(text: &str) -> Result<Feeds, String> {
         let feeds: Feeds = toml::from_str(text).map_err(|e| e.to_string())?;
-        check(&feeds.folder, &feeds.stream).map(|()| feeds)
+        check(&feeds.folder, &feeds.stream, Path::new("/agent/results")).map(|()| feeds)
     }
 
     const FOLDER: &str = "[[folder]]\nname = \"in\"\npath = \"/in\"\nmodel = \"m\"\n";
@@ -262,6 +314,8 @@ mod tests {
             (format!("{FOLDER}output = \"out\""), "output is out; an absolute path"),
             (format!("{FOLDER}output = \"/a/../in/x\""), "absolute path without .."),
             (format!("{FOLDER}output = \"/in/x.jsonl\""), "lies in the folder itself"),
+            (format!("{FOLDER}output = \"/in/.mine/x.jsonl\""), "lies in the folder itself"),
+            (FOLDER.replace("/in", "/agent"), "results/in.jsonl lies in the folder itself"),
             (format!("{FOLDER}{FOLDER}"), "two of this name"),
             (
                 format!("{FOLDER}{}", FOLDER.replace("name = \"in\"", "name = \"b\"")),
@@ -290,6 +344,18 @@ mod tests {
             (
                 format!("{FOLDER}output = \"/out\"\n{STREAM}{url}output = \"/out\""),
                 "output /out is another feed's already",
+            ),
+            (
+                format!("{FOLDER}{STREAM}{url}output = \"/agent/results/in.jsonl\""),
+                "\"door\": output /agent/results/in.jsonl is another feed's already",
+            ),
+            (
+                format!("{FOLDER}output = \"/out\"\n{STREAM}{url}output = \"/out.1\""),
+                "output /out.1 is another feed's already: both write /out.1",
+            ),
+            (
+                format!("{FOLDER}output = \"/out.1\"\n{STREAM}{url}output = \"//out\""),
+                "is another feed's already: both write",
             ),
         ] {
             let problem = parse(&text).err().unwrap_or_default();

@@ -1,8 +1,9 @@
 //! A file of lines within a bound: when it is full it becomes `NAME.1`, in place of an earlier one, and a new one
-//! begins. What an append could not finish is cut off again, at once or when the file is opened.
+//! begins. What an append could not finish is cut off again, at once or when the file is opened: half a line, or the
+//! zeros that a power cut leaves where a file grew and its content did not come to the disk.
 
+use super::config::older;
 use crate::disk::{self, DiskError};
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -26,23 +27,24 @@ impl ResultLog {
         let failed = |source| DiskError::of(path, source);
         disk::private_folder(path.parent().unwrap_or(Path::new("/")))?;
         let file = open(path)?;
-        let mut length = file.metadata().map_err(failed)?.len();
-        let tail = tail(&file, length).map_err(failed)?;
+        let found = file.metadata().map_err(failed)?.len();
+        let written = without_zeros(&file, found).map_err(failed)?;
+        let tail = tail(&file, written).map_err(failed)?;
         let whole = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-        let torn = tail.len() - whole;
-        if torn > 0 {
-            // Somebody else's file must not lose its end.
-            if tail[whole] != b'{' || (whole == 0 && length > LINE) {
-                let problem =
-                    io::Error::new(io::ErrorKind::InvalidData, "it holds something else than results");
-                return Err(failed(problem));
-            }
-            length -= torn as u64;
+        // Of blocks that are written in any order the first ones may be missing, too.
+        let begins = tail[whole..].iter().find(|byte| **byte != 0);
+        // Somebody else's file must not lose its end.
+        if begins.is_some_and(|byte| *byte != b'{' || (whole == 0 && written > LINE)) {
+            let problem = io::Error::new(io::ErrorKind::InvalidData, "it holds something else than results");
+            return Err(failed(problem));
+        }
+        let length = written - (tail.len() - whole) as u64;
+        if length < found {
             file.set_len(length).and_then(|()| file.sync_all()).map_err(failed)?;
         }
         let mut last = last_line(&tail[..whole]);
         if last.is_none() {
-            let before = File::open(old(path)).and_then(|file| tail_of(&file));
+            let before = File::open(older(path)).and_then(|file| tail_of(&file));
             last = before.ok().and_then(|tail| last_line(&tail));
         }
         Ok((Self { path: path.to_owned(), max, file, length }, last))
@@ -79,18 +81,11 @@ impl ResultLog {
     }
 
     fn rotate(&mut self) -> Result<(), DiskError> {
-        fs::rename(&self.path, old(&self.path)).map_err(|e| DiskError::of(&self.path, e))?;
+        fs::rename(&self.path, older(&self.path)).map_err(|e| DiskError::of(&self.path, e))?;
         self.file = open(&self.path)?;
         self.length = 0;
         Ok(())
     }
-}
-
-/// Where the lines before the present ones are.
-fn old(path: &Path) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(".1");
-    name.into()
 }
 
 /// The file's place is durable, too.
@@ -99,6 +94,20 @@ fn open(path: &Path) -> Result<File, DiskError> {
     let file = file.map_err(|e| DiskError::of(path, e))?;
     disk::sync_folder(path.parent().unwrap_or(Path::new("/")))?;
     Ok(file)
+}
+
+/// Where the zeros begin that a file ends with; its length if there are none.
+fn without_zeros(file: &File, length: u64) -> io::Result<u64> {
+    let mut end = length;
+    while end > 0 {
+        let tail = tail(file, end)?;
+        let from = end - tail.len() as u64;
+        if let Some(last) = tail.iter().rposition(|byte| *byte != 0) {
+            return Ok(from + last as u64 + 1);
+        }
+        end = from;
+    }
+    Ok(end)
 }
 
 fn tail_of(file: &File) -> io::Result<Vec<u8>> {
@@ -131,7 +140,7 @@ mod tests {
         for number in 0..50 {
             log.append(&format!("{{\"number\":{number:04}}}"), number % 2 == 0).unwrap();
         }
-        let (now, before) = (fs::read_to_string(&path).unwrap(), fs::read_to_string(old(&path)).unwrap());
+        let (now, before) = (fs::read_to_string(&path).unwrap(), fs::read_to_string(older(&path)).unwrap());
         assert!(now.len() <= 100 && before.len() <= 100);
         let all = before + &now;
         let numbers: Vec<&str> = all.lines().map(|line| &line[10..14]).collect();
@@ -141,7 +150,7 @@ mod tests {
         drop(log);
         assert_eq!(ResultLog::open(&path, 100).unwrap().1.unwrap(), b"{\"number\":0049}");
         // A kill between the rename and the first line.
-        fs::rename(&path, old(&path)).unwrap();
+        fs::rename(&path, older(&path)).unwrap();
         assert_eq!(ResultLog::open(&path, 100).unwrap().1.unwrap(), b"{\"number\":0049}");
     }
 
@@ -153,6 +162,16 @@ mod tests {
             ("{\"a\":1}\n{\"b\"", "{\"a\":1}\n", Some(&b"{\"a\":1}"[..])),
             ("{\"a\"", "", None),
             ("{\"a\":1}\n", "{\"a\":1}\n", Some(b"{\"a\":1}")),
+            // A power cut.
+            ("{\"a\":1}\n\0\0\0", "{\"a\":1}\n", Some(b"{\"a\":1}")),
+            ("{\"a\":1}\n{\"b\0\0", "{\"a\":1}\n", Some(b"{\"a\":1}")),
+            ("{\"a\":1}\n\0\0{\"b\"", "{\"a\":1}\n", Some(b"{\"a\":1}")),
+            ("\0\0\0\0", "", None),
+            (
+                &format!("{{\"a\":1}}\n{{\"b{}", "\0".repeat(3 * LINE as usize)),
+                "{\"a\":1}\n",
+                Some(b"{\"a\":1}"),
+            ),
         ] {
             fs::write(&path, before).unwrap();
             let (mut log, got) = ResultLog::open(&path, 100).unwrap();
@@ -160,7 +179,7 @@ mod tests {
             log.append("{}", true).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), format!("{after}{{}}\n"));
         }
-        for foreign in ["a letter to my mother", "a list\nof things"] {
+        for foreign in ["a letter to my mother", "a list\nof things", "a picture\0\0", "{}\n\0\0\u{1}\0"] {
             fs::write(&path, foreign).unwrap();
             assert!(ResultLog::open(&path, 100).unwrap_err().to_string().contains("something else"));
             assert_eq!(fs::read_to_string(&path).unwrap(), foreign);

@@ -24,7 +24,6 @@ use flotilla_protocol::ErrorCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
@@ -134,7 +133,7 @@ impl Feeds {
             let status = Shown::default();
             shown.folders.insert(feed.name.clone(), Arc::clone(&status));
             let places = folder::Places {
-                output: feed.output.clone().unwrap_or_else(|| results(home, &feed.name)),
+                output: feed.output(&home.path(RESULTS)),
                 kept: home.path(FEEDS).join(format!("{}.kept", feed.name)),
                 trial: home.path(FEEDS).join(format!("{}.trial", feed.name)),
             };
@@ -165,9 +164,4 @@ impl Feeds {
             tracing::warn!("feeds were cut off at shutdown");
         }
     }
-}
-
-/// Where the lines of a folder lie if its owner does not say.
-fn results(home: &Folder, name: &str) -> PathBuf {
-    home.path(RESULTS).join(format!("{name}.jsonl"))
 }

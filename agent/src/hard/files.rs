@@ -93,7 +93,12 @@ impl Files {
         };
         read.unwrap_or_else(|problem| {
             tracing::warn!(%problem, "what was sent of hard examples today is not known, so no more is");
-            Ledger::in_place_of_lost(today)
+            let ledger = Ledger::in_place_of_lost(today);
+            // Else every start would find the damage, and take its own day for that of the loss.
+            if let Err(error) = self.store_ledger(&ledger) {
+                tracing::warn!(%error, "the damaged account of hard examples stays");
+            }
+            ledger
         })
     }
 

@@ -12,7 +12,7 @@ use crate::slot::disk_fault;
 use flotilla_device::Fault;
 use flotilla_device::budget::{Budget, LOOK_MS};
 use flotilla_device::hard::ledger::{self, Ledger};
-use flotilla_device::hard::shelf::{Admission, Kept, Shelf};
+use flotilla_device::hard::shelf::{Admission, Kept, Key, Shelf};
 use flotilla_device::hard::stored::StoredExample;
 use flotilla_device::upload::{self, Next, Outcome, Uploader};
 use flotilla_protocol::message::{HardExample, Reply, ReplyBody};
@@ -106,6 +106,23 @@ impl Worker {
 
     fn today(&self) -> Option<u64> {
         self.clock.believed_wall_ms().map(ledger::day)
+    }
+
+    /// The example whose picture is on its way.
+    fn on_its_way(&self) -> Option<Key> {
+        self.uploader.current().map(|(digest, example)| (example.model.clone(), *digest))
+    }
+
+    /// Gives what was lost with a damaged ledger its day, once that is known.
+    async fn date_ledger(&mut self) {
+        if !self.today().is_some_and(|today| self.ledger.date(today)) {
+            return;
+        }
+        let ledger = self.ledger.clone();
+        if let Err(error) = self.disk(move |files| files.store_ledger(&ledger)).await {
+            // The damaged one is still there: it is found so, and dated, after the next start.
+            tracing::warn!(%error, "what was sent of hard examples is not noted");
+        }
     }
 
     /// Disk work, where it holds nobody up.
@@ -219,7 +236,7 @@ impl Worker {
         });
         if let Err(error) = written.await {
             tracing::warn!(%model, %error, "a hard example is not kept");
-            self.shelf.remove(&digest);
+            self.shelf.remove(&(model, digest));
             self.drop_one();
         }
     }
@@ -230,7 +247,7 @@ impl Worker {
 
     /// Takes one onto the shelf; the files of those that give way go.
     async fn admit(&mut self, kept: Kept) -> bool {
-        let pinned = self.uploader.current().map(|(digest, _)| *digest);
+        let pinned = self.on_its_way();
         let before = self.shelf.dropped();
         let admission = self.shelf.admit(kept, pinned.as_ref());
         self.outlet.shared.figures().dropped += self.shelf.dropped() - before;
@@ -264,6 +281,7 @@ impl Worker {
                 return now_ms + FORGET_AGAIN_MS;
             }
         }
+        self.date_ledger().await;
         loop {
             let Some(link) = self.outlet.link.borrow().clone() else { return u64::MAX };
             if self.uploader.current().is_none() && !self.take_next().await {
@@ -317,13 +335,14 @@ impl Worker {
                 return true;
             }
             self.outlet.shared.figures().damaged += 1;
-            self.shelf.remove(&digest);
+            self.shelf.remove(&next.key());
             self.delete(&next).await;
         }
     }
 
     async fn on_reply(&mut self, reply: &Reply) {
         let (now_ms, random) = (self.clock.now_ms(), rand::random());
+        let Some(key) = self.on_its_way() else { return };
         let outcome = match &reply.body {
             ReplyBody::Stored { bytes } => self.uploader.stored(reply.id, *bytes, now_ms, random),
             ReplyBody::Error { code, detail } => {
@@ -335,19 +354,13 @@ impl Worker {
             }
             _ => return,
         };
-        let digest = match outcome {
+        match outcome {
             Outcome::Foreign | Outcome::Onward => return,
-            Outcome::Complete(digest) => {
-                self.outlet.shared.figures().sent += 1;
-                digest
-            }
-            Outcome::Hopeless(digest) => {
-                self.outlet.shared.figures().refused += 1;
-                digest
-            }
-        };
+            Outcome::Complete(_) => self.outlet.shared.figures().sent += 1,
+            Outcome::Hopeless(_) => self.outlet.shared.figures().refused += 1,
+        }
         self.picture = Vec::new();
-        if let Some(gone) = self.shelf.settled(&digest) {
+        if let Some(gone) = self.shelf.settled(key) {
             self.delete(&gone).await;
         }
     }

@@ -53,7 +53,7 @@ impl Watched {
         let Some(state) = &self.0 else { return };
         let mut state = lock(state);
         let Some(drift) = state.monitor.count(tensor, prediction) else { return };
-        let (watch, raise) = state.watch.step(drift.score(), alarm.threshold());
+        let (watch, raise) = state.watch.step(drift.judged(), alarm.threshold());
         state.watch = watch;
         if raise {
             state.raised = Some(drift);

@@ -3,7 +3,7 @@
 //! The declarations are those of Huawei's public DCMI API reference. Every function but the first two is optional and
 //! looked for when it is needed; what is missing or fails leaves its figure out.
 
-use super::UNITS;
+use super::{UNITS, name};
 use flotilla_protocol::message::{NpuHealth, NpuSample};
 use libloading::Symbol;
 use std::ffi::{c_int, c_uint};
@@ -153,13 +153,8 @@ fn number(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..at + 8).and_then(|eight| eight.try_into().ok()).map(u64::from_le_bytes)
 }
 
-/// A text up to its end, without what cannot be shown.
+/// A text up to its end.
 fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end])
-        .chars()
-        .filter(|c| !c.is_control())
-        .collect::<String>()
-        .trim()
-        .to_owned()
+    name(&String::from_utf8_lossy(&bytes[..end]))
 }

@@ -2,15 +2,17 @@
 //!
 //! They are read through Huawei's DCMI library, which is loaded at run time, or else through `npu-smi`. Neither is needed:
 //! where there is no device node nothing is tried. Both may hang or answer rubbish, so they are asked on a thread of
-//! their own; what is not answered in time is as good as absent, and a thread that hangs is not followed by a second.
+//! their own; what is not answered in time is as good as absent, and a thread that hangs is not followed by a second: a
+//! process has one, whoever asks, which also keeps the library from being used by two at once.
 
 mod dcmi;
 mod smi;
 
+use flotilla_protocol::limits;
 use flotilla_protocol::message::NpuSample;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -63,10 +65,24 @@ impl Sources {
     }
 }
 
-/// The NPUs of this device.
-pub struct Npus {
-    asked: Option<SyncSender<()>>,
-    answers: Option<Receiver<Vec<NpuSample>>>,
+/// The NPUs of this device. All that is made of the same sources shares one reader.
+pub struct Npus(Option<Arc<Desk>>);
+
+/// The readers of this process.
+static READERS: Mutex<Vec<(Sources, Arc<Desk>)>> = Mutex::new(Vec::new());
+
+/// Where questions and answers lie.
+#[derive(Default)]
+struct Desk {
+    papers: Mutex<Papers>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Papers {
+    /// Questions that were asked, and how many of them are answered: those of a time have one answer.
+    asked: u64,
+    answered: u64,
     last: Option<(Instant, Vec<NpuSample>)>,
 }
 
@@ -74,50 +90,86 @@ impl Npus {
     /// Looks for device nodes; where there are some, the first question is asked.
     pub fn new(sources: Sources) -> Self {
         if sources.nodes() == 0 {
-            return Self { asked: None, answers: None, last: None };
+            return Self(None);
         }
-        let (ask, questions) = sync_channel(1);
-        let (answer, answers) = sync_channel(1);
+        let mut readers = READERS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, desk)) = readers.iter().find(|(of, _)| *of == sources) {
+            return Self(Some(Arc::clone(desk)));
+        }
+        let desk = Arc::new(Desk::default());
+        let (own, of) = (Arc::clone(&desk), sources.clone());
         let started = thread::Builder::new().name("npu".to_owned()).spawn(move || {
-            let mut reader = Reader::new(sources);
-            while questions.recv().is_ok() {
-                if answer.send(reader.read()).is_err() {
-                    return;
-                }
-            }
+            let mut reader = Reader::new(of);
+            own.attend(|| reader.read());
         });
-        if let Err(error) = started {
-            tracing::warn!(%error, "the NPU is not observed");
+        match started {
+            Ok(_) => readers.push((sources, Arc::clone(&desk))),
+            Err(error) => tracing::warn!(%error, "the NPU is not observed"),
         }
-        let npus = Self { asked: Some(ask), answers: Some(answers), last: None };
-        npus.ask();
-        npus
+        drop(desk.ask());
+        Self(Some(desk))
     }
 
-    /// Waits so long for the answer to the first question.
+    /// Asks, and waits so long for the answer.
     pub fn first(&self, patience: Duration) -> Vec<NpuSample> {
-        let answer = self.answers.as_ref().and_then(|answers| answers.recv_timeout(patience).ok());
-        answer.unwrap_or_default()
+        let Some(desk) = &self.0 else { return Vec::new() };
+        let mut papers = desk.ask();
+        let question = papers.asked;
+        let waited = desk.changed.wait_timeout_while(papers, patience, |papers| papers.answered < question);
+        papers = waited.unwrap_or_else(PoisonError::into_inner).0;
+        papers.fresh()
     }
 
     /// How they did when they last answered, and asks again for the next time. This never waits.
     pub fn sample(&mut self) -> Vec<NpuSample> {
-        let newest = self.answers.as_ref().and_then(|answers| answers.try_iter().last());
-        if let Some(newest) = newest {
-            self.last = Some((Instant::now(), newest));
+        let Some(desk) = &self.0 else { return Vec::new() };
+        desk.ask().fresh()
+    }
+}
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, Papers> {
+        self.papers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(&self) -> MutexGuard<'_, Papers> {
+        let mut papers = self.lock();
+        papers.asked += 1;
+        self.changed.notify_all();
+        papers
+    }
+
+    /// Answers for ever; each answer is of after its question.
+    fn attend(&self, mut read: impl FnMut() -> Vec<NpuSample>) {
+        loop {
+            let asked = self.changed.wait_while(self.lock(), |papers| papers.asked == papers.answered);
+            let asked = asked.unwrap_or_else(PoisonError::into_inner).asked;
+            let units = read();
+            let mut papers = self.lock();
+            papers.answered = asked;
+            papers.last = Some((Instant::now(), units));
+            self.changed.notify_all();
         }
-        self.ask();
+    }
+}
+
+impl Papers {
+    fn fresh(&self) -> Vec<NpuSample> {
         let fresh = self.last.as_ref().filter(|(at, _)| at.elapsed() < FRESH);
         fresh.map(|(_, units)| units.clone()).unwrap_or_default()
     }
+}
 
-    /// One question waits at most: a reader that hangs gets no second one.
-    fn ask(&self) {
-        if let Some(Err(TrySendError::Disconnected(()))) = self.asked.as_ref().map(|asked| asked.try_send(()))
-        {
-            tracing::debug!("the NPU's reader has ended");
+/// What hardware calls itself, within the bound of a name and without what cannot be shown.
+fn name(said: &str) -> String {
+    let mut name = String::new();
+    for c in said.chars().filter(|c| !c.is_control()) {
+        if name.len() + c.len_utf8() > limits::ID {
+            break;
         }
+        name.push(c);
     }
+    name.trim().to_owned()
 }
 
 struct Reader {

@@ -4,7 +4,9 @@
 use super::UNITS;
 use flotilla_protocol::limits;
 use flotilla_protocol::message::{NpuHealth, NpuSample};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -26,6 +28,8 @@ fn run(program: &Path) -> Option<String> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
+        // What it starts itself must end with it, and must not hold its output open.
+        .process_group(0)
         .spawn()
         .ok()?;
     let output = child.stdout.take()?;
@@ -39,7 +43,9 @@ fn run(program: &Path) -> Option<String> {
     }
     let in_time = reading.is_finished();
     // One that went on writing, or hangs, is of no use any more.
-    let _ = child.kill();
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
     let _ = child.wait();
     let bytes = if in_time { reading.join().ok()?? } else { return None };
     Some(String::from_utf8_lossy(&bytes).into_owned())
@@ -68,7 +74,7 @@ fn parse(table: &str) -> Vec<NpuSample> {
         };
         let (used, total) = memory(&second[2]);
         units.push(NpuSample {
-            chip: (*name).to_owned(),
+            chip: super::name(name),
             utilisation_percent: second[2]
                 .first()
                 .and_then(|cell| cell.parse().ok())

@@ -147,6 +147,43 @@ async fn files_have_one_line_each_and_what_is_no_picture_has_its_code_and_is_put
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_link_in_place_of_failed_takes_nothing_elsewhere_is_said_and_in_nobodys_way() {
+    let inbox = Inbox::new();
+    let elsewhere = inbox.root.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, inbox.path("failed")).unwrap();
+    let (cloud, device, _) = settled_with(&inbox.config("")).await;
+    inbox.drop("note.txt", b"not a picture");
+    let stuck = async |d: &Device| {
+        let folder = get(d, "/status").await["folders"]["in"].clone();
+        (folder["stuck"] == 1).then_some(folder)
+    };
+    let folder = device.until("it stays", stuck).await;
+    let problem = folder["problem"]["detail"].as_str().unwrap();
+    assert!(
+        problem.contains("failed: it is a link or a file") && problem.contains("take it away"),
+        "{problem}"
+    );
+    let event = cloud.until_event(EventKind::Failed).await;
+    assert!(event.detail.contains("take it away"), "{event:?}");
+    inbox.drop("good.png", &png(2, 2));
+    device.until("others go on", async |_| (inbox.names("done") == ["good.png"]).then_some(())).await;
+    assert_eq!(
+        (inbox.names(""), fs::read_dir(&elsewhere).unwrap().count()),
+        (["done", "failed", "note.txt"].map(str::to_owned).to_vec(), 0)
+    );
+
+    fs::remove_file(inbox.path("failed")).unwrap();
+    let mended = async |d: &Device| {
+        let folder = get(d, "/status").await["folders"]["in"].clone();
+        (folder["stuck"] == 0 && folder["problem"].is_null()).then_some(())
+    };
+    device.until("it goes on", mended).await;
+    assert_eq!((inbox.names("failed"), results(&device).len()), (vec!["note.txt".to_owned()], 2));
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_kill_at_any_moment_costs_no_file_its_line_and_gives_none_two() {
     for done in ["move", "keep", "delete"] {
         let inbox = Inbox::new();

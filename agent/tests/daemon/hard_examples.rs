@@ -3,6 +3,7 @@
 use crate::cloud::{Cloud, PATIENCE, State};
 use crate::device::Device;
 use crate::releases::letters;
+use crate::side_by_side::{both, faces, labels, other, want_other};
 use crate::updates::{confirmed, settled};
 use flotilla_agent::http_client::Ask;
 use flotilla_device::upload::PIECE;
@@ -123,6 +124,30 @@ async fn a_kill_in_the_middle_of_an_upload_resumes_without_sending_again_what_wa
     device.predict(&[1, 1, 1, 1]).await.unwrap();
     cloud.until("another one", |state| (state.uploads.len() == 2).then_some(())).await;
     assert!(cloud.state().upload_pieces[before..].iter().all(|(of, _, bytes)| *of != digest || *bytes == 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_that_see_the_same_picture_each_tell_what_they_said_of_it() {
+    let (mut cloud, device, letters_one) = settled().await;
+    let faces_one = other(1).publish(&cloud);
+    want_other(&mut cloud, &faces_one);
+    both(&cloud, letters_one.release, faces_one.release).await;
+    cloud.hard_examples = [letters(), faces()].map(|model| (model, all(1_000_000))).into();
+    cloud.want();
+    heard(&cloud, &device).await;
+    assert_eq!(labels(&device).await, ("a".into(), "b".into()));
+    let told = |state: &State| {
+        let of = |model| state.examples.iter().find(|example| example.model == model);
+        Some((of(letters())?.label.clone(), of(faces())?.label.clone()))
+    };
+    assert_eq!(cloud.until("both are offered", told).await, ("a".into(), "b".into()));
+    assert_eq!(cloud.state().uploads.len(), 1, "it is one picture, sent once");
+    let settled = async |device: &Device| {
+        let figures = device.status().await["hard_examples"].clone();
+        let none = ["kept", "dropped", "refused"].iter().all(|figure| figures[figure] == 0);
+        (figures["sent"] == 2 && none).then_some(())
+    };
+    device.until("both are settled", settled).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

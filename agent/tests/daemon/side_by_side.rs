@@ -10,21 +10,21 @@ use flotilla_protocol::{Digest, ErrorCode, ModelName};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-fn faces() -> ModelName {
+pub(crate) fn faces() -> ModelName {
     "faces".parse().unwrap()
 }
 
 /// A release of another model.
-fn other(label: usize) -> Plan {
+pub(crate) fn other(label: usize) -> Plan {
     Plan { salt: 9, ballast_chunks: 1, ..Plan::changed(label, |manifest| manifest.model = faces()) }
 }
 
-fn want_other(cloud: &mut Cloud, model: &DesiredModel) {
+pub(crate) fn want_other(cloud: &mut Cloud, model: &DesiredModel) {
     cloud.models.insert(faces(), model.clone());
     cloud.want();
 }
 
-async fn both(cloud: &Cloud, one: Digest, two: Digest) {
+pub(crate) async fn both(cloud: &Cloud, one: Digest, two: Digest) {
     let settled = |state: &crate::cloud::State| {
         let models = &state.reported.as_ref()?.models;
         let of = |name: &ModelName, release| {
@@ -36,7 +36,7 @@ async fn both(cloud: &Cloud, one: Digest, two: Digest) {
 }
 
 /// Labels of both models.
-async fn labels(device: &Device) -> (String, String) {
+pub(crate) async fn labels(device: &Device) -> (String, String) {
     let endpoint = std::fs::read_to_string(device.path("run/endpoint")).unwrap();
     let label = async |model| answer_of(endpoint.trim(), model).await.unwrap().1;
     (label("letters").await, label("faces").await)

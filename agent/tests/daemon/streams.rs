@@ -75,7 +75,7 @@ impl Camera {
     }
 
     fn config(&self, more: &str) -> String {
-        let url = format!("http://{}/video?id=1", self.address);
+        let url = format!("http://{}/video?user=admin&pwd=s3cret", self.address);
         format!(
             "[[stream]]\nname = \"door\"\nmodel = \"letters\"\nrate = 50\nsilence_s = 2\nurl = {url:?}\n{more}\n"
         )
@@ -95,7 +95,11 @@ async fn serve(mut stream: TcpStream, shared: Arc<Mutex<Manner>>) -> std::io::Re
             return Ok(());
         }
     }
-    assert!(request.starts_with(b"GET /video?id=1 HTTP/1.1\r\n"), "{}", request.escape_ascii());
+    assert!(
+        request.starts_with(b"GET /video?user=admin&pwd=s3cret HTTP/1.1\r\n"),
+        "{}",
+        request.escape_ascii()
+    );
     let manner = *shared.lock().unwrap();
     let started = match manner {
         Manner::Closes => return Ok(()),
@@ -193,6 +197,7 @@ async fn no_camera_means_so_badly_that_anything_else_suffers() {
     let (cloud, device, _) = settled_with(&camera.config("")).await;
     until(&device, "frames", |door| door["live"] == true).await;
     let before = peak_memory(&device).await;
+    let mut faults = Vec::new();
     for (manner, code) in [
         (Manner::Silent, "timeout"),
         (Manner::EndlessHeaders, "network"),
@@ -206,6 +211,7 @@ async fn no_camera_means_so_badly_that_anything_else_suffers() {
         camera.becomes(manner);
         let why = until(&device, &format!("{manner:?}"), |door| door["problem"]["code"] == code).await;
         assert_eq!(why["live"], false, "{manner:?}: {why}");
+        faults.push(why.to_string());
         let (status, answer) = predict(&device, "application/octet-stream", vec![1, 2, 3, 4]).await;
         assert_eq!((status, &answer["label"]), (200, &json!("a")), "{manner:?}");
         camera.becomes(Manner::Good);
@@ -228,6 +234,10 @@ async fn no_camera_means_so_badly_that_anything_else_suffers() {
         health["models"]["letters"]["phase"], "confirmed",
         "pictures that nobody can read are not the model's fault"
     );
+    let told: Vec<String> = cloud.state().events().map(|event| event.detail.clone()).collect();
+    for said in [device.log(), told.join("\n"), faults.join("\n"), health.to_string()] {
+        assert!(!said.contains("s3cret") && !said.contains("admin"), "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

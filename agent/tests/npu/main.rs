@@ -1,8 +1,11 @@
 //! The NPU through a library and a program that speak what the real ones are documented to speak.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+use flotilla_agent::folder::Folder;
 use flotilla_agent::npu::{Npus, Sources};
-use flotilla_protocol::message::{NpuHealth, NpuSample};
+use flotilla_agent::outbox::Store;
+use flotilla_protocol::limits;
+use flotilla_protocol::message::{NpuHealth, NpuSample, RecordBody, TelemetrySample};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -131,6 +134,60 @@ fn a_library_or_program_that_hangs_holds_nobody_up() {
             assert!(npus.first(Duration::from_millis(100)).is_empty());
         }
     }
+}
+
+/// Threads of this process that read an NPU.
+fn readers() -> usize {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+    tasks.filter(|task| task.path().exists()).map(name).filter(|name| name.trim() == "npu").count()
+}
+
+#[test]
+fn whoever_asks_again_while_the_library_hangs_makes_no_second_reader_of_it() {
+    if in_mode("hangs", "whoever_asks_again_while_the_library_hangs_makes_no_second_reader_of_it") {
+        let machine = Machine::new().library();
+        for _ in 0..5 {
+            assert!(Npus::new(machine.sources.clone()).first(Duration::from_millis(20)).is_empty());
+        }
+        assert_eq!(readers(), 1);
+    }
+}
+
+#[test]
+fn what_the_program_has_started_ends_with_it() {
+    let machine = Machine::new().program("sleep 1000 &\necho $! > \"$0.child\"\nwait");
+    assert!(machine.sample().is_empty());
+    let child = fs::read_to_string(machine.root.path().join("npu-smi.child")).unwrap();
+    let started = Instant::now();
+    loop {
+        // Whoever inherits it may never take note of its end.
+        let stat = fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+        if stat.is_empty() || stat.contains(") Z ") {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(30), "it lives on: {stat}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_name_without_end_is_cut_and_costs_the_outbox_nothing() {
+    let name = "x".repeat(10 << 10);
+    let machine = Machine::new().program(&TABLE.replace("310B4", &format!("310\u{1b}{name}")));
+    let npus = machine.sample();
+    assert_eq!(npus.len(), 1);
+    assert!(npus[0].chip.starts_with("310xxx") && npus[0].chip.len() == limits::ID, "{}", npus[0].chip);
+
+    let folder = Folder::open(&machine.root.path().join("agent")).unwrap();
+    let (mut outbox, _) = Store::open(&folder).unwrap();
+    let sample = TelemetrySample { npus, ..TelemetrySample::default() };
+    assert!(outbox.append(1, RecordBody::Sample(sample)).unwrap());
+    drop(outbox);
+    let (mut outbox, damage) = Store::open(&folder).unwrap();
+    outbox.connected();
+    assert_eq!((damage, outbox.waiting()), (None, 1));
+    assert!(outbox.next(0).unwrap().is_some());
 }
 
 #[test]

@@ -104,6 +104,7 @@ mod tests {
                 feature: None,
                 classes: 9,
                 confidence: 8,
+                chance: Default::default(),
             });
             let telemetry = ModelTelemetry {
                 release: Some(Digest::of(release)),

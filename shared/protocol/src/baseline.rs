@@ -7,9 +7,15 @@
 //! it a major one ([`Shift`]).
 //!
 //! A baseline keeps counts, not shares, so that both sides are smoothed the same way: `share = (count + 1/2) / (total +
-//! bins / 2)`. An empty bin is then finite evidence that shrinks as samples come. Without any drift the index of `n`
-//! predictions against `m` samples is about `(1/n + 1/m) (bins - 1)` from chance alone, which is why there are few bins
-//! and why a device says nothing before it has seen enough.
+//! bins / 2)`. An empty bin is then finite evidence that shrinks as samples come.
+//!
+//! Without any drift the index of `n` predictions against `m` samples is about `1/n + 1/m` times a chi-square variable
+//! with `bins - 1` degrees of freedom (B. Yurdakul, *Statistical Properties of Population Stability Index*, Western
+//! Michigan University, 2018): about `(1/n + 1/m) (bins - 1)` from chance alone. That is why there are few bins, why a
+//! device says nothing before it has seen enough, and why a baseline of few samples must not be taken at its word: what
+//! the device reports are the indices as defined here, but what chance hardly goes beyond counts as stable, and only what
+//! an index has above that counts on from there ([`crate::message::Drift::judged`]). By that a shift has its word and
+//! becomes an event.
 
 use crate::limits;
 use serde::{Deserialize, Serialize};

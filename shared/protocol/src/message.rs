@@ -27,7 +27,7 @@ pub use shadow::{
     ShadowTelemetry,
 };
 pub use telemetry::{
-    Ack, Drift, Epoch, EventKind, EventRecord, Histogram, ModelTelemetry, NpuHealth, NpuSample, Record,
-    RecordBody, SeqRange, Stream, TelemetryBatch, TelemetrySample,
+    Ack, Chance, Drift, Epoch, EventKind, EventRecord, Histogram, ModelTelemetry, NpuHealth, NpuSample,
+    Record, RecordBody, SeqRange, Stream, TelemetryBatch, TelemetrySample,
 };
 pub use transfer::{Chunk, Fetch, LogOffer, Reply, ReplyBody, Request, RequestBody, Upload};

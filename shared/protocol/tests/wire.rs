@@ -101,6 +101,7 @@ fn drift_telemetry() -> TelemetryBatch {
         feature: Some(Feature::Brightness),
         classes: 87,
         confidence: 212,
+        chance: Chance::default(),
     };
     let model = ModelTelemetry {
         release: Some(Digest::of(b"release")),
@@ -690,11 +691,29 @@ fn drift_is_named_after_what_is_farthest_off() {
         feature: Some(Feature::Contrast),
         classes,
         confidence,
+        chance: Chance::default(),
     };
     let said = |drift: Drift| (drift.score(), drift.cause(), drift.shift().as_str());
     assert_eq!(said(drift(30, 20, 10)), (30, "contrast", "stable"));
     assert_eq!(said(drift(30, 200, 10)), (200, "classes", "moderate shift"));
     assert_eq!(said(drift(30, 200, 900)), (900, "confidence", "major shift"));
+
+    // What chance may explain is shown and does not count.
+    let chance = Chance { inputs: 800, classes: 0, confidence: 500 };
+    let few = |inputs, classes, confidence| Drift { chance, ..drift(inputs, classes, confidence) };
+    assert_eq!(said(few(850, 20, 590)), (850, "confidence", "stable"));
+    assert_eq!(
+        (said(few(850, 200, 590)), few(850, 200, 590).judged()),
+        ((850, "classes", "moderate shift"), 200)
+    );
+    assert_eq!(
+        (said(few(1_300, 200, 590)), few(1_300, 200, 590).worst()),
+        ((1_300, "contrast", "major shift"), ("contrast", 1_300))
+    );
+    let bytes = codec::encode(&few(1, 2, 3));
+    assert_eq!(codec::decode::<Drift>(&bytes, 1_000).ok(), Some(few(1, 2, 3)));
+    // An older agent says nothing of it, and neither does one that has nothing to leave out.
+    assert!(!codec::encode(&drift(1, 2, 3)).windows(6).any(|key| key == b"chance"));
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub(super) struct Status {
     predicted: u64,
     /// Files that were refused since the start.
     refused: u64,
-    /// Files that are done with and could not be moved or removed.
+    /// Files that are done with and cannot be moved or removed.
     stuck: u64,
     /// Why it does not go on, if it does not.
     problem: Option<Problem>,
@@ -82,15 +82,37 @@ struct Worker {
 }
 
 impl Worker {
-    /// Shows and says what is wrong, and waits; false if the agent stops meanwhile.
-    async fn trouble(&mut self, fault: &Fault) -> bool {
-        update(&self.shown, |status| status.problem = Some(fault.into()));
+    /// Says what is wrong, but not all the time.
+    fn say(&mut self, fault: &Fault) {
         let now_ms = self.shared.clock.now_ms();
         // That a model does not serve or is busy is said elsewhere.
         if now_ms >= self.say_again_ms && !matches!(fault.code, ErrorCode::Busy | ErrorCode::NotFound) {
             self.say_again_ms = now_ms + SAY_MS;
             self.shared.say(format!("folder {}", self.feed.name), fault.clone());
         }
+    }
+
+    /// Shows how many files cannot be put away, and says why. The feed goes on.
+    fn stuck(&mut self, count: u64, why: Option<&Fault>) {
+        update(&self.shown, |status| {
+            // What was wrong is mended; anything else that is wrong shows itself.
+            if count == 0 && status.stuck > 0 {
+                status.problem = None;
+            }
+            status.stuck = count;
+            if let Some(why) = why {
+                status.problem = Some(why.into());
+            }
+        });
+        if let Some(why) = why {
+            self.say(why);
+        }
+    }
+
+    /// Shows and says what is wrong, and waits; false if the agent stops meanwhile.
+    async fn trouble(&mut self, fault: &Fault) -> bool {
+        update(&self.shown, |status| status.problem = Some(fault.into()));
+        self.say(fault);
         let wait = RETRY.delay_ms(self.tries, rand::random());
         self.tries += 1;
         self.shared.pause(wait).await
@@ -98,7 +120,11 @@ impl Worker {
 
     fn well(&mut self) {
         self.tries = 0;
-        update(&self.shown, |status| status.problem = None);
+        update(&self.shown, |status| {
+            if status.stuck == 0 {
+                status.problem = None;
+            }
+        });
     }
 
     /// Attends to the folder until the agent stops, or until the folder cannot be used.
@@ -122,9 +148,11 @@ impl Worker {
                 inbox.looks();
                 let found;
                 (desk, found) = on(desk, Desk::look).await?;
-                for (name, stamp) in found? {
-                    inbox.seen(&name, stamp, false, now_ms);
+                let found = found?;
+                for (name, stamp) in &found.waiting {
+                    inbox.seen(name, *stamp, false, now_ms);
                 }
+                self.stuck(found.stuck, found.problem.as_ref());
                 look_ms = now_ms + every_ms;
             }
             update(&self.shown, |status| status.waiting = inbox.len());
@@ -159,6 +187,8 @@ impl Worker {
                     inbox.closed(&name, stamp, now_ms);
                 }
             }
+            // What was in the way of files that could not be put away may be gone.
+            Notice::Gone(name) if work::is_target(&name) => inbox.lost_notices(),
             Notice::Gone(name) => inbox.gone(&name),
             Notice::Lost => inbox.lost_notices(),
         }
@@ -197,11 +227,9 @@ impl Worker {
                 update(&self.shown, |status| status.refused += 1);
             }
             Outcome::Stuck(fault) => {
-                update(&self.shown, |status| {
-                    status.stuck += 1;
-                    status.problem = Some((&fault).into());
-                });
-                tracing::warn!(folder = self.feed.name, %fault, "a file that is done with stays where it is");
+                let mut stuck = 0;
+                update(&self.shown, |status| stuck = status.stuck);
+                self.stuck(stuck + 1, Some(&fault));
             }
             Outcome::Nothing => {}
             Outcome::Changed(stamp) => inbox.closed(&name, stamp, self.shared.clock.now_ms()),

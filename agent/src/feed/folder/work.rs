@@ -7,13 +7,15 @@ use super::Places;
 use super::kept::{Kept, MOST};
 use super::trial::{self, Trial};
 use crate::clock::Clock;
-use crate::disk::{self, DiskError};
+use crate::disk::DiskError;
 use crate::host::{Answer, HostError, ModelHost};
 use flotilla_device::Fault;
 use flotilla_device::inbox::Stamp;
 use flotilla_protocol::ErrorCode;
 use flotilla_runtime::Input;
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags, openat, renameat_with};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, RenameFlags, mkdirat, openat, renameat, renameat_with, statat, unlinkat,
+};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -27,6 +29,8 @@ use std::sync::Arc;
 /// Folders within the folder: for what was predicted, and for what could not be.
 const DONE: &str = "done";
 const FAILED: &str = "failed";
+/// Files that are listed at most: twice what may be done with, so that new ones are seen behind them.
+const LISTED: usize = 2 * MOST;
 /// Names that are tried for a file whose own is taken.
 const NAMES: u32 = 10_000;
 
@@ -67,6 +71,26 @@ pub(super) struct Desk {
     trial: Trial,
     /// A file that has its line, and of which that could not be noted yet.
     unfinished: Option<(OsString, Stamp, bool)>,
+    /// Files that are listed at most.
+    most: usize,
+}
+
+/// What lies in the folder.
+struct Entries {
+    files: Vec<(OsString, Stamp)>,
+    /// Whether there is nothing else.
+    all: bool,
+}
+
+/// What was found in the folder.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    /// Files that are not done with.
+    pub(super) waiting: Vec<(OsString, Stamp)>,
+    /// Files that are done with and cannot be put away.
+    pub(super) stuck: u64,
+    /// Why not.
+    pub(super) problem: Option<Fault>,
 }
 
 impl Desk {
@@ -85,51 +109,86 @@ impl Desk {
         let kept = Kept::open(&places.kept).map_err(fault)?;
         let trial = Trial::open(&places.trial).map_err(fault)?;
         let last = last.and_then(|line| settled(&line));
-        let mut desk = Self { feed, host, clock, log, kept, trial, unfinished: None };
-        let mut there = BTreeSet::new();
-        for (name, stamp) in desk.entries()? {
-            there.insert(stamp);
+        let mut desk = Self { feed, host, clock, log, kept, trial, unfinished: None, most: LISTED };
+        let entries = desk.entries()?;
+        for (name, stamp) in &entries.files {
+            let stamp = *stamp;
             // The file of the last line is the only one of which it may not be noted that it is done with. What an
             // earlier run could not put away, it may be possible to put away now.
             let last = last.filter(|(last, _)| *last == stamp).map(|(_, refused)| refused);
             if let Some(refused) = desk.kept.get(&stamp).or(last)
-                && let Outcome::Wait(fault) = desk.finish(&name, stamp, refused)
+                && let Outcome::Wait(fault) = desk.finish(name, stamp, refused)
             {
                 return Err(fault);
             }
         }
-        desk.kept.retain(|stamp| there.contains(stamp)).map_err(fault)?;
+        desk.forget_gone(&entries)?;
         Ok(desk)
     }
 
-    /// The files in the folder that are not done with.
-    pub(super) fn look(&mut self) -> Result<Vec<(OsString, Stamp)>, Fault> {
-        let mut entries = self.entries()?;
-        if self.kept.is_stale(entries.len()) {
-            let there: BTreeSet<Stamp> = entries.iter().map(|(_, stamp)| *stamp).collect();
-            self.kept.retain(|stamp| there.contains(stamp)).map_err(fault)?;
+    /// The files in the folder that are not done with; what could not be put away before is tried again.
+    pub(super) fn look(&mut self) -> Result<Looked, Fault> {
+        let entries = self.entries()?;
+        if self.kept.is_stale(entries.files.len()) {
+            self.forget_gone(&entries)?;
         }
-        entries.retain(|(_, stamp)| self.kept.get(stamp).is_none());
-        Ok(entries)
+        let mut looked = Looked::default();
+        // Mostly one reason is all files' reason, so the others of the kind need not be tried.
+        let mut hopeless = [false; 2];
+        for (name, stamp) in entries.files {
+            let Some(refused) = self.kept.get(&stamp) else {
+                looked.waiting.push((name, stamp));
+                continue;
+            };
+            if !self.goes_away(refused) {
+                continue;
+            }
+            let hopeless = &mut hopeless[usize::from(refused)];
+            let tried = if *hopeless { None } else { Some(self.put_away(&name, stamp, refused)) };
+            if let Some(Ok(())) = tried {
+                continue;
+            }
+            *hopeless = true;
+            looked.stuck += 1;
+            let why = tried.and_then(Result::err).map(fault);
+            looked.problem = looked.problem.or(why);
+        }
+        Ok(looked)
     }
 
-    fn entries(&self) -> Result<Vec<(OsString, Stamp)>, Fault> {
+    fn entries(&self) -> Result<Entries, Fault> {
         let failed = |error| fault(DiskError::of(&self.feed.path, error));
-        let mut entries = Vec::new();
+        let mut entries = Entries { files: Vec::new(), all: true };
         for entry in fs::read_dir(&self.feed.path).map_err(failed)? {
             let entry = entry.map_err(failed)?;
+            if entries.files.len() >= self.most {
+                entries.all = false;
+                break;
+            }
             let name = entry.file_name();
             // What vanishes meanwhile is not there.
             if is_input(&name)
                 && let Ok(meta) = entry.metadata()
             {
-                entries.push((name, stamp(&meta)));
-            }
-            if entries.len() > 2 * MOST {
-                break;
+                entries.files.push((name, stamp(&meta)));
             }
         }
         Ok(entries)
+    }
+
+    /// Forgets files that are gone. Where not all were seen, one that was not may be there still, and would have a second
+    /// line.
+    fn forget_gone(&mut self, entries: &Entries) -> Result<(), Fault> {
+        if !entries.all {
+            return Ok(());
+        }
+        let there: BTreeSet<Stamp> = entries.files.iter().map(|(_, stamp)| *stamp).collect();
+        self.kept.retain(|stamp| there.contains(stamp)).map_err(fault)
+    }
+
+    /// Whether a file that is done with is to leave the folder.
+    fn goes_away(&self, refused: bool) -> bool {
+        refused || self.feed.done != Done::Keep
     }
 
     /// Predicts a file, writes its line and puts it away.
@@ -251,7 +310,7 @@ impl Desk {
     /// Puts away what has its line, or notes that it stays.
     fn finish(&mut self, name: &OsStr, stamp: Stamp, refused: bool) -> Outcome {
         let mut outcome = if refused { Outcome::Refused } else { Outcome::Predicted };
-        if refused || self.feed.done != Done::Keep {
+        if self.goes_away(refused) {
             match self.put_away(name, stamp, refused) {
                 Ok(()) => return outcome,
                 Err(error) => outcome = Outcome::Stuck(fault(error)),
@@ -266,69 +325,97 @@ impl Desk {
 
     /// Removes or moves a file, unless another one has its name by now.
     fn put_away(&mut self, name: &OsStr, expected: Stamp, refused: bool) -> Result<(), DiskError> {
-        let folder = self.feed.path.clone();
-        let path = folder.join(name);
-        match fs::symlink_metadata(&path) {
+        let at = self.feed.path.clone();
+        let (failed, of_file) = (on(at.clone()), on(at.join(name)));
+        // The path is the owner's word. What lies in the folder is not: all of it goes by this descriptor.
+        let folder = File::open(&at).map_err(&failed)?;
+        let looked = open_at(&folder, name, OFlags::PATH | OFlags::NOFOLLOW).and_then(|file| file.metadata());
+        match looked {
             Ok(meta) if stamp(&meta) == expected => {}
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(DiskError::of(&path, error)),
+            Err(error) => return Err(of_file(error)),
         }
         if self.feed.done == Done::Delete && !refused {
-            fs::remove_file(&path).map_err(|error| DiskError::of(&path, error))?;
+            unlinkat(&folder, name, AtFlags::empty()).map_err(|errno| of_file(errno.into()))?;
         } else {
-            let target = folder.join(if refused { FAILED } else { DONE });
-            make_like(&folder, &target).map_err(|error| DiskError::of(&target, error))?;
-            move_to(&path, &target, name)?;
-            disk::sync_folder(&target)?;
+            let within = if refused { FAILED } else { DONE };
+            let of_target = on(at.join(within));
+            let target = open_within(&folder, within).map_err(&of_target)?;
+            move_to(&folder, name, &target).map_err(|errno| of_file(errno.into()))?;
+            target.sync_all().map_err(of_target)?;
         }
         self.kept.remove(&expected);
-        disk::sync_folder(&folder)
+        folder.sync_all().map_err(failed)
     }
 }
 
-/// Makes a folder, if it is not there, that is open to whom `folder` is open to: they put the files in, and take them away.
-fn make_like(folder: &Path, target: &Path) -> io::Result<()> {
-    match fs::create_dir(target) {
-        Ok(()) => {
-            let mode = fs::metadata(folder)?.permissions().mode() & 0o777;
-            fs::set_permissions(target, Permissions::from_mode(mode))
+/// The error of what was done with this path.
+fn on(path: PathBuf) -> impl Fn(io::Error) -> DiskError {
+    move |error| DiskError::of(&path, error)
+}
+
+fn open_at(folder: &File, name: impl AsRef<Path>, flags: OFlags) -> io::Result<File> {
+    Ok(openat(folder, name.as_ref(), flags | OFlags::CLOEXEC, Mode::empty())?.into())
+}
+
+/// Opens a folder within a folder; made, if it is not there, it is open to whom the other is open to: they put the files
+/// in, and take them away. A link is not followed: they could have it lead anywhere that the agent's user may write.
+fn open_within(folder: &File, name: &str) -> io::Result<File> {
+    let open = || match open_at(folder, name, OFlags::DIRECTORY | OFlags::NOFOLLOW) {
+        Err(error)
+            if [Errno::NOTDIR, Errno::LOOP]
+                .iter()
+                .any(|no| Some(no.raw_os_error()) == error.raw_os_error()) =>
+        {
+            let problem =
+                "it is a link or a file where a folder has to be, so nothing is moved there; take it away";
+            Err(io::Error::new(io::ErrorKind::NotADirectory, problem))
         }
-        Err(_) if target.is_dir() => Ok(()),
-        Err(error) => Err(error),
+        opened => opened,
+    };
+    match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened,
     }
+    mkdirat(folder, name, Mode::RWXU)?;
+    let made = open()?;
+    made.set_permissions(Permissions::from_mode(folder.metadata()?.permissions().mode() & 0o777))?;
+    Ok(made)
 }
 
 /// Moves a file into a folder, without harm to what is there: under its own name, or one with a number.
-fn move_to(path: &Path, target: &Path, name: &OsStr) -> Result<(), DiskError> {
-    let failed = |error: io::Error| DiskError::of(path, error);
+fn move_to(folder: &File, name: &OsStr, target: &File) -> rustix::io::Result<()> {
     for number in 0..NAMES {
         let mut free = name.to_owned();
         if number > 0 {
             free.push(format!(".{number}"));
         }
-        let to: PathBuf = target.join(free);
-        let moved = match renameat_with(CWD, path, CWD, &to, RenameFlags::NOREPLACE) {
+        let moved = match renameat_with(folder, name, target, &free, RenameFlags::NOREPLACE) {
             // A file system that cannot promise it.
-            Err(Errno::INVAL) if !to.exists() => fs::rename(path, &to),
-            Err(Errno::INVAL) => continue,
-            other => other.map_err(io::Error::from),
+            Err(Errno::INVAL) => match statat(target, &free, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(_) => Err(Errno::EXIST),
+                Err(_) => renameat(folder, name, target, &free),
+            },
+            moved => moved,
         };
-        match moved {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(failed(error)),
+        if moved != Err(Errno::EXIST) {
+            return moved;
         }
     }
-    Err(failed(io::ErrorKind::AlreadyExists.into()))
+    Err(Errno::EXIST)
 }
 
 /// Whether a name is that of an input: hidden and temporary files are what others are still making.
 pub(super) fn is_input(name: &OsStr) -> bool {
     let bytes = name.as_bytes();
-    let ours = [DONE, FAILED].iter().any(|folder| bytes == folder.as_bytes());
     let unfinished = [&b".tmp"[..], b".part"].iter().any(|ending| bytes.ends_with(ending));
-    !ours && !unfinished && !bytes.starts_with(b".")
+    !is_target(name) && !unfinished && !bytes.starts_with(b".")
+}
+
+/// Whether a name is that of a folder for what is done with.
+pub(super) fn is_target(name: &OsStr) -> bool {
+    [DONE, FAILED].iter().any(|target| name == *target)
 }
 
 /// What tells this content from another.

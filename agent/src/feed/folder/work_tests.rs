@@ -101,7 +101,7 @@ fn a_kill_between_line_and_move_is_made_good_without_a_second_line() {
         fs::write(&bench.places.output, line_of(stamp, refused)).unwrap();
         for _ in 0..2 {
             let mut desk = bench.desk(done);
-            assert_eq!(desk.look().unwrap(), [], "{done:?}");
+            assert_eq!(desk.look().unwrap().waiting, [], "{done:?}");
             if place == Some("a") {
                 assert!(matches!(desk.handle(OsStr::new("a"), stamp), Outcome::Nothing));
             }
@@ -119,7 +119,7 @@ fn a_line_of_another_content_settles_nothing() {
     fs::write(&bench.places.output, line_of(before, false)).unwrap();
     fs::write(bench.root.path().join("in/a"), "something else").unwrap();
     let mut desk = bench.desk(Done::Move);
-    let found = desk.look().unwrap();
+    let found = desk.look().unwrap().waiting;
     assert_eq!(found.len(), 1);
     // Without a model it waits.
     assert!(
@@ -139,12 +139,74 @@ fn what_cannot_be_moved_has_one_line_stays_and_is_tried_again_by_the_next_agent(
     let mut desk = bench.desk(Done::Move);
     assert!(matches!(desk.handle(OsStr::new("a"), stamp), Outcome::Stuck(_)));
     assert!(matches!(desk.handle(OsStr::new("a"), stamp), Outcome::Nothing));
-    assert_eq!(desk.look().unwrap(), []);
+    assert_eq!(desk.look().unwrap().waiting, []);
     drop(bench.desk(Done::Move));
     assert_eq!((bench.lines().len(), bench.exists("a")), (1, true));
     fs::remove_file(bench.root.path().join("in/failed")).unwrap();
     drop(bench.desk(Done::Move));
     assert_eq!((bench.lines().len(), bench.exists("failed/a")), (1, true));
+}
+
+/// Whoever may put files into the folder must not have the agent write where they may not.
+#[test]
+fn a_link_in_place_of_done_or_failed_leads_nowhere_and_once_it_is_gone_all_goes_on() {
+    let bench = Bench::new();
+    let path = |name: &str| bench.root.path().join("in").join(name);
+    let elsewhere = bench.root.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    for name in ["failed", "done"] {
+        std::os::unix::fs::symlink(&elsewhere, path(name)).unwrap();
+    }
+    fs::write(path("a"), [0; 1_001]).unwrap();
+    fs::write(path("b"), [0; 1_002]).unwrap();
+    let done = bench.write("c");
+    fs::write(&bench.places.output, line_of(done, false)).unwrap();
+
+    let mut desk = bench.desk(Done::Move);
+    for (name, stamp) in desk.look().unwrap().waiting {
+        let Outcome::Stuck(fault) = desk.handle(&name, stamp) else { panic!("{name:?} went somewhere") };
+        assert!(
+            fault.detail.contains("in/failed: it is a link or a file")
+                && fault.detail.contains("take it away")
+        );
+    }
+    let looked = desk.look().unwrap();
+    assert_eq!((looked.waiting.len(), looked.stuck), (0, 3));
+    assert!(looked.problem.unwrap().detail.contains("take it away"));
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    assert!(["a", "b", "c"].iter().all(|name| bench.exists(name)), "they stay");
+    assert_eq!(bench.lines().len(), 3, "each has its line");
+
+    fs::remove_file(path("failed")).unwrap();
+    let looked = desk.look().unwrap();
+    assert_eq!((looked.stuck, bench.exists("failed/a"), bench.exists("failed/b")), (1, true, true));
+    fs::remove_file(path("done")).unwrap();
+    assert_eq!((desk.look().unwrap().stuck, bench.exists("done/c")), (0, true));
+    assert_eq!(fs::metadata(path("done")).unwrap().mode(), fs::metadata(path("")).unwrap().mode());
+    assert_eq!((bench.lines().len(), fs::read_dir(&elsewhere).unwrap().count()), (3, 0));
+}
+
+/// Beyond what is listed at once there may be files that are done with: forgotten, they would have a second line.
+#[test]
+fn a_folder_that_is_too_large_to_be_listed_whole_forgets_nothing() {
+    let bench = Bench::new();
+    let stamps: Vec<Stamp> = ["a", "b", "c", "d"].iter().map(|name| bench.write(name)).collect();
+    let mut desk = bench.desk(Done::Keep);
+    for stamp in &stamps {
+        desk.kept.add(*stamp, false).unwrap();
+    }
+    desk.most = 3;
+    let entries = desk.entries().unwrap();
+    assert_eq!((entries.files.len(), entries.all), (3, false));
+    desk.forget_gone(&entries).unwrap();
+    assert!(stamps.iter().all(|stamp| desk.kept.get(stamp).is_some()));
+
+    desk.most = 4;
+    fs::remove_file(bench.root.path().join("in/a")).unwrap();
+    let entries = desk.entries().unwrap();
+    desk.forget_gone(&entries).unwrap();
+    let kept: Vec<bool> = stamps.iter().map(|stamp| desk.kept.get(stamp).is_some()).collect();
+    assert_eq!(kept, [false, true, true, true]);
 }
 
 #[test]
@@ -178,7 +240,7 @@ fn a_link_a_pipe_and_a_folder_are_never_opened() {
     fs::create_dir(path("folder")).unwrap();
     rustix::fs::mknodat(CWD, path("pipe"), rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let mut desk = bench.desk(Done::Delete);
-    let found = desk.look().unwrap();
+    let found = desk.look().unwrap().waiting;
     assert_eq!(found.len(), 3);
     for (name, stamp) in found {
         assert!(matches!(desk.handle(&name, stamp), Outcome::Refused));

@@ -8,8 +8,8 @@ use crate::changes::Changes;
 use crate::store::Store;
 use flotilla_protocol::baseline::Feature;
 use flotilla_protocol::message::{
-    Drift, Epoch, EventKind, EventRecord, Histogram, ModelTelemetry, NpuSample, Record, RecordBody, SeqRange,
-    Stream, TelemetryBatch, TelemetrySample,
+    Chance, Drift, Epoch, EventKind, EventRecord, Histogram, ModelTelemetry, NpuSample, Record, RecordBody,
+    SeqRange, Stream, TelemetryBatch, TelemetrySample,
 };
 use flotilla_protocol::{DeviceId, limits};
 use flotilla_storage::{Records, Segments, SledRecords};
@@ -128,6 +128,7 @@ fn what_is_kept_of_a_device_fits_into_records() {
             feature: Some(Feature::Brightness),
             classes: u32::MAX,
             confidence: u32::MAX,
+            chance: Chance { inputs: u32::MAX, classes: u32::MAX, confidence: u32::MAX },
         };
         let model = ModelTelemetry {
             predictions: u64::MAX,

@@ -21,6 +21,8 @@ pub const KEPT_FOR_SENT: u64 = 4;
 /// Accounts in one ledger: models come and go within a day.
 const ACCOUNTS: usize = 4 * limits::HARD_MODELS;
 const DAY_MS: u64 = 24 * 3_600 * 1_000;
+/// In place of a day that is not known; no device was there on that one.
+const UNDATED: u64 = 0;
 
 /// The account of one model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +40,8 @@ struct Account {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     models: BTreeMap<ModelName, Account>,
-    /// The day on which the ledger was found to be damaged: what was spent until then is not known.
+    /// The day on which the ledger was found to be damaged, [`UNDATED`] if it was not known: what was spent until then is
+    /// not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lost: Option<u64>,
 }
@@ -51,11 +54,22 @@ pub fn day(wall_ms: u64) -> u64 {
 impl Ledger {
     /// In place of one that cannot be read: whatever was allowed today counts as spent.
     pub fn in_place_of_lost(today: Option<u64>) -> Self {
-        Self { models: BTreeMap::new(), lost: Some(today.unwrap_or(0)) }
+        Self { models: BTreeMap::new(), lost: Some(today.unwrap_or(UNDATED)) }
+    }
+
+    /// The day is known now. If what was lost before has no day yet, it is this one, and the ledger has to be stored: says
+    /// whether that is so.
+    #[must_use]
+    pub fn date(&mut self, today: u64) -> bool {
+        let undated = self.lost == Some(UNDATED);
+        if undated {
+            self.lost = Some(today);
+        }
+        undated
     }
 
     fn account(&self, model: &ModelName, today: Option<u64>) -> Account {
-        let lost = |day| Account { day, kept: u64::MAX, sent: u64::MAX, undated: false };
+        let lost = |day| Account { day, kept: u64::MAX, sent: u64::MAX, undated: day == UNDATED };
         let fresh = self.lost.map_or(Account::default(), lost);
         let account = self.models.get(model).copied().unwrap_or(fresh);
         match today {

@@ -4,6 +4,7 @@
 use super::worth;
 use flotilla_protocol::message::HardReason;
 use flotilla_protocol::{Digest, ModelName, limits};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Examples that are kept at most.
@@ -12,6 +13,9 @@ pub const COUNT: usize = 256;
 pub const BYTES: u64 = 16 * limits::MIB as u64;
 /// Examples that the cloud is known to have: seen again, they are not kept again.
 const SENT: usize = 256;
+
+/// What tells an example from others: models may see the same picture, and each has its own to say of it.
+pub type Key = (ModelName, Digest);
 
 /// One that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +30,18 @@ pub struct Kept {
     pub at_ms: u64,
     /// Bytes that it takes.
     pub bytes: u64,
+}
+
+impl Kept {
+    /// What tells it from others.
+    pub fn key(&self) -> Key {
+        (self.model.clone(), self.digest)
+    }
+
+    /// The order in which those of the same worth come.
+    fn age(&self) -> (u64, &Digest, &ModelName) {
+        (self.at_ms, &self.digest, &self.model)
+    }
 }
 
 /// What becomes of a new one.
@@ -45,11 +61,11 @@ pub enum Admission {
 /// All that are kept.
 #[derive(Clone, Debug)]
 pub struct Shelf {
-    kept: BTreeMap<Digest, Kept>,
+    kept: BTreeMap<Key, Kept>,
     bytes: u64,
     max_bytes: u64,
     dropped: u64,
-    sent: VecDeque<Digest>,
+    sent: VecDeque<Key>,
 }
 
 impl Shelf {
@@ -85,13 +101,14 @@ impl Shelf {
     }
 
     /// Takes one in, if there is room or others are worth less. `pinned` is on its way to the cloud and stays.
-    pub fn admit(&mut self, new: Kept, pinned: Option<&Digest>) -> Admission {
-        if self.kept.contains_key(&new.digest) || self.sent.contains(&new.digest) {
+    pub fn admit(&mut self, new: Kept, pinned: Option<&Key>) -> Admission {
+        let key = new.key();
+        if self.kept.contains_key(&key) || self.sent.contains(&key) {
             return Admission::Known;
         }
-        let rank = |kept: &Kept| (worth(kept.reason), kept.at_ms, kept.digest);
-        let mut others: Vec<&Kept> = self.kept.values().filter(|kept| Some(&kept.digest) != pinned).collect();
-        others.sort_by_key(|kept| rank(kept));
+        let others = self.kept.iter().filter(|(key, _)| Some(*key) != pinned);
+        let mut others: Vec<&Kept> = others.map(|(_, kept)| kept).collect();
+        others.sort_by(|a, b| (worth(a.reason), a.age()).cmp(&(worth(b.reason), b.age())));
         let (mut bytes, mut count) = (self.bytes, self.kept.len());
         let mut evicted = Vec::new();
         for other in others {
@@ -107,11 +124,11 @@ impl Shelf {
             return Admission::Refused;
         }
         for kept in &evicted {
-            self.remove(&kept.digest);
+            self.remove(&kept.key());
         }
         self.dropped += evicted.len() as u64;
         self.bytes += new.bytes;
-        self.kept.insert(new.digest, new);
+        self.kept.insert(key, new);
         Admission::Taken { evicted }
     }
 
@@ -122,24 +139,25 @@ impl Shelf {
     /// The one that goes to the cloud next: the oldest of the most worth among the models of which something may be
     /// sent.
     pub fn next(&self, may_send: impl Fn(&ModelName) -> bool) -> Option<&Kept> {
-        let rank = |kept: &&Kept| (std::cmp::Reverse(worth(kept.reason)), kept.at_ms, kept.digest);
-        self.kept.values().filter(|kept| may_send(&kept.model)).min_by_key(rank)
+        let may = self.kept.values().filter(|kept| may_send(&kept.model));
+        may.min_by(|a, b| (Reverse(worth(a.reason)), a.age()).cmp(&(Reverse(worth(b.reason)), b.age())))
     }
 
     /// Takes one away.
-    pub fn remove(&mut self, digest: &Digest) -> Option<Kept> {
-        let kept = self.kept.remove(digest)?;
+    pub fn remove(&mut self, key: &Key) -> Option<Kept> {
+        let kept = self.kept.remove(key)?;
         self.bytes -= kept.bytes;
         Some(kept)
     }
 
     /// Takes one away that the cloud has, or will never take.
-    pub fn settled(&mut self, digest: &Digest) -> Option<Kept> {
+    pub fn settled(&mut self, key: Key) -> Option<Kept> {
         if self.sent.len() >= SENT {
             self.sent.pop_front();
         }
-        self.sent.push_back(*digest);
-        self.remove(digest)
+        let kept = self.remove(&key);
+        self.sent.push_back(key);
+        kept
     }
 
     /// Takes away all of a model: its consent is gone.

@@ -1,7 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use super::ledger::{Ledger, day};
-use super::shelf::{Admission, COUNT, Kept, Shelf};
+use super::shelf::{Admission, COUNT, Kept, Key, Shelf};
 use super::stored::StoredExample;
 use super::*;
 use crate::upload::{ANSWER_MS, Next, Outcome, PIECE, Uploader};
@@ -116,22 +116,23 @@ proptest! {
         room in 0u64..40, news in prop::collection::vec((0u64..300, 0u8..3, 0u64..20), 1..400),
     ) {
         let mut shelf = Shelf::new(room);
-        let mut kept: std::collections::BTreeMap<Digest, Kept> = Default::default();
-        let (mut dropped, pinned) = (0, Digest::of(&[7]));
+        let mut kept: std::collections::BTreeMap<Key, Kept> = Default::default();
+        let (mut dropped, pinned) = (0, (model("m"), Digest::of(&[7])));
         for (at_ms, reason, bytes) in news {
             let reason = [HardReason::Audit, HardReason::Margin, HardReason::Disagreement][usize::from(reason)];
             let digest = Digest::of(&[at_ms as u8]);
-            let new = Kept { digest, model: model("m"), reason, at_ms, bytes };
+            let new = Kept { digest, model: model(if bytes % 2 == 0 { "m" } else { "n" }), reason, at_ms, bytes };
+            let key = new.key();
             match shelf.admit(new.clone(), Some(&pinned)) {
-                Admission::Known => prop_assert!(kept.contains_key(&digest)),
+                Admission::Known => prop_assert!(kept.contains_key(&key)),
                 Admission::Refused => dropped += 1,
                 Admission::Taken { evicted } => {
                     for gone in evicted {
-                        prop_assert!(worth(gone.reason) <= worth(reason) && gone.digest != pinned);
-                        prop_assert_eq!(kept.remove(&gone.digest), Some(gone));
+                        prop_assert!(worth(gone.reason) <= worth(reason) && gone.key() != pinned);
+                        prop_assert_eq!(kept.remove(&gone.key()), Some(gone));
                         dropped += 1;
                     }
-                    kept.insert(digest, new);
+                    kept.insert(key, new);
                 }
             }
             let bytes: u64 = kept.values().map(|kept| kept.bytes).sum();
@@ -285,11 +286,49 @@ fn a_consent_that_is_withdrawn_leaves_nothing_of_the_model() {
     shelf.forget(&model("a"));
     assert_eq!((shelf.len(), shelf.bytes()), (1, 10));
     assert_eq!(shelf.next(|_| true).unwrap().model, model("b"));
-    shelf.settled(&Digest::of(&[2]));
+    shelf.settled((model("b"), Digest::of(&[2])));
     assert!(shelf.is_empty());
     let again =
         Kept { digest: Digest::of(&[2]), model: model("b"), reason: HardReason::Audit, at_ms: 2, bytes: 1 };
     assert_eq!(shelf.admit(again, None), Admission::Known, "the cloud has it");
+}
+
+#[test]
+fn models_that_see_the_same_picture_each_have_their_example() {
+    let mut shelf = Shelf::new(100);
+    let kept = |name, at_ms| Kept {
+        digest: Digest::of(b"one picture"),
+        model: model(name),
+        reason: HardReason::Confidence,
+        at_ms,
+        bytes: 10,
+    };
+    for (name, at_ms) in [("a", 1), ("b", 2)] {
+        assert_eq!(shelf.admit(kept(name, at_ms), None), Admission::Taken { evicted: vec![] });
+        assert_eq!(shelf.admit(kept(name, 9), None), Admission::Known, "again by the same model");
+    }
+    assert_eq!((shelf.len(), shelf.bytes()), (2, 20));
+    assert_eq!(shelf.settled(kept("a", 1).key()), Some(kept("a", 1)));
+    assert_eq!(shelf.next(|_| true), Some(&kept("b", 2)), "the other one's is still to be sent");
+    assert_eq!(shelf.admit(kept("a", 3), None), Admission::Known, "the cloud has it");
+    shelf.forget(&model("b"));
+    assert_eq!((shelf.len(), shelf.bytes(), shelf.dropped()), (0, 0, 0));
+}
+
+#[test]
+fn a_ledger_that_was_lost_on_a_day_that_nobody_knew_gives_that_day_no_second_budget() {
+    let (model, policy) = (model("m"), policy(1_000));
+    let mut lost = Ledger::from_bytes(&Ledger::in_place_of_lost(None).to_bytes()).unwrap();
+    for today in [None, Some(20_000)] {
+        assert_eq!((lost.may_send(&model, &policy, today), lost.may_keep(&model, &policy, today)), (0, 0));
+    }
+    // The clock is believed now, which has to outlive a restart.
+    assert!(lost.date(20_000));
+    let mut lost = Ledger::from_bytes(&lost.to_bytes()).unwrap();
+    assert!(!lost.date(20_001), "it has its day");
+    assert_eq!(lost.may_send(&model, &policy, Some(20_000)), 0);
+    assert_eq!(lost.may_send(&model, &policy, Some(20_001)), 1_000);
+    assert!(!Ledger::default().date(20_000));
 }
 
 #[test]

@@ -220,26 +220,70 @@ pub struct Drift {
     pub classes: u32,
     /// Of the confidence.
     pub confidence: u32,
+    /// What of each is left out of account, because chance alone may well bring it about.
+    #[serde(default, skip_serializing_if = "Chance::is_nothing")]
+    pub chance: Chance,
+}
+
+/// What of each index does not count when drift is judged, in thousandths: by how much chance alone may take it over
+/// [`Shift::STABLE_BELOW_MILLI`]. Nothing for a baseline of many samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chance {
+    /// Of the inputs' index.
+    #[serde(default)]
+    pub inputs: u32,
+    /// Of the labels'.
+    #[serde(default)]
+    pub classes: u32,
+    /// Of the confidence's.
+    #[serde(default)]
+    pub confidence: u32,
+}
+
+impl Chance {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Drift {
-    /// The largest of the indices: the score by which drift is judged.
+    /// The largest of the indices, as they are defined: what is shown.
     pub fn score(&self) -> u32 {
         self.inputs.max(self.classes).max(self.confidence)
     }
 
-    /// The word for it.
-    pub fn shift(&self) -> Shift {
-        Shift::of_milli(self.score())
+    /// The largest of the indices without what chance may explain: by this drift has its word and becomes an event.
+    pub fn judged(&self) -> u32 {
+        self.indices().into_iter().map(|(_, index, chance)| index.saturating_sub(chance)).max().unwrap_or(0)
     }
 
-    /// What is farthest off: a feature of the inputs, `classes` or `confidence`.
+    /// The word for it.
+    pub fn shift(&self) -> Shift {
+        Shift::of_milli(self.judged())
+    }
+
+    /// What is farthest off, chance aside: a feature of the inputs, `classes` or `confidence`.
     pub fn cause(&self) -> &'static str {
-        match self.score() {
-            score if score == self.inputs => self.feature.map_or("inputs", Feature::as_str),
-            score if score == self.classes => "classes",
-            _ => "confidence",
-        }
+        self.worst().0
+    }
+
+    /// The same, with its index.
+    pub fn worst(&self) -> (&'static str, u32) {
+        let [first, second, third] = self.indices();
+        let weight = |(_, index, chance): (_, u32, u32)| (index.saturating_sub(chance), index);
+        // Of equals the first.
+        let worse = |a, b| if weight(b) > weight(a) { b } else { a };
+        let (cause, index, _) = worse(worse(first, second), third);
+        (cause, index)
+    }
+
+    fn indices(&self) -> [(&'static str, u32, u32); 3] {
+        let Chance { inputs, classes, confidence } = self.chance;
+        [
+            (self.feature.map_or("inputs", Feature::as_str), self.inputs, inputs),
+            ("classes", self.classes, classes),
+            ("confidence", self.confidence, confidence),
+        ]
     }
 }
 

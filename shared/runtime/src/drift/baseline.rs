@@ -71,7 +71,7 @@ impl Collector {
 
 /// Bounds that part the values into bins of about equal counts. Equal values are never parted, so that rounding on
 /// another machine moves nothing: each bound lies in the middle between two values.
-fn edges(values: &[f32]) -> Vec<f32> {
+pub(super) fn edges(values: &[f32]) -> Vec<f32> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f32::total_cmp);
     let mut edges: Vec<f32> = Vec::new();

@@ -1,6 +1,6 @@
 //! Drift: how far what a model sees and answers of late is from its baseline. Pure counting, no clock and no I/O.
 //!
-//! - [`psi`]: the population stability index of two sets of counts.
+//! - [`psi`]: the population stability index of two sets of counts; [`chance`]: how large it hardly ever is without drift.
 //! - [`Features`]: the few numbers that an input tensor is summed up by.
 //! - [`Collector`]: makes a [`Baseline`] of training samples, through the very model that ships.
 //! - [`Monitor`]: counts predictions in two half windows and compares them with the baseline.
@@ -12,7 +12,7 @@ mod monitor;
 
 pub use baseline::Collector;
 pub use features::Features;
-pub use index::psi;
+pub use index::{chance, psi};
 pub use monitor::{HALF_WINDOW, Monitor};
 
 use flotilla_protocol::Baseline;

@@ -46,11 +46,17 @@ impl Capture {
             let Ok(buffer) = ready.try_io(|node| uapi::dequeue(node.get_ref())) else { continue };
             let buffer = buffer.map_err(|error| fault(&self.name, "taking a frame", &error))?;
             let bytes = self.content(&buffer);
-            let index = buffer.index;
+            let (index, used) = (buffer.index, buffer.bytes_used as usize);
             uapi::queue(self.node.get_ref(), index)
                 .map_err(|error| fault(&self.name, "giving a buffer back", &error))?;
             // The driver marks frames that were damaged on the way.
-            if let Some(bytes) = bytes.filter(|_| !buffer.is_damaged()) {
+            if buffer.is_damaged() {
+                continue;
+            }
+            if used > FRAME {
+                return Err(too_large(&self.name, &format!("{used} bytes"), ErrorCode::TooLarge));
+            }
+            if let Some(bytes) = bytes {
                 return Ok(self.picture(bytes));
             }
         }
@@ -116,6 +122,7 @@ fn start(node: &Path, width: u32, height: u32) -> Result<(OwnedFd, PixFormat, Ve
         let detail = format!("{name} does not keep to the format {}", uapi::four(wanted));
         return Err(Fault::transient(ErrorCode::Unsupported, detail));
     }
+    check_size(&name, format.pixel_format, format.width, format.height, format.bytes_per_line)?;
     let count = uapi::request_buffers(&fd, BUFFERS).map_err(failed("asking for buffers"))?;
     let mut buffers = Vec::new();
     for index in 0..count.min(BUFFERS) {
@@ -127,6 +134,26 @@ fn start(node: &Path, width: u32, height: u32) -> Result<(OwnedFd, PixFormat, Ve
     }
     uapi::stream_on(&fd).map_err(failed("starting"))?;
     Ok((fd, format, buffers))
+}
+
+/// Whether frames of this size can be taken. How large compressed ones are shows when they come.
+fn check_size(name: &str, format: u32, width: u32, height: u32, stride: u32) -> Result<(), Fault> {
+    let bytes = u64::from(stride).max(2 * u64::from(width)).saturating_mul(u64::from(height));
+    if format != YUYV || bytes <= FRAME as u64 {
+        return Ok(());
+    }
+    Err(too_large(
+        name,
+        &format!("{width} x {height} pixels in YUYV, {bytes} bytes each"),
+        ErrorCode::Unsupported,
+    ))
+}
+
+fn too_large(name: &str, what: &str, code: ErrorCode) -> Fault {
+    let detail = format!(
+        "{name} gives frames of {what}; {FRAME} are possible: ask for fewer pixels with width and height in agent.toml"
+    );
+    Fault::transient(code, detail)
 }
 
 /// The format that costs least to move, of those that can be read.
@@ -164,6 +191,21 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn frames_that_are_too_large_to_be_taken_are_refused_before_any_comes() {
+        let yuyv = |width, height, stride| check_size("/dev/video0", YUYV, width, height, stride);
+        yuyv(1_920, 1_080, 3_840).unwrap();
+        yuyv(2_048, 2_048, 4_096).unwrap();
+        for (width, height, stride) in
+            [(3_840, 2_160, 7_680), (2_048, 2_049, 0), (640, 480, 1 << 20), (u32::MAX, u32::MAX, 1)]
+        {
+            let fault = yuyv(width, height, stride).unwrap_err();
+            assert_eq!(fault.code, ErrorCode::Unsupported);
+            assert!(fault.detail.contains("8388608 are possible: ask for fewer pixels"), "{fault}");
+        }
+        check_size("/dev/video0", MJPG, 3_840, 2_160, 0).unwrap();
     }
 
     #[test]

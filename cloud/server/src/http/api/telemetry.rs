@@ -9,9 +9,9 @@ use utoipa::ToSchema;
 pub struct DriftView {
     /// The largest of the indices.
     pub score: f64,
-    /// `stable`, `moderate shift` or `major shift`.
+    /// `stable`, `moderate shift` or `major shift`; what chance alone may make of few training samples is stable.
     pub shift: String,
-    /// What is farthest off: a feature of the inputs, `classes` or `confidence`.
+    /// What is farthest off, chance aside: a feature of the inputs, `classes` or `confidence`.
     pub cause: String,
     /// The latest predictions that were counted.
     pub predictions: u32,
