@@ -1,9 +1,10 @@
 //! Bad input: a clear typed error that says what to do, and nothing lost.
 
-use flotilla_tests::{Device, Plane, SmallDisk, binary, run, run_ok};
+use flotilla_tests::{Device, Plane, SmallDisk, binary, eventually, run, run_ok};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 /// The code of an agent's error, which is one line for people with the code in brackets.
 fn agent_error(output: &Output) -> String {
@@ -23,6 +24,22 @@ fn error(output: &Output) -> (String, String) {
     let value: Value = serde_json::from_str(line).unwrap();
     let error = &value["error"];
     (error["code"].as_str().unwrap().to_owned(), error["detail"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_release_for_other_boards_is_refused_by_the_device_with_what_to_do() {
+    let plane = Plane::start();
+    let mut device = Device::enrol(&plane, "box-1");
+    device.start();
+    let _for_all = plane.release(json!({ "epochs": 1, "patience": 0, "seed": 1 }));
+    let other: Value = plane.cli(&["release", "create", "digits", "--board", "raspberry-pi-5"]);
+    let _rollout: Value = plane.cli(&["rollout", "create", other["digest"].as_str().unwrap(), "--detach"]);
+    let failure = eventually("a refusal", Duration::from_secs(30), || {
+        let failure = plane.device("box-1")?["models"][0]["failure"].clone();
+        failure.is_object().then_some(failure)
+    });
+    assert_eq!(failure["code"], "board_mismatch", "{failure}");
+    assert!(failure["detail"].as_str().unwrap().contains("board"), "{failure}");
 }
 
 #[test]

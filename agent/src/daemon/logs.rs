@@ -98,7 +98,7 @@ impl Daemon {
                 Next::Send { mut upload, len, .. } => {
                     let start = upload.offset as usize;
                     upload.data = pull.lines.get(start..start + len).unwrap_or_default().to_vec();
-                    if !self.publish(Up::Upload, codec::encode(&upload)) {
+                    if !self.publish(Up::Upload, codec::encode(&*upload)) {
                         self.log_pull.uploader.unsent(now_ms, random);
                     }
                     Some(now_ms)

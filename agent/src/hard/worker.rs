@@ -310,7 +310,7 @@ impl Worker {
                     if let Err(error) = &counted {
                         tracing::warn!(%error, "no hard example is sent: it could not be counted");
                     }
-                    if counted.is_err() || !link.publish(Up::Upload, codec::encode(&upload)) {
+                    if counted.is_err() || !link.publish(Up::Upload, codec::encode(&*upload)) {
                         self.uploader.unsent(now_ms, rand::random());
                     }
                 }

@@ -44,7 +44,7 @@ pub enum Next {
     /// Enter `cost` as sent, then send this, with so many bytes from its offset as its data.
     Send {
         /// The message, still without data.
-        upload: Upload,
+        upload: Box<Upload>,
         /// Bytes of data to put in.
         len: usize,
         /// The most bytes that the message then has.
@@ -162,7 +162,7 @@ impl<W: Offer> Uploader<W> {
             return Next::Spent;
         }
         current.asked = Some(Asked { id, until_ms: now_ms.saturating_add(ANSWER_MS) });
-        Next::Send { upload, len: len as usize, cost: head + len }
+        Next::Send { upload: Box::new(upload), len: len as usize, cost: head + len }
     }
 
     /// Begins with an offer again, after a while.

@@ -265,6 +265,10 @@ pub enum Release {
         /// The version; the newest by default.
         #[arg(long)]
         version: Option<u32>,
+        /// A board that it is for, by the name of its profile, such as raspberry-pi-5; repeat for several. Every board by
+        /// default; others refuse it.
+        #[arg(long = "board", value_name = "NAME")]
+        boards: Vec<String>,
         /// The control plane.
         #[command(flatten)]
         target: Target,
@@ -293,6 +297,10 @@ pub enum Release {
         /// The version; the newest by default.
         #[arg(long)]
         version: Option<u32>,
+        /// A board that it is for, by the name of its profile, such as raspberry-pi-5; repeat for several. Every board by
+        /// default; others refuse it.
+        #[arg(long = "board", value_name = "NAME")]
+        boards: Vec<String>,
         /// The control plane.
         #[command(flatten)]
         target: Target,

@@ -277,9 +277,9 @@ fn release(command: Release, out: &Out) -> Done {
         println!("{} {version} {} ({} bytes, key {})", r.model, r.digest, r.bytes, r.key_id)
     };
     match command {
-        Release::Create { model, version, target } => {
+        Release::Create { model, version, boards, target } => {
             let release: ReleaseView =
-                client(&target)?.post("/api/v1/releases", &ReleaseRequest { model, version })?;
+                client(&target)?.post("/api/v1/releases", &ReleaseRequest { model, version, boards })?;
             out.show(&release, print_one)
         }
         Release::CreateAgent { binaries, arch, agent_version, target } => {
@@ -288,8 +288,8 @@ fn release(command: Release, out: &Out) -> Done {
                 client(&target)?.post_file(&path, upload::programs(&binaries, arch)?)?;
             out.show(&release, print_one)
         }
-        Release::Draft { model, version, file, target } => {
-            let request = ReleaseRequest { model, version };
+        Release::Draft { model, version, boards, file, target } => {
+            let request = ReleaseRequest { model, version, boards };
             write_new(&file, || Ok(client(&target)?.post_for_bytes("/api/v1/releases/draft", &request)?))
         }
         Release::Sign { file, key, .. } => trust::sign_release(&file, &key, out),

@@ -254,6 +254,9 @@ pub struct ReleaseRequest {
     /// The version; the newest by default.
     #[serde(default)]
     pub version: Option<u32>,
+    /// The boards that it is for, by the names of their profiles; every board by default. Others refuse it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub boards: Vec<String>,
 }
 
 /// A signed release.

@@ -119,7 +119,7 @@ impl Stages {
         let (release, note) = match existing {
             Some(release) => (release, " (already signed)"),
             None => {
-                let request = ReleaseRequest { model: NAME.into(), version: wanted };
+                let request = ReleaseRequest { model: NAME.into(), version: wanted, boards: Vec::new() };
                 (self.client.post("/api/v1/releases", &request).at(stage)?, "")
             }
         };

@@ -72,6 +72,7 @@ async fn wanted(app: &App, request: ReleaseRequest) -> Result<flotilla_registry:
     let golden = golden_inputs(app, &version).await?;
     let mut wanted = flotilla_registry::ReleaseRequest::newest(model, golden);
     wanted.version = Some(version.version);
+    wanted.boards = request.boards;
     Ok(wanted)
 }
 
