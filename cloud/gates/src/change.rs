@@ -1,0 +1,97 @@
+//! How a device changed, against how another one changed that was not updated: difference-in-differences, a pair at a
+//! time.
+
+use crate::metric::{Bounds, Metric};
+use serde::{Deserialize, Serialize};
+
+/// A figure of one device before and after a moment, over windows of the same length.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// Before.
+    pub before: f64,
+    /// After.
+    pub after: f64,
+}
+
+/// A device that was updated between its two figures, and one that was not, measured at the same times.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pair {
+    /// The one that was updated.
+    pub updated: Change,
+    /// The one that still waits; none where nobody waits any more. Then the update is held responsible for whatever
+    /// else has changed.
+    pub waiting: Option<Change>,
+}
+
+impl Pair {
+    /// By how much the update made it worse, in the units of [`Metric::worsening`].
+    pub fn worsening(&self, metric: Metric) -> Option<f64> {
+        let of = |change: Change| metric.worsening(change.before, change.after);
+        let waiting = self.waiting.map_or(Some(0.0), of)?;
+        Some(of(self.updated)? - waiting)
+    }
+
+    /// The number to bet on that the release is worse than tolerated; its mean is 0 at most if it is not.
+    pub fn against(&self, metric: Metric, bounds: Bounds) -> Option<f64> {
+        Some(
+            ((self.worsening(metric)? - bounds.tolerated) / (bounds.harm - bounds.tolerated))
+                .clamp(-1.0, 1.0),
+        )
+    }
+
+    /// The number to bet on that the release does no harm; its mean is 0 at most if it does.
+    pub fn in_favour(&self, metric: Metric, bounds: Bounds) -> Option<f64> {
+        Some(((bounds.harm - self.worsening(metric)?) / (bounds.harm - bounds.tolerated)).clamp(-1.0, 1.0))
+    }
+}
+
+/// Pairs each updated device with one that waits, in the order given, until either runs out; updated devices without a
+/// partner stand alone only if nobody waits at all.
+pub fn pairs(updated: &[Change], waiting: &[Change]) -> Vec<Pair> {
+    if waiting.is_empty() {
+        return updated.iter().map(|updated| Pair { updated: *updated, waiting: None }).collect();
+    }
+    let both = updated.iter().zip(waiting);
+    both.map(|(updated, waiting)| Pair { updated: *updated, waiting: Some(*waiting) }).collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { tolerated: 0.1, harm: 0.5 };
+
+    fn change(before: f64, after: f64) -> Change {
+        Change { before, after }
+    }
+
+    #[test]
+    fn what_happens_to_all_is_not_held_against_the_release() {
+        // Night falls on both.
+        let pair = Pair { updated: change(0.1, 0.4), waiting: Some(change(0.2, 0.5)) };
+        assert!(pair.worsening(Metric::Drift).unwrap().abs() < 1e-12);
+        assert!(pair.against(Metric::Drift, BOUNDS).unwrap() < 0.0);
+        assert!(pair.in_favour(Metric::Drift, BOUNDS).unwrap() > 0.99);
+        let alone = Pair { waiting: None, ..pair };
+        assert!(alone.against(Metric::Drift, BOUNDS).unwrap() > 0.0, "nobody says otherwise");
+    }
+
+    #[test]
+    fn what_one_device_says_is_bounded() {
+        let liar = Pair { updated: change(0.0, 1e12), waiting: Some(change(0.0, 0.0)) };
+        assert_eq!(liar.against(Metric::Drift, BOUNDS), Some(1.0));
+        assert_eq!(liar.in_favour(Metric::Drift, BOUNDS), Some(-1.0));
+        let silent = Pair { updated: change(0.0, f64::NAN), waiting: None };
+        assert_eq!(silent.against(Metric::Drift, BOUNDS), None);
+    }
+
+    #[test]
+    fn each_waiting_device_speaks_once() {
+        let (updated, waiting) = ([change(1.0, 1.0); 5], [change(2.0, 2.0); 3]);
+        assert_eq!(pairs(&updated, &waiting).len(), 3);
+        assert!(pairs(&updated, &waiting).iter().all(|pair| pair.waiting.is_some()));
+        let alone = pairs(&updated, &[]);
+        assert_eq!((alone.len(), alone[0].waiting), (5, None));
+    }
+}

@@ -1,0 +1,175 @@
+//! Gates over simulated rollouts: how often a good release is stopped, and how soon a bad one is.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use super::*;
+use crate::change::{Change, pairs};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+/// Waves of the simulated rollouts.
+const WAVES: [usize; 4] = [1, 20, 100, 400];
+/// Windows that each wave is watched for.
+const WINDOWS: u32 = 4;
+
+/// What a release does to a device, and what devices are like.
+#[derive(Clone, Copy)]
+struct World {
+    /// Added to the share of failed predictions.
+    errors: f64,
+    /// Factor on latency.
+    latency: f64,
+    /// From this window of the first wave on, counted over the whole rollout.
+    from: u32,
+    /// Share of updated devices that lie: to the release's disadvantage, or to its favour.
+    liars: f64,
+    /// What they add to the share of failed predictions.
+    lie: f64,
+}
+
+const GOOD: World = World { errors: 0.0, latency: 1.0, from: 0, liars: 0.0, lie: 0.0 };
+
+fn noise(random: &mut StdRng) -> f64 {
+    // Sum of uniform numbers: near to normal, standard deviation 1.
+    (0..12).map(|_| random.random::<f64>()).sum::<f64>() - 6.0
+}
+
+/// The figures of one device before and after. `day` moves all devices alike.
+fn device(random: &mut StdRng, world: Option<World>, window: u32, day: f64) -> BTreeMap<Metric, Change> {
+    let (own, fast) = (random.random_range(0.0..0.03), random.random_range(500.0..5_000.0));
+    let acts = world.filter(|world| window >= world.from);
+    let lies = world.filter(|world| random.random_bool(world.liars));
+    let errors = |extra: f64, random: &mut StdRng| (own + extra + 0.01 * noise(random)).clamp(0.0, 1.0);
+    let latency = |factor: f64, random: &mut StdRng| fast * factor * (0.1 * noise(random)).exp();
+    let before = errors(0.0, random);
+    let mut after = errors(day * 0.05 + acts.map_or(0.0, |world| world.errors), random);
+    if let Some(world) = lies {
+        after = (after + world.lie).clamp(0.0, 1.0);
+    }
+    let slow = latency(1.0, random);
+    let factor = (1.0 + day) * acts.map_or(1.0, |world| world.latency);
+    let later = latency(factor, random);
+    BTreeMap::from([
+        (Metric::Errors, Change { before, after }),
+        (Metric::LatencyP95, Change { before: slow, after: later }),
+    ])
+}
+
+fn health() -> Health {
+    let metrics = [Metric::Errors, Metric::LatencyP95].map(|metric| (metric, metric.default_bounds()));
+    Health { metrics: metrics.into(), ..Health::default() }
+}
+
+/// Devices that had been updated when the rollout was stopped; `None` if it was not. Nothing is asked of evidence in
+/// favour: this is how often the stop itself errs.
+fn stopped(seed: u64, world: World) -> Option<usize> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let (health, mut updated, mut windows) = (health(), 0, 0);
+    for wave in WAVES {
+        updated += wave;
+        for window in 0..WINDOWS {
+            // Weekdays, nights, firmware: something happens to all devices.
+            let day = random.random_range(-0.2..0.4);
+            let draw = |random: &mut StdRng, world| -> Vec<BTreeMap<Metric, Change>> {
+                (0..wave).map(|_| device(random, world, windows, day)).collect()
+            };
+            let (ours, others) = (draw(&mut random, Some(world)), draw(&mut random, None));
+            let of = |metric| {
+                let changes = |all: &[BTreeMap<Metric, Change>]| -> Vec<Change> {
+                    all.iter().map(|figures| figures[&metric]).collect()
+                };
+                (metric, pairs(&changes(&ours), &changes(&others)))
+            };
+            let compared = BTreeMap::from([Metric::Errors, Metric::LatencyP95].map(of));
+            if Look::new(&health, WAVES.len(), window, &compared).worse().is_some() {
+                return Some(updated);
+            }
+            windows += 1;
+        }
+    }
+    None
+}
+
+/// The share of rollouts that were stopped, and the share of those that were before more than `early` devices were
+/// updated.
+fn shares(rollouts: u64, world: World, early: usize) -> (f64, f64) {
+    let all: Vec<usize> = (0..rollouts).filter_map(|seed| stopped(seed, world)).collect();
+    let of = |count: usize| count as f64 / rollouts as f64;
+    (of(all.len()), of(all.iter().filter(|updated| **updated <= early).count()))
+}
+
+#[test]
+fn good_releases_go_through_and_bad_ones_are_stopped_early() {
+    let rollouts = std::env::var("FLOTILLA_GATE_ROLLOUTS").map_or(500, |n| n.parse().unwrap());
+    let (false_alarms, _) = shares(rollouts, GOOD, 0);
+    println!("{rollouts} rollouts of a good release: {:.2} % stopped, 5 % permitted", false_alarms * 100.0);
+    assert!(false_alarms <= 0.05);
+    for (what, world, early, least) in [
+        ("failed predictions +5 points", World { errors: 0.05, ..GOOD }, 21, 0.9),
+        ("failed predictions +2 points", World { errors: 0.02, ..GOOD }, 121, 0.9),
+        ("latency times 2", World { latency: 2.0, ..GOOD }, 21, 0.9),
+        ("latency times 1.3", World { latency: 1.3, ..GOOD }, 121, 0.9),
+        (
+            "failed predictions +5 points from the sixth window on",
+            World { errors: 0.05, from: 5, ..GOOD },
+            121,
+            0.9,
+        ),
+    ] {
+        let (found, soon) = shares(rollouts, world, early);
+        println!(
+            "{what}: {:.2} % stopped, {:.2} % before more than {early} of 521 devices had it",
+            found * 100.0,
+            soon * 100.0
+        );
+        assert!(found > 0.99 && soon >= least, "{what}: {found} {soon}");
+    }
+}
+
+#[test]
+fn a_few_liars_neither_stop_a_good_release_nor_hide_a_bad_one() {
+    let spiteful = World { liars: 0.03, lie: 1.0, ..GOOD };
+    let (stopped, _) = shares(300, spiteful, 0);
+    assert!(stopped <= 0.05, "{stopped}");
+    let bribed = World { errors: 0.05, liars: 0.03, lie: -1.0, ..GOOD };
+    let (found, _) = shares(300, bribed, 0);
+    assert!(found > 0.99, "{found}");
+}
+
+fn steady(worse: f64, devices: usize) -> BTreeMap<Metric, Vec<Pair>> {
+    let pair = Pair {
+        updated: Change { before: 0.01, after: 0.01 + worse },
+        waiting: Some(Change { before: 0.01, after: 0.01 }),
+    };
+    BTreeMap::from([(Metric::Errors, vec![pair; devices])])
+}
+
+#[test]
+fn a_wave_is_let_through_on_evidence_only_if_it_is_large_enough_to_give_some() {
+    let health = health();
+    let verdict = |worse, compared, devices| {
+        let look = Look::new(&health, 4, 0, &steady(worse, compared));
+        look.verdict(&health, devices)
+    };
+    assert_eq!(verdict(0.0, 1, 1), Verdict::Harmless, "one device shows nothing, and nothing is asked of it");
+    assert_eq!(verdict(0.0, 40, 40), Verdict::Harmless);
+    assert_eq!(verdict(0.0, 3, 40), Verdict::Open, "three of forty have said something yet");
+    assert_eq!(verdict(0.05, 40, 40), Verdict::Worse);
+    assert_eq!(verdict(0.05, 2, 2), Verdict::Harmless, "two devices stop nothing: they may lie");
+}
+
+#[test]
+fn what_is_spent_adds_up() {
+    let spending = Spending::new(0.05, 6, 4);
+    let all: f64 = (0..100_000).map(|window| spending.level(window)).sum::<f64>() * 24.0;
+    assert!((0.0499..0.05).contains(&all), "{all}");
+    assert!(spending.level(0) > spending.level(1));
+}
+
+#[test]
+fn a_metric_without_figures_says_nothing() {
+    let look = Look::new(&health(), 4, 0, &BTreeMap::new());
+    assert_eq!((look.findings.len(), look.verdict(&health(), 50)), (0, Verdict::Harmless));
+    let silent = Pair { updated: Change { before: f64::NAN, after: 1.0 }, waiting: None };
+    let look = Look::new(&health(), 4, 0, &BTreeMap::from([(Metric::Errors, vec![silent])]));
+    assert!(look.findings.is_empty());
+}
