@@ -87,6 +87,17 @@ pub enum Verdict {
     Open,
 }
 
+impl Verdict {
+    /// The stable text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Worse => "worse",
+            Self::Harmless => "harmless",
+            Self::Open => "open",
+        }
+    }
+}
+
 /// What all metrics say in one window.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Look {
@@ -139,12 +150,14 @@ impl Look {
         worse.max_by(|a, b| margin(a).total_cmp(&margin(b)))
     }
 
-    /// What all of them say of a wave of so many devices. A metric that no device has a figure of says nothing.
+    /// What all of them say of a wave of so many devices. A metric that no device has a figure of says nothing; where none
+    /// has one of any, nothing is shown.
     pub fn verdict(&self, health: &Health, devices: u32) -> Verdict {
         if self.worse().is_some() {
             return Verdict::Worse;
         }
-        let shown = self.findings.iter().all(|finding| finding.verdict == Verdict::Harmless);
+        let shown = !self.findings.is_empty()
+            && self.findings.iter().all(|finding| finding.verdict == Verdict::Harmless);
         if devices < health.min_devices || shown { Verdict::Harmless } else { Verdict::Open }
     }
 }

@@ -1,7 +1,9 @@
 //! What each action of a plan changes. Pure: the service stores the outcome, the tests simulate with it.
 
+use super::health::{Follows, WORSE, Watched};
 use super::state::{Reason, Rollout, RolloutDevice, RolloutState, Sent, Status};
 use crate::devices::Twin;
+use flotilla_gates::gate::Look;
 use flotilla_protocol::ErrorCode;
 
 /// Tells a device to run the release: a newer desired document, and what to go back to.
@@ -43,6 +45,39 @@ pub(super) fn revert(rollout: &Rollout, device: &mut RolloutDevice, twin: Option
 impl Rollout {
     pub(super) fn advance(&mut self) {
         self.wave += 1;
+        self.watched = None;
+    }
+
+    pub(super) fn watch(&mut self, now_ms: u64) {
+        self.watched = Some(Watched::from(now_ms));
+    }
+
+    /// Remembers what was seen at the end of a window, and does what follows.
+    pub(super) fn look(&mut self, look: Look, follows: &Follows) {
+        if let Some(watched) = &mut self.watched {
+            watched.windows += 1;
+            watched.look = Some(look);
+            watched.through = *follows == Follows::Wave;
+        }
+        match follows {
+            Follows::Window | Follows::Wave => {}
+            Follows::Stop(detail) => self.fail(Reason { code: WORSE, detail: detail.clone(), device: None }),
+            Follows::Pause(detail) => {
+                self.state = RolloutState::Paused;
+                self.reason = Some(Reason { code: ErrorCode::Timeout, detail: detail.clone(), device: None });
+            }
+        }
+    }
+
+    /// An operator lets it go on: a wave of which nothing was certain counts as through.
+    pub(super) fn resume(&mut self, now_ms: u64) {
+        self.state = RolloutState::Running;
+        self.counted_from_ms = now_ms;
+        if self.reason.take().is_some()
+            && let Some(watched) = &mut self.watched
+        {
+            watched.through = true;
+        }
     }
 
     pub(super) fn finish(&mut self, state: RolloutState, now_ms: u64) {

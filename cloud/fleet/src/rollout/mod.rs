@@ -2,6 +2,7 @@
 //!
 //! - `state`: what is remembered of a rollout and of each of its devices.
 //! - `planner`: what to do next, a pure function of what is remembered and what devices report.
+//! - `health`: what devices say of a release while a wave is watched, for `flotilla-gates` to judge.
 //! - `effect`: what each action changes, also pure; the same code runs in the simulation tests.
 //! - `reconcile`: performs the actions, each in one commit with its audit record.
 //! - `service`: what an operator does.
@@ -11,6 +12,7 @@
 //! kept in memory between two steps, so the control plane may be killed at any moment.
 
 mod effect;
+mod health;
 mod planner;
 mod reconcile;
 mod service;
@@ -18,6 +20,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use health::{Baseline, Figures, Follows, Partner, Watch, Watched};
 pub use planner::{Action, Observation, Observations, Report, plan};
 pub use service::{RolloutControl, RolloutRequest};
 pub(crate) use service::{Rollouts, release};

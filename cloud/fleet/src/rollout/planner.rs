@@ -1,6 +1,8 @@
 //! What to do next: a pure function of what is remembered and what devices report.
 
+use super::health::{self, Figures, Follows, Step};
 use super::state::{Reason, Rollout, RolloutDevice, RolloutState, Sent, Status};
+use flotilla_gates::gate::Look;
 use flotilla_protocol::message::{DesiredModel, ModelReport, Phase};
 use flotilla_protocol::{DeviceId, ErrorCode};
 use std::collections::HashMap;
@@ -9,7 +11,7 @@ use std::collections::HashMap;
 pub(super) const ACTIONS: usize = 256;
 
 /// One thing to do. Actions of one plan touch different devices and do not depend on each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Write a desired document that names the release.
     SetDesired {
@@ -22,6 +24,15 @@ pub enum Action {
         index: usize,
         /// What became of it.
         status: Status,
+    },
+    /// Every device of the wave is decided: it is watched from now on.
+    Watch,
+    /// Remember what the devices of the wave say, and what follows.
+    Look {
+        /// What they say.
+        look: Look,
+        /// What follows.
+        follows: Follows,
     },
     /// Begin the next wave.
     Advance,
@@ -50,6 +61,8 @@ pub struct Observation {
     pub desired: Option<DesiredModel>,
     /// What it last reported.
     pub report: Option<Report>,
+    /// What it last said of the model, if its wave is looked at.
+    pub figures: Option<Figures>,
 }
 
 /// What a device last reported.
@@ -82,7 +95,7 @@ pub fn plan(
             if !marks.is_empty() || rollout.state == RolloutState::Paused {
                 return marks;
             }
-            match decide(rollout, devices) {
+            match decide(rollout, devices, observed, now_ms) {
                 Some(decision) => vec![decision],
                 None => sends(rollout, devices),
             }
@@ -167,7 +180,12 @@ fn judge(rollout: &Rollout, sent: &Sent, seen: &Observation, now_ms: u64) -> Opt
 }
 
 /// What follows for the rollout from what has become of its devices.
-fn decide(rollout: &Rollout, devices: &[RolloutDevice]) -> Option<Action> {
+fn decide(
+    rollout: &Rollout,
+    devices: &[RolloutDevice],
+    observed: &Observations,
+    now_ms: u64,
+) -> Option<Action> {
     for (index, wave) in rollout.waves.iter().enumerate().take(rollout.wave as usize + 1) {
         let failed = |device: &&RolloutDevice| {
             device.wave as usize == index && matches!(device.status, Status::Failed { .. })
@@ -188,6 +206,17 @@ fn decide(rollout: &Rollout, devices: &[RolloutDevice]) -> Option<Action> {
     if !confirmed {
         let detail = format!("no device of wave {} has confirmed the release", rollout.wave + 1);
         return Some(Action::Fail { reason: Reason { code: ErrorCode::WrongState, detail, device: None } });
+    }
+    if let Some(watch) = &rollout.watch {
+        let figures =
+            |(device, seen): (&DeviceId, &Observation)| Some((device.clone(), seen.figures.clone()?));
+        let now = observed.iter().filter_map(figures).collect();
+        match health::step(rollout, watch, devices, &now, now_ms) {
+            Step::Begin => return Some(Action::Watch),
+            Step::Look(look, follows) => return Some(Action::Look { look, follows }),
+            Step::Wait => return None,
+            Step::Through => {}
+        }
     }
     let last = rollout.wave as usize + 1 >= rollout.waves.len();
     Some(if last { Action::Succeed } else { Action::Advance })

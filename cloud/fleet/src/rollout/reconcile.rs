@@ -4,6 +4,7 @@
 //! the plan was made from. Whoever loses a race has done nothing and plans anew.
 
 use super::effect;
+use super::health::{self, Baseline, Figures, Partner};
 use super::planner::{Action, Observation, Observations, Report, plan};
 use super::service::{Rollouts, subject};
 use super::state::{Rollout, RolloutDevice, RolloutState, Status};
@@ -11,7 +12,7 @@ use crate::devices::ModelState;
 use crate::error::{Error, Result};
 use crate::store::{self, ATTEMPTS};
 use flotilla_identity::{Actor, audit, now_ms};
-use flotilla_protocol::{ErrorCode, RolloutId};
+use flotilla_protocol::{DeviceId, ErrorCode, ModelName, RolloutId};
 use flotilla_storage::{Batch, Collection, Entity, Expect, Versioned};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -65,7 +66,7 @@ impl Rollouts {
         for _ in 0..ATTEMPTS {
             let Some(rollout) = self.store.rollouts.get(id.as_str()).await? else { return Ok(false) };
             let targets = store::all(&self.store.rollout_devices, &RolloutDevice::prefix(id)).await?;
-            let observed = self.observe(&rollout.value, &targets).await?;
+            let observed = self.observe(&rollout.value, &targets, now_ms()).await?;
             let devices: Vec<RolloutDevice> = targets.iter().map(|target| target.value.clone()).collect();
             let now_ms = now_ms();
             let actions = plan(&rollout.value, &devices, &observed, now_ms);
@@ -81,7 +82,12 @@ impl Rollouts {
     }
 
     /// What is known of the devices that are to be told or judged.
-    async fn observe(&self, rollout: &Rollout, targets: &[Versioned<RolloutDevice>]) -> Result<Observations> {
+    async fn observe(
+        &self,
+        rollout: &Rollout,
+        targets: &[Versioned<RolloutDevice>],
+        now_ms: u64,
+    ) -> Result<Observations> {
         let mut observed = Observations::new();
         let open = |target: &&Versioned<RolloutDevice>| {
             target.value.wave <= rollout.wave && !target.value.status.is_decided()
@@ -99,10 +105,47 @@ impl Rollouts {
                     desired_version: head.value.desired_version,
                     model: state.map(|state| state.value.report),
                 }),
+                figures: None,
             };
             observed.insert(device.clone(), observation);
         }
+        if rollout.is_look_due(now_ms) {
+            for target in targets.iter().filter(|target| target.value.wave == rollout.wave) {
+                let Some(baseline) = &target.value.baseline else { continue };
+                let partner = baseline.partner.as_ref().map(|partner| &partner.device);
+                for device in std::iter::once(&target.value.device).chain(partner) {
+                    let figures = self.figures(device, &rollout.model).await?;
+                    observed.entry(device.clone()).or_default().figures = figures;
+                }
+            }
+        }
         Ok(observed)
+    }
+
+    /// What a device last said of a model.
+    async fn figures(&self, device: &DeviceId, model: &ModelName) -> Result<Option<Figures>> {
+        let sample = self.store.samples.get(device.as_str()).await?;
+        Ok(sample.and_then(|sample| Figures::of(&sample.value.sample, model)))
+    }
+
+    /// What is known of a device before it is updated, and of the one that it is compared with.
+    async fn baseline(
+        &self,
+        rollout: &Rollout,
+        targets: &[Versioned<RolloutDevice>],
+        device: &RolloutDevice,
+    ) -> Result<Option<Baseline>> {
+        let Some(own) = self.figures(&device.device, &rollout.model).await? else { return Ok(None) };
+        let waiting = health::partner(rollout, device).and_then(|place| targets.get(place));
+        let partner = match waiting {
+            Some(waiting) => {
+                let device = waiting.value.device.clone();
+                let figures = self.figures(&device, &rollout.model).await?;
+                Some(Partner { device, figures })
+            }
+            None => None,
+        };
+        Ok(Some(Baseline { own, partner }))
     }
 
     /// Performs a plan, some devices a commit. `false` where another change came first.
@@ -119,10 +162,15 @@ impl Rollouts {
             for action in actions {
                 match action {
                     Action::SetDesired { index } | Action::Revert { index } | Action::Mark { index, .. } => {
-                        self.change_device(&mut batch, rollout, &targets[*index], action, now_ms).await?;
+                        self.change_device(&mut batch, rollout, targets, *index, action, now_ms).await?;
                         told.push(&targets[*index].value.device);
                     }
-                    Action::Advance | Action::Succeed | Action::Fail { .. } | Action::RolledBack => {
+                    Action::Watch
+                    | Action::Look { .. }
+                    | Action::Advance
+                    | Action::Succeed
+                    | Action::Fail { .. }
+                    | Action::RolledBack => {
                         self.change_rollout(&mut batch, rollout, action, now_ms)?;
                     }
                 }
@@ -150,16 +198,20 @@ impl Rollouts {
         &self,
         batch: &mut Batch,
         rollout: &Versioned<Rollout>,
-        target: &Versioned<RolloutDevice>,
+        targets: &[Versioned<RolloutDevice>],
+        index: usize,
         action: &Action,
         now_ms: u64,
     ) -> Result<()> {
-        let rollout = &rollout.value;
+        let (rollout, target) = (&rollout.value, &targets[index]);
         let mut device = target.value.clone();
         let found = self.store.twins.get(device.device.as_str()).await?;
         let mut twin = found.as_ref().map(|found| found.value.clone());
         match (action, &mut twin) {
             (Action::SetDesired { .. }, Some(twin)) => {
+                if rollout.watch.is_some() {
+                    device.baseline = self.baseline(rollout, targets, &device).await?;
+                }
                 if let Err(code) = effect::send(rollout, &mut device, twin, now_ms) {
                     let detail = "its desired document holds as many models as it can".to_owned();
                     device.status = Status::Failed { code, detail, at_ms: now_ms };
@@ -196,6 +248,8 @@ impl Rollouts {
     ) -> Result<()> {
         let mut rollout = found.value.clone();
         match action {
+            Action::Watch => rollout.watch(now_ms),
+            Action::Look { look, follows } => rollout.look(look.clone(), follows),
             Action::Advance => rollout.advance(),
             Action::Succeed => rollout.finish(RolloutState::Succeeded, now_ms),
             Action::Fail { reason } => rollout.fail(reason.clone()),
@@ -204,7 +258,9 @@ impl Rollouts {
         }
         tracing::info!(rollout = %rollout.id, state = rollout.state.as_str(), wave = rollout.wave + 1, "a rollout goes on");
         self.store.rollouts.update(batch, found, &rollout)?;
-        let detail = json!({ "state": rollout.state, "wave": rollout.wave, "reason": rollout.reason });
+        let look = rollout.watched.as_ref().and_then(|watched| watched.look.as_ref());
+        let detail =
+            json!({ "state": rollout.state, "wave": rollout.wave, "reason": rollout.reason, "look": look });
         audit::record(batch, &Actor::system(), "rollout:progress", &subject(&rollout.id), detail, now_ms)?;
         Ok(())
     }

@@ -1,10 +1,12 @@
 //! What an operator does with rollouts: start, control, ask.
 
+use super::health::Watch;
 use super::state::{Reason, Rollout, RolloutDevice, RolloutState, Wanted, WaveSpec, resolve};
 use crate::changes::Changes;
 use crate::connections::Connections;
 use crate::error::{Error, Result};
 use crate::store::{self, Store};
+use flotilla_gates::gate::Health;
 use flotilla_identity::{Actor, audit};
 use flotilla_protocol::{DeviceId, Digest, ErrorCode, ModelName, RolloutId};
 use flotilla_registry::{Registry, Release};
@@ -21,6 +23,8 @@ const ROLLOUT_DEVICES: usize = 100_000;
 const DEADLINE_S: u64 = 30 * 60;
 /// The longest that an operator may say: 90 days.
 const DEADLINE_MAX_S: u64 = 90 * 24 * 60 * 60;
+/// The longest watch over one wave: 30 days.
+const SOAK_MAX_S: u64 = 30 * 24 * 60 * 60;
 /// Targets that are written in one commit.
 const COMMIT_TARGETS: usize = 1_000;
 /// One canary, then the rest.
@@ -43,12 +47,27 @@ pub struct RolloutRequest {
     /// How long a device may take, in seconds; its probation and half an hour where nothing is said.
     #[serde(default)]
     pub deadline_s: Option<u64>,
+    /// How long a wave is watched at least before the next one begins, in seconds; not at all where nothing is said.
+    #[serde(default)]
+    pub soak_s: Option<u64>,
+    /// After how long a wave of which nothing is certain pauses the rollout, in seconds; eight times the shortest watch
+    /// where nothing is said.
+    #[serde(default)]
+    pub max_soak_s: Option<u64>,
 }
 
 impl RolloutRequest {
     /// The newest release of a model to every active device, one canary first.
     pub fn newest(model: ModelName) -> Self {
-        Self { model, release: None, devices: None, waves: None, deadline_s: None }
+        Self {
+            model,
+            release: None,
+            devices: None,
+            waves: None,
+            deadline_s: None,
+            soak_s: None,
+            max_soak_s: None,
+        }
     }
 }
 
@@ -126,6 +145,8 @@ impl Rollouts {
             created_at_ms: now_ms,
             finished_at_ms: None,
             reason: None,
+            watch: watch(request.soak_s, request.max_soak_s)?,
+            watched: None,
         };
         // The rollout exists once its own record does, which comes last: a start that is cut off has started nothing.
         let mut pages = targets.chunks(COMMIT_TARGETS).peekable();
@@ -203,8 +224,7 @@ impl Rollouts {
                     | (RolloutControl::Rollback, Failed | RolledBack) => return Ok(false),
                     (RolloutControl::Pause, Running) => rollout.state = Paused,
                     (RolloutControl::Resume, Paused) => {
-                        rollout.state = Running;
-                        rollout.counted_from_ms = now_ms;
+                        rollout.resume(now_ms);
                     }
                     (RolloutControl::Abort, Running | Paused) => rollout.finish(Aborted, now_ms),
                     (RolloutControl::Rollback, Running | Paused) => {
@@ -246,6 +266,23 @@ impl Rollouts {
         let devices = store::all(&self.store.rollout_devices, &RolloutDevice::prefix(id)).await?;
         Ok((rollout, devices.into_iter().map(|device| device.value).collect()))
     }
+}
+
+/// How waves are watched, if they are.
+fn watch(soak_s: Option<u64>, max_soak_s: Option<u64>) -> Result<Option<Watch>> {
+    let Some(soak_s) = soak_s else {
+        return match max_soak_s {
+            None => Ok(None),
+            Some(_) => Err(Error::Invalid("a longest watch needs a shortest one: soak_s".into())),
+        };
+    };
+    let max_soak_s = max_soak_s.unwrap_or_else(|| soak_s.saturating_mul(8).min(SOAK_MAX_S));
+    if !(1..=SOAK_MAX_S).contains(&soak_s) || !(soak_s..=SOAK_MAX_S).contains(&max_soak_s) {
+        return Err(Error::Invalid(format!(
+            "a wave is watched for 1 to {SOAK_MAX_S} seconds, at most for as long as at least: not {soak_s} to {max_soak_s}"
+        )));
+    }
+    Ok(Some(Watch { soak_ms: soak_s * 1000, max_soak_ms: max_soak_s * 1000, health: Health::default() }))
 }
 
 /// A release of a model that devices do not refuse for its counter: this one, or the newest.

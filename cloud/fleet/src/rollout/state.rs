@@ -1,5 +1,6 @@
 //! What is remembered of a rollout and of each of its devices.
 
+use super::health::{Baseline, Watch, Watched};
 use flotilla_protocol::message::DesiredModel;
 use flotilla_protocol::{ActorId, DeviceId, Digest, ErrorCode, ModelName, RolloutId};
 use flotilla_storage::{Entity, Table, compound};
@@ -38,6 +39,12 @@ pub struct Rollout {
     /// Why it stopped.
     #[serde(default)]
     pub reason: Option<Reason>,
+    /// How each wave is watched before the next one begins; not at all, if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch: Option<Watch>,
+    /// The watch over the present wave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watched: Option<Watched>,
 }
 
 /// The release that a rollout brings.
@@ -138,6 +145,9 @@ pub struct RolloutDevice {
     /// What it was told, once it was told.
     #[serde(default)]
     pub sent: Option<Sent>,
+    /// What was known of it then, if its wave is watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Baseline>,
 }
 
 /// What a device was told.
@@ -288,6 +298,7 @@ pub fn resolve(
             wave,
             status: Status::Pending,
             sent: None,
+            baseline: None,
         });
     let devices = devices.collect();
     (waves, devices)

@@ -42,6 +42,8 @@ fn rollout(id: &str, devices: usize, specs: &[WaveSpec]) -> (Rollout, Vec<Rollou
         created_at_ms: 0,
         finished_at_ms: None,
         reason: None,
+        watch: None,
+        watched: None,
     };
     (rollout, devices)
 }
@@ -168,6 +170,7 @@ impl World {
                 revoked: self.outcomes[device] == Outcome::Revoked,
                 desired: twin.models.get(&model()).cloned(),
                 report: self.reports.get(device).cloned(),
+                figures: None,
             };
             (device.clone(), observation)
         };
@@ -193,6 +196,8 @@ impl World {
                 assert!(!self.devices[*index].status.is_decided(), "what is decided stays decided");
                 self.devices[*index].status = status.clone();
             }
+            Action::Watch => self.rollout.watch(self.now_ms),
+            Action::Look { look, follows } => self.rollout.look(look.clone(), follows),
             Action::Advance => self.rollout.advance(),
             Action::Succeed => self.rollout.finish(RolloutState::Succeeded, self.now_ms),
             Action::Fail { reason } => self.rollout.fail(reason.clone()),
@@ -433,6 +438,7 @@ fn a_device_is_judged_by_its_answer_to_the_document_it_was_sent() {
             revoked: false,
             desired: twin.models.get(&model()).cloned(),
             report: Some(Report { desired_version: version, model: Some(report) }),
+            figures: None,
         };
         let observed = Observations::from([(devices[0].device.clone(), observation)]);
         match plan(&rollout, &devices, &observed, now_ms).as_slice() {

@@ -3,6 +3,7 @@
 
 mod certificates;
 mod devices;
+mod gates;
 mod hard_examples;
 mod logs;
 mod rollouts;

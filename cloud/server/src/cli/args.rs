@@ -1,10 +1,12 @@
 //! The command line as types.
 
 mod hard;
+mod rollout;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flotilla_protocol::message::{QuietHours, Settings};
 pub use hard::{Hard, HardConsent};
+pub use rollout::{Rollout, RolloutId};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -474,10 +476,10 @@ pub enum Device {
         #[command(flatten)]
         order: Order,
         /// How long ago the first line is at most, such as 90s, 15m, 1h or 2d; from the oldest line on if not given.
-        #[arg(long, value_name = "AGO", value_parser = ago)]
+        #[arg(long, value_name = "AGO", value_parser = humantime::parse_duration)]
         since: Option<Duration>,
         /// How long ago the last line is at least; to the newest line if not given.
-        #[arg(long, value_name = "AGO", value_parser = ago)]
+        #[arg(long, value_name = "AGO", value_parser = humantime::parse_duration)]
         until: Option<Duration>,
         /// Most bytes, 1024 to 1048576; the newest lines are taken.
         #[arg(long, default_value_t = 65_536)]
@@ -584,21 +586,6 @@ pub struct DeviceSettings {
     pub target: Target,
 }
 
-/// A number with its unit.
-fn ago(text: &str) -> Result<Duration, String> {
-    let wrong = || "a number and s, m, h or d are possible, such as 90s or 1h".to_owned();
-    let (at, unit) = text.char_indices().next_back().ok_or_else(wrong)?;
-    let number: u32 = text[..at].parse().map_err(|_| wrong())?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3_600,
-        'd' => 86_400,
-        _ => return Err(wrong()),
-    };
-    Ok(Duration::from_secs(u64::from(number) * seconds))
-}
-
 fn quiet_hours(text: &str) -> Result<QuietHours, String> {
     let minute = |time: &str| {
         let (hour, minute) = time.split_once(':')?;
@@ -608,43 +595,6 @@ fn quiet_hours(text: &str) -> Result<QuietHours, String> {
     let span = text.split_once('-').and_then(|(from, to)| Some((minute(from)?, minute(to)?)));
     let (from_min, to_min) = span.ok_or("quiet hours are two times of day, such as 22:00-06:00")?;
     Ok(QuietHours { from_min, to_min })
-}
-
-/// `flotilla rollout …`
-#[derive(Debug, Subcommand)]
-pub enum Rollout {
-    /// Roll a release out: one canary, then the rest.
-    Create {
-        /// Digest of the release.
-        release: String,
-        /// A device; repeat for several. All active devices by default.
-        #[arg(long = "device")]
-        devices: Vec<String>,
-        /// Return at once instead of following the rollout.
-        #[arg(long)]
-        detach: bool,
-        /// The control plane.
-        #[command(flatten)]
-        target: Target,
-    },
-    /// List rollouts.
-    List(Target),
-    /// Show one rollout.
-    Show {
-        /// The rollout.
-        id: String,
-        /// The control plane.
-        #[command(flatten)]
-        target: Target,
-    },
-    /// Stop a rollout; devices keep what they confirmed.
-    Abort {
-        /// The rollout.
-        id: String,
-        /// The control plane.
-        #[command(flatten)]
-        target: Target,
-    },
 }
 
 /// `flotilla shadow …`
@@ -789,7 +739,10 @@ impl Command {
                 Rollout::Create { target, .. }
                 | Rollout::List(target)
                 | Rollout::Show { target, .. }
-                | Rollout::Abort { target, .. },
+                | Rollout::Pause(RolloutId { target, .. })
+                | Rollout::Resume(RolloutId { target, .. })
+                | Rollout::Rollback(RolloutId { target, .. })
+                | Rollout::Abort(RolloutId { target, .. }),
             )
             | Command::Shadow(
                 Shadow::Start { target, .. } | Shadow::Stop { target, .. } | Shadow::Show { target, .. },

@@ -1,16 +1,17 @@
 //! The commands that talk to a running control plane.
 
 use super::args::{
-    Command, Compress, Dataset, Device, DeviceSettings, Job, Model, Order, Release, Rollout, Target, Train,
+    Command, Compress, Dataset, Device, DeviceSettings, Job, Model, Order, Release, Rollout, RolloutId,
+    Target, Train,
 };
 use super::client::Client;
 use super::exit::Failure;
 use super::{diagnose, follow, hard, order, read_file, shadow, table, telemetry, trust, upload};
 use crate::http::api::{
     ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, CompressRequest,
-    DatasetView, DeviceTelemetryView, DeviceView, ImportView, JobView, Json, LoginView, ModelVersionView,
-    RejectRequest, ReleaseRequest, ReleaseTelemetryView, ReleaseView, RolloutRequest, RolloutView,
-    TrainRequest,
+    DatasetView, DeviceTelemetryView, DeviceView, GateFindingView, ImportView, JobView, Json, LoginView,
+    ModelVersionView, RejectRequest, ReleaseRequest, ReleaseTelemetryView, ReleaseView, RolloutRequest,
+    RolloutView, TrainRequest,
 };
 use crate::progress::Progress;
 use flotilla_protocol::ErrorCode;
@@ -495,11 +496,13 @@ fn note(device: &DeviceView) -> String {
 
 fn rollout(command: Rollout, out: &Out) -> Done {
     match command {
-        Rollout::Create { release, devices, detach, target } => {
+        Rollout::Create { release, devices, waves, soak, max_soak, detach, target } => {
             let client = client(&target)?;
             let devices = (!devices.is_empty()).then_some(devices);
-            let rollout: RolloutView =
-                client.post("/api/v1/rollouts", &RolloutRequest { release, devices })?;
+            let waves = (!waves.is_empty()).then_some(waves);
+            let (soak_s, max_soak_s) = (soak.map(|s| s.as_secs()), max_soak.map(|s| s.as_secs()));
+            let request = RolloutRequest { release, devices, waves, soak_s, max_soak_s };
+            let rollout: RolloutView = client.post("/api/v1/rollouts", &request)?;
             let rollout = if detach { rollout } else { follow::rollout(&client, rollout)? };
             out.show(&rollout, print_rollout)
         }
@@ -514,12 +517,17 @@ fn rollout(command: Rollout, out: &Out) -> Done {
                 rollout.telemetry.iter().for_each(telemetry::print_release);
             })
         }
-        Rollout::Abort { id, target } => {
-            let path = format!("/api/v1/rollouts/{}/abort", encode(&id));
-            let rollout: RolloutView = client(&target)?.post(&path, &Json::Null)?;
-            out.show(&rollout, print_rollout)
-        }
+        Rollout::Pause(rollout) => control(&rollout, "pause", out),
+        Rollout::Resume(rollout) => control(&rollout, "resume", out),
+        Rollout::Rollback(rollout) => control(&rollout, "rollback", out),
+        Rollout::Abort(rollout) => control(&rollout, "abort", out),
     }
+}
+
+fn control(rollout: &RolloutId, what: &str, out: &Out) -> Done {
+    let path = format!("/api/v1/rollouts/{}/{what}", encode(&rollout.id));
+    let rollout: RolloutView = client(&rollout.target)?.post(&path, &Json::Null)?;
+    out.show(&rollout, print_rollout)
 }
 
 fn print_rollout(rollout: &RolloutView) {
@@ -527,6 +535,25 @@ fn print_rollout(rollout: &RolloutView) {
     for (number, wave) in rollout.waves.iter().enumerate() {
         let devices: Vec<_> = wave.devices.iter().map(|d| format!("{}={}", d.id, d.state)).collect();
         println!("  wave {} {}: {}", number + 1, wave.state, devices.join(" "));
+    }
+    let Some(watch) = &rollout.watch else { return };
+    println!(
+        "  watch {} to {} s a wave, {} windows of this one are over",
+        watch.soak_s, watch.max_soak_s, watch.windows
+    );
+    let row = |finding: &GateFindingView| {
+        vec![
+            finding.metric.clone(),
+            finding.verdict.clone(),
+            finding.change.clone(),
+            finding.devices.to_string(),
+            format!("{:.1} of {:.1}", finding.against, finding.against_needed),
+            format!("{:.1} of {:.1}", finding.in_favour, finding.in_favour_needed),
+        ]
+    };
+    if !watch.findings.is_empty() {
+        let header = ["metric", "verdict", "worse by", "devices", "evidence of harm", "of none"];
+        table::print(&header, &watch.findings.iter().map(row).collect::<Vec<_>>());
     }
 }
 

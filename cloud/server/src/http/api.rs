@@ -3,6 +3,7 @@
 mod commands;
 mod diagnosis;
 mod hard;
+mod rollouts;
 mod shadow;
 mod telemetry;
 
@@ -13,6 +14,7 @@ pub use hard::{
     HardConsentAnswer, HardConsentRequest, HardConsentView, HardDecision, HardDecisionView, HardExamplePage,
     HardExampleView, HardPolicy, UnlabelledView,
 };
+pub use rollouts::{GateFindingView, RolloutRequest, RolloutView, WatchView, WaveDeviceView, WaveView};
 use serde::{Deserialize, Serialize};
 pub use shadow::{
     DisagreementView, ShadowDeviceView, ShadowFiguresView, ShadowRequest, ShadowStop, ShadowView,
@@ -504,69 +506,6 @@ pub struct DeviceEvaluation {
     pub total: u64,
     /// Of these right.
     pub correct: u64,
-}
-
-/// Starts a rollout to every active device, or to those named.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RolloutRequest {
-    /// Digest of the release.
-    pub release: String,
-    /// Device ids; all active devices by default.
-    #[serde(default)]
-    pub devices: Option<Vec<String>>,
-}
-
-/// A rollout.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct RolloutView {
-    /// Id.
-    pub id: String,
-    /// Model.
-    pub model: String,
-    /// Digest of the release.
-    pub release: String,
-    /// running, succeeded, failed, rolled_back, aborted …
-    pub state: String,
-    /// Why it is in that state.
-    pub reason: String,
-    /// Waves in order.
-    pub waves: Vec<WaveView>,
-    /// Milliseconds since 1970.
-    pub started_at_ms: u64,
-    /// Milliseconds since 1970.
-    pub finished_at_ms: Option<u64>,
-    /// What its devices say of the release; told of a single rollout only.
-    #[serde(default)]
-    pub telemetry: Option<ReleaseTelemetryView>,
-}
-
-impl RolloutView {
-    /// Whether nothing will happen any more.
-    pub fn is_over(&self) -> bool {
-        // A failed rollout is still sending its devices back.
-        !matches!(self.state.as_str(), "running" | "paused" | "failed")
-    }
-}
-
-/// One wave.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct WaveView {
-    /// waiting, running, done or failed.
-    pub state: String,
-    /// Its devices.
-    pub devices: Vec<WaveDeviceView>,
-}
-
-/// A device within a rollout.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct WaveDeviceView {
-    /// Device id.
-    pub id: String,
-    /// pending, sent, confirmed, failed or reverted.
-    pub state: String,
-    /// Why, for failures.
-    pub detail: Option<String>,
 }
 
 /// A compression report in short.

@@ -57,6 +57,8 @@ use utoipa::OpenApi;
     api::TrustView,
     api::RolloutRequest,
     api::RolloutView,
+    api::WatchView,
+    api::GateFindingView,
     api::Overview,
     api::LoginView,
     api::WhoAmI,

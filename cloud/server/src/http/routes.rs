@@ -1,8 +1,8 @@
 //! The ROUTES table: the one place with the method, path, permission and handler of every route.
 
 use super::handlers::{
-    commands, console, datasets, diagnosis, fleet, hard, jobs, models, releases, server, settings, shadow,
-    telemetry, trust,
+    commands, console, datasets, diagnosis, fleet, hard, jobs, models, releases, rollouts, server, settings,
+    shadow, telemetry, trust,
 };
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;
@@ -167,10 +167,13 @@ routes! {
     POST "/api/v1/models/{model}/shadow" Needs(P::RolloutCreate), Some("ShadowRequest") => Some("ShadowView"), shadow::start, "Lets a release run beside the confirmed one; applications never get its answers";
     POST "/api/v1/models/{model}/shadow/stop" Needs(P::RolloutControl), Some("ShadowStop") => Some("ShadowView"), shadow::stop, "Ends the release that runs beside a model's confirmed one";
 
-    GET "/api/v1/rollouts" Needs(P::RolloutRead), NONE => Some("[RolloutView]"), fleet::rollouts, "Rollouts, oldest first";
-    POST "/api/v1/rollouts" Needs(P::RolloutCreate), Some("RolloutRequest") => Some("RolloutView"), fleet::roll_out, "Starts a rollout: one canary, then the rest";
-    GET "/api/v1/rollouts/{id}" Needs(P::RolloutRead), NONE => Some("RolloutView"), fleet::rollout, "One rollout";
-    POST "/api/v1/rollouts/{id}/abort" Needs(P::RolloutControl), NONE => Some("RolloutView"), fleet::abort, "Stops a rollout; devices keep what they confirmed";
+    GET "/api/v1/rollouts" Needs(P::RolloutRead), NONE => Some("[RolloutView]"), rollouts::rollouts, "Rollouts, oldest first";
+    POST "/api/v1/rollouts" Needs(P::RolloutCreate), Some("RolloutRequest") => Some("RolloutView"), rollouts::roll_out, "Starts a rollout: one device and then the rest, or the waves that are asked for, watched or not";
+    GET "/api/v1/rollouts/{id}" Needs(P::RolloutRead), NONE => Some("RolloutView"), rollouts::rollout, "One rollout";
+    POST "/api/v1/rollouts/{id}/pause" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::pause, "Touches no further device until the rollout is resumed";
+    POST "/api/v1/rollouts/{id}/resume" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::resume, "Goes on; a wave of which nothing was certain counts as through";
+    POST "/api/v1/rollouts/{id}/rollback" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::roll_back, "Stops a rollout and sends every device that it touched back";
+    POST "/api/v1/rollouts/{id}/abort" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::abort, "Stops a rollout; devices keep what they confirmed";
 }
 
 #[cfg(test)]

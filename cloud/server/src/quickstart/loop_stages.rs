@@ -155,7 +155,13 @@ impl Stages {
             Some(rollout) => (rollout, " (continued)"),
             None => {
                 let devices = self.report.devices.iter().map(|device| device.id.clone()).collect();
-                let request = RolloutRequest { release: digest, devices: Some(devices) };
+                let request = RolloutRequest {
+                    release: digest,
+                    devices: Some(devices),
+                    waves: None,
+                    soak_s: None,
+                    max_soak_s: None,
+                };
                 (self.client.post("/api/v1/rollouts", &request).at(stage)?, "")
             }
         };

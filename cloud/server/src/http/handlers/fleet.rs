@@ -1,23 +1,23 @@
-//! Devices, claims, enrolment and rollouts.
+//! Devices, claims and enrolment.
 
 use super::super::api::{
     AgentUpgradeView, ApproveRequest, ClaimRequest, ClaimView, ClassCount, DeviceEvaluation, DeviceModelView,
-    DeviceView, FailureView, ProbeView, RejectRequest, RolloutRequest, RolloutView, WaveDeviceView, WaveView,
+    DeviceView, FailureView, ProbeView, RejectRequest,
 };
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use super::telemetry;
 use crate::app::App;
 use crate::evaluations::Evaluation;
-use flotilla_fleet::{DeviceState, ModelView, Rollout, RolloutControl, RolloutDevice, RolloutState, Status};
+use flotilla_fleet::{DeviceState, ModelView};
 use flotilla_identity::now_ms;
 use flotilla_protocol::enrol::EnrolRequest;
 use flotilla_protocol::message::Phase;
 use flotilla_protocol::renew::RenewRequest;
-use flotilla_protocol::{DeviceId, Digest, ErrorCode, RolloutId, limits};
+use flotilla_protocol::{DeviceId, Digest, ErrorCode, limits};
 use http::StatusCode;
 
-/// Devices or rollouts that one answer lists.
+/// Devices that one answer lists.
 const LISTED: usize = 500;
 
 /// `POST /api/v1/enrol`
@@ -250,99 +250,4 @@ pub(crate) async fn record_evaluation(mut call: Call) -> Handled {
     call.app.evaluations.record(call.actor()?, evaluation).await?;
     call.app.changed();
     one_device(&call).await
-}
-
-/// `GET /api/v1/rollouts`
-pub(crate) async fn rollouts(call: Call) -> Handled {
-    Answer::json(&rollout_views(&call.app).await?)
-}
-
-/// Every rollout, oldest first.
-pub(crate) async fn rollout_views(app: &App) -> Result<Vec<RolloutView>, Problem> {
-    let mut rollouts = app.fleet.rollouts(None, LISTED).await?;
-    rollouts.sort_by_key(|r| r.created_at_ms);
-    let mut views = Vec::with_capacity(rollouts.len());
-    for rollout in rollouts {
-        let (rollout, devices) = app.fleet.rollout(&rollout.id).await?;
-        views.push(rollout_view(&rollout, &devices));
-    }
-    Ok(views)
-}
-
-/// `POST /api/v1/rollouts`
-pub(crate) async fn roll_out(mut call: Call) -> Handled {
-    let request: RolloutRequest = call.json().await?;
-    let invalid =
-        |what: &str, e: &dyn std::fmt::Display| Problem::new(ErrorCode::InvalidInput, format!("{what}: {e}"));
-    let release: Digest = request.release.parse().map_err(|e| invalid("release", &e))?;
-    let release = call.app.registry.find_release(&release).await?;
-    let devices = request
-        .devices
-        .map(|ids| ids.iter().map(|id| id.parse().map_err(|e| invalid("devices", &e))).collect())
-        .transpose()?;
-    let wanted = flotilla_fleet::RolloutRequest {
-        release: Some(release.digest),
-        devices,
-        ..flotilla_fleet::RolloutRequest::newest(release.model)
-    };
-    let rollout = call.app.fleet.start_rollout(call.actor()?, wanted).await?;
-    one_rollout(&call, &rollout.id, StatusCode::CREATED).await
-}
-
-/// `GET /api/v1/rollouts/{id}`
-pub(crate) async fn rollout(call: Call) -> Handled {
-    let id: RolloutId = call.param("id")?;
-    one_rollout(&call, &id, StatusCode::OK).await
-}
-
-/// `POST /api/v1/rollouts/{id}/abort`
-pub(crate) async fn abort(call: Call) -> Handled {
-    let id: RolloutId = call.param("id")?;
-    call.app.fleet.control_rollout(call.actor()?, &id, RolloutControl::Abort).await?;
-    one_rollout(&call, &id, StatusCode::OK).await
-}
-
-async fn one_rollout(call: &Call, id: &RolloutId, status: StatusCode) -> Handled {
-    let (rollout, devices) = call.app.fleet.rollout(id).await?;
-    let told = call.app.fleet.rollout_telemetry(&rollout, &devices).await?;
-    let told = telemetry::release_view(&call.app, rollout.wanted.release, told).await?;
-    let view = RolloutView { telemetry: Some(told), ..rollout_view(&rollout, &devices) };
-    Answer::json_with(status, &view)
-}
-
-fn rollout_view(rollout: &Rollout, devices: &[RolloutDevice]) -> RolloutView {
-    let waves = (0..rollout.waves.len() as u32).map(|wave| {
-        let members: Vec<_> = devices.iter().filter(|d| d.wave == wave).collect();
-        let failed =
-            members.iter().any(|d| matches!(d.status, Status::Failed { .. } | Status::Reverted { .. }));
-        let through = wave < rollout.wave || rollout.state == RolloutState::Succeeded;
-        let state = match (failed, through) {
-            (true, _) => "failed",
-            (false, true) => "done",
-            (false, false) if wave == rollout.wave && rollout.state == RolloutState::Running => "running",
-            (false, false) => "waiting",
-        };
-        WaveView { state: state.to_owned(), devices: members.into_iter().map(wave_device).collect() }
-    });
-    RolloutView {
-        id: rollout.id.to_string(),
-        model: rollout.model.to_string(),
-        release: rollout.wanted.release.to_string(),
-        state: rollout.state.as_str().to_owned(),
-        reason: rollout.reason.as_ref().map(|r| r.detail.clone()).unwrap_or_default(),
-        waves: waves.collect(),
-        started_at_ms: rollout.created_at_ms,
-        finished_at_ms: rollout.finished_at_ms,
-        telemetry: None,
-    }
-}
-
-fn wave_device(device: &RolloutDevice) -> WaveDeviceView {
-    let detail = match &device.status {
-        Status::Failed { code, detail, .. } => Some(format!("{detail} [{code}]")),
-        Status::Skipped { code, .. } => Some(code.to_string()),
-        Status::Reverted { failure: Some(code), .. } => Some(code.to_string()),
-        _ => None,
-    };
-    WaveDeviceView { id: device.device.to_string(), state: device.status.as_str().to_owned(), detail }
 }

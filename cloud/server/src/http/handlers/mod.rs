@@ -11,6 +11,7 @@ pub(crate) mod jobs;
 pub(crate) mod models;
 mod orders;
 pub(crate) mod releases;
+pub(crate) mod rollouts;
 pub(crate) mod server;
 pub(crate) mod settings;
 pub(crate) mod shadow;

@@ -4,7 +4,7 @@ use super::super::api::{AuditView, Health, LoginView, Overview, ServerView, WhoA
 use super::super::openapi;
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
-use super::{datasets, fleet, hard, jobs, models, releases, shadow};
+use super::{datasets, fleet, hard, jobs, models, releases, rollouts, shadow};
 use crate::app::App;
 use flotilla_identity::{Permission, audit, now_ms};
 use flotilla_storage::Batch;
@@ -63,7 +63,7 @@ async fn whole(app: &App) -> Result<Overview, Problem> {
         compression: models::compression_views(app).await?,
         releases: releases::views(app).await?,
         devices: fleet::device_views(app).await?,
-        rollouts: fleet::rollout_views(app).await?,
+        rollouts: rollouts::rollout_views(app).await?,
         hard_examples: hard::waiting(app).await?,
         shadows: shadow::views(app).await?,
     })
