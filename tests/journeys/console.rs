@@ -264,6 +264,40 @@ fn an_open_page_follows_training_and_rollout_without_a_reload() {
     }
 }
 
+#[test]
+fn a_wave_that_is_watched_is_shown_paused_resumed_and_sent_back_from_the_page() {
+    let plane = Plane::start();
+    let login: Value = plane.cli(&["login"]);
+    let Some(mut page) = Browser::open(login["url"].as_str().unwrap()) else { return };
+    let mut devices: Vec<_> = (1..=2).map(|n| Device::enrol(&plane, &format!("box-{n}"))).collect();
+    devices.iter_mut().for_each(Device::start);
+    let release = plane.release(json!({ "epochs": 1, "patience": 0, "seed": 1 }));
+    let create = ["rollout", "create", release["digest"].as_str().unwrap(), "--detach"];
+    let _rollout: Value = plane.cli(&[&create[..], &["--wave", "1", "--soak", "30m"]].concat());
+    page.wait_for("document.querySelector('.watch')?.textContent.includes('for 30 min to 4 h')", PAGE);
+    assert_eq!(page.eval("document.querySelectorAll('.waves > li.waiting .chip.pending').length"), 1);
+    everything_fits(&mut page);
+
+    let state = |state: &str| format!("document.querySelector('[data-rollout]').dataset.state === '{state}'");
+    page.eval("document.querySelector('[data-order=pause]').click()");
+    page.wait_for(&state("paused"), PAGE);
+    page.eval("document.querySelector('[data-order=resume]').click()");
+    page.wait_for(&state("running"), PAGE);
+    // Asked twice, since it touches devices.
+    page.eval("document.querySelector('[data-order=rollback]').click()");
+    page.wait_for(
+        "document.querySelector('[data-order=rollback]').textContent.trim() === 'Send 1 device back'",
+        PAGE,
+    );
+    page.eval("document.querySelector('[data-order=rollback]').click()");
+    page.wait_for(&state("rolled_back"), PAGE);
+    assert_eq!(
+        page.eval("document.querySelector('[data-order]')"),
+        Value::Null,
+        "there is nothing left to stop"
+    );
+}
+
 // === figures as the page writes them ===
 
 fn percent(share: &Value) -> String {

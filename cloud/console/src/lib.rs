@@ -35,6 +35,7 @@ assets! {
     "index.html": HTML,
     "app.js": SCRIPT,
     "live.js": SCRIPT,
+    "post.js": SCRIPT,
     "format.js": SCRIPT,
     "style.css": STYLE,
     "icon.svg": IMAGE,

@@ -1,6 +1,7 @@
 // Hard examples in quarantine: what devices sent because a model was not sure, for somebody to accept or reject.
 import { html, useState } from '/console/vendor/htm/standalone.module.js';
 import { ago, bytes, percent, short } from '/console/format.js';
+import { post } from '/console/post.js';
 
 // Pixels up to which a picture is shown unasked. Nobody has looked at it yet, and it can be far larger than its bytes.
 const SHOWN_PIXELS = 4_000_000;
@@ -18,7 +19,7 @@ function Example({ example }) {
   const [busy, setBusy] = useState(false);
   const decide = async (verb) => {
     setBusy(true);
-    setNote(await send(verb, example.digest));
+    setNote(await post(`/api/v1/hard-examples/${verb}`, { examples: [example.digest] }));
     setBusy(false);
   };
   return html`<figure data-example=${example.digest}>
@@ -42,18 +43,4 @@ function Picture({ example }) {
   return wanted
     ? html`<img loading="lazy" src=${`/api/v1/hard-examples/${digest}/picture`} alt="" />`
     : html`<button class="large" onClick=${() => setWanted(true)}>Show ${width} × ${height} pixels</button>`;
-}
-
-/** Sends a decision. Answers what went wrong; the overview shows what went well. */
-async function send(verb, digest) {
-  try {
-    const response = await fetch(`/api/v1/hard-examples/${verb}`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({ examples: [digest] }),
-    });
-    return response.ok ? '' : (await response.json()).detail;
-  } catch {
-    return 'the control plane does not answer';
-  }
 }
