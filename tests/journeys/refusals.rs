@@ -33,7 +33,25 @@ fn a_release_for_other_boards_is_refused_by_the_device_with_what_to_do() {
     device.start();
     let _for_all = plane.release(json!({ "epochs": 1, "patience": 0, "seed": 1 }));
     let other: Value = plane.cli(&["release", "create", "digits", "--board", "raspberry-pi-5"]);
-    let _rollout: Value = plane.cli(&["rollout", "create", other["digest"].as_str().unwrap(), "--detach"]);
+    // It is known beforehand, without touching anybody.
+    let _silent = Device::enrol(&plane, "box-2");
+    eventually("connected", Duration::from_secs(30), || {
+        plane.device("box-1").filter(|v| v["connected"] == true)
+    });
+    let other = other["digest"].as_str().unwrap();
+    let plan: Value = plane.cli(&["rollout", "plan", other, "--wave", "50%"]);
+    let codes: Vec<_> = plan["obstacles"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|o| (o["device"].clone(), o["code"].clone()))
+        .collect();
+    assert_eq!(plan["waves"], json!([1, 1]));
+    let expected = [("box-1", "board_mismatch"), ("box-2", "network")];
+    assert_eq!(codes, expected.map(|(device, code)| (json!(device), json!(code))), "{plan}");
+    assert_eq!(plane.get("/api/v1/rollouts").1, json!([]));
+
+    let _rollout: Value = plane.cli(&["rollout", "create", other, "--device", "box-1", "--detach"]);
     let failure = eventually("a refusal", Duration::from_secs(30), || {
         let failure = plane.device("box-1")?["models"][0]["failure"].clone();
         failure.is_object().then_some(failure)

@@ -13,7 +13,7 @@ use crate::inbound::{Core, Dispatcher};
 use crate::ingest::{DeviceEvent, HistoryPoint, Ingest};
 use crate::logs::Logs;
 use crate::renewal::{self, Challenges, PendingRenewal, Word};
-use crate::rollout::{Rollout, RolloutControl, RolloutDevice, RolloutRequest, Rollouts};
+use crate::rollout::{Preflight, Rollout, RolloutControl, RolloutDevice, RolloutRequest, Rollouts};
 use crate::store::Store;
 use crate::sweep;
 use crate::telemetry::{self, ReleaseTelemetry};
@@ -425,6 +425,11 @@ impl Fleet {
     /// Starts a rollout.
     pub async fn start_rollout(&self, actor: &Actor, request: RolloutRequest) -> Result<Rollout> {
         self.inner.rollouts.start(actor, request, now_ms()).await
+    }
+
+    /// What a rollout would do, and who cannot take the release: nothing is changed.
+    pub async fn preflight(&self, request: RolloutRequest) -> Result<Preflight> {
+        self.inner.rollouts.preflight(request, now_ms()).await
     }
 
     /// Pauses, resumes, aborts or rolls back a rollout.

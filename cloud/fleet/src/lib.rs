@@ -48,8 +48,8 @@ pub use ingest::{DeviceEvent, DeviceEvents, HistoryPoint, LatestSample, Rollup};
 pub use orders::Ordered;
 pub use renewal::{PendingRenewal, RenewalState};
 pub use rollout::{
-    Action, Baseline, Figures, Follows, Observation, Observations, Partner, Reason, Report, Rollout,
-    RolloutControl, RolloutDevice, RolloutRequest, RolloutState, Sent, Status, Wanted, Watch, Watched, Wave,
-    WaveSpec, plan, resolve,
+    Action, Baseline, Figures, Follows, Observation, Observations, Obstacle, Partner, Preflight, Reason,
+    Report, Rollout, RolloutControl, RolloutDevice, RolloutRequest, RolloutState, Sent, Status, Wanted,
+    Watch, Watched, Wave, WaveSpec, plan, resolve,
 };
 pub use telemetry::ReleaseTelemetry;

@@ -3,6 +3,7 @@
 //! - `state`: what is remembered of a rollout and of each of its devices.
 //! - `planner`: what to do next, a pure function of what is remembered and what devices report.
 //! - `health`: what devices say of a release while a wave is watched, for `flotilla-gates` to judge.
+//! - `preflight`: who cannot take a release, and why.
 //! - `effect`: what each action changes, also pure; the same code runs in the simulation tests.
 //! - `reconcile`: performs the actions, each in one commit with its audit record.
 //! - `service`: what an operator does.
@@ -14,6 +15,7 @@
 mod effect;
 mod health;
 mod planner;
+mod preflight;
 mod reconcile;
 mod service;
 mod state;
@@ -22,6 +24,7 @@ mod tests;
 
 pub use health::{Baseline, Figures, Follows, Partner, Watch, Watched};
 pub use planner::{Action, Observation, Observations, Report, plan};
+pub use preflight::{Obstacle, Preflight};
 pub use service::{RolloutControl, RolloutRequest};
 pub(crate) use service::{Rollouts, release};
 pub use state::{

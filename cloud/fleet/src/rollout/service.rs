@@ -1,6 +1,7 @@
 //! What an operator does with rollouts: start, control, ask.
 
 use super::health::Watch;
+use super::preflight::{self, Preflight};
 use super::state::{Reason, Rollout, RolloutDevice, RolloutState, Wanted, WaveSpec, resolve};
 use crate::changes::Changes;
 use crate::connections::Connections;
@@ -171,6 +172,22 @@ impl Rollouts {
         self.changes.rollout(&rollout.id);
         self.wake.notify_one();
         Ok(rollout)
+    }
+
+    /// What such a rollout would do, without doing it.
+    pub(crate) async fn preflight(&self, request: RolloutRequest, now_ms: u64) -> Result<Preflight> {
+        watch(request.soak_s, request.max_soak_s)?;
+        let release = release(&self.registry, &request.model, request.release.as_ref()).await?;
+        let manifest = self.registry.manifest(&release.digest).await?;
+        let targets = self.targets(request.devices).await?;
+        let mut obstacles = Vec::new();
+        for id in &targets {
+            let Some(device) = self.store.devices.get(id.as_str()).await? else { continue };
+            let connected = self.connections.get(id).is_some();
+            obstacles.extend(preflight::obstacles(&manifest, &device.value, connected, now_ms));
+        }
+        let (waves, _) = resolve(&new_id(now_ms), targets, request.waves.as_deref().unwrap_or(DEFAULT_WAVES));
+        Ok(Preflight { release, waves, obstacles })
     }
 
     async fn longest_probation_s(&self) -> Result<u64> {

@@ -6,7 +6,7 @@ mod rollout;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flotilla_protocol::message::{QuietHours, Settings};
 pub use hard::{Hard, HardConsent};
-pub use rollout::{Rollout, RolloutId};
+pub use rollout::{Rollout, RolloutId, RolloutSpec};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -736,7 +736,8 @@ impl Command {
                 | Hard::Reject { target, .. },
             )
             | Command::Rollout(
-                Rollout::Create { target, .. }
+                Rollout::Create { spec: RolloutSpec { target, .. }, .. }
+                | Rollout::Plan(RolloutSpec { target, .. })
                 | Rollout::List(target)
                 | Rollout::Show { target, .. }
                 | Rollout::Pause(RolloutId { target, .. })

@@ -2,7 +2,7 @@
 
 use super::args::{
     Command, Compress, Dataset, Device, DeviceSettings, Job, Model, Order, Release, Rollout, RolloutId,
-    Target, Train,
+    RolloutSpec, Target, Train,
 };
 use super::client::Client;
 use super::exit::Failure;
@@ -10,8 +10,8 @@ use super::{diagnose, follow, hard, order, read_file, shadow, table, telemetry, 
 use crate::http::api::{
     ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, CompressRequest,
     DatasetView, DeviceTelemetryView, DeviceView, GateFindingView, ImportView, JobView, Json, LoginView,
-    ModelVersionView, RejectRequest, ReleaseRequest, ReleaseTelemetryView, ReleaseView, RolloutRequest,
-    RolloutView, TrainRequest,
+    ModelVersionView, ObstacleView, RejectRequest, ReleaseRequest, ReleaseTelemetryView, ReleaseView,
+    RolloutPlanView, RolloutRequest, RolloutView, TrainRequest,
 };
 use crate::progress::Progress;
 use flotilla_protocol::ErrorCode;
@@ -496,15 +496,16 @@ fn note(device: &DeviceView) -> String {
 
 fn rollout(command: Rollout, out: &Out) -> Done {
     match command {
-        Rollout::Create { release, devices, waves, soak, max_soak, detach, target } => {
-            let client = client(&target)?;
-            let devices = (!devices.is_empty()).then_some(devices);
-            let waves = (!waves.is_empty()).then_some(waves);
-            let (soak_s, max_soak_s) = (soak.map(|s| s.as_secs()), max_soak.map(|s| s.as_secs()));
-            let request = RolloutRequest { release, devices, waves, soak_s, max_soak_s };
-            let rollout: RolloutView = client.post("/api/v1/rollouts", &request)?;
+        Rollout::Create { spec, detach } => {
+            let client = client(&spec.target)?;
+            let rollout: RolloutView = client.post("/api/v1/rollouts", &request_of(spec))?;
             let rollout = if detach { rollout } else { follow::rollout(&client, rollout)? };
             out.show(&rollout, print_rollout)
+        }
+        Rollout::Plan(spec) => {
+            let client = client(&spec.target)?;
+            let plan: RolloutPlanView = client.post("/api/v1/rollouts/plan", &request_of(spec))?;
+            out.show(&plan, print_plan)
         }
         Rollout::List(target) => {
             let all: Vec<RolloutView> = client(&target)?.get("/api/v1/rollouts")?;
@@ -521,6 +522,29 @@ fn rollout(command: Rollout, out: &Out) -> Done {
         Rollout::Resume(rollout) => control(&rollout, "resume", out),
         Rollout::Rollback(rollout) => control(&rollout, "rollback", out),
         Rollout::Abort(rollout) => control(&rollout, "abort", out),
+    }
+}
+
+fn request_of(spec: RolloutSpec) -> RolloutRequest {
+    let some = |texts: Vec<String>| (!texts.is_empty()).then_some(texts);
+    RolloutRequest {
+        release: spec.release,
+        devices: some(spec.devices),
+        waves: some(spec.waves),
+        soak_s: spec.soak.map(|soak| soak.as_secs()),
+        max_soak_s: spec.max_soak.map(|soak| soak.as_secs()),
+    }
+}
+
+fn print_plan(plan: &RolloutPlanView) {
+    let waves: Vec<String> = plan.waves.iter().map(u32::to_string).collect();
+    println!("{} {} to {} devices in waves of {}", plan.model, plan.release, plan.devices, waves.join(" + "));
+    let row = |found: &ObstacleView| vec![found.device.clone(), found.code.clone(), found.detail.clone()];
+    if plan.obstacles.is_empty() {
+        println!("nothing stands in the way of any of them");
+    } else {
+        let rows: Vec<_> = plan.obstacles.iter().map(row).collect();
+        table::print(&["device", "in the way", "why"], &rows);
     }
 }
 

@@ -47,7 +47,8 @@ pub(crate) fn job_progress(display: &Progress, stage: &str, job: &JobView) {
 pub(crate) fn rollout(client: &Client, mut rollout: RolloutView) -> Result<RolloutView, Failure> {
     let progress = Progress::new();
     progress.stage("rollout", &rollout.id);
-    while !rollout.is_over() {
+    // One that asks something waits for an answer, and not for time.
+    while !rollout.is_over() && (rollout.state != "paused" || rollout.reason.is_empty()) {
         let devices = || rollout.waves.iter().flat_map(|w| &w.devices);
         let confirmed = devices().filter(|d| d.state == "confirmed").count() as u64;
         progress.update("rollout", confirmed, Some(devices().count() as u64), "devices confirmed");
@@ -58,10 +59,9 @@ pub(crate) fn rollout(client: &Client, mut rollout: RolloutView) -> Result<Rollo
     if rollout.state == "succeeded" {
         return Ok(rollout);
     }
-    Err(Failure::new(
-        ErrorCode::WrongState,
-        format!("{} ended as {}: {}", rollout.id, rollout.state, rollout.reason),
-    ))
+    let verb = if rollout.is_over() { "ended as" } else { "is" };
+    let detail = format!("{} {verb} {}: {}", rollout.id, rollout.state, rollout.reason);
+    Err(Failure::new(ErrorCode::WrongState, detail))
 }
 
 /// Does `send`, the request that imports into the dataset `name`, and shows meanwhile how far the server is.

@@ -14,7 +14,10 @@ pub use hard::{
     HardConsentAnswer, HardConsentRequest, HardConsentView, HardDecision, HardDecisionView, HardExamplePage,
     HardExampleView, HardPolicy, UnlabelledView,
 };
-pub use rollouts::{GateFindingView, RolloutRequest, RolloutView, WatchView, WaveDeviceView, WaveView};
+pub use rollouts::{
+    GateFindingView, ObstacleView, RolloutPlanView, RolloutRequest, RolloutView, WatchView, WaveDeviceView,
+    WaveView,
+};
 use serde::{Deserialize, Serialize};
 pub use shadow::{
     DisagreementView, ShadowDeviceView, ShadowFiguresView, ShadowRequest, ShadowStop, ShadowView,

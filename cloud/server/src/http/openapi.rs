@@ -59,6 +59,8 @@ use utoipa::OpenApi;
     api::RolloutView,
     api::WatchView,
     api::GateFindingView,
+    api::RolloutPlanView,
+    api::ObstacleView,
     api::Overview,
     api::LoginView,
     api::WhoAmI,

@@ -169,6 +169,7 @@ routes! {
 
     GET "/api/v1/rollouts" Needs(P::RolloutRead), NONE => Some("[RolloutView]"), rollouts::rollouts, "Rollouts, oldest first";
     POST "/api/v1/rollouts" Needs(P::RolloutCreate), Some("RolloutRequest") => Some("RolloutView"), rollouts::roll_out, "Starts a rollout: one device and then the rest, or the waves that are asked for, watched or not";
+    POST "/api/v1/rollouts/plan" Needs(P::RolloutRead), Some("RolloutRequest") => Some("RolloutPlanView"), rollouts::plan, "What a rollout would do, and which devices cannot take the release; changes nothing";
     GET "/api/v1/rollouts/{id}" Needs(P::RolloutRead), NONE => Some("RolloutView"), rollouts::rollout, "One rollout";
     POST "/api/v1/rollouts/{id}/pause" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::pause, "Touches no further device until the rollout is resumed";
     POST "/api/v1/rollouts/{id}/resume" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::resume, "Goes on; a wave of which nothing was certain counts as through";

@@ -116,3 +116,29 @@ pub struct GateFindingView {
     /// worse, harmless or open.
     pub verdict: String,
 }
+
+/// What a rollout would do.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RolloutPlanView {
+    /// Model.
+    pub model: String,
+    /// Digest of the release.
+    pub release: String,
+    /// Its devices.
+    pub devices: u32,
+    /// Devices of each wave. Which device is in which is decided when the rollout starts.
+    pub waves: Vec<u32>,
+    /// What stands in its way.
+    pub obstacles: Vec<ObstacleView>,
+}
+
+/// Why a device may not take a release.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ObstacleView {
+    /// Device id.
+    pub device: String,
+    /// The stable code.
+    pub code: String,
+    /// For people.
+    pub detail: String,
+}

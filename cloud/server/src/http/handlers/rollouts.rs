@@ -1,12 +1,15 @@
 //! Rollouts: start, control, look.
 
-use super::super::api::{GateFindingView, RolloutRequest, RolloutView, WatchView, WaveDeviceView, WaveView};
+use super::super::api::{
+    GateFindingView, ObstacleView, RolloutPlanView, RolloutRequest, RolloutView, WatchView, WaveDeviceView,
+    WaveView,
+};
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use super::telemetry;
 use crate::app::App;
 use flotilla_fleet::{
-    Rollout, RolloutControl, RolloutDevice, RolloutState, Status, Watch, Watched, WaveSpec,
+    Obstacle, Rollout, RolloutControl, RolloutDevice, RolloutState, Status, Watch, Watched, WaveSpec,
 };
 use flotilla_gates::gate::Finding;
 use flotilla_protocol::{Digest, ErrorCode, RolloutId};
@@ -35,10 +38,35 @@ pub(crate) async fn rollout_views(app: &App) -> Result<Vec<RolloutView>, Problem
 /// `POST /api/v1/rollouts`
 pub(crate) async fn roll_out(mut call: Call) -> Handled {
     let request: RolloutRequest = call.json().await?;
+    let wanted = wanted(&call.app, request).await?;
+    let rollout = call.app.fleet.start_rollout(call.actor()?, wanted).await?;
+    one_rollout(&call, &rollout.id, StatusCode::CREATED).await
+}
+
+/// `POST /api/v1/rollouts/plan`
+pub(crate) async fn plan(mut call: Call) -> Handled {
+    let request: RolloutRequest = call.json().await?;
+    let plan = call.app.fleet.preflight(wanted(&call.app, request).await?).await?;
+    let obstacle = |found: &Obstacle| ObstacleView {
+        device: found.device.to_string(),
+        code: found.code.to_string(),
+        detail: found.detail.clone(),
+    };
+    Answer::json(&RolloutPlanView {
+        model: plan.release.model.to_string(),
+        release: plan.release.digest.to_string(),
+        devices: plan.waves.iter().map(|wave| wave.devices).sum(),
+        waves: plan.waves.iter().map(|wave| wave.devices).collect(),
+        obstacles: plan.obstacles.iter().map(obstacle).collect(),
+    })
+}
+
+/// The request in the fleet's words.
+async fn wanted(app: &App, request: RolloutRequest) -> Result<flotilla_fleet::RolloutRequest, Problem> {
     let invalid =
         |what: &str, e: &dyn std::fmt::Display| Problem::new(ErrorCode::InvalidInput, format!("{what}: {e}"));
     let release: Digest = request.release.parse().map_err(|e| invalid("release", &e))?;
-    let release = call.app.registry.find_release(&release).await?;
+    let release = app.registry.find_release(&release).await?;
     let devices = request
         .devices
         .map(|ids| ids.iter().map(|id| id.parse().map_err(|e| invalid("devices", &e))).collect())
@@ -47,16 +75,14 @@ pub(crate) async fn roll_out(mut call: Call) -> Handled {
         .waves
         .map(|waves| waves.iter().map(|wave| wave_spec(wave).ok_or_else(|| bad_wave(wave))).collect())
         .transpose()?;
-    let wanted = flotilla_fleet::RolloutRequest {
+    Ok(flotilla_fleet::RolloutRequest {
         release: Some(release.digest),
         devices,
         waves,
         soak_s: request.soak_s,
         max_soak_s: request.max_soak_s,
         ..flotilla_fleet::RolloutRequest::newest(release.model)
-    };
-    let rollout = call.app.fleet.start_rollout(call.actor()?, wanted).await?;
-    one_rollout(&call, &rollout.id, StatusCode::CREATED).await
+    })
 }
 
 /// `GET /api/v1/rollouts/{id}`
