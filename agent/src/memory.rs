@@ -1,6 +1,7 @@
 //! Memory that models and their shadows take together, within what the board has for all of them.
 //!
-//! What one takes is what its probe took at its peak: an upper bound, since a probe is a process of its own.
+//! What one takes is what its probe took at its peak: an upper bound, since a probe is a process of its own. While a model
+//! changes, its old and its new release count as the larger of the two, although both are there for a moment.
 
 use flotilla_device::Fault;
 use flotilla_protocol::{ErrorCode, ModelName};

@@ -35,6 +35,7 @@ log_bytes = 4194304
 # Memory that trying a candidate may take, and by which it may grow on probation, in bytes, where its release does not say.
 # probe_memory_bytes = 536870912
 # Memory that all models and shadows may take together, by what their probes took, in bytes; 0 for half of the device's.
+# While a model changes, the old and the new release of that one model count as the larger of the two.
 # models_memory_bytes = 0
 # Seconds that trying a candidate may take.
 # probe_timeout_s = 120

@@ -9,6 +9,8 @@ use flotilla_protocol::message::{Command, CommandKind, CommandState};
 
 /// After this time a step that could not be noted down is tried again.
 const RETRY_MS: u64 = 5_000;
+/// Each try after which that time doubles: up to an hour and a half.
+const RETRIES: u32 = 10;
 
 impl Daemon {
     /// The desired document is as it is: begins what is new, and forgets what the cloud has taken back.
@@ -28,14 +30,21 @@ impl Daemon {
         {
             tracing::error!(%error, "commands cannot be noted down");
             self.commands = Commands::new(self.commands.reports().to_vec());
-            self.commands_retry_ms = Some(self.clock.now_ms() + RETRY_MS);
+            // A full disk stays full for a while, and what is begun anew may cost traffic.
+            self.commands_retry_ms = Some(self.clock.now_ms() + (RETRY_MS << self.commands_tries));
+            self.commands_tries = (self.commands_tries + 1).min(RETRIES);
             return false;
+        }
+        if effects.contains(&Effect::Keep) {
+            self.commands_tries = 0;
         }
         self.commands = next;
         for effect in effects {
             match effect {
                 Effect::Keep => self.session(session::Event::ReportChanged),
-                Effect::Begin(command) => self.begin(command),
+                // An end before it may not have been noted down: then all begin anew later.
+                Effect::Begin(command) if self.commands.is_running(command.id) => self.begin(command),
+                Effect::Begin(_) => {}
             }
         }
         true
@@ -109,8 +118,8 @@ impl Daemon {
         }
     }
 
-    /// Ends a command. Says whether that is noted down.
+    /// Ends a command that has begun. Says whether that is noted down.
     pub(super) fn end_command(&mut self, id: u64, state: CommandState) -> bool {
-        self.command(Event::Ended { id, state, diagnosis: None })
+        self.commands.is_running(id) && self.command(Event::Ended { id, state, diagnosis: None })
     }
 }

@@ -175,6 +175,39 @@ async fn a_lost_connection_in_the_middle_of_a_download_costs_nothing_that_was_re
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn commands_whose_end_cannot_be_noted_down_wait_and_are_done_when_it_can() {
+    let (mut cloud, device, _) = settled().await;
+    // In place of the file: nothing can be written there.
+    let notes = device.path("commands");
+    drop(std::fs::remove_file(&notes));
+    std::fs::create_dir(&notes).unwrap();
+    std::fs::write(notes.join("in-the-way"), "").unwrap();
+    cloud.commands = vec![
+        Command { id: 1, kind: CommandKind::Ping, deadline_ms: None },
+        Command { id: 2, kind: CommandKind::RestartModel { model: letters() }, deadline_ms: None },
+    ];
+    cloud.want();
+    in_order(&mut cloud).await;
+    assert!(cloud.state().reported.as_ref().unwrap().commands.is_empty(), "nothing is said that is not kept");
+    std::fs::remove_dir_all(&notes).unwrap();
+    let done = |state: &State| {
+        let commands = &state.reported.as_ref()?.commands;
+        (commands.len() == 2 && commands.iter().all(|c| c.state == CommandState::Done)).then_some(())
+    };
+    cloud.until("both commands", done).await;
+    assert_eq!(device.label().await, "a");
+}
+
+/// What the device has to do with the present document is done: it has answered a newer one.
+async fn in_order(cloud: &mut Cloud) {
+    cloud.settings.telemetry_interval_s = 77;
+    cloud.want();
+    let version = cloud.version();
+    let answered = |state: &State| state.reported.as_ref().filter(|r| r.desired_version >= version).map(drop);
+    cloud.until("an answer to a newer document", answered).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn commands_are_done_once_and_reported() {
     let (mut cloud, mut device, _) = settled().await;
     cloud.commands = vec![

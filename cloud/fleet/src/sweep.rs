@@ -37,7 +37,9 @@ pub(crate) async fn run(store: Arc<Store>, quarantine: Quarantine, stop: Cancell
 async fn give_up_uploads(store: &Store, quarantine: &Quarantine) -> Result<()> {
     for device in quarantine.senders().await {
         if devices::senders_consents(store, &device).await?.is_empty() {
-            quarantine.give_up(&device).await?;
+            if let Err(error) = quarantine.give_up(&device).await {
+                tracing::error!(%device, %error, "what was on its way stays until the next round");
+            }
         }
     }
     Ok(())

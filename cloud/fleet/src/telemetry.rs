@@ -10,8 +10,8 @@ use flotilla_protocol::{DeviceId, Digest, ModelName};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// The latest samples of several devices in one. Counts are since each agent's start, those of earlier releases of the
-/// model on the same device included; drift is of this release alone.
+/// The latest samples of several devices in one. Counts are since each agent's start, or since the release took over if
+/// that was later.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ReleaseTelemetry {
     /// Devices that serve it.

@@ -12,7 +12,7 @@ use std::f64::consts::PI;
 pub struct Health {
     /// Share of good releases that the whole rollout may stop, 0 to 1.
     pub alpha: f64,
-    /// Share of harmful releases that a gate may let pass on evidence, for each metric, 0 to 1.
+    /// Share of harmful releases that the gate of a wave may let pass on evidence, for each metric, 0 to 1.
     pub beta: f64,
     /// The metrics and how much worse each may be.
     pub metrics: BTreeMap<Metric, Bounds>,
@@ -22,15 +22,19 @@ pub struct Health {
 
 impl Default for Health {
     fn default() -> Self {
-        let metrics = Metric::ALL.into_iter().filter(|metric| *metric != Metric::Disagreement);
+        let metrics = [Metric::Errors, Metric::LatencyP95, Metric::Memory, Metric::Drift, Metric::Confidence]
+            .into_iter();
         Self {
             alpha: 0.05,
             beta: 0.05,
             metrics: metrics.map(|metric| (metric, metric.default_bounds())).collect(),
-            min_devices: 20,
+            min_devices: 40,
         }
     }
 }
+
+/// Share of the devices of a wave that a metric must have figures of before it can speak for the wave.
+const COVERED: f64 = 0.8;
 
 /// How the permitted share of false alarms is spent: alike on all pairs of metric and wave, and within a pair on windows
 /// of time, of which later ones get less. The parts of all windows together make the whole.
@@ -112,6 +116,7 @@ impl Look {
     pub fn new(health: &Health, waves: usize, window: u32, pairs: &BTreeMap<Metric, Vec<Pair>>) -> Self {
         let spending = Spending::new(health.alpha, health.metrics.len(), waves);
         let level = spending.level(window);
+        let favour = Spending::new(health.beta, 1, 1).level(window);
         let find = |(metric, bounds): (&Metric, &Bounds)| {
             let pairs = pairs.get(metric)?;
             let worsening = pairs.iter().filter_map(|pair| pair.worsening(*metric));
@@ -124,7 +129,7 @@ impl Look {
                 pairs.iter().filter_map(|pair| pair.in_favour(*metric, *bounds)).collect();
             let verdict = if against.rejects(level) {
                 Verdict::Worse
-            } else if in_favour.rejects(health.beta) {
+            } else if in_favour.rejects(favour) {
                 Verdict::Harmless
             } else {
                 Verdict::Open
@@ -136,7 +141,7 @@ impl Look {
                 against: against.log_wealth(),
                 against_needed: -level.ln(),
                 in_favour: in_favour.log_wealth(),
-                in_favour_needed: -health.beta.ln(),
+                in_favour_needed: -favour.ln(),
                 verdict,
             })
         };
@@ -150,15 +155,28 @@ impl Look {
         worse.max_by(|a, b| margin(a).total_cmp(&margin(b)))
     }
 
-    /// What all of them say of a wave of so many devices. A metric that no device has a figure of says nothing; where none
-    /// has one of any, nothing is shown.
+    /// What all of them say of a wave of so many devices. That it does no harm is said by errors, of most devices of the
+    /// wave, and by every other metric that has figures of most of them; a device that is silent speaks for nobody.
     pub fn verdict(&self, health: &Health, devices: u32) -> Verdict {
         if self.worse().is_some() {
             return Verdict::Worse;
         }
-        let shown = !self.findings.is_empty()
-            && self.findings.iter().all(|finding| finding.verdict == Verdict::Harmless);
-        if devices < health.min_devices || shown { Verdict::Harmless } else { Verdict::Open }
+        if devices < health.min_devices {
+            return Verdict::Harmless;
+        }
+        let covered = |finding: &&Finding| f64::from(finding.pairs) >= COVERED * f64::from(devices);
+        let mut spoke = self.findings.iter().filter(covered);
+        let asked = self.findings.iter().any(|f| f.metric == Metric::Errors && covered(&f));
+        let shown = asked && spoke.all(|finding| finding.verdict == Verdict::Harmless);
+        if shown { Verdict::Harmless } else { Verdict::Open }
+    }
+
+    /// A metric that is on average as bad as harm. Of a few devices that is no evidence, and yet a reason to ask.
+    pub fn alarming(&self, health: &Health) -> Option<&Finding> {
+        let harm = |finding: &&Finding| {
+            health.metrics.get(&finding.metric).is_some_and(|bounds| finding.worsening >= bounds.harm)
+        };
+        self.findings.iter().find(harm)
     }
 }
 

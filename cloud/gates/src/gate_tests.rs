@@ -2,12 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use super::*;
-use crate::change::{Change, pairs};
+use crate::change::Change;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 /// Waves of the simulated rollouts.
-const WAVES: [usize; 4] = [1, 20, 100, 400];
+const WAVES: [usize; 4] = [1, 40, 100, 400];
 /// Windows that each wave is watched for.
 const WINDOWS: u32 = 4;
 
@@ -31,6 +31,12 @@ const GOOD: World = World { errors: 0.0, latency: 1.0, from: 0, liars: 0.0, lie:
 fn noise(random: &mut StdRng) -> f64 {
     // Sum of uniform numbers: near to normal, standard deviation 1.
     (0..12).map(|_| random.random::<f64>()).sum::<f64>() - 6.0
+}
+
+/// Each updated device beside one that waits.
+fn pairs(updated: &[Change], waiting: &[Change]) -> Vec<Pair> {
+    let both = updated.iter().zip(waiting);
+    both.map(|(updated, waiting)| Pair { updated: *updated, waiting: Some(*waiting) }).collect()
 }
 
 /// The figures of one device before and after. `day` moves all devices alike.
@@ -104,20 +110,20 @@ fn good_releases_go_through_and_bad_ones_are_stopped_early() {
     println!("{rollouts} rollouts of a good release: {:.2} % stopped, 5 % permitted", false_alarms * 100.0);
     assert!(false_alarms <= 0.05);
     for (what, world, early, least) in [
-        ("failed predictions +5 points", World { errors: 0.05, ..GOOD }, 21, 0.9),
-        ("failed predictions +2 points", World { errors: 0.02, ..GOOD }, 121, 0.9),
-        ("latency times 2", World { latency: 2.0, ..GOOD }, 21, 0.9),
-        ("latency times 1.3", World { latency: 1.3, ..GOOD }, 121, 0.9),
+        ("failed predictions +5 points", World { errors: 0.05, ..GOOD }, 41, 0.9),
+        ("failed predictions +2 points", World { errors: 0.02, ..GOOD }, 141, 0.9),
+        ("latency times 2", World { latency: 2.0, ..GOOD }, 41, 0.9),
+        ("latency times 1.3", World { latency: 1.3, ..GOOD }, 141, 0.9),
         (
             "failed predictions +5 points from the sixth window on",
             World { errors: 0.05, from: 5, ..GOOD },
-            121,
+            141,
             0.9,
         ),
     ] {
         let (found, soon) = shares(rollouts, world, early);
         println!(
-            "{what}: {:.2} % stopped, {:.2} % before more than {early} of 521 devices had it",
+            "{what}: {:.2} % stopped, {:.2} % before more than {early} of 541 devices had it",
             found * 100.0,
             soon * 100.0
         );
@@ -152,9 +158,48 @@ fn a_wave_is_let_through_on_evidence_only_if_it_is_large_enough_to_give_some() {
     };
     assert_eq!(verdict(0.0, 1, 1), Verdict::Harmless, "one device shows nothing, and nothing is asked of it");
     assert_eq!(verdict(0.0, 40, 40), Verdict::Harmless);
-    assert_eq!(verdict(0.0, 3, 40), Verdict::Open, "three of forty have said something yet");
+    assert_eq!(verdict(0.0, 40, 60), Verdict::Open, "a third of them is silent");
     assert_eq!(verdict(0.05, 40, 40), Verdict::Worse);
     assert_eq!(verdict(0.05, 2, 2), Verdict::Harmless, "two devices stop nothing: they may lie");
+    let few = Look::new(&health, 4, 0, &steady(0.05, 2));
+    assert_eq!(
+        few.alarming(&health).map(|finding| finding.metric),
+        Some(Metric::Errors),
+        "but they are a reason to ask"
+    );
+    assert!(Look::new(&health, 4, 0, &steady(0.001, 2)).alarming(&health).is_none());
+
+    // Memory alone does not speak for a release that answers nothing.
+    let pair = Pair {
+        updated: Change { before: 5e6, after: 5e6 },
+        waiting: Some(Change { before: 5e6, after: 5e6 }),
+    };
+    let silent = BTreeMap::from([(Metric::Memory, vec![pair; 40])]);
+    let health = Health::default();
+    assert_eq!(Look::new(&health, 4, 0, &silent).verdict(&health, 40), Verdict::Open);
+}
+
+#[test]
+fn harm_that_shows_in_rare_failures_does_not_pass_for_harmless() {
+    // At exactly the bound of harm, each device with a hundred predictions.
+    let health = health();
+    let passed = (0..300)
+        .filter(|seed| {
+            let mut random = StdRng::seed_from_u64(*seed);
+            let share = |p: f64, random: &mut StdRng| {
+                (0..100).filter(|_| random.random_bool(p)).count() as f64 / 100.0
+            };
+            let pairs: Vec<Pair> = (0..100)
+                .map(|_| Pair {
+                    updated: Change { before: 0.01, after: share(0.03, &mut random) },
+                    waiting: Some(Change { before: 0.01, after: share(0.01, &mut random) }),
+                })
+                .collect();
+            let look = Look::new(&health, 4, 0, &BTreeMap::from([(Metric::Errors, pairs)]));
+            look.verdict(&health, 100) == Verdict::Harmless
+        })
+        .count();
+    assert!(passed <= 15, "{passed} of 300: 5 in a hundred are permitted");
 }
 
 #[test]

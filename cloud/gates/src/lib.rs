@@ -14,11 +14,14 @@
 //! Let `alpha` be the share of good rollouts that a gate may stop. It is divided over all pairs of metric and wave, and
 //! within a pair over the windows of time that devices are measured in ([`gate::Spending`]). Within a window each pair of
 //! an updated and a waiting device gives one number in [-1, 1], whose mean is at most 0 if the release is not worse by more
-//! than the tolerance: which device of a pair is updated is decided by a hash that knows nothing of them, so their
-//! difference is symmetric around the release's effect. The wealth of each bet is then a test supermartingale, and by
-//! Ville's inequality (J. Ville, *Étude critique de la notion de collectif*, 1939) it ever reaches `1/a` with a probability
-//! of at most `a`, whenever and however often one looks. Windows of the same devices depend on each other; the bound over
-//! them is the sum.
+//! than the tolerance: which device of a pair is updated is decided by a hash that knows nothing of them, and both are
+//! measured over the same times, so their difference is symmetric around the release's effect. The wealth of each bet is
+//! then a test supermartingale, and by Ville's inequality (J. Ville, *Étude critique de la notion de collectif*, 1939) it ever reaches `1/a` with a
+//! probability of at most `a`, whenever and however often one looks. Windows of the same devices depend on each other; the
+//! bound over them is the sum.
+//!
+//! It does not hold where nobody waits any more: there a worse figure is a reason to ask, and not to stop. Devices that give no figures
+//! are in no pair; a wave passes on evidence only if most of its devices gave some.
 //!
 //! Sources: I. Waudby-Smith and A. Ramdas, *Estimating means of bounded random variables by betting*, Journal of the Royal
 //! Statistical Society B 86(1), 2024, for the bets; V. Vovk and R. Wang, *E-values: calibration, combination and

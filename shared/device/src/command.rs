@@ -105,7 +105,12 @@ impl Commands {
         let mut begun = Vec::new();
         for command in open {
             let known = self.ended.iter().any(|report| report.id == command.id);
-            if known || self.is_running(command.id) {
+            if let Some(deadline_ms) = self.running.get_mut(&command.id) {
+                // Whoever asked again gave it more time.
+                *deadline_ms = command.deadline_ms;
+                continue;
+            }
+            if known {
                 continue;
             }
             if command.deadline_ms.is_some_and(|at| calendar_ms >= at) {

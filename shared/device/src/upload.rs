@@ -192,10 +192,16 @@ impl<W: Offer> Uploader<W> {
             return Outcome::Complete(digest);
         }
         // A cloud that has less after a piece than before, or more than there is, has lost its way.
-        let progress = current.stored.is_none_or(|before| bytes > before) && bytes < current.total;
-        if progress {
+        let (known, onward) = match current.stored {
+            None => (false, bytes < current.total),
+            Some(before) => (true, bytes > before && bytes < current.total),
+        };
+        if onward {
             current.stored = Some(bytes);
-            self.level = 0;
+            // An answer to an offer moves nothing: where each piece is refused it must not set back how long to wait.
+            if known {
+                self.level = 0;
+            }
         } else {
             self.trouble(now_ms, random);
         }

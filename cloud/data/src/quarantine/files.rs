@@ -110,6 +110,9 @@ impl Files {
 
     /// Puts a complete upload where pictures are kept, durably.
     pub(super) fn settle(&self, part: &Part) -> Result<()> {
+        // Of a kill between write and sync the bytes may be in memory only.
+        let path = self.part(part);
+        File::open(&path).and_then(|file| file.sync_data()).map_err(Error::io("sync", &path))?;
         rename(&self.part(part), &self.picture(&part.1))
     }
 

@@ -75,6 +75,8 @@ impl Files {
             fs::remove_file(&from).map_err(failed("remove", &from))?;
             return Ok(false);
         }
+        // Of a kill between write and sync the bytes may be in memory only.
+        File::open(&from).and_then(|file| file.sync_data()).map_err(failed("sync", &from))?;
         let to = self.whole(device, command);
         fs::rename(&from, &to).map_err(failed("rename", &to))?;
         sync(&folder).map_err(failed("sync", &folder))?;

@@ -53,9 +53,10 @@ impl Rollout {
     }
 
     /// Remembers what was seen at the end of a window, and does what follows.
-    pub(super) fn look(&mut self, look: Look, follows: &Follows) {
+    pub(super) fn look(&mut self, look: Look, follows: &Follows, now_ms: u64) {
         if let Some(watched) = &mut self.watched {
             watched.windows += 1;
+            watched.begin_window(now_ms);
             watched.look = Some(look);
             watched.through = *follows == Follows::Wave;
         }
@@ -73,10 +74,10 @@ impl Rollout {
     pub(super) fn resume(&mut self, now_ms: u64) {
         self.state = RolloutState::Running;
         self.counted_from_ms = now_ms;
-        if self.reason.take().is_some()
-            && let Some(watched) = &mut self.watched
-        {
-            watched.through = true;
+        let asked = self.reason.take().is_some();
+        if let Some(watched) = &mut self.watched {
+            watched.through |= asked;
+            watched.begin_window(now_ms);
         }
     }
 

@@ -1,18 +1,21 @@
 //! The health of a release while a wave is watched: what is remembered of a device when it is updated, and how that
 //! compares with what it says afterwards and with a device that still waits.
 
-use super::state::{Rollout, RolloutDevice, Status};
+use super::state::{Rollout, RolloutDevice, RolloutState, Status};
+use crate::ingest::LatestSample;
 use flotilla_gates::change::{Change, Pair};
-use flotilla_gates::gate::{Health, Look, Verdict};
+use flotilla_gates::gate::{Finding, Health, Look, Verdict};
 use flotilla_gates::metric::Metric;
 use flotilla_protocol::baseline::CONFIDENCE_BINS;
-use flotilla_protocol::message::{Histogram, TelemetrySample};
+use flotilla_protocol::message::Histogram;
 use flotilla_protocol::{DeviceId, Digest, ErrorCode, ModelName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Predictions from which on shares and means of a device say something.
-const LEAST: u64 = 20;
+const LEAST: u64 = 100;
+/// The same of drift, which is of the last predictions.
+const LEAST_DRIFT: u32 = 200;
 /// Windows of one wave at most: each is twice as long as the one before.
 const WINDOWS: u32 = 16;
 
@@ -32,6 +35,9 @@ pub struct Watch {
 pub struct Watched {
     /// When all of its devices were decided, in milliseconds since 1970.
     pub since_ms: u64,
+    /// When the present window began, in milliseconds since 1970.
+    #[serde(default)]
+    pub window_ms: u64,
     /// Windows that are over.
     pub windows: u32,
     /// What was seen at the end of the last one.
@@ -45,12 +51,21 @@ pub struct Watched {
 impl Watched {
     /// A watch that begins now.
     pub(super) fn from(since_ms: u64) -> Self {
-        Self { since_ms, windows: 0, look: None, through: false }
+        Self { since_ms, window_ms: since_ms, windows: 0, look: None, through: false }
     }
 
-    /// When the present window ends.
+    /// When the present window ends: each is twice as long as the one before, as far as the longest watch lets it.
     fn end_ms(&self, watch: &Watch) -> u64 {
-        self.since_ms.saturating_add(watch.soak_ms.saturating_mul(1 << self.windows.min(WINDOWS)))
+        let length_ms = watch.soak_ms.saturating_mul(1 << self.windows.min(WINDOWS));
+        let last_ms = self.since_ms.saturating_add(watch.max_soak_ms);
+        self.window_ms
+            .saturating_add(length_ms)
+            .min(last_ms.max(self.window_ms.saturating_add(watch.soak_ms)))
+    }
+
+    /// What the devices said meanwhile is too old to be looked at: the window begins again.
+    pub(super) fn begin_window(&mut self, now_ms: u64) {
+        self.window_ms = now_ms;
     }
 }
 
@@ -63,70 +78,82 @@ pub struct Figures {
     pub answered: u64,
     /// Predictions that failed.
     pub failed: u64,
-    /// What 95 of 100 do not exceed, in microseconds, estimated within its bucket.
-    pub p95_us: Option<f64>,
-    /// Mean score of the answers.
-    pub confidence: Option<f64>,
+    /// Latency of those that were answered.
+    pub latency: Histogram,
+    /// Answers by the tenth of their score.
+    pub confidence: Vec<u64>,
     /// How far inputs and answers are from the training's.
     pub drift: Option<f64>,
     /// Memory of the agent, in bytes.
     pub memory_bytes: u64,
+    /// When that came, by the cloud's clock.
+    pub received_ms: u64,
 }
 
 impl Figures {
-    /// What a sample says of a model.
-    pub(crate) fn of(sample: &TelemetrySample, model: &ModelName) -> Option<Self> {
-        let of = sample.models.get(model)?;
-        let answers: u64 = of.confidence.iter().fold(0, |sum, count| sum.saturating_add(*count));
-        let middle = |bin: usize| (bin as f64 + 0.5) / CONFIDENCE_BINS as f64;
-        let scores: f64 =
-            of.confidence.iter().enumerate().map(|(bin, count)| middle(bin) * *count as f64).sum();
+    /// What the latest sample of a device says of a model.
+    pub(crate) fn of(latest: &LatestSample, model: &ModelName) -> Option<Self> {
+        let of = latest.sample.models.get(model)?;
+        let drift = of.drift.filter(|drift| drift.predictions >= LEAST_DRIFT);
         Some(Self {
             release: of.release,
             answered: of.predictions,
             failed: of.failures,
-            p95_us: (of.predictions >= LEAST).then(|| quantile_us(&of.latency, 0.95)).flatten(),
-            confidence: (answers >= LEAST).then(|| scores / answers as f64),
-            drift: of.drift.map(|drift| f64::from(drift.judged()) / 1_000.0),
-            memory_bytes: sample.rss_bytes,
+            latency: of.latency.clone(),
+            confidence: of.confidence.clone(),
+            drift: drift.map(|drift| f64::from(drift.score()) / 1_000.0),
+            memory_bytes: latest.sample.rss_bytes,
+            received_ms: latest.received_ms,
         })
     }
 
-    /// The figures of each metric over the life of the release.
+    /// The figures of each metric, as far as there is enough to speak of one.
     fn metrics(&self) -> BTreeMap<Metric, f64> {
         let asked = self.answered.saturating_add(self.failed);
         let errors = (asked >= LEAST).then(|| self.failed as f64 / asked as f64);
+        let enough = self.answered >= LEAST;
+        let answers: u64 = self.confidence.iter().fold(0, |sum, count| sum.saturating_add(*count));
+        let middle = |bin: usize| (bin as f64 + 0.5) / CONFIDENCE_BINS as f64;
+        let scores = self.confidence.iter().enumerate().map(|(bin, count)| middle(bin) * *count as f64);
+        let confidence = (answers >= LEAST).then(|| scores.sum::<f64>() / answers as f64);
         let memory = (self.memory_bytes > 0).then_some(self.memory_bytes as f64);
         [
             (Metric::Errors, errors),
-            (Metric::LatencyP95, self.p95_us),
+            (Metric::LatencyP95, enough.then(|| quantile_us(&self.latency, 0.95)).flatten()),
             (Metric::Memory, memory),
             (Metric::Drift, self.drift),
-            (Metric::Confidence, self.confidence),
+            (Metric::Confidence, confidence),
         ]
         .into_iter()
         .filter_map(|(metric, figure)| Some((metric, figure?)))
         .collect()
     }
 
-    /// The same over the time since an earlier moment, as far as that can be told apart; none if another release has
-    /// taken over, or the agent was started anew.
-    fn metrics_since(&self, earlier: &Figures) -> BTreeMap<Metric, f64> {
-        let answered = self.answered.checked_sub(earlier.answered);
-        let (Some(answered), Some(failed)) = (answered, self.failed.checked_sub(earlier.failed)) else {
-            return BTreeMap::new();
-        };
+    /// What was counted since an earlier moment; none if another release has taken over, or the agent was started anew.
+    fn since(&self, earlier: &Figures) -> Option<Self> {
         if self.release != earlier.release {
-            return BTreeMap::new();
+            return None;
         }
-        let mut metrics = self.metrics();
-        let since = Figures { answered, failed, ..Figures::default() }.metrics();
-        match since.get(&Metric::Errors) {
-            Some(errors) => metrics.insert(Metric::Errors, *errors),
-            None => metrics.remove(&Metric::Errors),
-        };
-        metrics
+        let buckets = minus(&self.latency.buckets, &earlier.latency.buckets)?;
+        Some(Self {
+            answered: self.answered.checked_sub(earlier.answered)?,
+            failed: self.failed.checked_sub(earlier.failed)?,
+            latency: Histogram {
+                buckets,
+                sum_us: self.latency.sum_us.saturating_sub(earlier.latency.sum_us),
+            },
+            confidence: minus(&self.confidence, &earlier.confidence)?,
+            ..self.clone()
+        })
     }
+}
+
+/// Counts less those of an earlier moment.
+fn minus(counts: &[u64], earlier: &[u64]) -> Option<Vec<u64>> {
+    let at = |counts: &[u64], index: usize| counts.get(index).copied().unwrap_or(0);
+    (0..counts.len().max(earlier.len()))
+        .map(|index| at(counts, index).checked_sub(at(earlier, index)))
+        .collect()
 }
 
 /// The quantile within its bucket, as if the values in it were spread evenly on a logarithmic scale.
@@ -205,8 +232,18 @@ pub(super) enum Step {
 impl Rollout {
     /// Whether the devices of the present wave are to be looked at now.
     pub(super) fn is_look_due(&self, now_ms: u64) -> bool {
-        let due = |(watch, watched): (&Watch, &Watched)| !watched.through && now_ms >= watched.end_ms(watch);
-        self.watch.as_ref().zip(self.watched.as_ref()).is_some_and(due)
+        self.watching()
+            .is_some_and(|(watch, watched)| now_ms < watched.window_ms || now_ms >= watched.end_ms(watch))
+    }
+
+    /// Whether nothing is to be done before the present window ends.
+    pub(super) fn only_waits(&self, now_ms: u64) -> bool {
+        self.watching().is_some() && !self.is_look_due(now_ms)
+    }
+
+    fn watching(&self) -> Option<(&Watch, &Watched)> {
+        let (watch, watched) = self.watch.as_ref().zip(self.watched.as_ref())?;
+        (self.state == RolloutState::Running && !watched.through).then_some((watch, watched))
     }
 }
 
@@ -222,29 +259,40 @@ pub(super) fn step(
     if watched.through {
         return Step::Through;
     }
+    // A clock that was ahead is right again.
+    if now_ms < watched.window_ms {
+        return Step::Begin;
+    }
     if now_ms < watched.end_ms(watch) {
         return Step::Wait;
     }
     let wave: Vec<&RolloutDevice> = devices.iter().filter(|device| device.wave == rollout.wave).collect();
-    let look = Look::new(&watch.health, rollout.waves.len(), watched.windows, &pairs(rollout, &wave, now));
-    let confirmed = wave.iter().filter(|device| matches!(device.status, Status::Confirmed { .. })).count();
-    let follows = match look.verdict(&watch.health, u32::try_from(confirmed).unwrap_or(u32::MAX)) {
-        Verdict::Worse => Follows::Stop(look.worse().map(reason).unwrap_or_default()),
-        Verdict::Harmless => Follows::Wave,
-        Verdict::Open => {
-            let next = Watched { windows: watched.windows + 1, ..watched.clone() };
-            let last = watched.since_ms.saturating_add(watch.max_soak_ms);
-            if next.windows < WINDOWS && next.end_ms(watch) <= last {
-                Follows::Window
-            } else {
-                Follows::Pause(open(&look))
-            }
-        }
+    let pairs = pairs(rollout, watched, &wave, now);
+    let look = Look::new(&watch.health, rollout.waves.len(), watched.windows, &pairs);
+    let size = rollout.waves.get(rollout.wave as usize).map_or(0, |wave| wave.devices);
+    let beside =
+        wave.iter().any(|device| device.baseline.as_ref().is_some_and(|known| known.partner.is_some()));
+    let is_last =
+        now_ms >= watched.since_ms.saturating_add(watch.max_soak_ms) || watched.windows + 1 >= WINDOWS;
+    let follows = match look.verdict(&watch.health, size) {
+        Verdict::Worse if beside => Follows::Stop(look.worse().map(reason).unwrap_or_default()),
+        Verdict::Worse => Follows::Pause(alarm(look.worse(), "nobody waits any more to compare them with")),
+        Verdict::Harmless => match look.alarming(&watch.health) {
+            Some(finding) => Follows::Pause(alarm(Some(finding), "they are too few to be certain")),
+            None => Follows::Wave,
+        },
+        Verdict::Open if is_last => Follows::Pause(open(&look)),
+        Verdict::Open => Follows::Window,
     };
     Step::Look(look, follows)
 }
 
-fn reason(finding: &flotilla_gates::gate::Finding) -> String {
+fn alarm(finding: Option<&Finding>, but: &str) -> String {
+    let what = finding.map(|finding| finding.metric.describe(finding.worsening)).unwrap_or_default();
+    format!("devices with the release do worse ({what}), but {but}: look at it, then resume or roll back")
+}
+
+fn reason(finding: &Finding) -> String {
     format!(
         "the release does worse: {} on {} devices, beside others that were not updated; evidence {:.1}, needed {:.1}",
         finding.metric.describe(finding.worsening),
@@ -257,34 +305,53 @@ fn reason(finding: &flotilla_gates::gate::Finding) -> String {
 fn open(look: &Look) -> String {
     let open = look.findings.iter().filter(|finding| finding.verdict == Verdict::Open);
     let names: Vec<&str> = open.map(|finding| finding.metric.as_str()).collect();
+    let of =
+        if names.is_empty() { "too few devices have said anything".to_owned() } else { names.join(", ") };
     format!(
-        "the time is up, and whether the release does harm is not certain ({}): look at it, then resume or roll back",
-        names.join(", ")
+        "the time is up, and whether the release does harm is not certain ({of}): look at it, then resume or roll back"
     )
 }
 
 /// The code of a rollout that its gate has stopped.
 pub(super) const WORSE: ErrorCode = ErrorCode::ProbationFailed;
 
-/// Each confirmed device of the wave beside its partner, for each metric that both have figures of.
-fn pairs(rollout: &Rollout, wave: &[&RolloutDevice], now: &Now) -> BTreeMap<Metric, Vec<Pair>> {
+/// Each confirmed device of the wave beside its partner, for each metric that both have figures of. What either said before
+/// the present window began is too old; one that ran the release before it was told to shows no change.
+fn pairs(
+    rollout: &Rollout,
+    watched: &Watched,
+    wave: &[&RolloutDevice],
+    now: &Now,
+) -> BTreeMap<Metric, Vec<Pair>> {
     let mut pairs: BTreeMap<Metric, Vec<Pair>> = BTreeMap::new();
-    let changes = |before: &Figures, after: BTreeMap<Metric, f64>| -> BTreeMap<Metric, Change> {
+    let changes = |before: &Figures, after: &Figures| -> BTreeMap<Metric, Change> {
         let before = before.metrics();
-        let both = after.into_iter().filter_map(|(metric, after)| {
+        let both = after.metrics().into_iter().filter_map(|(metric, after)| {
             Some((metric, Change { before: before.get(&metric).copied()?, after }))
         });
         both.collect()
     };
+    let wanted = Some(rollout.wanted.release);
+    let fresh =
+        |device: &DeviceId| now.get(device).filter(|figures| figures.received_ms >= watched.window_ms);
+    let anybody =
+        wave.iter().any(|device| device.baseline.as_ref().is_some_and(|known| known.partner.is_some()));
     for device in wave {
         let (Status::Confirmed { .. }, Some(baseline)) = (&device.status, &device.baseline) else { continue };
-        let runs = |figures: &&Figures| figures.release == Some(rollout.wanted.release);
-        let Some(after) = now.get(&device.device).filter(runs) else { continue };
-        let updated = changes(&baseline.own, after.metrics());
-        let waiting = baseline.partner.as_ref().map(|partner| {
-            let figures = partner.figures.as_ref().zip(now.get(&partner.device));
-            figures.map(|(before, after)| changes(before, after.metrics_since(before))).unwrap_or_default()
-        });
+        let Some(after) = fresh(&device.device).filter(|figures| figures.release == wanted) else { continue };
+        if baseline.own.release == wanted {
+            continue;
+        }
+        let updated = changes(&baseline.own, after);
+        let waiting = match &baseline.partner {
+            Some(Partner { device, figures: Some(before) }) if before.release != wanted => {
+                let after = fresh(device).and_then(|after| after.since(before));
+                let Some(after) = after else { continue };
+                Some(changes(before, &after))
+            }
+            None if !anybody => None,
+            _ => continue,
+        };
         for (metric, updated) in updated {
             let waiting = match &waiting {
                 None => None,

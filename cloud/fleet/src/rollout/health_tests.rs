@@ -1,15 +1,17 @@
 //! A wave that is watched: it waits for evidence, stops at harm, and asks where nothing is certain.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use super::super::planner::{Action, Observation, Observations, plan};
-use super::super::state::{RolloutState, Wanted, WaveSpec, resolve};
+use super::super::planner::{Action, Observation, Observations, Report, plan};
+use super::super::state::{RolloutState, Sent, Wanted, WaveSpec, resolve};
 use super::*;
-use flotilla_protocol::message::ModelTelemetry;
+use flotilla_protocol::message::{
+    DesiredModel, Failure, ModelReport, ModelTelemetry, Phase, TelemetrySample,
+};
 use flotilla_protocol::{ActorId, RolloutId};
 
 const SOAK_MS: u64 = 60_000;
 
-/// A rollout to 41 devices whose second wave of 20 has confirmed the release.
+/// A rollout to 81 devices whose second wave of 40 has confirmed the release.
 struct Fleet {
     rollout: Rollout,
     devices: Vec<RolloutDevice>,
@@ -31,8 +33,8 @@ fn old(answered: u64, failed: u64) -> Figures {
 impl Fleet {
     fn new() -> Self {
         let id = RolloutId::new("r1").unwrap();
-        let names = (0..41).map(|n| DeviceId::new(format!("d{n}")).unwrap()).collect();
-        let (waves, mut devices) = resolve(&id, names, &[WaveSpec::Devices(1), WaveSpec::Devices(20)]);
+        let names = (0..81).map(|n| DeviceId::new(format!("d{n}")).unwrap()).collect();
+        let (waves, mut devices) = resolve(&id, names, &[WaveSpec::Devices(1), WaveSpec::Devices(40)]);
         let rollout = Rollout {
             id,
             model: "digits".parse().unwrap(),
@@ -58,24 +60,35 @@ impl Fleet {
         for (device, partner) in devices.iter_mut().zip(partners).filter(|(device, _)| device.wave < 2) {
             device.status = Status::Confirmed { at_ms: 0 };
             let partner = partner.map(|device| Partner { device, figures: Some(old(1_000, 10)) });
+            device.sent = Some(Sent { desired_version: 2, attempt: 1, at_ms: 0, previous: None });
             device.baseline = Some(Baseline { own: old(1_000, 10), partner });
         }
         Self { rollout, devices, now_ms: 1_000_000 }
     }
 
+    /// What is known of a device beside its figures: it runs what it was told to.
+    fn stands(&self, device: &RolloutDevice) -> Observation {
+        let Some(sent) = &device.sent else { return Observation::default() };
+        let desired = DesiredModel { release: release(), envelope_bytes: 100, attempt: sent.attempt };
+        let model =
+            ModelReport { confirmed: Some(release()), attempt: sent.attempt, ..ModelReport::default() };
+        let report = Report { desired_version: sent.desired_version, model: Some(model) };
+        Observation { desired: Some(desired), report: Some(report), ..Observation::default() }
+    }
+
     /// Plans with what updated and waiting devices say now, and does what the plan says.
     fn plan(&mut self, updated: &Figures, waiting: &Figures) -> Vec<Action> {
         let say = |device: &RolloutDevice| {
-            let figures = if device.wave < 2 { updated } else { waiting };
-            let seen = Observation { figures: Some(figures.clone()), ..Observation::default() };
-            (device.device.clone(), seen)
+            let figures = if device.wave <= self.rollout.wave { updated } else { waiting };
+            let figures = Figures { received_ms: self.now_ms, ..figures.clone() };
+            (device.device.clone(), Observation { figures: Some(figures), ..self.stands(device) })
         };
         let observed: Observations = self.devices.iter().map(say).collect();
         let actions = plan(&self.rollout, &self.devices, &observed, self.now_ms);
         for action in &actions {
             match action {
                 Action::Watch => self.rollout.watch(self.now_ms),
-                Action::Look { look, follows } => self.rollout.look(look.clone(), follows),
+                Action::Look { look, follows } => self.rollout.look(look.clone(), follows, self.now_ms),
                 Action::Advance => self.rollout.advance(),
                 _ => {}
             }
@@ -105,7 +118,7 @@ fn each_device_is_compared_with_one_that_waits_and_no_two_with_the_same() {
         places.filter_map(|place| fleet.devices.get(place)).map(|device| device.device.clone()).collect()
     };
     let waiting: std::collections::BTreeSet<_> = of(1).into_iter().collect();
-    assert_eq!(waiting.len(), 20);
+    assert_eq!(waiting.len(), 40);
     let last = fleet.devices.iter().filter(|device| device.wave == 2);
     assert!(last.clone().all(|device| waiting.contains(&device.device)));
     assert_eq!((of(0).len(), of(2).len()), (1, 0), "nobody waits for the last wave");
@@ -130,7 +143,7 @@ fn a_release_that_does_worse_than_those_that_wait_is_stopped_with_the_reason() {
     let reason = fleet.rollout.reason.clone().unwrap();
     assert_eq!(reason.code, ErrorCode::ProbationFailed);
     assert!(
-        reason.detail.contains("failed predictions +") && reason.detail.contains("20 devices"),
+        reason.detail.contains("failed predictions +") && reason.detail.contains("40 devices"),
         "{reason:?}"
     );
 }
@@ -138,20 +151,96 @@ fn a_release_that_does_worse_than_those_that_wait_is_stopped_with_the_reason() {
 #[test]
 fn where_nothing_is_certain_windows_grow_then_it_asks_and_an_operator_decides() {
     let mut fleet = Fleet::watched();
-    // They serve another release by now: nothing can be compared.
-    let (updated, waiting) = (old(5, 0), old(5, 0));
-    let actions = fleet.plan(&updated, &waiting);
-    assert!(matches!(&actions[..], [Action::Look { follows: Follows::Window, .. }]), "{actions:?}");
+    // Hardly anybody asks them for anything.
+    let (updated, waiting) = (figures(release(), 5, 0), old(1_005, 10));
+    let window = |actions: &[Action]| matches!(actions, [Action::Look { follows: Follows::Window, .. }]);
+    assert!(window(&fleet.plan(&updated, &waiting)));
+    fleet.now_ms += 2 * SOAK_MS - 1;
     assert_eq!(fleet.plan(&updated, &waiting), []);
+    fleet.now_ms += 1;
+    assert!(window(&fleet.plan(&updated, &waiting)));
+    // The last window ends with the longest watch.
     fleet.now_ms += SOAK_MS;
-    assert!(matches!(&fleet.plan(&updated, &waiting)[..], [Action::Look { follows: Follows::Window, .. }]));
-    fleet.now_ms += 2 * SOAK_MS;
-    assert!(matches!(&fleet.plan(&updated, &waiting)[..], [Action::Look { follows: Follows::Pause(_), .. }]));
+    let actions = fleet.plan(&updated, &waiting);
+    assert!(matches!(&actions[..], [Action::Look { follows: Follows::Pause(_), .. }]), "{actions:?}");
     assert_eq!(fleet.rollout.state, RolloutState::Paused);
     assert!(fleet.rollout.reason.as_ref().unwrap().detail.contains("resume or roll back"));
     assert_eq!(fleet.plan(&updated, &waiting), []);
     fleet.rollout.resume(fleet.now_ms);
     assert_eq!(fleet.plan(&updated, &waiting), [Action::Advance]);
+}
+
+#[test]
+fn silence_speaks_for_no_release_and_old_figures_are_none() {
+    let mut fleet = Fleet::watched();
+    // All have said that all is well, before the window.
+    let say = |device: &RolloutDevice| {
+        let figures = if device.wave < 2 { figures(release(), 1_000, 10) } else { old(2_000, 20) };
+        let seen = Observation { figures: Some(figures), ..fleet.stands(device) };
+        (device.device.clone(), seen)
+    };
+    let observed: Observations = fleet.devices.iter().map(say).collect();
+    let actions = plan(&fleet.rollout, &fleet.devices, &observed, fleet.now_ms);
+    let [Action::Look { look, follows }] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!((look.findings.len(), follows), (0, &Follows::Window));
+    // A device that waits is no witness if it already runs the release.
+    let actions = fleet.plan(&figures(release(), 1_000, 60), &figures(release(), 2_000, 20));
+    assert!(matches!(&actions[..], [Action::Look { follows: Follows::Window, .. }]), "{actions:?}");
+}
+
+#[test]
+fn a_device_that_falls_back_while_its_wave_is_watched_counts_as_failed() {
+    let fleet = Fleet::watched();
+    let fallen = &fleet.devices[1];
+    let mut seen = fleet.stands(fallen);
+    let model = seen.report.as_mut().unwrap().model.as_mut().unwrap();
+    model.confirmed = Some(Digest::of(b"old release"));
+    model.phase = Phase::Failed;
+    model.failure =
+        Some(Failure { release: release(), code: ErrorCode::ModelCrashed, detail: "again and again".into() });
+    let observed = Observations::from([(fallen.device.clone(), seen)]);
+    let actions = plan(&fleet.rollout, &fleet.devices, &observed, fleet.now_ms);
+    let [Action::Mark { index: 1, status: Status::Failed { code, .. } }] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(*code, ErrorCode::ModelCrashed);
+}
+
+#[test]
+fn a_few_devices_that_do_harm_are_a_reason_to_ask_and_so_are_those_of_the_last_wave() {
+    // The canary fails every tenth request: no evidence, but no reason to go on, either.
+    let mut fleet = Fleet::new();
+    fleet.rollout.wave = 0;
+    for device in fleet.devices.iter_mut().filter(|device| device.wave == 1) {
+        (device.status, device.baseline) = (Status::Pending, None);
+    }
+    let (updated, waiting) = (figures(release(), 900, 100), old(2_000, 20));
+    assert_eq!(fleet.plan(&updated, &waiting), [Action::Watch]);
+    fleet.now_ms += SOAK_MS;
+    let actions = fleet.plan(&updated, &waiting);
+    let [Action::Look { follows: Follows::Pause(why), .. }] = &actions[..] else { panic!("{actions:?}") };
+    assert!(why.contains("too few to be certain") && why.contains("failed predictions +"), "{why}");
+
+    // Nobody waits any more: what is worse may be the day.
+    let mut fleet = Fleet::watched();
+    for device in fleet.devices.iter_mut().filter(|device| device.wave == 1) {
+        device.baseline.as_mut().unwrap().partner = None;
+    }
+    let actions = fleet.plan(&figures(release(), 900, 100), &waiting);
+    let [Action::Look { follows: Follows::Pause(why), .. }] = &actions[..] else { panic!("{actions:?}") };
+    assert!(why.contains("nobody waits any more"), "{why}");
+}
+
+#[test]
+fn a_pause_begins_the_window_anew_and_a_clock_that_was_ahead_does_too() {
+    let mut fleet = Fleet::watched();
+    fleet.rollout.state = RolloutState::Paused;
+    fleet.now_ms += 100 * SOAK_MS;
+    fleet.rollout.resume(fleet.now_ms);
+    assert!(fleet.rollout.only_waits(fleet.now_ms), "what was said during the pause is no evidence");
+    fleet.now_ms -= 50 * SOAK_MS;
+    assert!(fleet.rollout.is_look_due(fleet.now_ms));
+    assert_eq!(fleet.plan(&Figures::default(), &Figures::default()), [Action::Watch]);
 }
 
 #[test]
@@ -167,21 +256,27 @@ fn figures_are_those_of_the_release_and_those_of_a_device_that_waits_of_the_time
         confidence: vec![0, 0, 0, 0, 0, 0, 0, 0, 50, 50],
         ..ModelTelemetry::default()
     };
-    let mut sample = TelemetrySample { rss_bytes: 7, ..TelemetrySample::default() };
-    assert_eq!(Figures::of(&sample, &model), None);
-    sample.models.insert(model.clone(), telemetry);
-    let said = Figures::of(&sample, &model).unwrap();
+    let sample = TelemetrySample { rss_bytes: 7, ..TelemetrySample::default() };
+    let device = DeviceId::new("d1").unwrap();
+    let mut latest = LatestSample { device, at_ms: 1, received_ms: 2, sample };
+    assert_eq!(Figures::of(&latest, &model), None);
+    latest.sample.models.insert(model.clone(), telemetry);
+    let said = Figures::of(&latest, &model).unwrap();
     let metrics = said.metrics();
     assert_eq!((metrics[&Metric::Errors], metrics[&Metric::Memory]), (0.2, 7.0));
     assert!((metrics[&Metric::Confidence] - 0.9).abs() < 1e-9);
     assert!((950.0..1_024.0).contains(&metrics[&Metric::LatencyP95]), "{metrics:?}");
 
-    let later = Figures { answered: 180, failed: 45, ..said.clone() };
-    assert_eq!(later.metrics_since(&said)[&Metric::Errors], 0.2);
-    assert!(
-        !Figures { answered: 110, ..said.clone() }.metrics_since(&said).contains_key(&Metric::Errors),
-        "too few"
-    );
-    assert!(Figures { answered: 3, ..said.clone() }.metrics_since(&said).is_empty(), "started anew");
-    assert!(old(500, 30).metrics_since(&said).is_empty(), "another release");
+    // Slower and less sure since then: the long time before does not hide it.
+    let mut later = said.clone();
+    (later.answered, later.failed) = (280, 45);
+    (0..180).for_each(|_| later.latency.record(5_000));
+    later.confidence[5] += 180;
+    let since = later.since(&said).unwrap().metrics();
+    assert_eq!((since[&Metric::Errors], since[&Metric::Confidence]), (0.1, 0.55));
+    assert!(since[&Metric::LatencyP95] > 4_096.0);
+    let few = Figures { answered: 110, ..said.clone() }.since(&said).unwrap();
+    assert!(!few.metrics().contains_key(&Metric::Errors), "too few to speak of");
+    assert_eq!(Figures { answered: 3, ..said.clone() }.since(&said), None, "started anew");
+    assert_eq!(old(500, 30).since(&said), None, "another release");
 }

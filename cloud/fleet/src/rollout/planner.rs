@@ -134,6 +134,9 @@ fn marks(rollout: &Rollout, devices: &[RolloutDevice], observed: &Observations, 
                 Some(Status::Skipped { code: ErrorCode::Revoked, at_ms: now_ms })
             }
             (Status::Sent, Some(sent)) => judge(rollout, sent, seen, now_ms),
+            (Status::Confirmed { .. }, Some(sent)) if observed.contains_key(&device.device) => {
+                judge_again(rollout, sent, seen, now_ms)
+            }
             _ => None,
         };
         marks.extend(status.map(|status| Action::Mark { index, status }));
@@ -177,6 +180,25 @@ fn judge(rollout: &Rollout, sent: &Sent, seen: &Observation, now_ms: u64) -> Opt
         detail: format!("no answer within {} s", rollout.deadline_ms / 1000),
         at_ms: now_ms,
     })
+}
+
+/// What has become of a device that had confirmed the release, while its wave is watched; `None` while it still runs it.
+fn judge_again(rollout: &Rollout, sent: &Sent, seen: &Observation, now_ms: u64) -> Option<Status> {
+    let report = seen.report.as_ref();
+    let runs = |model: &ModelReport| model.confirmed == Some(rollout.wanted.release);
+    match judge(rollout, sent, seen, now_ms)? {
+        Status::Confirmed { .. } => None,
+        // It has answered long ago. What it says now counts, and not how long it takes.
+        Status::Failed { code: ErrorCode::Timeout, .. } => {
+            let model = report.and_then(|report| report.model.as_ref()).filter(|model| !runs(model))?;
+            let (code, detail) = match &model.failure {
+                Some(failure) => (failure.code, failure.detail.clone()),
+                None => (ErrorCode::WrongState, "it does not run the release any more".to_owned()),
+            };
+            Some(Status::Failed { code, detail, at_ms: now_ms })
+        }
+        other => Some(other),
+    }
 }
 
 /// What follows for the rollout from what has become of its devices.

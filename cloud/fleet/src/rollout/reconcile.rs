@@ -65,10 +65,13 @@ impl Rollouts {
     pub(crate) async fn step(&self, id: &RolloutId) -> Result<bool> {
         for _ in 0..ATTEMPTS {
             let Some(rollout) = self.store.rollouts.get(id.as_str()).await? else { return Ok(false) };
-            let targets = store::all(&self.store.rollout_devices, &RolloutDevice::prefix(id)).await?;
-            let observed = self.observe(&rollout.value, &targets, now_ms()).await?;
-            let devices: Vec<RolloutDevice> = targets.iter().map(|target| target.value.clone()).collect();
             let now_ms = now_ms();
+            if rollout.value.only_waits(now_ms) {
+                return Ok(false);
+            }
+            let targets = store::all(&self.store.rollout_devices, &RolloutDevice::prefix(id)).await?;
+            let observed = self.observe(&rollout.value, &targets, now_ms).await?;
+            let devices: Vec<RolloutDevice> = targets.iter().map(|target| target.value.clone()).collect();
             let actions = plan(&rollout.value, &devices, &observed, now_ms);
             if actions.is_empty() {
                 return Ok(false);
@@ -89,8 +92,12 @@ impl Rollouts {
         now_ms: u64,
     ) -> Result<Observations> {
         let mut observed = Observations::new();
+        let looks = rollout.is_look_due(now_ms);
         let open = |target: &&Versioned<RolloutDevice>| {
-            target.value.wave <= rollout.wave && !target.value.status.is_decided()
+            let again = looks
+                && target.value.wave == rollout.wave
+                && matches!(target.value.status, Status::Confirmed { .. });
+            target.value.wave <= rollout.wave && (again || !target.value.status.is_decided())
         };
         for target in targets.iter().filter(open) {
             let device = &target.value.device;
@@ -109,7 +116,7 @@ impl Rollouts {
             };
             observed.insert(device.clone(), observation);
         }
-        if rollout.is_look_due(now_ms) {
+        if looks {
             for target in targets.iter().filter(|target| target.value.wave == rollout.wave) {
                 let Some(baseline) = &target.value.baseline else { continue };
                 let partner = baseline.partner.as_ref().map(|partner| &partner.device);
@@ -125,7 +132,7 @@ impl Rollouts {
     /// What a device last said of a model.
     async fn figures(&self, device: &DeviceId, model: &ModelName) -> Result<Option<Figures>> {
         let sample = self.store.samples.get(device.as_str()).await?;
-        Ok(sample.and_then(|sample| Figures::of(&sample.value.sample, model)))
+        Ok(sample.and_then(|sample| Figures::of(&sample.value, model)))
     }
 
     /// What is known of a device before it is updated, and of the one that it is compared with.
@@ -249,7 +256,7 @@ impl Rollouts {
         let mut rollout = found.value.clone();
         match action {
             Action::Watch => rollout.watch(now_ms),
-            Action::Look { look, follows } => rollout.look(look.clone(), follows),
+            Action::Look { look, follows } => rollout.look(look.clone(), follows, now_ms),
             Action::Advance => rollout.advance(),
             Action::Succeed => rollout.finish(RolloutState::Succeeded, now_ms),
             Action::Fail { reason } => rollout.fail(reason.clone()),

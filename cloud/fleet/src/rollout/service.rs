@@ -28,8 +28,6 @@ const DEADLINE_MAX_S: u64 = 90 * 24 * 60 * 60;
 const SOAK_MAX_S: u64 = 30 * 24 * 60 * 60;
 /// Targets that are written in one commit.
 const COMMIT_TARGETS: usize = 1_000;
-/// One canary, then the rest.
-const DEFAULT_WAVES: &[WaveSpec] = &[WaveSpec::Devices(1), WaveSpec::Rest];
 
 /// What is to be rolled out, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,7 +125,8 @@ impl Rollouts {
             return Err(Error::RolloutUnderWay(request.model));
         }
         let id = new_id(now_ms);
-        let (waves, targets) = resolve(&id, targets, request.waves.as_deref().unwrap_or(DEFAULT_WAVES));
+        let specs = request.waves.unwrap_or_else(|| default_waves(request.soak_s.is_some(), targets.len()));
+        let (waves, targets) = resolve(&id, targets, &specs);
         let rollout = Rollout {
             id,
             model: request.model,
@@ -186,7 +185,8 @@ impl Rollouts {
             let connected = self.connections.get(id).is_some();
             obstacles.extend(preflight::obstacles(&manifest, &device.value, connected, now_ms));
         }
-        let (waves, _) = resolve(&new_id(now_ms), targets, request.waves.as_deref().unwrap_or(DEFAULT_WAVES));
+        let specs = request.waves.unwrap_or_else(|| default_waves(request.soak_s.is_some(), targets.len()));
+        let (waves, _) = resolve(&new_id(now_ms), targets, &specs);
         Ok(Preflight { release, waves, obstacles })
     }
 
@@ -283,6 +283,18 @@ impl Rollouts {
         let devices = store::all(&self.store.rollout_devices, &RolloutDevice::prefix(id)).await?;
         Ok((rollout, devices.into_iter().map(|device| device.value).collect()))
     }
+}
+
+/// One device and then the rest. Where waves are watched, the second and third are large enough to show something.
+fn default_waves(watched: bool, devices: usize) -> Vec<WaveSpec> {
+    let least = Health::default().min_devices;
+    let share = |percent: usize| u32::try_from(devices * percent / 100).unwrap_or(u32::MAX).max(least);
+    let mut waves = vec![WaveSpec::Devices(1)];
+    if watched {
+        waves.extend([WaveSpec::Devices(share(4)), WaveSpec::Devices(share(20))]);
+    }
+    waves.push(WaveSpec::Rest);
+    waves
 }
 
 /// How waves are watched, if they are.

@@ -197,7 +197,7 @@ impl World {
                 self.devices[*index].status = status.clone();
             }
             Action::Watch => self.rollout.watch(self.now_ms),
-            Action::Look { look, follows } => self.rollout.look(look.clone(), follows),
+            Action::Look { look, follows } => self.rollout.look(look.clone(), follows, self.now_ms),
             Action::Advance => self.rollout.advance(),
             Action::Succeed => self.rollout.finish(RolloutState::Succeeded, self.now_ms),
             Action::Fail { reason } => self.rollout.fail(reason.clone()),

@@ -14,7 +14,7 @@ use flotilla_registry::Release;
 use std::collections::BTreeMap;
 
 /// Devices of each of the two waves.
-const WAVE: usize = 20;
+const WAVE: usize = 40;
 
 /// A fleet whose devices all run the same release.
 struct Fleet {
@@ -94,7 +94,7 @@ impl Fleet {
         }
     }
 
-    /// Rolls the release out to two waves that are watched; the first one confirms it.
+    /// Rolls the release out to two waves that are watched; the first one confirms it, and is watched from then on.
     async fn first_wave(&mut self, release: &Release, (soak_s, max_soak_s): (u64, u64)) -> RolloutId {
         let request = RolloutRequest {
             waves: Some(vec![WaveSpec::Devices(WAVE as u32)]),
@@ -109,6 +109,7 @@ impl Fleet {
             let desired = device.desired_release("digits", Some(release.digest)).await;
             device.confirm(&desired, "digits").await;
         }
+        self.until(&rollout.id, |rollout| rollout.watched.is_some()).await;
         // Updated ones come first from here on.
         let place = |device: &Device| order.iter().position(|target| target.device == device.id);
         self.devices.sort_by_key(place);
@@ -139,7 +140,7 @@ async fn a_release_that_fails_more_often_goes_back_before_the_rest_of_the_fleet_
     let reason = ended.reason.unwrap();
     assert_eq!(reason.code, ErrorCode::ProbationFailed);
     assert!(
-        reason.detail.contains("failed predictions +") && reason.detail.contains("20 devices"),
+        reason.detail.contains("failed predictions +") && reason.detail.contains("40 devices"),
         "{reason:?}"
     );
     assert!(targets[..WAVE].iter().all(|target| matches!(target.status, Status::Reverted { .. })));
@@ -152,6 +153,8 @@ async fn a_release_that_fails_more_often_goes_back_before_the_rest_of_the_fleet_
         audit::list(&*fleet.installation.records, audit::Order::NewestFirst, None, 500).await.unwrap();
     let failed = trail.iter().find(|entry| entry.detail["state"] == "failed").unwrap();
     assert_eq!(failed.detail["look"]["findings"][0]["verdict"], "worse", "{}", failed.detail);
+
+    fleet.say(|_| (old.digest, 2_500, 25)).await;
 
     // One that does as well goes on, by evidence.
     let good = fleet.installation.release("digits", 3.0).await;

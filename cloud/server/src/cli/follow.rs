@@ -52,7 +52,9 @@ pub(crate) fn rollout(client: &Client, mut rollout: RolloutView) -> Result<Rollo
         let devices = || rollout.waves.iter().flat_map(|w| &w.devices);
         let confirmed = devices().filter(|d| d.state == "confirmed").count() as u64;
         progress.update("rollout", confirmed, Some(devices().count() as u64), "devices confirmed");
-        std::thread::sleep(POLL);
+        // A wave that is watched takes its time.
+        let rest = if rollout.watch.as_ref().is_some_and(|watch| watch.since_ms.is_some()) { 20 } else { 1 };
+        std::thread::sleep(POLL * rest);
         rollout = client.get(&format!("/api/v1/rollouts/{}", rollout.id))?;
     }
     progress.clear();
