@@ -36,10 +36,10 @@ pub(crate) async fn run(store: Arc<Store>, quarantine: Quarantine, stop: Cancell
 /// A kill can come between the end of a consent and that of what was on its way.
 async fn give_up_uploads(store: &Store, quarantine: &Quarantine) -> Result<()> {
     for device in quarantine.senders().await {
-        if devices::senders_consents(store, &device).await?.is_empty() {
-            if let Err(error) = quarantine.give_up(&device).await {
-                tracing::error!(%device, %error, "what was on its way stays until the next round");
-            }
+        if devices::senders_consents(store, &device).await?.is_empty()
+            && let Err(error) = quarantine.give_up(&device).await
+        {
+            tracing::error!(%device, %error, "what was on its way stays until the next round");
         }
     }
     Ok(())
