@@ -94,6 +94,24 @@ impl Fleet {
         }
     }
 
+    /// All say so again and again, as devices do, until the rollout is where it should be: a window may begin between two
+    /// of them on a busy machine.
+    async fn say_until(
+        &mut self,
+        id: &RolloutId,
+        wanted: impl Fn(&Rollout) -> bool,
+        figures: impl Fn(&Device, u64) -> (Digest, u64, u64),
+    ) -> (Rollout, Vec<RolloutDevice>) {
+        for round in 0..40 {
+            self.say(|device| figures(device, round)).await;
+            let (rollout, devices) = self.installation.fleet.rollout(id).await.unwrap();
+            if wanted(&rollout) {
+                return (rollout, devices);
+            }
+        }
+        panic!("{:?}", self.installation.fleet.rollout(id).await.unwrap().0);
+    }
+
     /// Rolls the release out to two waves that are watched; the first one confirms it, and is watched from then on.
     async fn first_wave(&mut self, release: &Release, (soak_s, max_soak_s): (u64, u64)) -> RolloutId {
         let request = RolloutRequest {
@@ -132,10 +150,15 @@ async fn a_release_that_fails_more_often_goes_back_before_the_rest_of_the_fleet_
     let bad = fleet.installation.release("digits", 2.0).await;
     let rollout = fleet.first_wave(&bad, (4, 60)).await;
     let updated = fleet.is_updated();
-    let figures = |device: &Device| {
-        if updated.contains(&device.id) { (bad.digest, 400, 60) } else { (old.digest, 2_000, 20) }
+    let figures = |device: &Device, round| {
+        if updated.contains(&device.id) {
+            (bad.digest, 400 + round, 60)
+        } else {
+            (old.digest, 2_000 + round, 20)
+        }
     };
-    fleet.say(figures).await;
+    let failed = |rollout: &Rollout| matches!(rollout.state, RolloutState::Failed | RolloutState::RolledBack);
+    fleet.say_until(&rollout, failed, figures).await;
     let (ended, targets) = fleet.until(&rollout, |rollout| rollout.state == RolloutState::RolledBack).await;
     let reason = ended.reason.unwrap();
     assert_eq!(reason.code, ErrorCode::ProbationFailed);
@@ -160,11 +183,14 @@ async fn a_release_that_fails_more_often_goes_back_before_the_rest_of_the_fleet_
     let good = fleet.installation.release("digits", 3.0).await;
     let rollout = fleet.first_wave(&good, (4, 60)).await;
     let updated = fleet.is_updated();
-    let figures = |device: &Device| {
-        if updated.contains(&device.id) { (good.digest, 400, 4) } else { (old.digest, 3_000, 30) }
+    let figures = |device: &Device, round| {
+        if updated.contains(&device.id) {
+            (good.digest, 400 + round, 4)
+        } else {
+            (old.digest, 3_000 + round, 30)
+        }
     };
-    fleet.say(figures).await;
-    fleet.until(&rollout, |rollout| rollout.wave == 1).await;
+    fleet.say_until(&rollout, |rollout| rollout.wave == 1, figures).await;
     fleet.installation.close().await;
 }
 
