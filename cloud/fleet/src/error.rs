@@ -64,9 +64,6 @@ pub enum Error {
     /// There is no such rollout.
     #[error("there is no rollout {0}")]
     RolloutMissing(RolloutId),
-    /// The model is being rolled out already.
-    #[error("another rollout of model {0} is under way: wait for its end, or abort it")]
-    RolloutUnderWay(ModelName),
     /// The rollout is not in a state that allows the action.
     #[error("rollout {rollout} is {state}: it cannot be {action} now")]
     RolloutState {
@@ -171,7 +168,7 @@ impl Error {
             Self::RenewalRejected { .. } => ErrorCode::PermissionDenied,
             Self::RenewedTooOften(_) => ErrorCode::Busy,
             Self::DeviceRevoked(_) => ErrorCode::Revoked,
-            Self::RolloutUnderWay(_) | Self::RolloutState { .. } | Self::RenewalChanged { .. } => {
+            Self::RolloutState { .. } | Self::RenewalChanged { .. } => {
                 ErrorCode::WrongState
             }
             Self::Busy { .. } | Self::Contended(_) | Self::Stopping => ErrorCode::Busy,

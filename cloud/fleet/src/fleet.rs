@@ -13,7 +13,7 @@ use crate::inbound::{Core, Dispatcher};
 use crate::ingest::{DeviceEvent, HistoryPoint, Ingest};
 use crate::logs::Logs;
 use crate::renewal::{self, Challenges, PendingRenewal, Word};
-use crate::rollout::{Preflight, Rollout, RolloutControl, RolloutDevice, RolloutRequest, Rollouts};
+use crate::rollout::Rollouts;
 use crate::store::Store;
 use crate::sweep;
 use crate::telemetry::{self, ReleaseTelemetry};
@@ -24,7 +24,7 @@ use flotilla_identity::{Actor, now_ms};
 use flotilla_protocol::enrol::{ClaimCode, EnrolAnswer, EnrolRequest};
 use flotilla_protocol::message::{HardExamples, Settings};
 use flotilla_protocol::renew::{Challenge, RenewAnswer, RenewRequest};
-use flotilla_protocol::{DeviceId, Digest, ModelName, RolloutId};
+use flotilla_protocol::{DeviceId, Digest, ModelName};
 use flotilla_registry::{CurrentTrust, Registry};
 use flotilla_storage::{Objects, Records, Segments};
 use std::collections::BTreeMap;
@@ -101,7 +101,7 @@ pub(crate) struct Inner {
     address: SocketAddr,
     pub(crate) store: Arc<Store>,
     pub(crate) connections: Arc<Connections>,
-    rollouts: Arc<Rollouts>,
+    pub(crate) rollouts: Arc<Rollouts>,
     logs: Arc<Logs>,
     pub(crate) changes: Changes,
     downlink: Mutex<Option<Arc<Broker>>>,
@@ -139,6 +139,8 @@ impl Fleet {
             connections: connections.clone(),
             changes: changes.clone(),
             wake: Default::default(),
+            news: Default::default(),
+            board: Default::default(),
         });
 
         let (events, inbound) = mpsc::channel(INBOUND);
@@ -320,15 +322,6 @@ impl Fleet {
         telemetry::of_model(&self.inner.store, model).await
     }
 
-    /// What the devices of a rollout say of its release.
-    pub async fn rollout_telemetry(
-        &self,
-        rollout: &Rollout,
-        devices: &[RolloutDevice],
-    ) -> Result<ReleaseTelemetry> {
-        telemetry::of_rollout(&self.inner.store, rollout, devices).await
-    }
-
     /// The last events of a device, oldest first.
     pub async fn events(&self, id: &DeviceId) -> Result<Vec<DeviceEvent>> {
         if self.inner.store.devices.get(id.as_str()).await?.is_none() {
@@ -338,13 +331,27 @@ impl Fleet {
         Ok(events.map(|events| events.value.events.into()).unwrap_or_default())
     }
 
+    /// Gives a device no updates until it is released.
+    pub async fn quarantine(&self, actor: &Actor, id: &DeviceId, reason: &str) -> Result<()> {
+        devices::quarantine(&self.inner.store, actor, id, reason, now_ms()).await?;
+        self.inner.changes.device(id);
+        Ok(())
+    }
+
+    /// Lets a device have updates again.
+    pub async fn release(&self, actor: &Actor, id: &DeviceId) -> Result<()> {
+        devices::release(&self.inner.store, actor, id, now_ms()).await?;
+        self.inner.changes.device(id);
+        Ok(())
+    }
+
     /// Takes a device's right to connect away, for good, and ends its connection.
     pub async fn revoke(&self, actor: &Actor, id: &DeviceId, reason: &str) -> Result<()> {
         devices::revoke(&self.inner.store, actor, id, reason, now_ms()).await?;
         self.disconnect(id);
         self.give_up_uploads(id).await;
         self.inner.changes.device(id);
-        self.inner.rollouts.wake.notify_one();
+        self.inner.rollouts.hear(id);
         Ok(())
     }
 
@@ -418,38 +425,6 @@ impl Fleet {
     /// The shadows of all models on the devices that have one now; so many devices of each are listed.
     pub async fn all_shadows(&self, most: usize) -> Result<BTreeMap<ModelName, Shadows>> {
         devices::shadow::of_all(&self.inner.store, most).await
-    }
-
-    // === rollouts ===
-
-    /// Starts a rollout.
-    pub async fn start_rollout(&self, actor: &Actor, request: RolloutRequest) -> Result<Rollout> {
-        self.inner.rollouts.start(actor, request, now_ms()).await
-    }
-
-    /// What a rollout would do, and who cannot take the release: nothing is changed.
-    pub async fn preflight(&self, request: RolloutRequest) -> Result<Preflight> {
-        self.inner.rollouts.preflight(request, now_ms()).await
-    }
-
-    /// Pauses, resumes, aborts or rolls back a rollout.
-    pub async fn control_rollout(
-        &self,
-        actor: &Actor,
-        id: &RolloutId,
-        control: RolloutControl,
-    ) -> Result<Rollout> {
-        self.inner.rollouts.control(actor, id, control, now_ms()).await
-    }
-
-    /// A page of the rollouts before `after`, newest first.
-    pub async fn rollouts(&self, after: Option<&RolloutId>, limit: usize) -> Result<Vec<Rollout>> {
-        self.inner.rollouts.list(after, limit).await
-    }
-
-    /// A rollout and its devices, in their order.
-    pub async fn rollout(&self, id: &RolloutId) -> Result<(Rollout, Vec<RolloutDevice>)> {
-        self.inner.rollouts.get(id).await
     }
 
     // === trust ===

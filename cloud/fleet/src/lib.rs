@@ -39,7 +39,7 @@ pub use changes::Change;
 pub use claims::{CLAIM_TTL_MS, CLAIM_USES, Claim, ClaimRequest};
 pub use devices::{
     Asked, COMMAND_DEADLINE_MAX_MS, COMMAND_DEADLINE_MS, Certificate, Device, DeviceState, DeviceView,
-    Examined, Health, ModelState, ModelView, Order, Problem, PulledLog, ReleaseView, ReportHead, ShadowView,
+    Examined, Health, ModelState, ModelView, Order, Problem, PulledLog, Quarantine, ReleaseView, ReportHead, ShadowView,
     Shadows, Stage, Traffic, Twin,
 };
 pub use error::{Error, Result};
@@ -48,8 +48,9 @@ pub use ingest::{DeviceEvent, DeviceEvents, HistoryPoint, LatestSample, Rollup};
 pub use orders::Ordered;
 pub use renewal::{PendingRenewal, RenewalState};
 pub use rollout::{
-    Action, Baseline, Figures, Follows, Observation, Observations, Obstacle, Partner, Preflight, Reason,
-    Report, Rollout, RolloutControl, RolloutDevice, RolloutRequest, RolloutState, Sent, Status, Wanted,
-    Watch, Watched, Wave, WaveSpec, plan, resolve,
+    Action, Baseline, DeviceControl, Failures, Figures, Follows, Observation, Observations, Obstacle, OnStop,
+    Pace, Partner, Policy, Preflight, Ramp, Reason, Report, Retry, Rollout, RolloutControl, RolloutDevice,
+    RolloutRequest, RolloutState, Sent, Status, Tally, Target, Tolerance, Wanted, Watch, Watched, Wave, WaveSpec,
+    Window, plan, resolve,
 };
 pub use telemetry::ReleaseTelemetry;

@@ -65,13 +65,18 @@ impl Store {
         Ok(())
     }
 
-    /// Commits; `false` if another changed one of the records first.
-    pub(crate) async fn try_commit(&self, batch: Batch) -> Result<bool> {
-        match self.commit(batch).await {
-            Ok(()) => Ok(true),
-            Err(error) if error.is_conflict() => Ok(false),
+    /// Commits, and says which version all that was written has now; `None` if another changed one of the records first.
+    pub(crate) async fn committed(&self, batch: Batch) -> Result<Option<u64>> {
+        match self.records.commit(batch).await.map_err(Error::from) {
+            Ok(commit) => Ok(Some(commit.version)),
+            Err(error) if error.is_conflict() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Commits; `false` if another changed one of the records first.
+    pub(crate) async fn try_commit(&self, batch: Batch) -> Result<bool> {
+        Ok(self.committed(batch).await?.is_some())
     }
 
     /// Changes one entity, again from what is there if another changed it first. `change` may also add to the batch

@@ -71,6 +71,8 @@ permissions! {
     RolloutRead = "rollout:read",
     /// Pause, resume or abort a rollout.
     RolloutControl = "rollout:control",
+    /// Approve or refuse rollouts that wait for it.
+    RolloutApprove = "rollout:approve",
 }
 
 impl fmt::Display for Permission {

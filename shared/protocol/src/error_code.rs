@@ -157,6 +157,13 @@ codes! {
     CaMismatch = "ca_mismatch",
     /// The certificate is revoked.
     Revoked = "revoked",
+
+    /// A newer rollout has taken over.
+    Superseded = "superseded",
+    /// The device failed again and again, and gets no update until it is released.
+    Quarantined = "quarantined",
+    /// Somebody has to approve it first.
+    ApprovalNeeded = "approval_needed",
 }
 
 impl fmt::Display for ErrorCode {

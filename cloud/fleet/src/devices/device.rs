@@ -1,5 +1,6 @@
 //! A device: what it is, which certificates it may show, and what it got wrong.
 
+use super::quarantine::Quarantine;
 use crate::ca::{DeviceCertificate, Serial};
 use crate::text::{bounded, millis};
 use flotilla_protocol::message::{BoardFacts, Epoch, Hello};
@@ -69,6 +70,16 @@ pub struct Device {
     /// Bytes of payload to and from it, as far as they are written down.
     #[serde(default)]
     pub traffic: Traffic,
+    /// Updates in a row that it has failed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failed_updates: u32,
+    /// Why it gets no updates, if it gets none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<Quarantine>,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Whether a device may connect.
@@ -221,6 +232,8 @@ impl Device {
             trust_version: 0,
             health: Health::default(),
             traffic: Traffic::default(),
+            failed_updates: 0,
+            quarantine: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! What people see of a device: records, connection and telemetry in one.
 
+use super::quarantine::Quarantine;
 use super::device::{Certificate, Device, DeviceState, Health, Traffic};
 use super::twin::ModelState;
 use crate::connections::{Connection, Connections};
@@ -82,6 +83,8 @@ pub struct DeviceView {
     pub health: Health,
     /// Payload to and from it.
     pub traffic: Traffic,
+    /// Why it gets no updates, if it gets none.
+    pub quarantine: Option<Quarantine>,
 }
 
 /// A model on a device as people see it.
@@ -234,6 +237,7 @@ impl<'a> Views<'a> {
             certificates: device.certificates,
             renewal,
             health: device.health,
+            quarantine: device.quarantine,
         })
     }
 

@@ -103,6 +103,8 @@ impl Talk {
             connections: connections.clone(),
             changes: changes.clone(),
             wake: Default::default(),
+            news: Default::default(),
+            board: Default::default(),
         };
         let datasets = Datasets::new(records.clone(), objects.clone());
         let quarantine =

@@ -274,7 +274,7 @@ impl Worker {
             Ok(()) => {
                 self.report_version = Some(reported.version);
                 self.answered = self.answered.max(reported.desired_version);
-                self.core.rollouts.wake.notify_one();
+                self.core.rollouts.hear(&self.device);
                 self.core.changes.device(&self.device);
             }
             // The device repeats its report from time to time.

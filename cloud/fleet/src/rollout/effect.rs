@@ -6,43 +6,82 @@ use crate::devices::Twin;
 use flotilla_gates::gate::Look;
 use flotilla_protocol::ErrorCode;
 
-/// Tells a device to run the release: a newer desired document, and what to go back to.
+/// Whether a device may be told anything, at the moment at which it is its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It may.
+    Free,
+    /// It is left out, for this reason.
+    Out(ErrorCode),
+}
+
+/// Tells a device to run the release, if it may have it: a newer desired document, and what to go back to.
 pub(super) fn send(
     rollout: &Rollout,
     device: &mut RolloutDevice,
     twin: &mut Twin,
+    standing: Standing,
     now_ms: u64,
-) -> Result<(), ErrorCode> {
-    let previous = twin.models.get(&rollout.model).cloned();
+) {
+    if let Standing::Out(code) = standing {
+        device.status = Status::Skipped { code, at_ms: now_ms };
+        return;
+    }
     let wanted = &rollout.wanted;
-    let attempt = twin.want(&rollout.model, wanted.release, wanted.envelope_bytes, now_ms)?;
-    device.sent = Some(Sent { desired_version: twin.version, attempt, at_ms: now_ms, previous });
-    device.status = Status::Sent;
-    Ok(())
+    // One that is told again goes back to what it ran before the first time.
+    let previous = match device.sent.take() {
+        None => twin.models.get(&rollout.model).cloned(),
+        Some(sent) if is_ours(rollout, &sent, twin) => sent.previous,
+        sent @ Some(_) => {
+            device.sent = sent;
+            device.status = Status::Skipped { code: ErrorCode::WrongState, at_ms: now_ms };
+            return;
+        }
+    };
+    match twin.want(&rollout.model, wanted.release, wanted.envelope_bytes, now_ms) {
+        Ok(attempt) => {
+            let sent = Sent { desired_version: twin.version, attempt, at_ms: now_ms, previous };
+            device.sent = Some(Box::new(sent));
+            device.tries = device.tries.saturating_add(1);
+            device.status = Status::Sent;
+        }
+        Err(code) => {
+            let detail = "its desired document holds as many models as it can".into();
+            device.status = Status::Failed { code, detail, at_ms: now_ms };
+        }
+    }
+}
+
+/// Whether the device's document still names what this rollout put there.
+fn is_ours(rollout: &Rollout, sent: &Sent, twin: &Twin) -> bool {
+    let named = twin.models.get(&rollout.model);
+    named.is_some_and(|d| d.release == rollout.wanted.release && d.attempt == sent.attempt)
 }
 
 /// Tells a device to go back to what it should run before. A device that another change has given something else
 /// meanwhile is left alone.
 pub(super) fn revert(rollout: &Rollout, device: &mut RolloutDevice, twin: Option<&mut Twin>, now_ms: u64) {
     let failure = match &device.status {
-        Status::Failed { code, .. } => Some(*code),
+        Status::Failed { code, .. } | Status::Retrying { code, .. } => Some(*code),
         _ => None,
     };
     let mut desired_version = None;
-    if let (Some(twin), Some(sent)) = (twin, &device.sent) {
-        let ours = twin
-            .models
-            .get(&rollout.model)
-            .is_some_and(|d| d.release == rollout.wanted.release && d.attempt == sent.attempt);
-        if ours {
-            twin.restore(&rollout.model, sent.previous.clone(), now_ms);
-            desired_version = Some(twin.version);
-        }
+    if let (Some(twin), Some(sent)) = (twin, &device.sent)
+        && is_ours(rollout, sent, twin)
+    {
+        twin.restore(&rollout.model, sent.previous.clone(), now_ms);
+        desired_version = Some(twin.version);
     }
     device.status = Status::Reverted { desired_version, at_ms: now_ms, failure };
 }
 
 impl Rollout {
+    /// Devices are updated from now on.
+    pub(super) fn begin(&mut self, now_ms: u64) {
+        self.state = RolloutState::Running;
+        self.counted_from_ms = now_ms;
+    }
+
     pub(super) fn advance(&mut self) {
         self.wave += 1;
         self.watched = None;
@@ -62,21 +101,32 @@ impl Rollout {
         }
         match follows {
             Follows::Window | Follows::Wave => {}
-            Follows::Stop(detail) => self.fail(Reason { code: WORSE, detail: detail.clone(), device: None }),
+            Follows::Stop(detail) => {
+                self.fail(Reason { code: WORSE, detail: detail.clone(), device: None }, now_ms);
+            }
             Follows::Pause(detail) => {
-                self.state = RolloutState::Paused;
-                self.reason = Some(Reason { code: ErrorCode::Timeout, detail: detail.clone(), device: None });
+                self.ask(Reason { code: ErrorCode::Timeout, detail: detail.clone(), device: None });
             }
         }
     }
 
-    /// An operator lets it go on: a wave of which nothing was certain counts as through.
+    /// Waits for an operator's answer.
+    pub(super) fn ask(&mut self, reason: Reason) {
+        self.state = RolloutState::Paused;
+        self.reason = Some(reason);
+    }
+
+    /// An operator lets it go on: what was asked is answered with yes. A wave of which nothing was certain counts as
+    /// through, and a wave that had to be approved is.
     pub(super) fn resume(&mut self, now_ms: u64) {
         self.state = RolloutState::Running;
         self.counted_from_ms = now_ms;
-        let asked = self.reason.take().is_some();
+        let asked = self.reason.take();
+        if asked.as_ref().is_some_and(|reason| reason.code == ErrorCode::ApprovalNeeded) {
+            self.approved_waves = self.wave + 1;
+        }
         if let Some(watched) = &mut self.watched {
-            watched.through |= asked;
+            watched.through |= asked.is_some();
             watched.begin_window(now_ms);
         }
     }
@@ -86,8 +136,18 @@ impl Rollout {
         self.finished_at_ms = Some(now_ms);
     }
 
-    pub(super) fn fail(&mut self, reason: Reason) {
-        self.state = RolloutState::Failed;
+    /// Ends because its devices belong to newer rollouts.
+    pub(super) fn give_way(&mut self, now_ms: u64) {
+        let newest = self.superseded_by.last().map(|id| id.to_string()).unwrap_or_default();
+        let detail = format!("its devices belong to a newer rollout: {newest}");
+        self.reason = Some(Reason { code: ErrorCode::Superseded, detail, device: None });
+        self.finish(RolloutState::Aborted, now_ms);
+    }
+
+    /// Its devices are sent back.
+    pub(super) fn roll_back(&mut self, reason: Reason) {
+        self.state = RolloutState::Stopping;
+        self.finished_at_ms = None;
         self.reason = Some(reason);
     }
 }

@@ -236,11 +236,6 @@ impl Rollout {
             .is_some_and(|(watch, watched)| now_ms < watched.window_ms || now_ms >= watched.end_ms(watch))
     }
 
-    /// Whether nothing is to be done before the present window ends.
-    pub(super) fn only_waits(&self, now_ms: u64) -> bool {
-        self.watching().is_some() && !self.is_look_due(now_ms)
-    }
-
     fn watching(&self) -> Option<(&Watch, &Watched)> {
         let (watch, watched) = self.watch.as_ref().zip(self.watched.as_ref())?;
         (self.state == RolloutState::Running && !watched.through).then_some((watch, watched))

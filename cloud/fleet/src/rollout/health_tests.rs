@@ -1,13 +1,13 @@
 //! A wave that is watched: it waits for evidence, stops at harm, and asks where nothing is certain.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use super::super::planner::{Action, Observation, Observations, Report, plan};
-use super::super::state::{RolloutState, Sent, Wanted, WaveSpec, resolve};
+use super::super::planner::{ACTIONS, Action, Observation, Observations, Report, plan};
+use super::super::state::{RolloutState, Sent, WaveSpec};
+use super::super::testing::{self, release};
 use super::*;
 use flotilla_protocol::message::{
     DesiredModel, Failure, ModelReport, ModelTelemetry, Phase, TelemetrySample,
 };
-use flotilla_protocol::{ActorId, RolloutId};
 
 const SOAK_MS: u64 = 60_000;
 
@@ -16,10 +16,6 @@ struct Fleet {
     rollout: Rollout,
     devices: Vec<RolloutDevice>,
     now_ms: u64,
-}
-
-fn release() -> Digest {
-    Digest::of(b"new release")
 }
 
 fn figures(release: Digest, answered: u64, failed: u64) -> Figures {
@@ -32,25 +28,10 @@ fn old(answered: u64, failed: u64) -> Figures {
 
 impl Fleet {
     fn new() -> Self {
-        let id = RolloutId::new("r1").unwrap();
-        let names = (0..81).map(|n| DeviceId::new(format!("d{n}")).unwrap()).collect();
-        let (waves, mut devices) = resolve(&id, names, &[WaveSpec::Devices(1), WaveSpec::Devices(40)]);
-        let rollout = Rollout {
-            id,
-            model: "digits".parse().unwrap(),
-            wanted: Wanted { release: release(), envelope_bytes: 100, version: 2, counter: 2 },
-            waves,
-            state: RolloutState::Running,
-            wave: 1,
-            deadline_ms: 1_000,
-            counted_from_ms: 0,
-            created_by: ActorId::new("administrator").unwrap(),
-            created_at_ms: 0,
-            finished_at_ms: None,
-            reason: None,
-            watch: Some(Watch { soak_ms: SOAK_MS, max_soak_ms: 4 * SOAK_MS, health: Health::default() }),
-            watched: None,
-        };
+        let (rollout, mut devices) =
+            testing::rollout("r1", 81, &[WaveSpec::Devices(1), WaveSpec::Devices(40)]);
+        let watch = Watch { soak_ms: SOAK_MS, max_soak_ms: 4 * SOAK_MS, health: Health::default() };
+        let rollout = Rollout { wave: 1, deadline_ms: 1_000, watch: Some(watch), ..rollout };
         let partners: Vec<Option<DeviceId>> = devices
             .iter()
             .map(|device| {
@@ -60,8 +41,9 @@ impl Fleet {
         for (device, partner) in devices.iter_mut().zip(partners).filter(|(device, _)| device.wave < 2) {
             device.status = Status::Confirmed { at_ms: 0 };
             let partner = partner.map(|device| Partner { device, figures: Some(old(1_000, 10)) });
-            device.sent = Some(Sent { desired_version: 2, attempt: 1, at_ms: 0, previous: None });
-            device.baseline = Some(Baseline { own: old(1_000, 10), partner });
+            let sent = Sent { desired_version: 2, attempt: 1, at_ms: 0, previous: None };
+            device.sent = Some(Box::new(sent));
+            device.baseline = Some(Box::new(Baseline { own: old(1_000, 10), partner }));
         }
         Self { rollout, devices, now_ms: 1_000_000 }
     }
@@ -84,7 +66,7 @@ impl Fleet {
             (device.device.clone(), Observation { figures: Some(figures), ..self.stands(device) })
         };
         let observed: Observations = self.devices.iter().map(say).collect();
-        let actions = plan(&self.rollout, &self.devices, &observed, self.now_ms);
+        let actions = plan(&self.rollout, &self.devices, &observed, self.now_ms, ACTIONS);
         for action in &actions {
             match action {
                 Action::Watch => self.rollout.watch(self.now_ms),
@@ -139,7 +121,7 @@ fn a_release_that_does_worse_than_those_that_wait_is_stopped_with_the_reason() {
     let mut fleet = Fleet::watched();
     let actions = fleet.plan(&figures(release(), 1_000, 60), &old(2_000, 20));
     assert!(matches!(&actions[..], [Action::Look { follows: Follows::Stop(_), .. }]), "{actions:?}");
-    assert_eq!(fleet.rollout.state, RolloutState::Failed);
+    assert_eq!(fleet.rollout.state, RolloutState::Stopping);
     let reason = fleet.rollout.reason.clone().unwrap();
     assert_eq!(reason.code, ErrorCode::ProbationFailed);
     assert!(
@@ -180,7 +162,7 @@ fn silence_speaks_for_no_release_and_old_figures_are_none() {
         (device.device.clone(), seen)
     };
     let observed: Observations = fleet.devices.iter().map(say).collect();
-    let actions = plan(&fleet.rollout, &fleet.devices, &observed, fleet.now_ms);
+    let actions = plan(&fleet.rollout, &fleet.devices, &observed, fleet.now_ms, ACTIONS);
     let [Action::Look { look, follows }] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!((look.findings.len(), follows), (0, &Follows::Window));
     // A device that waits is no witness if it already runs the release.
@@ -199,11 +181,20 @@ fn a_device_that_falls_back_while_its_wave_is_watched_counts_as_failed() {
     model.failure =
         Some(Failure { release: release(), code: ErrorCode::ModelCrashed, detail: "again and again".into() });
     let observed = Observations::from([(fallen.device.clone(), seen)]);
-    let actions = plan(&fleet.rollout, &fleet.devices, &observed, fleet.now_ms);
+    let actions = plan(&fleet.rollout, &fleet.devices, &observed, fleet.now_ms, ACTIONS);
     let [Action::Mark { index: 1, status: Status::Failed { code, .. } }] = &actions[..] else {
         panic!("{actions:?}")
     };
     assert_eq!(*code, ErrorCode::ModelCrashed);
+    // It need not say why, and nobody waits for its time to be over.
+    let mut seen = fleet.stands(fallen);
+    seen.report.as_mut().unwrap().model.as_mut().unwrap().confirmed = None;
+    let observed = Observations::from([(fallen.device.clone(), seen)]);
+    let actions = plan(&fleet.rollout, &fleet.devices, &observed, 1, ACTIONS);
+    let [Action::Mark { index: 1, status: Status::Failed { code, .. } }] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(*code, ErrorCode::WrongState);
 }
 
 #[test]
@@ -237,7 +228,7 @@ fn a_pause_begins_the_window_anew_and_a_clock_that_was_ahead_does_too() {
     fleet.rollout.state = RolloutState::Paused;
     fleet.now_ms += 100 * SOAK_MS;
     fleet.rollout.resume(fleet.now_ms);
-    assert!(fleet.rollout.only_waits(fleet.now_ms), "what was said during the pause is no evidence");
+    assert!(!fleet.rollout.is_look_due(fleet.now_ms), "what was said during the pause is no evidence");
     fleet.now_ms -= 50 * SOAK_MS;
     assert!(fleet.rollout.is_look_due(fleet.now_ms));
     assert_eq!(fleet.plan(&Figures::default(), &Figures::default()), [Action::Watch]);

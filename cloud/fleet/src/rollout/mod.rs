@@ -1,32 +1,49 @@
 //! Rollouts: a release goes to many devices, a wave at a time.
 //!
+//! - `request`: what is asked for when one is started; `policy`, `window`: how it goes about it.
 //! - `state`: what is remembered of a rollout and of each of its devices.
-//! - `planner`: what to do next, a pure function of what is remembered and what devices report.
+//! - `planner`: what to do next, a pure function of what is remembered and what devices report; `judge`: what has become
+//!   of one device.
 //! - `health`: what devices say of a release while a wave is watched, for `flotilla-gates` to judge.
 //! - `preflight`: who cannot take a release, and why.
 //! - `effect`: what each action changes, also pure; the same code runs in the simulation tests.
-//! - `reconcile`: performs the actions, each in one commit with its audit record.
-//! - `service`: what an operator does.
+//! - `reconcile`: performs the actions, each in one commit with its audit record; `work`: what it keeps in memory.
+//! - `service`, `control`: what an operator does; `fleet`: what the fleet offers of it.
 //!
 //! A later wave is touched only when the one before it is through. A wave with more failures than it tolerates ends
-//! the rollout, and every device that it touched gets a newer desired document with what it ran before. Nothing is
-//! kept in memory between two steps, so the control plane may be killed at any moment.
+//! the rollout, and every device that it touched gets a newer desired document with what it ran before, unless its
+//! policy says that they keep what they have. A rollout that begins takes its devices from older ones of the same model.
+//! What is in memory is only what is stored, so the control plane may be killed at any moment.
 
+mod control;
 mod effect;
+mod fleet;
 mod health;
+mod judge;
 mod planner;
+mod policy;
 mod preflight;
 mod reconcile;
+mod request;
 mod service;
 mod state;
+mod window;
+mod work;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use control::{DeviceControl, RolloutControl};
 pub use health::{Baseline, Figures, Follows, Partner, Watch, Watched};
 pub use planner::{Action, Observation, Observations, Report, plan};
+pub use policy::{Failures, OnStop, Pace, Policy, Ramp, Retry, Tolerance};
 pub use preflight::{Obstacle, Preflight};
-pub use service::{RolloutControl, RolloutRequest};
+pub use request::RolloutRequest;
 pub(crate) use service::{Rollouts, release};
 pub use state::{
-    Reason, Rollout, RolloutDevice, RolloutState, Sent, Status, Wanted, Wave, WaveSpec, resolve,
+    Reason, Rollout, RolloutDevice, RolloutState, Sent, Status, Tally, Target, Wanted, Wave, WaveSpec, resolve,
 };
+pub use window::Window;

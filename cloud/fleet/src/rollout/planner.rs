@@ -1,19 +1,24 @@
 //! What to do next: a pure function of what is remembered and what devices report.
 
 use super::health::{self, Figures, Follows, Step};
-use super::state::{Reason, Rollout, RolloutDevice, RolloutState, Sent, Status};
+use super::judge::{judge, judge_again};
+use super::policy::{Lately, OnStop};
+use super::state::{Reason, Rollout, RolloutDevice, RolloutState, Sent, Status, Tally};
+use super::window::Open;
 use flotilla_gates::gate::Look;
-use flotilla_protocol::message::{DesiredModel, ModelReport, Phase};
+use flotilla_protocol::message::{DesiredModel, ModelReport};
 use flotilla_protocol::{DeviceId, ErrorCode};
 use std::collections::HashMap;
 
-/// Actions of one plan at most: a plan is performed and made anew, so this bounds memory, not progress.
+/// Actions of one plan: a plan is performed and made anew, so this bounds how late a new fact is heard, not progress.
 pub(super) const ACTIONS: usize = 256;
 
 /// One thing to do. Actions of one plan touch different devices and do not depend on each other.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Write a desired document that names the release.
+    /// The time of a scheduled rollout has come.
+    Begin,
+    /// Write a desired document that names the release, unless the device is not to have it any more.
     SetDesired {
         /// Index of the device in the rollout's order.
         index: usize,
@@ -34,11 +39,18 @@ pub enum Action {
         /// What follows.
         follows: Follows,
     },
+    /// Pause until an operator has answered.
+    Ask {
+        /// What.
+        reason: Reason,
+    },
     /// Begin the next wave.
     Advance,
     /// The rollout has reached its end.
     Succeed,
-    /// Stop; the touched devices go back.
+    /// Newer rollouts have taken over all of its devices.
+    GiveWay,
+    /// Stop.
     Fail {
         /// Why.
         reason: Reason,
@@ -74,130 +86,148 @@ pub struct Report {
     pub model: Option<ModelReport>,
 }
 
-/// What is known of the devices. One that is not in it is gone.
+/// What is known of devices. Of one that is not in it there is no news.
 pub type Observations = HashMap<DeviceId, Observation>;
 
 /// The next actions: first what has become of devices, then what follows for the rollout, then what to tell further
 /// devices. Only the first of these that is not empty is returned: the next plan is made from what is remembered then.
 ///
-/// `devices` are in the rollout's order.
+/// `devices` are in the rollout's order. One pass over those of the waves that have begun, in constant memory beside
+/// the actions, of which there are at most so many.
 pub fn plan(
     rollout: &Rollout,
     devices: &[RolloutDevice],
     observed: &Observations,
     now_ms: u64,
+    most: usize,
 ) -> Vec<Action> {
+    use RolloutState::{
+        Aborted, Draft, Failed, Paused, RolledBack, Running, Scheduled, Stopping, Succeeded, WaitingForApproval,
+    };
     match rollout.state {
-        RolloutState::Succeeded | RolloutState::RolledBack | RolloutState::Aborted => Vec::new(),
-        RolloutState::Failed => reverts(devices),
-        RolloutState::Running | RolloutState::Paused => {
-            let marks = marks(rollout, devices, observed, now_ms);
-            if !marks.is_empty() || rollout.state == RolloutState::Paused {
-                return marks;
+        Succeeded | RolledBack | Aborted | Draft | WaitingForApproval => Vec::new(),
+        Failed if !rollout.is_active() => Vec::new(),
+        Failed | Stopping => reverts(devices, most),
+        Scheduled => {
+            let due = rollout.starts_at_ms.is_none_or(|at| now_ms >= at);
+            due.then_some(Action::Begin).into_iter().collect()
+        }
+        Running | Paused => {
+            let seen = Survey::of(rollout, devices, observed, now_ms, most);
+            if !seen.marks.is_empty() || rollout.state == Paused {
+                return seen.marks;
             }
-            match decide(rollout, devices, observed, now_ms) {
+            match decide(rollout, devices, observed, &seen, now_ms) {
                 Some(decision) => vec![decision],
-                None => sends(rollout, devices),
+                None => sends(rollout, devices, &seen, now_ms, most),
             }
         }
     }
+}
+
+/// The moment from which on a device that was told and says nothing is late.
+pub(super) fn due_ms(rollout: &Rollout, sent: &Sent) -> u64 {
+    sent.at_ms.max(rollout.counted_from_ms).saturating_add(rollout.deadline_ms)
 }
 
 /// Touched devices that have not been told to go back.
-fn reverts(devices: &[RolloutDevice]) -> Vec<Action> {
+fn reverts(devices: &[RolloutDevice], most: usize) -> Vec<Action> {
     let open = |device: &RolloutDevice| {
         device.sent.is_some() && !matches!(device.status, Status::Reverted { .. } | Status::Skipped { .. })
     };
-    let reverts: Vec<Action> =
-        indexes(devices, open).take(ACTIONS).map(|index| Action::Revert { index }).collect();
+    let open = devices.iter().enumerate().filter(|(_, device)| open(device));
+    let reverts: Vec<Action> = open.take(most).map(|(index, _)| Action::Revert { index }).collect();
     if reverts.is_empty() { vec![Action::RolledBack] } else { reverts }
 }
 
-fn indexes<'a>(
-    devices: &'a [RolloutDevice],
-    wanted: impl Fn(&RolloutDevice) -> bool + 'a,
-) -> impl Iterator<Item = usize> + 'a {
-    devices.iter().enumerate().filter(move |(_, device)| wanted(device)).map(|(index, _)| index)
+/// The devices of the waves that have begun, seen once.
+struct Survey {
+    /// What has become of some of them.
+    marks: Vec<Action>,
+    /// How many stand where, a wave.
+    tallies: Vec<Tally>,
+    /// The first that has failed, a wave.
+    failed: Vec<Option<usize>>,
+    /// The first of the present wave that is still to be told.
+    next: Option<usize>,
+    lately: Lately,
 }
 
-/// What has become of the devices of the waves that are under way.
-fn marks(rollout: &Rollout, devices: &[RolloutDevice], observed: &Observations, now_ms: u64) -> Vec<Action> {
-    let mut marks = Vec::new();
-    for (index, device) in devices.iter().enumerate() {
-        if marks.len() == ACTIONS || device.wave > rollout.wave {
-            break;
-        }
-        let gone = Observation { revoked: true, ..Observation::default() };
-        let seen = observed.get(&device.device).unwrap_or(&gone);
-        let status = match (&device.status, &device.sent) {
-            (Status::Pending, _) if seen.revoked => {
-                Some(Status::Skipped { code: ErrorCode::Revoked, at_ms: now_ms })
-            }
-            (Status::Sent, Some(sent)) => judge(rollout, sent, seen, now_ms),
-            (Status::Confirmed { .. }, Some(sent)) if observed.contains_key(&device.device) => {
-                judge_again(rollout, sent, seen, now_ms)
-            }
-            _ => None,
+impl Survey {
+    fn of(
+        rollout: &Rollout,
+        devices: &[RolloutDevice],
+        observed: &Observations,
+        now_ms: u64,
+        most: usize,
+    ) -> Self {
+        let waves = rollout.wave as usize + 1;
+        let mut seen = Self {
+            marks: Vec::new(),
+            tallies: vec![Tally::default(); waves],
+            failed: vec![None; waves],
+            next: None,
+            lately: Lately::default(),
         };
-        marks.extend(status.map(|status| Action::Mark { index, status }));
+        for (index, device) in devices.iter().enumerate() {
+            if device.wave > rollout.wave {
+                break;
+            }
+            let status = mark(rollout, device, observed, now_ms);
+            if let Some(status) = status.filter(|_| seen.marks.len() < most) {
+                seen.marks.push(Action::Mark { index, status });
+            }
+            seen.count(index, device, now_ms);
+        }
+        seen
     }
-    marks
+
+    fn count(&mut self, index: usize, device: &RolloutDevice, now_ms: u64) {
+        let wave = device.wave as usize;
+        self.tallies[wave].count(&device.status);
+        match &device.status {
+            Status::Pending | Status::Retrying { .. } if wave + 1 == self.tallies.len() => {
+                self.next = self.next.or(Some(index));
+            }
+            Status::Failed { .. } => self.failed[wave] = self.failed[wave].or(Some(index)),
+            Status::Sent => self.lately.under_way += 1,
+            Status::Confirmed { .. } => self.lately.confirmed += 1,
+            _ => {}
+        }
+        if let Some(sent) = &device.sent {
+            self.lately.told(sent.at_ms, now_ms);
+        }
+    }
 }
 
-/// What has become of a device that was told to run the release; `None` while that is open.
-///
-/// A report counts only if it answers the document that was sent, or a later one: what a device says of its earlier
-/// life proves nothing.
-fn judge(rollout: &Rollout, sent: &Sent, seen: &Observation, now_ms: u64) -> Option<Status> {
-    if seen.revoked {
-        return Some(Status::Skipped { code: ErrorCode::Revoked, at_ms: now_ms });
-    }
-    let release = rollout.wanted.release;
-    if !seen.desired.as_ref().is_some_and(|d| d.release == release && d.attempt == sent.attempt) {
-        return Some(Status::Skipped { code: ErrorCode::WrongState, at_ms: now_ms });
-    }
-    let answer = seen.report.as_ref().filter(|report| report.desired_version >= sent.desired_version);
-    if let Some(model) = answer.and_then(|report| report.model.as_ref()) {
-        if model.confirmed == Some(release) && model.candidate.is_none() {
-            return Some(Status::Confirmed { at_ms: now_ms });
+/// What has become of a device, if there is news.
+fn mark(
+    rollout: &Rollout,
+    device: &RolloutDevice,
+    observed: &Observations,
+    now_ms: u64,
+) -> Option<Status> {
+    let sent = device.sent.as_deref()?;
+    match &device.status {
+        Status::Sent => {
+            let status = judge(rollout, sent, observed.get(&device.device)?, now_ms)?;
+            Some(again(rollout, device, status, now_ms))
         }
-        let failure = model.failure.as_ref().filter(|failure| failure.release == release);
-        if let Some(failure) = failure
-            && model.phase == Phase::Failed
-            && model.attempt == sent.attempt
-        {
-            return Some(Status::Failed {
-                code: failure.code,
-                detail: failure.detail.clone(),
-                at_ms: now_ms,
-            });
-        }
+        Status::Confirmed { .. } => judge_again(rollout, sent, observed.get(&device.device)?, now_ms),
+        _ => None,
     }
-    let due = sent.at_ms.max(rollout.counted_from_ms).saturating_add(rollout.deadline_ms);
-    // While paused nobody is late: the devices may be kept from answering by what the pause is for.
-    (rollout.state == RolloutState::Running && now_ms >= due).then(|| Status::Failed {
-        code: ErrorCode::Timeout,
-        detail: format!("no answer within {} s", rollout.deadline_ms / 1000),
-        at_ms: now_ms,
-    })
 }
 
-/// What has become of a device that had confirmed the release, while its wave is watched; `None` while it still runs it.
-fn judge_again(rollout: &Rollout, sent: &Sent, seen: &Observation, now_ms: u64) -> Option<Status> {
-    let report = seen.report.as_ref();
-    let runs = |model: &ModelReport| model.confirmed == Some(rollout.wanted.release);
-    match judge(rollout, sent, seen, now_ms)? {
-        Status::Confirmed { .. } => None,
-        // It has answered long ago. What it says now counts, and not how long it takes.
-        Status::Failed { code: ErrorCode::Timeout, .. } => {
-            let model = report.and_then(|report| report.model.as_ref()).filter(|model| !runs(model))?;
-            let (code, detail) = match &model.failure {
-                Some(failure) => (failure.code, failure.detail.clone()),
-                None => (ErrorCode::WrongState, "it does not run the release any more".to_owned()),
-            };
-            Some(Status::Failed { code, detail, at_ms: now_ms })
+/// A failure that is tried again.
+fn again(rollout: &Rollout, device: &RolloutDevice, status: Status, now_ms: u64) -> Status {
+    match status {
+        Status::Failed { code, detail, at_ms } => {
+            match rollout.policy.retry.again_ms(code, device.tries, now_ms) {
+                Some(from_ms) => Status::Retrying { code, detail, from_ms },
+                None => Status::Failed { code, detail, at_ms },
+            }
         }
-        other => Some(other),
+        status => status,
     }
 }
 
@@ -206,30 +236,27 @@ fn decide(
     rollout: &Rollout,
     devices: &[RolloutDevice],
     observed: &Observations,
+    seen: &Survey,
     now_ms: u64,
 ) -> Option<Action> {
-    for (index, wave) in rollout.waves.iter().enumerate().take(rollout.wave as usize + 1) {
-        let failed = |device: &&RolloutDevice| {
-            device.wave as usize == index && matches!(device.status, Status::Failed { .. })
-        };
-        if devices.iter().filter(failed).count() > wave.max_failures as usize {
-            return devices.iter().find(failed).map(|first| Action::Fail { reason: reason_of(first) });
+    for ((wave, tally), first) in rollout.waves.iter().zip(&seen.tallies).zip(&seen.failed) {
+        let enough = tally.open() == 0 || tally.devices() - tally.open() >= wave.counted_after;
+        if enough && tally.failed > wave.max_failures {
+            return first.map(|first| Action::Fail { reason: reason_of(&devices[first]) });
         }
     }
-    let mut current = devices.iter().filter(|device| device.wave == rollout.wave).peekable();
-    current.peek()?;
-    let mut confirmed = false;
-    for device in current {
-        if !device.status.is_decided() {
-            return None;
-        }
-        confirmed |= matches!(device.status, Status::Confirmed { .. });
+    let tally = seen.tallies.last()?;
+    if tally.devices() == 0 || tally.open() > 0 {
+        return None;
     }
-    if !confirmed {
+    let is_last = rollout.wave as usize + 1 >= rollout.waves.len();
+    if tally.confirmed == 0 && tally.superseded == 0 {
         let detail = format!("no device of wave {} has confirmed the release", rollout.wave + 1);
         return Some(Action::Fail { reason: Reason { code: ErrorCode::WrongState, detail, device: None } });
     }
-    if let Some(watch) = &rollout.watch {
+    if tally.confirmed > 0
+        && let Some(watch) = &rollout.watch
+    {
         let figures =
             |(device, seen): (&DeviceId, &Observation)| Some((device.clone(), seen.figures.clone()?));
         let now = observed.iter().filter_map(figures).collect();
@@ -240,20 +267,59 @@ fn decide(
             Step::Through => {}
         }
     }
-    let last = rollout.wave as usize + 1 >= rollout.waves.len();
-    Some(if last { Action::Succeed } else { Action::Advance })
+    if is_last {
+        let confirmed: u32 = seen.tallies.iter().map(|tally| tally.confirmed).sum();
+        return Some(if confirmed > 0 { Action::Succeed } else { Action::GiveWay });
+    }
+    if rollout.policy.approve_waves && rollout.approved_waves <= rollout.wave {
+        let detail = format!(
+            "wave {} is through: resume to begin wave {}, or roll back",
+            rollout.wave + 1,
+            rollout.wave + 2
+        );
+        return Some(Action::Ask { reason: Reason { code: ErrorCode::ApprovalNeeded, detail, device: None } });
+    }
+    Some(Action::Advance)
 }
 
 fn reason_of(device: &RolloutDevice) -> Reason {
     let (code, detail) = match &device.status {
-        Status::Failed { code, detail, .. } => (*code, detail.clone()),
+        Status::Failed { code, detail, .. } => (*code, detail.to_string()),
         _ => (ErrorCode::Unknown, String::new()),
     };
     Reason { code, detail, device: Some(device.device.clone()) }
 }
 
-/// Devices of the current wave that have not been told yet.
-fn sends(rollout: &Rollout, devices: &[RolloutDevice]) -> Vec<Action> {
-    let next = |device: &RolloutDevice| device.wave == rollout.wave && device.status == Status::Pending;
-    indexes(devices, next).take(ACTIONS).map(|index| Action::SetDesired { index }).collect()
+/// Devices of the present wave that may be told now: as many as the pace allows, of those whose hours and turn it is.
+fn sends(
+    rollout: &Rollout,
+    devices: &[RolloutDevice],
+    seen: &Survey,
+    now_ms: u64,
+    most: usize,
+) -> Vec<Action> {
+    let Some(first) = seen.next else { return Vec::new() };
+    let mut open = Open::at(rollout.policy.window.as_ref(), now_ms);
+    let room = rollout.policy.pace.room(&seen.lately).min(most);
+    let due = |device: &RolloutDevice| match device.status {
+        Status::Pending => true,
+        Status::Retrying { from_ms, .. } => now_ms >= from_ms,
+        _ => false,
+    };
+    let wave = devices.iter().enumerate().skip(first).take_while(|(_, device)| device.wave == rollout.wave);
+    wave.filter(|(_, device)| due(device) && open.is_for(device.zone.as_deref()))
+        .take(room)
+        .map(|(index, _)| Action::SetDesired { index })
+        .collect()
+}
+
+impl Rollout {
+    /// Stops; what becomes of the devices that it touched is in its policy.
+    pub(super) fn fail(&mut self, reason: Reason, now_ms: u64) {
+        self.reason = Some(reason);
+        match self.policy.on_stop {
+            OnStop::GoBack => self.state = RolloutState::Stopping,
+            OnStop::Hold => self.finish(RolloutState::Failed, now_ms),
+        }
+    }
 }

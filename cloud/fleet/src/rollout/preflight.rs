@@ -3,7 +3,7 @@
 
 use super::state::Wave;
 use crate::devices::Device;
-use flotilla_protocol::{DeviceId, ErrorCode, ReleaseManifest};
+use flotilla_protocol::{DeviceId, ErrorCode, ReleaseManifest, RolloutId};
 use flotilla_registry::Release;
 
 /// What a rollout would do.
@@ -13,6 +13,8 @@ pub struct Preflight {
     pub release: Release,
     /// Its waves. Which device is in which is decided when it starts.
     pub waves: Vec<Wave>,
+    /// Rollouts of the same model that are under way: it would take its devices from them.
+    pub supersedes: Vec<RolloutId>,
     /// What stands in its way, by device.
     pub obstacles: Vec<Obstacle>,
 }
@@ -37,6 +39,10 @@ pub(super) fn obstacles(
 ) -> Vec<Obstacle> {
     let mut obstacles = Vec::new();
     let mut found = |code, detail| obstacles.push(Obstacle { device: device.id.clone(), code, detail });
+    if let Some(quarantine) = &device.quarantine {
+        let since = span(now_ms.saturating_sub(quarantine.at_ms));
+        found(ErrorCode::Quarantined, format!("in quarantine for {since}: {}", quarantine.reason));
+    }
     let board = &device.board;
     if !is_connected {
         let detail = match device.last_seen_ms {

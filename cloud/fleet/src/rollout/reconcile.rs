@@ -1,35 +1,41 @@
 //! Performs rollouts: an idempotent reconciler over what is stored, woken by reports and a timer.
 //!
 //! Every action is one commit of rollout, device, desired document and audit record, with preconditions on everything
-//! the plan was made from. Whoever loses a race has done nothing and plans anew.
+//! the plan was made from. Whoever loses a race has done nothing and plans anew. Between two looks only devices of which
+//! there is news, and those that are late, are read.
 
-use super::effect;
+use super::effect::{self, Standing};
 use super::health::{self, Baseline, Figures, Partner};
-use super::planner::{Action, Observation, Observations, Report, plan};
+use super::planner::{ACTIONS, Action, Observation, Observations, Report, plan};
 use super::service::{Rollouts, subject};
 use super::state::{Rollout, RolloutDevice, RolloutState, Status};
+use super::work::Work;
 use crate::devices::ModelState;
-use crate::error::{Error, Result};
-use crate::store::{self, ATTEMPTS};
+use crate::error::Result;
 use flotilla_identity::{Actor, audit, now_ms};
 use flotilla_protocol::{DeviceId, ErrorCode, ModelName, RolloutId};
 use flotilla_storage::{Batch, Collection, Entity, Expect, Versioned};
 use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Devices that change in one commit.
 const COMMIT_DEVICES: usize = 32;
+/// Newer rollouts that take devices from one which stands still; after so many it is ended.
+const SUPERSEDED: usize = 64;
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_secs(2);
 
 impl Rollouts {
     /// Performs rollouts until stopped.
     pub(crate) async fn run(&self, stop: CancellationToken) {
+        let mut works = BTreeMap::new();
         loop {
             let began = Instant::now();
-            if let Err(error) = self.reconcile(&stop).await {
+            if let Err(error) = self.reconcile(&mut works, &stop).await {
                 tracing::error!(%error, "rollouts cannot be performed now");
+                works.clear();
             }
             // A large fleet reports all the time: looking at it takes at most a part of this process's time.
             let rest = (began.elapsed() * 2).min(TICK);
@@ -45,62 +51,101 @@ impl Rollouts {
     }
 
     /// Takes every active rollout as far as it goes now.
-    pub(crate) async fn reconcile(&self, stop: &CancellationToken) -> Result<()> {
-        let mut after: Option<Vec<u8>> = None;
+    async fn reconcile(
+        &self,
+        works: &mut BTreeMap<RolloutId, Work>,
+        stop: &CancellationToken,
+    ) -> Result<()> {
+        let news = self.news.take();
+        let mut active = self.active().await?;
+        active.sort_by_key(|rollout| (u8::MAX - rollout.value.policy.priority, rollout.value.created_at_ms));
+        let wanted: BTreeSet<RolloutId> = active.iter().map(|rollout| rollout.value.id.clone()).collect();
+        works.retain(|id, _| wanted.contains(id) && !news.rollouts.contains(id));
+        self.board.keep(&wanted);
+        works.values_mut().for_each(|work| work.hear(&news.devices));
+        for rollout in active {
+            let id = rollout.value.id.clone();
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+            // One that cannot be performed holds up no other. It is read anew the next time, news included.
+            if let Err(error) = self.advance(works, rollout, stop).await {
+                tracing::error!(rollout = %id, %error, "a rollout cannot be performed now");
+                works.remove(&id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Every rollout that may have something to do.
+    pub(super) async fn active(&self) -> Result<Vec<Versioned<Rollout>>> {
+        let (mut active, mut after) = (Vec::new(), None::<Vec<u8>>);
         loop {
             let page =
                 self.store.rollouts.lookup(Rollout::BY_STATE, Rollout::ACTIVE, after.as_deref(), 100).await?;
-            for rollout in page.items {
-                let id = rollout.value.id;
-                while !stop.is_cancelled() && self.step(&id).await? {}
-            }
+            active.extend(page.items);
             match page.next {
                 Some(next) => after = Some(next),
-                None => return Ok(()),
+                None => return Ok(active),
             }
         }
     }
 
-    /// Plans once and performs the plan. Says whether there was anything to do.
-    pub(crate) async fn step(&self, id: &RolloutId) -> Result<bool> {
-        for _ in 0..ATTEMPTS {
-            let Some(rollout) = self.store.rollouts.get(id.as_str()).await? else { return Ok(false) };
-            let now_ms = now_ms();
-            if rollout.value.only_waits(now_ms) {
-                return Ok(false);
-            }
-            let targets = store::all(&self.store.rollout_devices, &RolloutDevice::prefix(id)).await?;
-            let observed = self.observe(&rollout.value, &targets, now_ms).await?;
-            let devices: Vec<RolloutDevice> = targets.iter().map(|target| target.value.clone()).collect();
-            let actions = plan(&rollout.value, &devices, &observed, now_ms);
-            if actions.is_empty() {
-                return Ok(false);
-            }
-            if self.perform(&rollout, &targets, &actions, now_ms).await? {
-                self.changes.rollout(id);
-                return Ok(true);
-            }
-        }
-        Err(Error::Contended(format!("rollout {id}")))
-    }
-
-    /// What is known of the devices that are to be told or judged.
-    async fn observe(
+    /// Takes one rollout as far as it goes now.
+    async fn advance(
         &self,
-        rollout: &Rollout,
-        targets: &[Versioned<RolloutDevice>],
-        now_ms: u64,
-    ) -> Result<Observations> {
-        let mut observed = Observations::new();
-        let looks = rollout.is_look_due(now_ms);
-        let open = |target: &&Versioned<RolloutDevice>| {
-            let again = looks
-                && target.value.wave == rollout.wave
-                && matches!(target.value.status, Status::Confirmed { .. });
-            target.value.wave <= rollout.wave && (again || !target.value.status.is_decided())
+        works: &mut BTreeMap<RolloutId, Work>,
+        rollout: Versioned<Rollout>,
+        stop: &CancellationToken,
+    ) -> Result<()> {
+        let id = rollout.value.id.clone();
+        let mut work = match works.remove(&id) {
+            Some(work) => work.again(rollout),
+            None => Work::read(&self.store, rollout).await?,
         };
-        for target in targets.iter().filter(open) {
-            let device = &target.value.device;
+        work.give_way(&self.store).await?;
+        self.board.show(&work);
+        while !stop.is_cancelled() {
+            let now_ms = now_ms();
+            work.hear_late(now_ms);
+            let observed = self.observe(&mut work, now_ms).await?;
+            let actions = plan(&work.rollout.value, &work.devices, &observed, now_ms, ACTIONS);
+            if actions.len() < ACTIONS || !actions.iter().all(|action| matches!(action, Action::Mark { .. })) {
+                work.heard.clear();
+            }
+            if actions.is_empty() {
+                works.insert(id, work);
+                return Ok(());
+            }
+            let done = self.perform(&mut work, &actions, now_ms).await?;
+            self.board.show(&work);
+            self.changes.rollout(&id);
+            if !done {
+                // Another change came first: what is in memory is not what is stored.
+                self.wake.notify_one();
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// What is known of the devices of which there is news, and of all that are looked at.
+    async fn observe(&self, work: &mut Work, now_ms: u64) -> Result<Observations> {
+        let rollout = &work.rollout.value;
+        let mut observed = Observations::new();
+        if !matches!(rollout.state, RolloutState::Running | RolloutState::Paused) {
+            return Ok(observed);
+        }
+        let looks = rollout.is_look_due(now_ms);
+        if looks {
+            let wave = work.devices.iter().enumerate().filter(|(_, device)| device.wave == rollout.wave);
+            work.heard.extend(wave.map(|(place, _)| place));
+        }
+        work.heard.retain(|place| {
+            let device = &work.devices[*place];
+            device.wave <= rollout.wave && matches!(device.status, Status::Sent | Status::Confirmed { .. })
+        });
+        for device in work.heard.iter().map(|place| &work.devices[*place].device) {
             let known = self.store.devices.get(device.as_str()).await?;
             let twin = self.store.twins.get(device.as_str()).await?;
             let head = self.store.reports.get(device.as_str()).await?;
@@ -117,10 +162,10 @@ impl Rollouts {
             observed.insert(device.clone(), observation);
         }
         if looks {
-            for target in targets.iter().filter(|target| target.value.wave == rollout.wave) {
-                let Some(baseline) = &target.value.baseline else { continue };
+            for target in work.devices.iter().filter(|target| target.wave == rollout.wave) {
+                let Some(baseline) = &target.baseline else { continue };
                 let partner = baseline.partner.as_ref().map(|partner| &partner.device);
-                for device in std::iter::once(&target.value.device).chain(partner) {
+                for device in std::iter::once(&target.device).chain(partner) {
                     let figures = self.figures(device, &rollout.model).await?;
                     observed.entry(device.clone()).or_default().figures = figures;
                 }
@@ -136,66 +181,54 @@ impl Rollouts {
     }
 
     /// What is known of a device before it is updated, and of the one that it is compared with.
-    async fn baseline(
-        &self,
-        rollout: &Rollout,
-        targets: &[Versioned<RolloutDevice>],
-        device: &RolloutDevice,
-    ) -> Result<Option<Baseline>> {
+    async fn baseline(&self, work: &Work, device: &RolloutDevice) -> Result<Option<Box<Baseline>>> {
+        let rollout = &work.rollout.value;
         let Some(own) = self.figures(&device.device, &rollout.model).await? else { return Ok(None) };
-        let waiting = health::partner(rollout, device).and_then(|place| targets.get(place));
-        let partner = match waiting {
+        let partner = match health::partner(rollout, device).and_then(|place| work.devices.get(place)) {
             Some(waiting) => {
-                let device = waiting.value.device.clone();
-                let figures = self.figures(&device, &rollout.model).await?;
-                Some(Partner { device, figures })
+                let figures = self.figures(&waiting.device, &rollout.model).await?;
+                Some(Partner { device: waiting.device.clone(), figures })
             }
             None => None,
         };
-        Ok(Some(Baseline { own, partner }))
+        Ok(Some(Box::new(Baseline { own, partner })))
     }
 
     /// Performs a plan, some devices a commit. `false` where another change came first.
-    async fn perform(
-        &self,
-        rollout: &Versioned<Rollout>,
-        targets: &[Versioned<RolloutDevice>],
-        actions: &[Action],
-        now_ms: u64,
-    ) -> Result<bool> {
+    async fn perform(&self, work: &mut Work, actions: &[Action], now_ms: u64) -> Result<bool> {
         for actions in actions.chunks(COMMIT_DEVICES) {
-            let mut batch = Batch::new();
-            let mut told = Vec::new();
+            let (mut batch, mut changed, mut next) = (Batch::new(), Vec::new(), None);
             for action in actions {
                 match action {
                     Action::SetDesired { index } | Action::Revert { index } | Action::Mark { index, .. } => {
-                        self.change_device(&mut batch, rollout, targets, *index, action, now_ms).await?;
-                        told.push(&targets[*index].value.device);
+                        let device = self.change_device(&mut batch, work, *index, action, now_ms).await?;
+                        changed.push((*index, device));
                     }
-                    Action::Watch
-                    | Action::Look { .. }
-                    | Action::Advance
-                    | Action::Succeed
-                    | Action::Fail { .. }
-                    | Action::RolledBack => {
-                        self.change_rollout(&mut batch, rollout, action, now_ms)?;
-                    }
+                    _ => next = Some(self.change_rollout(&mut batch, work, action, now_ms).await?),
                 }
             }
-            if !told.is_empty() {
+            if !changed.is_empty() {
                 // An operator who pauses or aborts at this moment is heard.
+                let rollout = &work.rollout;
                 batch.require(
                     Collection::<Rollout>::key(rollout.value.id()),
                     Expect::Version(rollout.version),
                 );
             }
-            if !self.store.try_commit(batch).await? {
-                return Ok(false);
+            let Some(version) = self.store.committed(batch).await? else { return Ok(false) };
+            if let Some(value) = next {
+                work.rollout = Versioned { value, version };
             }
-            for device in told {
-                self.connections.desired_changed(device);
-                self.changes.device(device);
+            let several = self.board.several();
+            for (_, device) in &changed {
+                self.connections.desired_changed(&device.device);
+                self.changes.device(&device.device);
+                // Another rollout may have had a say in what it runs.
+                if several && device.status == Status::Sent {
+                    self.news.device(&device.device);
+                }
             }
+            work.written(changed, version);
         }
         Ok(true)
     }
@@ -204,34 +237,32 @@ impl Rollouts {
     async fn change_device(
         &self,
         batch: &mut Batch,
-        rollout: &Versioned<Rollout>,
-        targets: &[Versioned<RolloutDevice>],
+        work: &Work,
         index: usize,
         action: &Action,
         now_ms: u64,
-    ) -> Result<()> {
-        let (rollout, target) = (&rollout.value, &targets[index]);
+    ) -> Result<RolloutDevice> {
+        let (rollout, target) = (&work.rollout.value, work.found(index));
         let mut device = target.value.clone();
         let found = self.store.twins.get(device.device.as_str()).await?;
         let mut twin = found.as_ref().map(|found| found.value.clone());
         match (action, &mut twin) {
             (Action::SetDesired { .. }, Some(twin)) => {
-                if rollout.watch.is_some() {
-                    device.baseline = self.baseline(rollout, targets, &device).await?;
+                let standing = self.standing(work, index).await?;
+                if rollout.watch.is_some() && standing == Standing::Free && device.baseline.is_none() {
+                    device.baseline = self.baseline(work, &device).await?;
                 }
-                if let Err(code) = effect::send(rollout, &mut device, twin, now_ms) {
-                    let detail = "its desired document holds as many models as it can".to_owned();
-                    device.status = Status::Failed { code, detail, at_ms: now_ms };
-                }
+                effect::send(rollout, &mut device, twin, standing, now_ms);
             }
             (Action::SetDesired { .. }, None) => {
                 device.status = Status::Skipped { code: ErrorCode::NotFound, at_ms: now_ms };
             }
             (Action::Mark { status, .. }, _) => device.status = status.clone(),
             (Action::Revert { .. }, twin) => effect::revert(rollout, &mut device, twin.as_mut(), now_ms),
-            _ => return Ok(()),
+            _ => {}
         }
-        self.store.rollout_devices.update(batch, target, &device)?;
+        self.remember(batch, rollout, &device, now_ms).await?;
+        self.store.rollout_devices.update(batch, &target, &device)?;
         if let (Some(found), Some(twin)) = (&found, &twin)
             && found.value != *twin
         {
@@ -243,25 +274,81 @@ impl Rollouts {
         });
         let subject = format!("{}/{}", subject(&rollout.id), device.device);
         audit::record(batch, &Actor::system(), "rollout:device", &subject, detail, now_ms)?;
+        Ok(device)
+    }
+
+    /// Whether a device may be told now.
+    async fn standing(&self, work: &Work, place: usize) -> Result<Standing> {
+        let known = self.store.devices.get(work.devices[place].device.as_str()).await?;
+        Ok(match known {
+            Some(known) if known.value.is_active() => {
+                if work.is_taken(place) {
+                    Standing::Out(ErrorCode::Superseded)
+                } else if known.value.quarantine.is_some() {
+                    Standing::Out(ErrorCode::Quarantined)
+                } else {
+                    Standing::Free
+                }
+            }
+            _ => Standing::Out(ErrorCode::Revoked),
+        })
+    }
+
+    /// A device that fails again and again comes into quarantine.
+    async fn remember(
+        &self,
+        batch: &mut Batch,
+        rollout: &Rollout,
+        device: &RolloutDevice,
+        now_ms: u64,
+    ) -> Result<()> {
+        let outcome = match &device.status {
+            Status::Confirmed { .. } => None,
+            // One that is offline or slow has not failed at anything.
+            Status::Failed { code: ErrorCode::Timeout, .. } => return Ok(()),
+            Status::Failed { code, detail, .. } => Some((*code, &**detail)),
+            _ => return Ok(()),
+        };
+        let Some(known) = self.store.devices.get(device.device.as_str()).await? else { return Ok(()) };
+        let mut changed = known.value.clone();
+        let is_new = changed.updated(outcome, &rollout.model, now_ms);
+        if changed != known.value {
+            self.store.devices.update(batch, &known, &changed)?;
+        }
+        if is_new {
+            let detail = json!({ "quarantine": changed.quarantine });
+            let subject = format!("device/{}", device.device);
+            audit::record(batch, &Actor::system(), "device:quarantine", &subject, detail, now_ms)?;
+        }
         Ok(())
     }
 
-    fn change_rollout(
+    async fn change_rollout(
         &self,
         batch: &mut Batch,
-        found: &Versioned<Rollout>,
+        work: &Work,
         action: &Action,
         now_ms: u64,
-    ) -> Result<()> {
+    ) -> Result<Rollout> {
+        let found = &work.rollout;
         let mut rollout = found.value.clone();
         match action {
+            Action::Begin => {
+                rollout.begin(now_ms);
+                self.supersede(batch, &rollout, now_ms).await?;
+            }
             Action::Watch => rollout.watch(now_ms),
             Action::Look { look, follows } => rollout.look(look.clone(), follows, now_ms),
+            Action::Ask { reason } => rollout.ask(reason.clone()),
             Action::Advance => rollout.advance(),
             Action::Succeed => rollout.finish(RolloutState::Succeeded, now_ms),
-            Action::Fail { reason } => rollout.fail(reason.clone()),
+            Action::GiveWay => rollout.give_way(now_ms),
+            Action::Fail { reason } => rollout.fail(reason.clone(), now_ms),
             Action::RolledBack => rollout.finish(RolloutState::RolledBack, now_ms),
             Action::SetDesired { .. } | Action::Mark { .. } | Action::Revert { .. } => {}
+        }
+        if !rollout.is_active() {
+            rollout.tallies = rollout.tally(&work.devices);
         }
         tracing::info!(rollout = %rollout.id, state = rollout.state.as_str(), wave = rollout.wave + 1, "a rollout goes on");
         self.store.rollouts.update(batch, found, &rollout)?;
@@ -269,6 +356,23 @@ impl Rollouts {
         let detail =
             json!({ "state": rollout.state, "wave": rollout.wave, "reason": rollout.reason, "look": look });
         audit::record(batch, &Actor::system(), "rollout:progress", &subject(&rollout.id), detail, now_ms)?;
+        Ok(rollout)
+    }
+
+    /// A rollout that begins takes its devices from those of the same model that are under way.
+    pub(super) async fn supersede(&self, batch: &mut Batch, rollout: &Rollout, now_ms: u64) -> Result<()> {
+        for other in self.active().await? {
+            let older = &other.value;
+            if older.id == rollout.id || older.model != rollout.model || !older.state.is_under_way() {
+                continue;
+            }
+            let mut changed = older.clone();
+            changed.superseded_by.push(rollout.id.clone());
+            if changed.superseded_by.len() > SUPERSEDED {
+                changed.give_way(now_ms);
+            }
+            self.store.rollouts.update(batch, &other, &changed)?;
+        }
         Ok(())
     }
 }

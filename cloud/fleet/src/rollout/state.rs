@@ -1,11 +1,11 @@
 //! What is remembered of a rollout and of each of its devices.
 
 use super::health::{Baseline, Watch, Watched};
+use super::policy::{Failures, Policy, Tolerance};
 use flotilla_protocol::message::DesiredModel;
 use flotilla_protocol::{ActorId, DeviceId, Digest, ErrorCode, ModelName, RolloutId};
 use flotilla_storage::{Entity, Table, compound};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 
 /// Waves of one rollout at most.
 pub(super) const WAVES: usize = 32;
@@ -45,6 +45,28 @@ pub struct Rollout {
     /// The watch over the present wave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watched: Option<Watched>,
+    /// How it goes about it.
+    #[serde(default)]
+    pub policy: Policy,
+    /// When it is to begin, in milliseconds since 1970; at once, if no time is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_at_ms: Option<u64>,
+    /// Whether somebody has to approve it before it begins.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub needs_approval: bool,
+    /// Waves that an operator has approved, where each is asked for.
+    #[serde(default)]
+    pub approved_waves: u32,
+    /// Newer rollouts of the same model: their devices are theirs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub superseded_by: Vec<RolloutId>,
+    /// What had become of its devices when it came to its end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tallies: Vec<Tally>,
+}
+
+fn is_false(is: &bool) -> bool {
+    !is
 }
 
 /// The release that a rollout brings.
@@ -67,6 +89,9 @@ pub struct Wave {
     pub devices: u32,
     /// Failures that it tolerates.
     pub max_failures: u32,
+    /// They are counted once so many of its devices are decided, or all of them.
+    #[serde(default)]
+    pub counted_after: u32,
 }
 
 /// How large a wave is to be.
@@ -85,36 +110,48 @@ pub enum WaveSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RolloutState {
+    /// It waits to be started.
+    Draft,
+    /// It waits for somebody's approval.
+    WaitingForApproval,
+    /// It waits for its time.
+    Scheduled,
     /// Devices are being updated.
     Running,
     /// No further device is touched until it is resumed.
     Paused,
-    /// It failed; the devices it touched are being sent back.
+    /// It has stopped; the devices that it touched are being sent back.
+    Stopping,
+    /// It has stopped, and the devices that it touched keep what they have.
     Failed,
     /// Every wave is through.
     Succeeded,
-    /// It failed, and every device it touched has been told to go back.
+    /// It had stopped, and every device that it touched has been told to go back.
     RolledBack,
-    /// An operator stopped it; devices keep what they were told.
+    /// An operator ended it; devices keep what they were told.
     Aborted,
 }
 
 impl RolloutState {
-    /// Whether there may be something left to do.
-    pub fn is_active(self) -> bool {
-        matches!(self, Self::Running | Self::Paused | Self::Failed)
-    }
-
     /// The stable text.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Draft => "draft",
+            Self::WaitingForApproval => "waiting_for_approval",
+            Self::Scheduled => "scheduled",
             Self::Running => "running",
             Self::Paused => "paused",
+            Self::Stopping => "stopping",
             Self::Failed => "failed",
             Self::Succeeded => "succeeded",
             Self::RolledBack => "rolled_back",
             Self::Aborted => "aborted",
         }
+    }
+
+    /// Whether it has begun and is not over: it has a say in what its devices run.
+    pub(super) fn is_under_way(self) -> bool {
+        matches!(self, Self::Running | Self::Paused | Self::Stopping)
     }
 }
 
@@ -144,10 +181,16 @@ pub struct RolloutDevice {
     pub status: Status,
     /// What it was told, once it was told.
     #[serde(default)]
-    pub sent: Option<Sent>,
+    pub sent: Option<Box<Sent>>,
     /// What was known of it then, if its wave is watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub baseline: Option<Baseline>,
+    pub baseline: Option<Box<Baseline>>,
+    /// How often it was told.
+    #[serde(default)]
+    pub tries: u32,
+    /// Its time zone, if it has one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Box<str>>,
 }
 
 /// What a device was told.
@@ -176,16 +219,26 @@ pub enum Status {
         /// When that was noticed, in milliseconds since 1970.
         at_ms: u64,
     },
+    /// It did not make it, and is told again.
+    Retrying {
+        /// Why it did not: the stable code.
+        code: ErrorCode,
+        /// For people.
+        detail: Box<str>,
+        /// Not before this moment, in milliseconds since 1970.
+        from_ms: u64,
+    },
     /// It did not make it.
     Failed {
         /// The stable code.
         code: ErrorCode,
         /// For people.
-        detail: String,
+        detail: Box<str>,
         /// When that was noticed, in milliseconds since 1970.
         at_ms: u64,
     },
-    /// It no longer counts: revoked, or given something else to run by another change.
+    /// It does not count: revoked, in quarantine, left out by an operator, or given something else to run by another
+    /// change or a newer rollout.
     Skipped {
         /// The stable code.
         code: ErrorCode,
@@ -204,9 +257,13 @@ pub enum Status {
 }
 
 impl Status {
+    /// The stable text of each.
+    pub const NAMES: [&'static str; 7] =
+        ["pending", "sent", "retrying", "confirmed", "failed", "skipped", "reverted"];
+
     /// Whether the device's part in its wave is decided.
     pub fn is_decided(&self) -> bool {
-        !matches!(self, Self::Pending | Self::Sent)
+        !matches!(self, Self::Pending | Self::Sent | Self::Retrying { .. })
     }
 
     /// The stable text.
@@ -214,6 +271,7 @@ impl Status {
         match self {
             Self::Pending => "pending",
             Self::Sent => "sent",
+            Self::Retrying { .. } => "retrying",
             Self::Confirmed { .. } => "confirmed",
             Self::Failed { .. } => "failed",
             Self::Skipped { .. } => "skipped",
@@ -222,12 +280,82 @@ impl Status {
     }
 }
 
+/// How many devices of a wave stand where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Not their turn yet.
+    pub pending: u32,
+    /// Told, and not decided.
+    pub sent: u32,
+    /// Failed, and told again.
+    pub retrying: u32,
+    /// Confirmed.
+    pub confirmed: u32,
+    /// Failed.
+    pub failed: u32,
+    /// Left out.
+    pub skipped: u32,
+    /// Of those left out, those that a newer rollout has taken over.
+    pub superseded: u32,
+    /// Told to go back.
+    pub reverted: u32,
+}
+
+impl Tally {
+    /// Counts a device.
+    pub fn count(&mut self, status: &Status) {
+        let counter = match status {
+            Status::Pending => &mut self.pending,
+            Status::Sent => &mut self.sent,
+            Status::Retrying { .. } => &mut self.retrying,
+            Status::Confirmed { .. } => &mut self.confirmed,
+            Status::Failed { .. } => &mut self.failed,
+            Status::Skipped { code, .. } => {
+                self.superseded += u32::from(*code == ErrorCode::Superseded);
+                &mut self.skipped
+            }
+            Status::Reverted { .. } => &mut self.reverted,
+        };
+        *counter += 1;
+    }
+
+    /// Devices whose part in the wave is not decided.
+    pub fn open(&self) -> u32 {
+        self.pending + self.sent + self.retrying
+    }
+
+    /// All devices of the wave.
+    pub fn devices(&self) -> u32 {
+        self.open() + self.confirmed + self.failed + self.skipped + self.reverted
+    }
+}
+
 impl Rollout {
     pub(crate) const BY_STATE: &'static str = "active";
     /// The index value of rollouts that may have something left to do.
     pub(crate) const ACTIVE: &'static [u8] = b"1";
-    /// The unique name under which one rollout at a time may change a model.
-    pub(super) const MODEL: &'static str = "model";
+
+    /// Whether there may be something left to do.
+    pub fn is_active(&self) -> bool {
+        use RolloutState::{Draft, Failed, Paused, Running, Scheduled, Stopping, WaitingForApproval};
+        match self.state {
+            Draft | WaitingForApproval | Scheduled | Running | Paused | Stopping => true,
+            // An earlier version called those so that were still sending devices back.
+            Failed => self.finished_at_ms.is_none(),
+            RolloutState::Succeeded | RolloutState::RolledBack | RolloutState::Aborted => false,
+        }
+    }
+
+    /// How many devices of each wave stand where.
+    pub fn tally<'a>(&self, devices: impl IntoIterator<Item = &'a RolloutDevice>) -> Vec<Tally> {
+        let mut tallies = vec![Tally::default(); self.waves.len()];
+        for device in devices {
+            if let Some(tally) = tallies.get_mut(device.wave as usize) {
+                tally.count(&device.status);
+            }
+        }
+        tallies
+    }
 }
 
 impl Entity for Rollout {
@@ -238,11 +366,7 @@ impl Entity for Rollout {
     }
 
     fn indexes(&self) -> Vec<(&'static str, Vec<u8>)> {
-        if self.state.is_active() { vec![(Self::BY_STATE, Self::ACTIVE.to_vec())] } else { Vec::new() }
-    }
-
-    fn unique(&self) -> Vec<(&'static str, Vec<u8>)> {
-        if self.state.is_active() { vec![(Self::MODEL, self.model.as_str().into())] } else { Vec::new() }
+        if self.is_active() { vec![(Self::BY_STATE, Self::ACTIVE.to_vec())] } else { Vec::new() }
     }
 }
 
@@ -250,28 +374,33 @@ impl RolloutDevice {
     pub(crate) fn prefix(rollout: &RolloutId) -> Vec<u8> {
         compound([rollout.as_str()])
     }
+
+    pub(super) fn id_of(rollout: &RolloutId, position: u32) -> Vec<u8> {
+        compound([rollout.as_str().as_bytes(), &position.to_be_bytes()])
+    }
 }
 
 impl Entity for RolloutDevice {
     const TABLE: Table = Table::new("rollout-devices");
 
     fn id(&self) -> Vec<u8> {
-        compound([self.rollout.as_str().as_bytes(), &self.position.to_be_bytes()])
+        Self::id_of(&self.rollout, self.position)
     }
 }
 
 /// Puts the devices of a rollout into an order that depends on nothing but its id and theirs, and cuts them into
 /// waves. Devices beyond the last wave that is asked for make one more; waves that stay empty are left out.
 ///
-/// The first wave tolerates no failure, a later one a tenth of its devices.
+/// Where nothing is said of failures, the first wave tolerates none, and a later one a tenth of its devices.
 pub fn resolve(
     rollout: &RolloutId,
-    devices: BTreeSet<DeviceId>,
+    devices: impl IntoIterator<Item = Target>,
     specs: &[WaveSpec],
+    tolerance: Option<&Tolerance>,
 ) -> (Vec<Wave>, Vec<RolloutDevice>) {
-    let place = |device: &DeviceId| Digest::of(format!("{rollout}/{device}").as_bytes());
-    let mut order: Vec<(Digest, DeviceId)> =
-        devices.into_iter().map(|device| (place(&device), device)).collect();
+    let place = |target: &Target| Digest::of(format!("{rollout}/{}", target.device).as_bytes());
+    let mut order: Vec<(Digest, Target)> =
+        devices.into_iter().map(|target| (place(&target), target)).collect();
     order.sort();
     let total = u32::try_from(order.len()).unwrap_or(u32::MAX);
     let (mut waves, mut left) = (Vec::new(), total);
@@ -283,23 +412,44 @@ pub fn resolve(
         };
         let devices = asked.min(left);
         if devices > 0 {
-            let max_failures = if waves.is_empty() { 0 } else { devices / 10 };
-            waves.push(Wave { devices, max_failures });
+            let usual = if waves.is_empty() { Failures::Devices(0) } else { Failures::Percent(10) };
+            waves.push(Wave {
+                devices,
+                max_failures: tolerance.map_or(usual, |of| of.failures).of(devices),
+                counted_after: tolerance.map_or(0, |of| of.after),
+            });
             left -= devices;
         }
     }
     let wave_of =
         waves.iter().zip(0..).flat_map(|(wave, index)| std::iter::repeat_n(index, wave.devices as usize));
     let devices =
-        order.into_iter().zip(wave_of).zip(0..).map(|(((_, device), wave), position)| RolloutDevice {
+        order.into_iter().zip(wave_of).zip(0..).map(|(((_, target), wave), position)| RolloutDevice {
             rollout: rollout.clone(),
-            device,
+            device: target.device,
             position,
             wave,
             status: Status::Pending,
             sent: None,
             baseline: None,
+            tries: 0,
+            zone: target.zone,
         });
     let devices = devices.collect();
     (waves, devices)
+}
+
+/// A device that a rollout is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// The device.
+    pub device: DeviceId,
+    /// Its time zone, if it has one of its own.
+    pub zone: Option<Box<str>>,
+}
+
+impl From<DeviceId> for Target {
+    fn from(device: DeviceId) -> Self {
+        Self { device, zone: None }
+    }
 }

@@ -2,68 +2,32 @@
 //! end whatever is killed in between.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use super::effect;
-use super::planner::{Action, Observation, Observations, Report, plan};
-use super::state::{Rollout, RolloutDevice, RolloutState, Status, Wanted, WaveSpec, resolve};
+use super::effect::{self, Standing};
+use super::planner::{ACTIONS, Action, Observation, Observations, Report, plan};
+use super::policy::{Failures, OnStop, Pace, Policy, Retry, Tolerance};
+use super::state::{Rollout, RolloutDevice, RolloutState, Status, Target, WaveSpec, resolve};
+use super::testing::{CANARY, DEADLINE_MS, device, model, release, rollout};
 use crate::devices::Twin;
 use flotilla_protocol::message::{DesiredModel, Failure, ModelReport, Phase, Settings};
-use flotilla_protocol::{ActorId, DeviceId, Digest, ErrorCode, ModelName, RolloutId};
+use flotilla_protocol::{DeviceId, Digest, ErrorCode, RolloutId};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
-
-const DEADLINE_MS: u64 = 60_000;
-
-fn device(n: usize) -> DeviceId {
-    DeviceId::new(format!("d{n}")).unwrap()
-}
-
-fn model() -> ModelName {
-    ModelName::new("digits").unwrap()
-}
-
-fn release() -> Digest {
-    Digest::of(b"new release")
-}
-
-fn rollout(id: &str, devices: usize, specs: &[WaveSpec]) -> (Rollout, Vec<RolloutDevice>) {
-    let id = RolloutId::new(id).unwrap();
-    let (waves, devices) = resolve(&id, (0..devices).map(device).collect(), specs);
-    let rollout = Rollout {
-        id,
-        model: model(),
-        wanted: Wanted { release: release(), envelope_bytes: 100, version: 2, counter: 2 },
-        waves,
-        state: RolloutState::Running,
-        wave: 0,
-        deadline_ms: DEADLINE_MS,
-        counted_from_ms: 0,
-        created_by: ActorId::new("administrator").unwrap(),
-        created_at_ms: 0,
-        finished_at_ms: None,
-        reason: None,
-        watch: None,
-        watched: None,
-    };
-    (rollout, devices)
-}
-
-const DEFAULT: &[WaveSpec] = &[WaveSpec::Devices(1), WaveSpec::Rest];
 
 // === waves ===
 
 #[test]
 fn waves_cover_every_device_once_in_an_order_of_their_own() {
-    let (rollout, devices) = rollout("r1", 3, DEFAULT);
+    let (rollout, devices) = rollout("r1", 3, CANARY);
     assert_eq!(rollout.waves.iter().map(|wave| wave.devices).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(devices.iter().map(|d| d.wave).collect::<Vec<_>>(), [0, 1, 1]);
     let all: BTreeSet<_> = devices.iter().map(|d| d.device.clone()).collect();
     assert_eq!(all, (0..3).map(device).collect());
     assert_eq!(rollout.waves.iter().map(|wave| wave.max_failures).collect::<Vec<_>>(), [0, 0]);
     let canaries: BTreeSet<_> =
-        (0..50).map(|n| self::rollout(&format!("r{n}"), 3, DEFAULT).1[0].device.clone()).collect();
+        (0..50).map(|n| self::rollout(&format!("r{n}"), 3, CANARY).1[0].device.clone()).collect();
     assert_eq!(canaries.len(), 3, "the canary is not the same device every time");
-    assert_eq!(self::rollout("r1", 3, DEFAULT).1, devices, "but the same for the same rollout");
+    assert_eq!(self::rollout("r1", 3, CANARY).1, devices, "but the same for the same rollout");
 }
 
 #[test]
@@ -74,12 +38,37 @@ fn wave_sizes_follow_the_plan() {
         assert!(rollout.waves.iter().all(|wave| wave.devices > 0));
         rollout.waves.iter().map(|wave| (wave.devices, wave.max_failures)).collect::<Vec<_>>()
     };
-    assert_eq!(sizes(1, DEFAULT), [(1, 0)]);
+    assert_eq!(sizes(1, CANARY), [(1, 0)]);
     assert_eq!(sizes(200, &[WaveSpec::Percent(1), WaveSpec::Percent(10)]), [(2, 0), (20, 2), (178, 17)]);
     assert_eq!(sizes(3, &[WaveSpec::Percent(1)]), [(1, 0), (2, 0)]);
     assert_eq!(sizes(5, &[WaveSpec::Devices(0), WaveSpec::Devices(10)]), [(5, 0)]);
     assert_eq!(sizes(100, &[WaveSpec::Devices(1); 200]).len(), super::state::WAVES);
-    assert_eq!(sizes(0, DEFAULT), []);
+    assert_eq!(sizes(0, CANARY), []);
+}
+
+#[test]
+fn a_wave_tolerates_what_the_plan_says_once_enough_are_decided() {
+    let id = RolloutId::new("r1").unwrap();
+    let tolerance = Tolerance { failures: Failures::Percent(5), after: 20 };
+    let targets = (0..101).map(|n| Target::from(device(n)));
+    let (waves, devices) = resolve(&id, targets, &[WaveSpec::Devices(1)], Some(&tolerance));
+    assert_eq!(waves.iter().map(|wave| (wave.max_failures, wave.counted_after)).collect::<Vec<_>>(), [(0, 20), (5, 20)]);
+    let (usual, _) = rollout("r1", 101, CANARY);
+    let rollout = Rollout { waves, wave: 1, ..usual };
+    let failing = |failed: usize, confirmed: usize| {
+        let mut devices = devices.clone();
+        devices[0].status = Status::Confirmed { at_ms: 1 };
+        let failure = Status::Failed { code: ErrorCode::NoRoom, detail: "full".into(), at_ms: 1 };
+        let mut rest = devices[1..].iter_mut();
+        rest.by_ref().take(failed).for_each(|device| device.status = failure.clone());
+        rest.by_ref().take(confirmed).for_each(|device| device.status = Status::Confirmed { at_ms: 1 });
+        rest.for_each(|device| device.status = Status::Sent);
+        matches!(plan(&rollout, &devices, &Observations::new(), 2, ACTIONS)[..], [Action::Fail { .. }])
+    };
+    assert!(!failing(6, 13), "nineteen are decided");
+    assert!(failing(6, 14));
+    assert!(!failing(5, 90), "as many as it tolerates");
+    assert!(failing(6, 94), "all are");
 }
 
 #[test]
@@ -88,7 +77,11 @@ fn a_rollout_to_a_million_devices_is_planned_in_memory() {
     assert_eq!(rollout.waves[1].devices, 100_000);
     devices[0].status = Status::Confirmed { at_ms: 1 };
     let observed = Observations::from([(devices[0].device.clone(), Observation::default())]);
-    assert_eq!(plan(&rollout, &devices, &observed, 5), [Action::Advance]);
+    assert_eq!(plan(&rollout, &devices, &observed, 5, ACTIONS), [Action::Advance]);
+    let mut rollout = rollout;
+    rollout.advance();
+    let actions = plan(&rollout, &devices, &observed, 5, ACTIONS);
+    assert!(actions.len() == 256 && matches!(actions[0], Action::SetDesired { index: 1 }));
 }
 
 // === a simulated fleet ===
@@ -105,6 +98,10 @@ enum Outcome {
     Revoked,
     /// Another change gives it something else to run.
     Superseded,
+    /// The link fails the first time.
+    Flaky,
+    /// Confirms, and falls back later.
+    FallsBack,
 }
 
 struct World {
@@ -115,17 +112,20 @@ struct World {
     outcomes: BTreeMap<DeviceId, Outcome>,
     reports: BTreeMap<DeviceId, Report>,
     now_ms: u64,
+    /// When devices were told.
+    told_ms: Vec<u64>,
 }
 
 impl World {
     fn new(random: &mut SmallRng, outcome: impl Fn(&mut SmallRng) -> Outcome) -> Self {
         let count = random.random_range(1..40);
         let specs: &[WaveSpec] = match random.random_range(0..3) {
-            0 => DEFAULT,
+            0 => CANARY,
             1 => &[WaveSpec::Devices(2), WaveSpec::Percent(50)],
             _ => &[WaveSpec::Percent(10), WaveSpec::Percent(30), WaveSpec::Rest],
         };
-        let (rollout, devices) = rollout(&format!("r{}", random.random::<u32>()), count, specs);
+        let (mut rollout, devices) = rollout(&format!("r{}", random.random::<u32>()), count, specs);
+        rollout.policy = any_policy(random);
         let mut world = Self {
             rollout,
             devices,
@@ -134,6 +134,7 @@ impl World {
             outcomes: BTreeMap::new(),
             reports: BTreeMap::new(),
             now_ms: 1_000,
+            told_ms: Vec::new(),
         };
         for n in 0..count {
             let mut twin = Twin::new(device(n), Settings::default(), 0);
@@ -178,7 +179,7 @@ impl World {
     }
 
     fn plan(&self) -> Vec<Action> {
-        plan(&self.rollout, &self.devices, &self.observed(), self.now_ms)
+        plan(&self.rollout, &self.devices, &self.observed(), self.now_ms, ACTIONS)
     }
 
     /// Performs one action as the service does, and checks what must hold at that moment.
@@ -189,18 +190,34 @@ impl World {
                 let target = &mut self.devices[*index];
                 let twin = self.twins.get_mut(&target.device).unwrap();
                 let version = twin.version;
-                effect::send(&self.rollout, target, twin, self.now_ms).unwrap();
-                assert!(twin.version > version, "what is sent is a newer document");
+                let out = self.outcomes[&target.device] == Outcome::Revoked;
+                let standing = if out { Standing::Out(ErrorCode::Revoked) } else { Standing::Free };
+                effect::send(&self.rollout, target, twin, standing, self.now_ms);
+                if target.status == Status::Sent {
+                    assert!(twin.version > version, "what is sent is a newer document");
+                    assert!(target.tries <= self.rollout.policy.retry.tries, "no more tries than asked for");
+                    self.told_ms.push(self.now_ms);
+                    self.check_pace();
+                }
             }
             Action::Mark { index, status } => {
-                assert!(!self.devices[*index].status.is_decided(), "what is decided stays decided");
+                let before = &self.devices[*index].status;
+                let fell = matches!(before, Status::Confirmed { .. });
+                assert!(!before.is_decided() || fell, "what is decided stays decided, but for one that falls back");
                 self.devices[*index].status = status.clone();
             }
             Action::Watch => self.rollout.watch(self.now_ms),
             Action::Look { look, follows } => self.rollout.look(look.clone(), follows, self.now_ms),
-            Action::Advance => self.rollout.advance(),
+            Action::Begin => self.rollout.begin(self.now_ms),
+            Action::Ask { reason } => self.rollout.ask(reason.clone()),
+            Action::GiveWay => self.rollout.give_way(self.now_ms),
+            Action::Advance => {
+                let asked = self.rollout.policy.approve_waves;
+                assert!(!asked || self.rollout.approved_waves > self.rollout.wave, "nobody has approved it");
+                self.rollout.advance();
+            }
             Action::Succeed => self.rollout.finish(RolloutState::Succeeded, self.now_ms),
-            Action::Fail { reason } => self.rollout.fail(reason.clone()),
+            Action::Fail { reason } => self.rollout.fail(reason.clone(), self.now_ms),
             Action::Revert { index } => {
                 let target = &mut self.devices[*index];
                 let twin = self.twins.get_mut(&target.device).unwrap();
@@ -212,11 +229,19 @@ impl World {
         }
     }
 
+    /// What the pace allows is kept over any minute, and at any moment.
+    fn check_pace(&self) {
+        let pace = &self.rollout.policy.pace;
+        let lately = self.told_ms.iter().filter(|at| self.now_ms - **at < 60_000).count();
+        assert!(pace.per_minute.is_none_or(|rate| lately <= rate as usize), "{lately} within a minute: {pace:?}");
+        let under_way = self.devices.iter().filter(|d| d.status == Status::Sent).count();
+        assert!(pace.concurrency.is_none_or(|most| under_way <= most as usize), "{under_way}: {pace:?}");
+    }
+
     fn check_earlier_waves(&self, wave: u32) {
         for earlier in 0..wave {
             let devices = || self.devices.iter().filter(|d| d.wave == earlier);
             assert!(devices().all(|d| d.status.is_decided()), "wave {earlier} is through");
-            assert!(devices().any(|d| matches!(d.status, Status::Confirmed { .. })), "and has confirmed");
             let failed = devices().filter(|d| matches!(d.status, Status::Failed { .. })).count();
             assert!(failed <= self.rollout.waves[earlier as usize].max_failures as usize);
         }
@@ -226,7 +251,7 @@ impl World {
     fn live(&mut self, random: &mut SmallRng) {
         self.now_ms += random.random_range(1..DEADLINE_MS / 4);
         for target in &mut self.devices {
-            let Some(sent) = target.sent.clone() else { continue };
+            let Some(sent) = target.sent.as_deref().cloned() else { continue };
             if random.random_bool(0.3) {
                 continue;
             }
@@ -241,16 +266,23 @@ impl World {
             let answer = match (outcome, &told) {
                 (Outcome::Silent | Outcome::Revoked | Outcome::Superseded, _) => continue,
                 (Outcome::Late, _) if !late => continue,
-                (Outcome::Fails, Some(told)) if told.release == release() => ModelReport {
-                    phase: Phase::Failed,
-                    attempt: told.attempt,
-                    failure: Some(Failure {
-                        release: release(),
-                        code: ErrorCode::ProbeMismatch,
-                        detail: "scores differ".into(),
-                    }),
-                    ..ModelReport::default()
-                },
+                (Outcome::Fails | Outcome::Flaky, Some(told))
+                    if told.release == release() && (outcome == Outcome::Fails || target.tries < 2) =>
+                {
+                    let flaky = outcome == Outcome::Flaky;
+                    let code = if flaky { ErrorCode::Network } else { ErrorCode::ProbeMismatch };
+                    ModelReport {
+                        phase: Phase::Failed,
+                        attempt: told.attempt,
+                        failure: Some(Failure { release: release(), code, detail: "so it is".into() }),
+                        ..ModelReport::default()
+                    }
+                }
+                (Outcome::FallsBack, Some(told))
+                    if told.release == release() && matches!(target.status, Status::Confirmed { .. }) =>
+                {
+                    ModelReport { phase: Phase::Confirmed, attempt: told.attempt, ..ModelReport::default() }
+                }
                 (_, told) => ModelReport {
                     phase: Phase::Confirmed,
                     confirmed: told.as_ref().map(|told| told.release),
@@ -267,7 +299,7 @@ impl World {
     /// pauses and resumes.
     fn run(&mut self, random: &mut SmallRng, kills: bool) {
         for _ in 0..2_000 {
-            if !self.rollout.state.is_active() {
+            if !self.rollout.is_active() {
                 assert_eq!(self.plan(), [], "an end is an end");
                 return;
             }
@@ -280,6 +312,11 @@ impl World {
                 if kills && random.random_bool(0.2) {
                     break;
                 }
+            }
+            if self.rollout.state == RolloutState::Paused {
+                let code = self.rollout.reason.as_ref().map(|reason| reason.code);
+                assert_eq!(code, Some(ErrorCode::ApprovalNeeded), "nobody else asks");
+                self.rollout.resume(self.now_ms);
             }
             if kills && random.random_bool(0.05) && self.rollout.state == RolloutState::Running {
                 self.rollout.state = RolloutState::Paused;
@@ -306,7 +343,17 @@ impl World {
                 assert_eq!(self.rollout.reason, None);
                 for target in self.touched().filter(|d| matches!(d.status, Status::Confirmed { .. })) {
                     assert_eq!(now(target).unwrap().release, release());
-                    assert!([Outcome::Confirms, Outcome::Late].contains(&self.outcomes[&target.device]));
+                    let outcome = self.outcomes[&target.device];
+                    use Outcome::{Confirms, FallsBack, Flaky, Late};
+                    assert!([Confirms, FallsBack, Flaky, Late].contains(&outcome), "{outcome:?}");
+                }
+            }
+            RolloutState::Failed => {
+                assert!(self.rollout.reason.is_some() && self.rollout.policy.on_stop == OnStop::Hold);
+                for target in self.touched() {
+                    if self.outcomes[&target.device] != Outcome::Superseded {
+                        assert_eq!(now(target).unwrap().release, release(), "it keeps what it has");
+                    }
                 }
             }
             RolloutState::RolledBack => {
@@ -344,13 +391,30 @@ fn any_outcome(random: &mut SmallRng) -> Outcome {
         2 => Outcome::Late,
         3 => Outcome::Revoked,
         4 => Outcome::Superseded,
+        5 => Outcome::FallsBack,
+        6..10 => Outcome::Flaky,
         _ => Outcome::Confirms,
     }
 }
 
+fn any_policy(random: &mut SmallRng) -> Policy {
+    let pace = Pace {
+        per_minute: random.random_bool(0.3).then(|| random.random_range(1..20)),
+        ramp: None,
+        concurrency: random.random_bool(0.3).then(|| random.random_range(1..5)),
+    };
+    let retry = Retry {
+        tries: if random.random_bool(0.5) { 3 } else { 1 },
+        wait_ms: random.random_range(0..2 * DEADLINE_MS),
+        codes: Vec::new(),
+    };
+    let on_stop = if random.random_bool(0.2) { OnStop::Hold } else { OnStop::GoBack };
+    Policy { pace, retry, on_stop, approve_waves: random.random_bool(0.2), ..Policy::default() }
+}
+
 #[test]
 fn rollouts_end_well_whatever_devices_do() {
-    let (mut succeeded, mut rolled_back) = (0, 0);
+    let (mut succeeded, mut rolled_back, mut held) = (0, 0, 0);
     for seed in 0..4_000 {
         let random = &mut SmallRng::seed_from_u64(seed);
         let mut world = World::new(random, any_outcome);
@@ -361,6 +425,7 @@ fn rollouts_end_well_whatever_devices_do() {
         }));
         match outcome {
             Ok(RolloutState::Succeeded) => succeeded += 1,
+            Ok(RolloutState::Failed) => held += 1,
             Ok(_) => rolled_back += 1,
             Err(panic) => {
                 eprintln!("seed {seed}");
@@ -368,7 +433,8 @@ fn rollouts_end_well_whatever_devices_do() {
             }
         }
     }
-    assert!(succeeded > 500 && rolled_back > 500, "both ends are seen: {succeeded}, {rolled_back}");
+    let ends = format!("{succeeded}, {rolled_back}, {held}");
+    assert!(succeeded > 500 && rolled_back > 500 && held > 100, "all ends are seen: {ends}");
 }
 
 #[test]
@@ -391,6 +457,7 @@ fn a_bad_canary_stops_the_rollout_and_nobody_else_is_touched() {
         let canary = world.devices[0].device.clone();
         let bad = [Outcome::Fails, Outcome::Silent][seed as usize % 2];
         world.outcomes.insert(canary, bad);
+        world.rollout.policy = Policy::default();
         if bad == Outcome::Fails {
             // It says so before its time is over.
             world.rollout.deadline_ms = u64::MAX;
@@ -427,10 +494,10 @@ fn kills_between_commits_change_nothing() {
 
 #[test]
 fn a_device_is_judged_by_its_answer_to_the_document_it_was_sent() {
-    let (rollout, mut devices) = rollout("r1", 1, DEFAULT);
+    let (rollout, mut devices) = rollout("r1", 1, CANARY);
     let mut twin = Twin::new(devices[0].device.clone(), Settings::default(), 0);
-    effect::send(&rollout, &mut devices[0], &mut twin, 1_000).unwrap();
-    let sent = devices[0].sent.clone().unwrap();
+    effect::send(&rollout, &mut devices[0], &mut twin, Standing::Free, 1_000);
+    let sent = devices[0].sent.as_deref().cloned().unwrap();
     let status = |version: u64, now_ms: u64, change: &dyn Fn(&mut ModelReport)| {
         let mut report = ModelReport { attempt: sent.attempt, ..ModelReport::default() };
         change(&mut report);
@@ -441,7 +508,7 @@ fn a_device_is_judged_by_its_answer_to_the_document_it_was_sent() {
             figures: None,
         };
         let observed = Observations::from([(devices[0].device.clone(), observation)]);
-        match plan(&rollout, &devices, &observed, now_ms).as_slice() {
+        match plan(&rollout, &devices, &observed, now_ms, ACTIONS).as_slice() {
             [] => "sent",
             [Action::Mark { status, .. }] => status.as_str(),
             other => panic!("{other:?}"),
@@ -467,4 +534,78 @@ fn a_device_is_judged_by_its_answer_to_the_document_it_was_sent() {
     assert_eq!(status(version, 1_001, &|r| (confirmed(r), r.candidate = Some(release())).1), "sent");
     assert_eq!(status(version, 1_000 + DEADLINE_MS - 1, &|_| ()), "sent");
     assert_eq!(status(version, 1_000 + DEADLINE_MS, &|_| ()), "failed");
+}
+
+// === waiting ===
+
+#[test]
+fn a_draft_and_one_that_waits_for_approval_touch_nobody_and_a_scheduled_one_begins_in_time() {
+    let (rollout, devices) = rollout("r1", 3, CANARY);
+    for state in [RolloutState::Draft, RolloutState::WaitingForApproval] {
+        let waits = Rollout { state, ..rollout.clone() };
+        assert!(waits.is_active());
+        assert_eq!(plan(&waits, &devices, &Observations::new(), u64::MAX, ACTIONS), []);
+    }
+    let mut scheduled =
+        Rollout { state: RolloutState::Scheduled, starts_at_ms: Some(5_000), ..rollout };
+    assert_eq!(plan(&scheduled, &devices, &Observations::new(), 4_999, ACTIONS), []);
+    assert_eq!(plan(&scheduled, &devices, &Observations::new(), 5_000, ACTIONS), [Action::Begin]);
+    scheduled.begin(5_000);
+    assert_eq!(plan(&scheduled, &devices, &Observations::new(), 5_000, ACTIONS), [Action::SetDesired { index: 0 }]);
+}
+
+#[test]
+fn a_device_is_told_within_its_own_maintenance_window() {
+    let (mut rollout, mut devices) = rollout("r1", 3, &[WaveSpec::Rest]);
+    rollout.policy.window = Some("daily 01:00-02:00".parse().unwrap());
+    devices[1].zone = Some("Asia/Tokyo".into());
+    let told = |hour: u64| -> Vec<usize> {
+        let actions = plan(&rollout, &devices, &Observations::new(), hour * 3_600_000 + 60_000, ACTIONS);
+        let index = |action: &Action| match action {
+            Action::SetDesired { index } => *index,
+            other => panic!("{other:?}"),
+        };
+        actions.iter().map(index).collect()
+    };
+    assert_eq!(told(1), [0, 2]);
+    assert_eq!(told(16), [1], "one in the morning in Tokyo");
+    assert_eq!(told(2), [] as [usize; 0]);
+}
+
+#[test]
+fn devices_that_a_newer_rollout_has_end_the_older_one_without_harm() {
+    let (mut rollout, mut devices) = rollout("r1", 3, CANARY);
+    rollout.superseded_by.push(RolloutId::new("r2").unwrap());
+    let taken = Status::Skipped { code: ErrorCode::Superseded, at_ms: 1 };
+    devices[0].status = taken.clone();
+    assert_eq!(plan(&rollout, &devices, &Observations::new(), 2, ACTIONS), [Action::Advance], "nothing failed");
+    rollout.advance();
+    (devices[1].status, devices[2].status) = (taken.clone(), Status::Confirmed { at_ms: 1 });
+    assert_eq!(plan(&rollout, &devices, &Observations::new(), 2, ACTIONS), [Action::Succeed]);
+    devices[2].status = taken;
+    assert_eq!(plan(&rollout, &devices, &Observations::new(), 2, ACTIONS), [Action::GiveWay]);
+    rollout.give_way(2);
+    assert_eq!(rollout.state, RolloutState::Aborted);
+    let reason = rollout.reason.unwrap();
+    assert!(reason.code == ErrorCode::Superseded && reason.detail.contains("r2"), "{reason:?}");
+}
+
+#[test]
+fn one_that_is_told_again_goes_back_to_what_it_ran_before_the_first_time() {
+    let (mut rollout, mut devices) = rollout("r1", 1, CANARY);
+    rollout.policy.retry = Retry { tries: 3, wait_ms: 1_000, codes: Vec::new() };
+    let mut twin = Twin::new(devices[0].device.clone(), Settings::default(), 0);
+    twin.want(&model(), Digest::of(b"old release"), 90, 0).unwrap();
+    let before = twin.models.get(&model()).cloned();
+    for try_ in 1..=3 {
+        effect::send(&rollout, &mut devices[0], &mut twin, Standing::Free, 1_000);
+        assert_eq!((devices[0].tries, devices[0].sent.as_ref().unwrap().previous.clone()), (try_, before.clone()));
+    }
+    // Somebody else's change is not undone.
+    let mut other = (devices[0].clone(), twin.clone());
+    other.1.want(&model(), Digest::of(b"something else"), 80, 0).unwrap();
+    effect::send(&rollout, &mut other.0, &mut other.1, Standing::Free, 2_000);
+    assert_eq!(other.0.status.as_str(), "skipped");
+    effect::revert(&rollout, &mut devices[0], Some(&mut twin), 2_000);
+    assert_eq!(twin.models.get(&model()).cloned(), before);
 }

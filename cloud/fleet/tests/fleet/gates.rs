@@ -1,5 +1,6 @@
 //! Waves that are watched: a release that does worse than what waiting devices run is stopped before they get it.
 
+use crate::rollouts::both;
 use crate::support::{Device, Installation, model, soon};
 use flotilla_fleet::{
     Rollout, RolloutControl, RolloutDevice, RolloutRequest, RolloutState, Status, WaveSpec,
@@ -54,7 +55,7 @@ impl Fleet {
         let mut changes = self.installation.fleet.watch();
         soon(async {
             loop {
-                let (rollout, devices) = self.installation.fleet.rollout(id).await.unwrap();
+                let (rollout, devices) = both(&self.installation, id).await;
                 if wanted(&rollout) {
                     return (rollout, devices);
                 }
@@ -104,12 +105,12 @@ impl Fleet {
     ) -> (Rollout, Vec<RolloutDevice>) {
         for round in 0..40 {
             self.say(|device| figures(device, round)).await;
-            let (rollout, devices) = self.installation.fleet.rollout(id).await.unwrap();
+            let (rollout, devices) = both(&self.installation, id).await;
             if wanted(&rollout) {
                 return (rollout, devices);
             }
         }
-        panic!("{:?}", self.installation.fleet.rollout(id).await.unwrap().0);
+        panic!("{:?}", both(&self.installation, id).await.0);
     }
 
     /// Rolls the release out to two waves that are watched; the first one confirms it, and is watched from then on.

@@ -6,6 +6,7 @@ mod devices;
 mod gates;
 mod hard_examples;
 mod logs;
+mod plans;
 mod rollouts;
 mod shadows;
 mod support;

@@ -9,8 +9,14 @@ use flotilla_protocol::message::{Request, RequestBody};
 use flotilla_protocol::topic::Up;
 use flotilla_protocol::{ErrorCode, RolloutId};
 
+/// A rollout and its devices, in their order.
+pub(crate) async fn both(installation: &Installation, id: &RolloutId) -> (Rollout, Vec<RolloutDevice>) {
+    let rollout = installation.fleet.rollout(id).await.unwrap();
+    (rollout, installation.fleet.rollout_devices(id).await.unwrap())
+}
+
 /// Waits until a rollout is at an end or in a wave.
-async fn rollout_until(
+pub(crate) async fn rollout_until(
     installation: &Installation,
     id: &RolloutId,
     wanted: impl Fn(&Rollout) -> bool,
@@ -18,7 +24,7 @@ async fn rollout_until(
     let mut changes = installation.fleet.watch();
     soon(async {
         loop {
-            let (rollout, devices) = installation.fleet.rollout(id).await.unwrap();
+            let (rollout, devices) = both(installation, id).await;
             if wanted(&rollout) {
                 return (rollout, devices);
             }
@@ -39,9 +45,7 @@ async fn a_rollout_goes_to_the_canary_first_and_then_to_the_rest() {
     }
     let mut changes = installation.fleet.watch();
     let request = RolloutRequest::newest(model("digits"));
-    let rollout = installation.fleet.start_rollout(&installation.admin, request.clone()).await.unwrap();
-    let again = installation.fleet.start_rollout(&installation.admin, request).await.unwrap_err();
-    assert_eq!(again.code(), ErrorCode::WrongState, "one rollout of a model at a time");
+    let rollout = installation.fleet.start_rollout(&installation.admin, request).await.unwrap();
 
     let (started, order) = rollout_until(&installation, &rollout.id, |_| true).await;
     assert_eq!(started.waves.iter().map(|wave| wave.devices).collect::<Vec<_>>(), [1, 2]);
@@ -60,7 +64,7 @@ async fn a_rollout_goes_to_the_canary_first_and_then_to_the_rest() {
         let desired = other.desired_release("digits", wanted).await;
         other.confirm(&desired, "digits").await;
     }
-    let (ended, targets) = rollout_until(&installation, &rollout.id, |r| !r.state.is_active()).await;
+    let (ended, targets) = rollout_until(&installation, &rollout.id, |r| !r.is_active()).await;
     assert_eq!((ended.state, ended.wave), (RolloutState::Succeeded, 1));
     assert!(targets.iter().all(|target| matches!(target.status, Status::Confirmed { .. })));
     let view = installation.fleet.device(&rest[0].id).await.unwrap();
@@ -110,13 +114,13 @@ async fn a_failed_canary_goes_back_and_the_rest_is_never_touched() {
     let bad = installation.release("digits", 2.0).await;
     let request = RolloutRequest::newest(model("digits"));
     let second = installation.fleet.start_rollout(&installation.admin, request).await.unwrap();
-    let (_, order) = installation.fleet.rollout(&second.id).await.unwrap();
+    let (_, order) = both(&installation, &second.id).await;
     let canary = devices.iter_mut().find(|device| device.id == order[0].device).unwrap();
     let desired = canary.desired_release("digits", Some(bad.digest)).await;
     canary.fail(&desired, "digits", ErrorCode::ProbeMismatch).await;
     let back = canary.desired_release("digits", Some(good.digest)).await;
     assert!(back.version > desired.version, "going back is a newer document");
-    let (ended, targets) = rollout_until(&installation, &second.id, |r| !r.state.is_active()).await;
+    let (ended, targets) = rollout_until(&installation, &second.id, |r| !r.is_active()).await;
     assert_eq!(ended.state, RolloutState::RolledBack);
     let reason = ended.reason.unwrap();
     assert_eq!((reason.code, reason.device), (ErrorCode::ProbeMismatch, Some(order[0].device.clone())));
@@ -159,14 +163,14 @@ async fn a_rollout_goes_on_after_the_control_plane_was_away() {
     for _ in 0..10 {
         let installation = Installation::open(folder.path()).await;
         counter += 1;
-        let (state, targets) = installation.fleet.rollout(&rollout.id).await.unwrap();
-        if !state.state.is_active() {
+        let (state, targets) = both(&installation, &rollout.id).await;
+        if !state.is_active() {
             end = Some((state, targets));
             installation.close().await;
             break;
         }
         let (_, targets) =
-            rollout_until(&installation, &rollout.id, |r| !r.state.is_active() || r.wave <= 1).await;
+            rollout_until(&installation, &rollout.id, |r| !r.is_active() || r.wave <= 1).await;
         let next = targets.iter().find(|target| !target.status.is_decided());
         if let Some(next) = next {
             let credentials = credentials.iter().find(|c| c.answer.device == next.device).unwrap();
@@ -175,7 +179,7 @@ async fn a_rollout_goes_on_after_the_control_plane_was_away() {
             device.confirm(&desired, "digits").await;
             installation.until(next.device.as_str(), |view| view.reported_version == desired.version).await;
         } else {
-            rollout_until(&installation, &rollout.id, |r| !r.state.is_active()).await;
+            rollout_until(&installation, &rollout.id, |r| !r.is_active()).await;
         }
         installation.close().await;
     }
@@ -201,7 +205,7 @@ async fn an_operator_pauses_resumes_aborts_and_rolls_back() {
     assert_eq!(control(&first.id, RolloutControl::Resume).await.unwrap().state, RolloutState::Running);
     control(&first.id, RolloutControl::Rollback).await.unwrap();
     gate.desired_release("digits", None).await;
-    let (ended, _) = rollout_until(&installation, &first.id, |r| !r.state.is_active()).await;
+    let (ended, _) = rollout_until(&installation, &first.id, |r| !r.is_active()).await;
     assert_eq!((ended.state, ended.reason.unwrap().code), (RolloutState::RolledBack, ErrorCode::Cancelled));
     let late = control(&first.id, RolloutControl::Pause).await.unwrap_err();
     assert_eq!(late.code(), ErrorCode::WrongState);

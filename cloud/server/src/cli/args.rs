@@ -6,7 +6,7 @@ mod rollout;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flotilla_protocol::message::{QuietHours, Settings};
 pub use hard::{Hard, HardConsent};
-pub use rollout::{Rollout, RolloutId, RolloutSpec};
+pub use rollout::{OnStop, Rollout, RolloutId, RolloutSpec};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -537,6 +537,25 @@ pub enum Device {
         #[command(flatten)]
         target: Target,
     },
+    /// Give a device no updates until it is released; it goes on serving what it has.
+    Quarantine {
+        /// The device.
+        id: String,
+        /// Why, for people.
+        #[arg(long, default_value = "an operator put it there")]
+        reason: String,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Let a device have updates again.
+    Release {
+        /// The device.
+        id: String,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
 }
 
 /// Whom to give a command, and how long to wait for its end.
@@ -692,6 +711,7 @@ impl Command {
             Command::Release(Release::Sign { output, .. })
             | Command::Trust(Trust::Key { output, .. } | Trust::Sign { output, .. }) => *output,
             Command::Login(target) | Command::Audit(target) => target.output,
+            Command::Rollout(command) => command.target().output,
             Command::Train(train) => train.target.output,
             Command::Compress(compress) => compress.target.output,
             Command::Dataset(Dataset::Import { target, .. } | Dataset::List(target))
@@ -722,7 +742,9 @@ impl Command {
                 | Device::Diagnosis { target, .. }
                 | Device::Approve { target, .. }
                 | Device::Reject { target, .. }
-                | Device::Revoke { target, .. },
+                | Device::Revoke { target, .. }
+                | Device::Quarantine { target, .. }
+                | Device::Release { target, .. },
             )
             | Command::Trust(
                 Trust::Show { target, .. } | Trust::Propose { target, .. } | Trust::Publish { target, .. },
@@ -734,16 +756,6 @@ impl Command {
                 | Hard::Show { target, .. }
                 | Hard::Accept { target, .. }
                 | Hard::Reject { target, .. },
-            )
-            | Command::Rollout(
-                Rollout::Create { spec: RolloutSpec { target, .. }, .. }
-                | Rollout::Plan(RolloutSpec { target, .. })
-                | Rollout::List(target)
-                | Rollout::Show { target, .. }
-                | Rollout::Pause(RolloutId { target, .. })
-                | Rollout::Resume(RolloutId { target, .. })
-                | Rollout::Rollback(RolloutId { target, .. })
-                | Rollout::Abort(RolloutId { target, .. }),
             )
             | Command::Shadow(
                 Shadow::Start { target, .. } | Shadow::Stop { target, .. } | Shadow::Show { target, .. },

@@ -1,17 +1,15 @@
 //! The commands that talk to a running control plane.
 
 use super::args::{
-    Command, Compress, Dataset, Device, DeviceSettings, Job, Model, Order, Release, Rollout, RolloutId,
-    RolloutSpec, Target, Train,
+    Command, Compress, Dataset, Device, DeviceSettings, Job, Model, Order, Release, Target, Train,
 };
 use super::client::Client;
 use super::exit::Failure;
-use super::{diagnose, follow, hard, order, read_file, shadow, table, telemetry, trust, upload};
+use super::{diagnose, follow, hard, order, read_file, rollout, shadow, table, telemetry, trust, upload};
 use crate::http::api::{
     ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, CompressRequest,
-    DatasetView, DeviceTelemetryView, DeviceView, GateFindingView, ImportView, JobView, Json, LoginView,
-    ModelVersionView, ObstacleView, RejectRequest, ReleaseRequest, ReleaseTelemetryView, ReleaseView,
-    RolloutPlanView, RolloutRequest, RolloutView, TrainRequest,
+    DatasetView, DeviceTelemetryView, DeviceView, ImportView, JobView, Json, LoginView,
+    ModelVersionView, QuarantineRequest, RejectRequest, ReleaseRequest, ReleaseTelemetryView, ReleaseView, TrainRequest,
 };
 use crate::progress::Progress;
 use flotilla_protocol::ErrorCode;
@@ -39,7 +37,7 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
         Command::Trust(command) => trust::run(command, &out),
         Command::Device(command) => device(command, &out),
         Command::Hard(command) => hard::run(command, &out),
-        Command::Rollout(command) => rollout(command, &out),
+        Command::Rollout(command) => rollout::run(command, &out),
         Command::Shadow(command) => shadow::run(command, &out),
         Command::Job(command) => job(command, &out),
         Command::Quickstart(_) | Command::Up(_) | Command::Agent(_) | Command::JobChild { .. } => {
@@ -381,6 +379,16 @@ fn device(command: Device, out: &Out) -> Done {
             let device: DeviceView = client(&target)?.post(&path, &Json::Null)?;
             out.show(&device, |d| print_devices(std::slice::from_ref(d)))
         }
+        Device::Quarantine { id, reason, target } => {
+            let path = format!("/api/v1/devices/{}/quarantine", encode(&id));
+            let device: DeviceView = client(&target)?.post(&path, &QuarantineRequest { reason })?;
+            out.show(&device, |d| print_devices(std::slice::from_ref(d)))
+        }
+        Device::Release { id, target } => {
+            let path = format!("/api/v1/devices/{}/release", encode(&id));
+            let device: DeviceView = client(&target)?.post(&path, &Json::Null)?;
+            out.show(&device, |d| print_devices(std::slice::from_ref(d)))
+        }
         Device::Claim { file, uses, hours, target } => {
             let request = ClaimRequest { uses, valid_s: hours.saturating_mul(3600) };
             let mut server = String::new();
@@ -483,6 +491,9 @@ fn key_of_renewal(device: &DeviceView) -> Result<String, Failure> {
 
 /// What somebody should look at.
 fn note(device: &DeviceView) -> String {
+    if let Some(reason) = &device.quarantine {
+        return format!("no updates: {reason}");
+    }
     match (device.renewal.as_deref(), device.repeated_hellos) {
         (Some("pending"), _) => {
             let key = device.renewal_key.as_deref().unwrap_or_default();
@@ -491,93 +502,6 @@ fn note(device: &DeviceView) -> String {
         (Some(other), _) => format!("renewal {other}"),
         (None, 0) => telemetry::drifted(device),
         (None, repeated) => format!("{repeated} repeated hellos: its folder may have been copied"),
-    }
-}
-
-fn rollout(command: Rollout, out: &Out) -> Done {
-    match command {
-        Rollout::Create { spec, detach } => {
-            let client = client(&spec.target)?;
-            let rollout: RolloutView = client.post("/api/v1/rollouts", &request_of(spec))?;
-            let rollout = if detach { rollout } else { follow::rollout(&client, rollout)? };
-            out.show(&rollout, print_rollout)
-        }
-        Rollout::Plan(spec) => {
-            let client = client(&spec.target)?;
-            let plan: RolloutPlanView = client.post("/api/v1/rollouts/plan", &request_of(spec))?;
-            out.show(&plan, print_plan)
-        }
-        Rollout::List(target) => {
-            let all: Vec<RolloutView> = client(&target)?.get("/api/v1/rollouts")?;
-            out.show(&all, |all| all.iter().for_each(print_rollout))
-        }
-        Rollout::Show { id, target } => {
-            let rollout: RolloutView = client(&target)?.get(&format!("/api/v1/rollouts/{}", encode(&id)))?;
-            out.show(&rollout, |rollout| {
-                print_rollout(rollout);
-                rollout.telemetry.iter().for_each(telemetry::print_release);
-            })
-        }
-        Rollout::Pause(rollout) => control(&rollout, "pause", out),
-        Rollout::Resume(rollout) => control(&rollout, "resume", out),
-        Rollout::Rollback(rollout) => control(&rollout, "rollback", out),
-        Rollout::Abort(rollout) => control(&rollout, "abort", out),
-    }
-}
-
-fn request_of(spec: RolloutSpec) -> RolloutRequest {
-    let some = |texts: Vec<String>| (!texts.is_empty()).then_some(texts);
-    RolloutRequest {
-        release: spec.release,
-        devices: some(spec.devices),
-        waves: some(spec.waves),
-        soak_s: spec.soak.map(|soak| soak.as_secs()),
-        max_soak_s: spec.max_soak.map(|soak| soak.as_secs()),
-    }
-}
-
-fn print_plan(plan: &RolloutPlanView) {
-    let waves: Vec<String> = plan.waves.iter().map(u32::to_string).collect();
-    println!("{} {} to {} devices in waves of {}", plan.model, plan.release, plan.devices, waves.join(" + "));
-    let row = |found: &ObstacleView| vec![found.device.clone(), found.code.clone(), found.detail.clone()];
-    if plan.obstacles.is_empty() {
-        println!("nothing stands in the way of any of them");
-    } else {
-        let rows: Vec<_> = plan.obstacles.iter().map(row).collect();
-        table::print(&["device", "in the way", "why"], &rows);
-    }
-}
-
-fn control(rollout: &RolloutId, what: &str, out: &Out) -> Done {
-    let path = format!("/api/v1/rollouts/{}/{what}", encode(&rollout.id));
-    let rollout: RolloutView = client(&rollout.target)?.post(&path, &Json::Null)?;
-    out.show(&rollout, print_rollout)
-}
-
-fn print_rollout(rollout: &RolloutView) {
-    println!("{} {} {} {}", rollout.id, rollout.model, rollout.state, rollout.reason);
-    for (number, wave) in rollout.waves.iter().enumerate() {
-        let devices: Vec<_> = wave.devices.iter().map(|d| format!("{}={}", d.id, d.state)).collect();
-        println!("  wave {} {}: {}", number + 1, wave.state, devices.join(" "));
-    }
-    let Some(watch) = &rollout.watch else { return };
-    println!(
-        "  watch {} to {} s a wave, {} windows of this one are over",
-        watch.soak_s, watch.max_soak_s, watch.windows
-    );
-    let row = |finding: &GateFindingView| {
-        vec![
-            finding.metric.clone(),
-            finding.verdict.clone(),
-            finding.change.clone(),
-            finding.devices.to_string(),
-            format!("{:.1} of {:.1}", finding.against, finding.against_needed),
-            format!("{:.1} of {:.1}", finding.in_favour, finding.in_favour_needed),
-        ]
-    };
-    if !watch.findings.is_empty() {
-        let header = ["metric", "verdict", "worse by", "devices", "evidence of harm", "of none"];
-        table::print(&header, &watch.findings.iter().map(row).collect::<Vec<_>>());
     }
 }
 

@@ -47,17 +47,16 @@ pub(crate) fn job_progress(display: &Progress, stage: &str, job: &JobView) {
 pub(crate) fn rollout(client: &Client, mut rollout: RolloutView) -> Result<RolloutView, Failure> {
     let progress = Progress::new();
     progress.stage("rollout", &rollout.id);
-    // One that asks something waits for an answer, and not for time.
-    while !rollout.is_over() && (rollout.state != "paused" || rollout.reason.is_empty()) {
-        let devices = || rollout.waves.iter().flat_map(|w| &w.devices);
-        let confirmed = devices().filter(|d| d.state == "confirmed").count() as u64;
-        progress.update("rollout", confirmed, Some(devices().count() as u64), "devices confirmed");
+    while !rollout.is_over() && !rollout.waits_for_somebody() {
+        let (confirmed, all) = rollout.progress();
+        progress.update("rollout", confirmed.into(), Some(all.into()), "devices confirmed");
         // A wave that is watched takes its time.
         let rest = if rollout.watch.as_ref().is_some_and(|watch| watch.since_ms.is_some()) { 20 } else { 1 };
         std::thread::sleep(POLL * rest);
-        rollout = client.get(&format!("/api/v1/rollouts/{}", rollout.id))?;
+        rollout = client.get(&format!("/api/v1/rollouts/{}?brief=true", rollout.id))?;
     }
     progress.clear();
+    rollout = client.get(&format!("/api/v1/rollouts/{}", rollout.id))?;
     if rollout.state == "succeeded" {
         return Ok(rollout);
     }

@@ -9,6 +9,7 @@ pub mod exit;
 pub(crate) mod follow;
 mod hard;
 mod order;
+mod rollout;
 mod shadow;
 mod table;
 mod telemetry;

@@ -15,7 +15,8 @@ pub use hard::{
     HardExampleView, HardPolicy, UnlabelledView,
 };
 pub use rollouts::{
-    GateFindingView, ObstacleView, RolloutPlanView, RolloutRequest, RolloutView, WatchView, WaveDeviceView,
+    GateFindingView, ObstacleView, RampView, RolloutDevicePage, RolloutDeviceRequest, RolloutPlanView,
+    RolloutRequest, RolloutView, WatchView, WaveCounts, WaveDeviceView,
     WaveView,
 };
 use serde::{Deserialize, Serialize};
@@ -388,6 +389,9 @@ pub struct DeviceView {
     /// The digest of the new key that this is about, hex: an approval names it.
     #[serde(default)]
     pub renewal_key: Option<String>,
+    /// Why it gets no updates, if it gets none.
+    #[serde(default)]
+    pub quarantine: Option<String>,
 }
 
 impl DeviceView {
@@ -452,6 +456,14 @@ pub struct DeviceModelView {
 pub struct ApproveRequest {
     /// The `renewal_key` that was looked at. Refused if another request has taken its place.
     pub key: String,
+}
+
+/// Why a device is to get no updates.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuarantineRequest {
+    /// For people.
+    pub reason: String,
 }
 
 /// Why a renewal is rejected.

@@ -149,6 +149,8 @@ routes! {
     GET "/api/v1/devices/{id}/telemetry" Needs(P::DeviceRead), NONE => Some("DeviceTelemetryView"), telemetry::device, "The recent past of a device: samples and events";
     GET "/api/v1/models/{model}/telemetry" Needs(P::DeviceRead), NONE => Some("[ReleaseTelemetryView]"), telemetry::model, "What all devices say of a model, by release: latency, answers, confidence, drift";
     POST "/api/v1/devices/{id}/revoke" Needs(P::DeviceControl), NONE => Some("DeviceView"), fleet::revoke, "Shuts a device out at once";
+    POST "/api/v1/devices/{id}/quarantine" Needs(P::DeviceControl), Some("QuarantineRequest") => Some("DeviceView"), fleet::quarantine, "Gives a device no updates until it is released";
+    POST "/api/v1/devices/{id}/release" Needs(P::DeviceControl), NONE => Some("DeviceView"), fleet::release, "Lets a device have updates again";
     POST "/api/v1/devices/{id}/diagnose" Needs(P::DeviceControl), NONE => Some("DiagnosisView"), diagnosis::diagnose, "Tells a device to examine itself";
     POST "/api/v1/devices/{id}/commands" Needs(P::DeviceControl), Some("CommandRequest") => Some("CommandView"), commands::ask, "Gives a device a command: done once, and given up at its deadline";
     GET "/api/v1/devices/{id}/commands" Needs(P::DeviceRead), NONE => Some("[CommandView]"), commands::list, "The last commands of a device and what became of each, newest first";
@@ -170,10 +172,16 @@ routes! {
     GET "/api/v1/rollouts" Needs(P::RolloutRead), NONE => Some("[RolloutView]"), rollouts::rollouts, "Rollouts, oldest first";
     POST "/api/v1/rollouts" Needs(P::RolloutCreate), Some("RolloutRequest") => Some("RolloutView"), rollouts::roll_out, "Starts a rollout: one device and then the rest, or the waves that are asked for, watched or not";
     POST "/api/v1/rollouts/plan" Needs(P::RolloutRead), Some("RolloutRequest") => Some("RolloutPlanView"), rollouts::plan, "What a rollout would do, and which devices cannot take the release; changes nothing";
-    GET "/api/v1/rollouts/{id}" Needs(P::RolloutRead), NONE => Some("RolloutView"), rollouts::rollout, "One rollout";
+    GET "/api/v1/rollouts/{id}" Needs(P::RolloutRead), NONE => Some("RolloutView"), rollouts::rollout, "One rollout; query: brief (without devices and telemetry)";
+    GET "/api/v1/rollouts/{id}/devices" Needs(P::RolloutRead), NONE => Some("RolloutDevicePage"), rollouts::devices, "The devices of a rollout in its order; query: state, from, limit";
+    POST "/api/v1/rollouts/{id}/start" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::start, "Starts a draft";
+    POST "/api/v1/rollouts/{id}/approve" Needs(P::RolloutApprove), NONE => Some("RolloutView"), rollouts::approve, "Lets a rollout begin that waits for an approval";
+    POST "/api/v1/rollouts/{id}/reject" Needs(P::RolloutApprove), NONE => Some("RolloutView"), rollouts::reject, "Refuses a rollout that waits for an approval";
+    POST "/api/v1/rollouts/{id}/skip" Needs(P::RolloutControl), Some("RolloutDeviceRequest") => Some("RolloutView"), rollouts::skip, "Leaves a device out";
+    POST "/api/v1/rollouts/{id}/retry" Needs(P::RolloutControl), Some("RolloutDeviceRequest") => Some("RolloutView"), rollouts::retry, "Tells devices again that have failed; one that has stopped and held goes on";
     POST "/api/v1/rollouts/{id}/pause" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::pause, "Touches no further device until the rollout is resumed";
-    POST "/api/v1/rollouts/{id}/resume" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::resume, "Goes on; a wave of which nothing was certain counts as through";
-    POST "/api/v1/rollouts/{id}/rollback" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::roll_back, "Stops a rollout and sends every device that it touched back";
+    POST "/api/v1/rollouts/{id}/resume" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::resume, "Goes on; what the rollout asks is answered with yes";
+    POST "/api/v1/rollouts/{id}/rollback" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::roll_back, "Stops a rollout and sends every device that it touched back; one that has ended, too";
     POST "/api/v1/rollouts/{id}/abort" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::abort, "Stops a rollout; devices keep what they confirmed";
 }
 

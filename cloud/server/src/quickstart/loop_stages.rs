@@ -155,13 +155,8 @@ impl Stages {
             Some(rollout) => (rollout, " (continued)"),
             None => {
                 let devices = self.report.devices.iter().map(|device| device.id.clone()).collect();
-                let request = RolloutRequest {
-                    release: digest,
-                    devices: Some(devices),
-                    waves: None,
-                    soak_s: None,
-                    max_soak_s: None,
-                };
+                let request =
+                    RolloutRequest { release: digest, devices: Some(devices), ..RolloutRequest::default() };
                 (self.client.post("/api/v1/rollouts", &request).at(stage)?, "")
             }
         };
@@ -173,10 +168,8 @@ impl Stages {
             }
             std::thread::sleep(POLL);
             rollout = self.client.get(&format!("/api/v1/rollouts/{}", rollout.id)).at(stage)?;
-            let all = rollout.waves.iter().map(|w| w.devices.len() as u64).sum();
-            let states = rollout.waves.iter().flat_map(|w| &w.devices);
-            let confirmed = states.filter(|d| d.state == "confirmed").count() as u64;
-            self.progress.update(stage, confirmed, Some(all), "devices confirmed");
+            let (confirmed, all) = rollout.progress();
+            self.progress.update(stage, confirmed.into(), Some(all.into()), "devices confirmed");
         }
         if rollout.state != "succeeded" {
             let detail = format!("{} ended as {}: {}", rollout.id, rollout.state, rollout.reason);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Starts a rollout to every active device, or to those named.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutRequest {
     /// Digest of the release.
@@ -24,6 +24,79 @@ pub struct RolloutRequest {
     /// After how long a wave of which neither is certain pauses the rollout, in seconds; eight times `soak_s` by default.
     #[serde(default)]
     pub max_soak_s: Option<u64>,
+    /// Failures that each wave tolerates: `3`, or `5%` of its devices. None in the first and a tenth in the others, by
+    /// default.
+    #[serde(default)]
+    pub max_failures: Option<String>,
+    /// They are counted once so many devices of a wave are decided, or all; from the first on by default.
+    #[serde(default)]
+    pub min_decided: Option<u32>,
+    /// How long a device may take, in seconds; its probation and half an hour by default.
+    #[serde(default)]
+    pub deadline_s: Option<u64>,
+    /// Devices that are told within any minute, at most; no bound by default.
+    #[serde(default)]
+    pub per_minute: Option<u32>,
+    /// How that grows while all goes well.
+    #[serde(default)]
+    pub ramp: Option<RampView>,
+    /// Devices that are under way at the same time, at most; no bound by default.
+    #[serde(default)]
+    pub concurrency: Option<u32>,
+    /// How often a device is told at most, the first time included; once by default.
+    #[serde(default)]
+    pub tries: Option<u32>,
+    /// The pause before it is told again, in seconds, doubled each time; 300 by default.
+    #[serde(default)]
+    pub retry_wait_s: Option<u64>,
+    /// The codes of failures after which it is told again; those that may pass by themselves by default.
+    #[serde(default)]
+    pub retry_codes: Vec<String>,
+    /// When devices may be told, on their own clock: `mon-fri 01:00-05:00`, `sat,sun 22:00-04:00`, `daily 02:00-03:30`.
+    #[serde(default)]
+    pub window: Option<String>,
+    /// The IANA time zone of devices that have none of their own, such as `Europe/Berlin`; `UTC` by default.
+    #[serde(default)]
+    pub window_zone: Option<String>,
+    /// What the devices do that were told, once the rollout has stopped itself: `go_back`, or `hold` what they have.
+    #[serde(default)]
+    pub on_stop: Option<String>,
+    /// Whether each further wave waits until an operator resumes the rollout.
+    #[serde(default)]
+    pub approve_waves: bool,
+    /// Of several rollouts that have something to do, those with more come first; 0 by default.
+    #[serde(default)]
+    pub priority: u8,
+    /// Whether it waits to be started.
+    #[serde(default)]
+    pub draft: bool,
+    /// Whether somebody has to approve it before it begins.
+    #[serde(default)]
+    pub needs_approval: bool,
+    /// When it begins, in milliseconds since 1970; at once by default.
+    #[serde(default)]
+    pub starts_at_ms: Option<u64>,
+}
+
+/// How a rate grows: by a factor for every so many devices that have confirmed the release.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RampView {
+    /// The factor, 2 to 10.
+    pub factor: u32,
+    /// For every so many confirmed devices.
+    pub every: u32,
+    /// Devices a minute at most.
+    pub max_per_minute: u32,
+}
+
+/// Devices of a rollout that are to be left out, or told again.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutDeviceRequest {
+    /// Device id. To tell again: all that have failed, by default.
+    #[serde(default)]
+    pub device: Option<String>,
 }
 
 /// A rollout.
@@ -35,7 +108,7 @@ pub struct RolloutView {
     pub model: String,
     /// Digest of the release.
     pub release: String,
-    /// running, succeeded, failed, rolled_back, aborted …
+    /// draft, waiting_for_approval, scheduled, running, paused, stopping, failed, succeeded, rolled_back or aborted.
     pub state: String,
     /// Why it is in that state.
     pub reason: String,
@@ -51,13 +124,40 @@ pub struct RolloutView {
     /// The watch over its waves, if they are watched.
     #[serde(default)]
     pub watch: Option<WatchView>,
+    /// Who started it.
+    #[serde(default)]
+    pub created_by: String,
+    /// When it is to begin, in milliseconds since 1970, if not at once.
+    #[serde(default)]
+    pub starts_at_ms: Option<u64>,
+    /// How it goes about it, in words: pace, retries, hours, what happens when it stops.
+    #[serde(default)]
+    pub policy: Vec<String>,
+    /// Newer rollouts that have taken devices from it.
+    #[serde(default)]
+    pub superseded_by: Vec<String>,
 }
 
 impl RolloutView {
     /// Whether nothing will happen any more.
     pub fn is_over(&self) -> bool {
-        // A failed rollout is still sending its devices back.
-        !matches!(self.state.as_str(), "running" | "paused" | "failed")
+        matches!(self.state.as_str(), "failed" | "succeeded" | "rolled_back" | "aborted")
+    }
+
+    /// Whether nothing happens before somebody does something.
+    pub fn waits_for_somebody(&self) -> bool {
+        match self.state.as_str() {
+            "draft" | "waiting_for_approval" => true,
+            // One that was paused by hand goes on with a word of the same person.
+            "paused" => !self.reason.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Devices that have confirmed the release, and all.
+    pub fn progress(&self) -> (u32, u32) {
+        let confirmed = self.waves.iter().map(|wave| wave.counts.confirmed).sum();
+        (confirmed, self.waves.iter().map(|wave| wave.size).sum())
     }
 }
 
@@ -66,8 +166,42 @@ impl RolloutView {
 pub struct WaveView {
     /// waiting, running, done or failed.
     pub state: String,
-    /// Its devices.
+    /// How many devices it has.
+    #[serde(default)]
+    pub size: u32,
+    /// How many stand where.
+    #[serde(default)]
+    pub counts: WaveCounts,
+    /// Its first devices, after those that failed; `devices` of the rollout has all.
     pub devices: Vec<WaveDeviceView>,
+}
+
+/// How many devices of a wave stand where.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct WaveCounts {
+    /// Not their turn yet.
+    pub pending: u32,
+    /// Told, and not decided.
+    pub sent: u32,
+    /// Failed, and told again.
+    pub retrying: u32,
+    /// Confirmed.
+    pub confirmed: u32,
+    /// Failed.
+    pub failed: u32,
+    /// Left out.
+    pub skipped: u32,
+    /// Told to go back.
+    pub reverted: u32,
+}
+
+/// A page of the devices of a rollout, in its order.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RolloutDevicePage {
+    /// The devices.
+    pub devices: Vec<WaveDeviceView>,
+    /// What to ask for as `from` for the next page; none after the last.
+    pub next: Option<u32>,
 }
 
 /// A device within a rollout.
@@ -75,10 +209,16 @@ pub struct WaveView {
 pub struct WaveDeviceView {
     /// Device id.
     pub id: String,
-    /// pending, sent, confirmed, failed or reverted.
+    /// pending, sent, retrying, confirmed, failed, skipped or reverted.
     pub state: String,
-    /// Why, for failures.
+    /// Why, for failures and those left out.
     pub detail: Option<String>,
+    /// Its wave, from 1.
+    #[serde(default)]
+    pub wave: u32,
+    /// How often it was told.
+    #[serde(default)]
+    pub tries: u32,
 }
 
 /// The watch over the waves of a rollout.
@@ -128,6 +268,12 @@ pub struct RolloutPlanView {
     pub devices: u32,
     /// Devices of each wave. Which device is in which is decided when the rollout starts.
     pub waves: Vec<u32>,
+    /// Rollouts under way that it would take devices from.
+    #[serde(default)]
+    pub supersedes: Vec<String>,
+    /// How it would go about it, in words.
+    #[serde(default)]
+    pub policy: Vec<String>,
     /// What stands in its way.
     pub obstacles: Vec<ObstacleView>,
 }

@@ -11,6 +11,8 @@ pub(crate) mod jobs;
 pub(crate) mod models;
 mod orders;
 pub(crate) mod releases;
+mod rollout_request;
+mod rollout_view;
 pub(crate) mod rollouts;
 pub(crate) mod server;
 pub(crate) mod settings;

@@ -1,52 +1,57 @@
 //! Rollouts: start, control, look.
 
-use super::super::api::{
-    GateFindingView, ObstacleView, RolloutPlanView, RolloutRequest, RolloutView, WatchView, WaveDeviceView,
-    WaveView,
-};
+use super::super::api::{ObstacleView, RolloutDevicePage, RolloutDeviceRequest, RolloutPlanView, RolloutView};
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
+use super::rollout_request::wanted;
+use super::rollout_view::{device_view, policy_words, rollout_view};
 use super::telemetry;
 use crate::app::App;
-use flotilla_fleet::{
-    Obstacle, Rollout, RolloutControl, RolloutDevice, RolloutState, Status, Watch, Watched, WaveSpec,
-};
-use flotilla_gates::gate::Finding;
-use flotilla_protocol::{Digest, ErrorCode, RolloutId};
+use flotilla_fleet::{DeviceControl, Obstacle, Rollout, RolloutControl, Status};
+use flotilla_protocol::{DeviceId, ErrorCode, RolloutId};
 use http::StatusCode;
 
 /// Rollouts that one answer lists.
 const LISTED: usize = 500;
+/// Of these, the newest whose devices are listed, too.
+const LISTED_WITH_DEVICES: usize = 10;
+/// Devices of each wave that a view of a rollout names.
+const SHOWN: usize = 100;
+/// Devices on one page.
+const PAGE: usize = 1_000;
 
 /// `GET /api/v1/rollouts`
 pub(crate) async fn rollouts(call: Call) -> Handled {
     Answer::json(&rollout_views(&call.app).await?)
 }
 
-/// Every rollout, oldest first.
+/// The newest rollouts, oldest first.
 pub(crate) async fn rollout_views(app: &App) -> Result<Vec<RolloutView>, Problem> {
     let mut rollouts = app.fleet.rollouts(None, LISTED).await?;
     rollouts.sort_by_key(|r| r.created_at_ms);
+    let from = rollouts.len().saturating_sub(LISTED_WITH_DEVICES);
     let mut views = Vec::with_capacity(rollouts.len());
-    for rollout in rollouts {
-        let (rollout, devices) = app.fleet.rollout(&rollout.id).await?;
-        views.push(rollout_view(&rollout, &devices));
+    for (place, rollout) in rollouts.iter().enumerate() {
+        let shown = if place >= from || rollout.is_active() { SHOWN } else { 0 };
+        views.push(view(app, rollout, shown).await?);
     }
     Ok(views)
 }
 
 /// `POST /api/v1/rollouts`
 pub(crate) async fn roll_out(mut call: Call) -> Handled {
-    let request: RolloutRequest = call.json().await?;
+    let request = call.json().await?;
     let wanted = wanted(&call.app, request).await?;
     let rollout = call.app.fleet.start_rollout(call.actor()?, wanted).await?;
-    one_rollout(&call, &rollout.id, StatusCode::CREATED).await
+    one_rollout(&call, &rollout, StatusCode::CREATED).await
 }
 
 /// `POST /api/v1/rollouts/plan`
 pub(crate) async fn plan(mut call: Call) -> Handled {
-    let request: RolloutRequest = call.json().await?;
-    let plan = call.app.fleet.preflight(wanted(&call.app, request).await?).await?;
+    let request = call.json().await?;
+    let request = wanted(&call.app, request).await?;
+    let policy = policy_words(&request.policy);
+    let plan = call.app.fleet.preflight(request).await?;
     let obstacle = |found: &Obstacle| ObstacleView {
         device: found.device.to_string(),
         code: found.code.to_string(),
@@ -57,52 +62,51 @@ pub(crate) async fn plan(mut call: Call) -> Handled {
         release: plan.release.digest.to_string(),
         devices: plan.waves.iter().map(|wave| wave.devices).sum(),
         waves: plan.waves.iter().map(|wave| wave.devices).collect(),
+        supersedes: plan.supersedes.iter().map(RolloutId::to_string).collect(),
+        policy,
         obstacles: plan.obstacles.iter().map(obstacle).collect(),
-    })
-}
-
-/// The request in the fleet's words.
-async fn wanted(app: &App, request: RolloutRequest) -> Result<flotilla_fleet::RolloutRequest, Problem> {
-    let invalid =
-        |what: &str, e: &dyn std::fmt::Display| Problem::new(ErrorCode::InvalidInput, format!("{what}: {e}"));
-    let release: Digest = request.release.parse().map_err(|e| invalid("release", &e))?;
-    let release = app.registry.find_release(&release).await?;
-    let devices = request
-        .devices
-        .map(|ids| ids.iter().map(|id| id.parse().map_err(|e| invalid("devices", &e))).collect())
-        .transpose()?;
-    let waves = request
-        .waves
-        .map(|waves| waves.iter().map(|wave| wave_spec(wave).ok_or_else(|| bad_wave(wave))).collect())
-        .transpose()?;
-    Ok(flotilla_fleet::RolloutRequest {
-        release: Some(release.digest),
-        devices,
-        waves,
-        soak_s: request.soak_s,
-        max_soak_s: request.max_soak_s,
-        ..flotilla_fleet::RolloutRequest::newest(release.model)
     })
 }
 
 /// `GET /api/v1/rollouts/{id}`
 pub(crate) async fn rollout(call: Call) -> Handled {
-    let id: RolloutId = call.param("id")?;
-    one_rollout(&call, &id, StatusCode::OK).await
-}
-
-/// `5` or `10%`.
-fn wave_spec(text: &str) -> Option<WaveSpec> {
-    match text.strip_suffix('%') {
-        Some(percent) => percent.parse().ok().filter(|n| (1..=100).contains(n)).map(WaveSpec::Percent),
-        None => text.parse().ok().filter(|n| *n > 0).map(WaveSpec::Devices),
+    let rollout = call.app.fleet.rollout(&call.param("id")?).await?;
+    if call.query("brief")?.unwrap_or(false) {
+        return Answer::json(&view(&call.app, &rollout, 0).await?);
     }
+    one_rollout(&call, &rollout, StatusCode::OK).await
 }
 
-fn bad_wave(wave: &str) -> Problem {
-    let detail =
-        format!("a wave is a number of devices, such as 5, or a share of all, such as 10%: not {wave:?}");
-    Problem::new(ErrorCode::InvalidInput, detail)
+/// `GET /api/v1/rollouts/{id}/devices`
+pub(crate) async fn devices(call: Call) -> Handled {
+    let id: RolloutId = call.param("id")?;
+    let rollout = call.app.fleet.rollout(&id).await?;
+    let state: Option<String> = call.query("state")?;
+    if let Some(state) = state.as_deref().filter(|state| !Status::NAMES.contains(state)) {
+        let detail = format!("there is no state {state}: ask for {}", Status::NAMES.join(", "));
+        return Err(Problem::new(ErrorCode::InvalidInput, detail));
+    }
+    let from: u32 = call.query("from")?.unwrap_or(0);
+    let limit = call.query("limit")?.unwrap_or(PAGE).clamp(1, PAGE);
+    let wanted = |status: &Status| state.as_deref().is_none_or(|state| status.as_str() == state);
+    let devices = call.app.fleet.some_rollout_devices(&rollout.id, from, limit, wanted).await?;
+    let next = (devices.len() == limit).then(|| devices.last().map(|last| last.position + 1)).flatten();
+    Answer::json(&RolloutDevicePage { devices: devices.iter().map(device_view).collect(), next })
+}
+
+/// `POST /api/v1/rollouts/{id}/start`
+pub(crate) async fn start(call: Call) -> Handled {
+    control(&call, RolloutControl::Start).await
+}
+
+/// `POST /api/v1/rollouts/{id}/approve`
+pub(crate) async fn approve(call: Call) -> Handled {
+    control(&call, RolloutControl::Approve).await
+}
+
+/// `POST /api/v1/rollouts/{id}/reject`
+pub(crate) async fn reject(call: Call) -> Handled {
+    control(&call, RolloutControl::Reject).await
 }
 
 /// `POST /api/v1/rollouts/{id}/pause`
@@ -125,78 +129,57 @@ pub(crate) async fn abort(call: Call) -> Handled {
     control(&call, RolloutControl::Abort).await
 }
 
-async fn control(call: &Call, control: RolloutControl) -> Handled {
-    let id: RolloutId = call.param("id")?;
-    call.app.fleet.control_rollout(call.actor()?, &id, control).await?;
-    one_rollout(call, &id, StatusCode::OK).await
+/// `POST /api/v1/rollouts/{id}/skip`
+pub(crate) async fn skip(mut call: Call) -> Handled {
+    let device = device_of(&mut call).await?.ok_or_else(|| {
+        Problem::new(ErrorCode::InvalidInput, "name the device that is to be left out: device".to_owned())
+    })?;
+    control_devices(&call, DeviceControl::Skip(device)).await
 }
 
-async fn one_rollout(call: &Call, id: &RolloutId, status: StatusCode) -> Handled {
-    let (rollout, devices) = call.app.fleet.rollout(id).await?;
-    let told = call.app.fleet.rollout_telemetry(&rollout, &devices).await?;
+/// `POST /api/v1/rollouts/{id}/retry`
+pub(crate) async fn retry(mut call: Call) -> Handled {
+    let device = device_of(&mut call).await?;
+    control_devices(&call, DeviceControl::Retry(device)).await
+}
+
+async fn device_of(call: &mut Call) -> Result<Option<DeviceId>, Problem> {
+    let request: RolloutDeviceRequest = call.json().await?;
+    let device = request.device.map(|id| id.parse()).transpose();
+    device.map_err(|e| Problem::new(ErrorCode::InvalidInput, format!("device: {e}")))
+}
+
+async fn control(call: &Call, control: RolloutControl) -> Handled {
+    let rollout = call.app.fleet.control_rollout(call.actor()?, &call.param("id")?, control).await?;
+    one_rollout(call, &rollout, StatusCode::OK).await
+}
+
+async fn control_devices(call: &Call, control: DeviceControl) -> Handled {
+    let id = call.param("id")?;
+    let rollout = call.app.fleet.control_rollout_devices(call.actor()?, &id, &control).await?;
+    one_rollout(call, &rollout, StatusCode::OK).await
+}
+
+async fn one_rollout(call: &Call, rollout: &Rollout, status: StatusCode) -> Handled {
+    let told = call.app.fleet.rollout_telemetry(rollout).await?;
     let told = telemetry::release_view(&call.app, rollout.wanted.release, told).await?;
-    let view = RolloutView { telemetry: Some(told), ..rollout_view(&rollout, &devices) };
+    let view = RolloutView { telemetry: Some(told), ..view(&call.app, rollout, SHOWN).await? };
     Answer::json_with(status, &view)
 }
 
-fn rollout_view(rollout: &Rollout, devices: &[RolloutDevice]) -> RolloutView {
-    let waves = (0..rollout.waves.len() as u32).map(|wave| {
-        let members: Vec<_> = devices.iter().filter(|d| d.wave == wave).collect();
-        let failed =
-            members.iter().any(|d| matches!(d.status, Status::Failed { .. } | Status::Reverted { .. }));
-        let through = wave < rollout.wave || rollout.state == RolloutState::Succeeded;
-        let state = match (failed, through) {
-            (true, _) => "failed",
-            (false, true) => "done",
-            (false, false) if wave == rollout.wave && rollout.state == RolloutState::Running => "running",
-            (false, false) => "waiting",
-        };
-        WaveView { state: state.to_owned(), devices: members.into_iter().map(wave_device).collect() }
-    });
-    RolloutView {
-        id: rollout.id.to_string(),
-        model: rollout.model.to_string(),
-        release: rollout.wanted.release.to_string(),
-        state: rollout.state.as_str().to_owned(),
-        reason: rollout.reason.as_ref().map(|r| r.detail.clone()).unwrap_or_default(),
-        waves: waves.collect(),
-        started_at_ms: rollout.created_at_ms,
-        finished_at_ms: rollout.finished_at_ms,
-        telemetry: None,
-        watch: rollout.watch.as_ref().map(|watch| watch_view(watch, rollout.watched.as_ref())),
+/// A rollout with so many devices of each wave: those that have failed, or are told again, first.
+async fn view(app: &App, rollout: &Rollout, shown: usize) -> Result<RolloutView, Problem> {
+    let tallies = app.fleet.rollout_tallies(rollout).await?;
+    let (mut devices, mut from) = (Vec::new(), 0);
+    let is_bad = |status: &Status| matches!(status, Status::Failed { .. } | Status::Retrying { .. });
+    if shown > 0 && tallies.iter().any(|tally| tally.failed + tally.retrying > 0) {
+        devices.extend(app.fleet.some_rollout_devices(&rollout.id, 0, shown, is_bad).await?);
     }
-}
-
-fn watch_view(watch: &Watch, watched: Option<&Watched>) -> WatchView {
-    let findings = watched.and_then(|watched| watched.look.as_ref()).map(|look| look.findings.as_slice());
-    WatchView {
-        soak_s: watch.soak_ms / 1000,
-        max_soak_s: watch.max_soak_ms / 1000,
-        since_ms: watched.map(|watched| watched.since_ms),
-        windows: watched.map_or(0, |watched| watched.windows),
-        findings: findings.unwrap_or_default().iter().map(finding).collect(),
+    for wave in rollout.waves.iter().filter(|_| shown > 0) {
+        let some = shown.min(wave.devices as usize);
+        let first = app.fleet.some_rollout_devices(&rollout.id, from, some, |_| true).await?;
+        devices.extend(first.into_iter().filter(|device| !is_bad(&device.status)));
+        from += wave.devices;
     }
-}
-
-fn finding(finding: &Finding) -> GateFindingView {
-    GateFindingView {
-        metric: finding.metric.as_str().to_owned(),
-        devices: finding.pairs,
-        change: finding.metric.describe(finding.worsening),
-        against: finding.against,
-        against_needed: finding.against_needed,
-        in_favour: finding.in_favour,
-        in_favour_needed: finding.in_favour_needed,
-        verdict: finding.verdict.as_str().to_owned(),
-    }
-}
-
-fn wave_device(device: &RolloutDevice) -> WaveDeviceView {
-    let detail = match &device.status {
-        Status::Failed { code, detail, .. } => Some(format!("{detail} [{code}]")),
-        Status::Skipped { code, .. } => Some(code.to_string()),
-        Status::Reverted { failure: Some(code), .. } => Some(code.to_string()),
-        _ => None,
-    };
-    WaveDeviceView { id: device.device.to_string(), state: device.status.as_str().to_owned(), detail }
+    Ok(rollout_view(rollout, &tallies, &devices))
 }

@@ -1,0 +1,241 @@
+//! What an operator does with a rollout that exists.
+
+use super::service::{Rollouts, subject};
+use super::state::{Reason, Rollout, RolloutDevice, RolloutState, Status};
+use crate::error::{Error, Result};
+use crate::store::{self, ATTEMPTS};
+use flotilla_identity::{Actor, audit};
+use flotilla_protocol::{DeviceId, ErrorCode, RolloutId};
+use flotilla_storage::{Batch, Versioned};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// Devices that change in one commit.
+const COMMIT_DEVICES: usize = 128;
+
+/// What an operator does to a rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutControl {
+    /// A draft begins, once it is approved and its time has come.
+    Start,
+    /// It may begin.
+    Approve,
+    /// It may not, and never will.
+    Reject,
+    /// Touch no further device.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Stop; devices keep what they were told.
+    Abort,
+    /// Stop, and send every touched device back.
+    Rollback,
+}
+
+impl RolloutControl {
+    fn participle(self) -> &'static str {
+        match self {
+            Self::Start => "started",
+            Self::Approve => "approved",
+            Self::Reject => "rejected",
+            Self::Pause => "paused",
+            Self::Resume => "resumed",
+            Self::Abort => "aborted",
+            Self::Rollback => "rolled back",
+        }
+    }
+}
+
+/// What an operator does to devices of a rollout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceControl {
+    /// Leave this one out.
+    Skip(DeviceId),
+    /// Tell those that have failed again, or this one.
+    Retry(Option<DeviceId>),
+}
+
+impl Rollout {
+    /// What follows from an operator's word; `false` if it changes nothing.
+    fn controlled(&mut self, actor: &Actor, control: RolloutControl, now_ms: u64) -> Result<bool> {
+        use RolloutControl as Control;
+        use RolloutState::{
+            Aborted, Draft, Failed, Paused, RolledBack, Running, Scheduled, Stopping, Succeeded,
+            WaitingForApproval,
+        };
+        let before = self.state;
+        let said = |what: &str| Reason {
+            code: ErrorCode::Cancelled,
+            detail: format!("{} {what} it", actor.id),
+            device: None,
+        };
+        match (control, self.state) {
+            (Control::Start, Scheduled | Running | WaitingForApproval)
+            | (Control::Approve, Scheduled | Running)
+            | (Control::Pause, Paused)
+            | (Control::Resume, Running)
+            | (Control::Abort | Control::Reject, Aborted)
+            | (Control::Rollback, Stopping | RolledBack) => return Ok(false),
+            (Control::Start, Draft) if self.needs_approval => self.state = WaitingForApproval,
+            (Control::Start, Draft) | (Control::Approve, WaitingForApproval) => self.state = Scheduled,
+            (Control::Reject, WaitingForApproval) => {
+                self.reason = Some(said("rejected"));
+                self.finish(Aborted, now_ms);
+            }
+            (Control::Pause, Running) => self.state = Paused,
+            (Control::Resume, Paused) => self.resume(now_ms),
+            (Control::Abort, Draft | WaitingForApproval | Scheduled | Running | Paused) => {
+                self.finish(Aborted, now_ms);
+            }
+            // What has ended well, or was left as it is, may still turn out to be bad.
+            (Control::Rollback, Running | Paused | Succeeded | Failed | Aborted) => {
+                self.roll_back(said("rolled back"));
+            }
+            _ => {
+                return Err(Error::RolloutState {
+                    rollout: self.id.clone(),
+                    state: before.as_str(),
+                    action: control.participle(),
+                });
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Rollouts {
+    /// Does what an operator wants with a rollout. Repeating it changes nothing.
+    pub(crate) async fn control(
+        &self,
+        actor: &Actor,
+        id: &RolloutId,
+        control: RolloutControl,
+        now_ms: u64,
+    ) -> Result<Rollout> {
+        let changed = self
+            .store
+            .modify(&self.store.rollouts, id.as_str().as_bytes(), |rollout, batch| {
+                if !rollout.controlled(actor, control, now_ms)? {
+                    return Ok(false);
+                }
+                let detail = json!({ "control": control, "state": rollout.state });
+                audit::record(batch, actor, "rollout:control", &subject(id), detail, now_ms)?;
+                Ok(true)
+            })
+            .await?;
+        let rollout = changed.ok_or_else(|| Error::RolloutMissing(id.clone()))?;
+        self.changes.rollout(id);
+        self.wake.notify_one();
+        Ok(rollout)
+    }
+
+    /// Does what an operator wants with devices of a rollout. Repeating it changes nothing.
+    pub(crate) async fn control_devices(
+        &self,
+        actor: &Actor,
+        id: &RolloutId,
+        control: &DeviceControl,
+        now_ms: u64,
+    ) -> Result<Rollout> {
+        for _ in 0..ATTEMPTS {
+            let found = self.store.rollouts.get(id.as_str()).await?;
+            let found = found.ok_or_else(|| Error::RolloutMissing(id.clone()))?;
+            let stands = |state: RolloutState| match control {
+                DeviceControl::Skip(_) => found.value.is_active() && state != RolloutState::Stopping,
+                DeviceControl::Retry(_) => {
+                    matches!(state, RolloutState::Running | RolloutState::Paused | RolloutState::Failed)
+                }
+            };
+            if !stands(found.value.state) {
+                return Err(Error::RolloutState {
+                    rollout: id.clone(),
+                    state: found.value.state.as_str(),
+                    action: match control {
+                        DeviceControl::Skip(_) => "changed",
+                        DeviceControl::Retry(_) => "tried again",
+                    },
+                });
+            }
+            let devices = store::all(&self.store.rollout_devices, &RolloutDevice::prefix(id)).await?;
+            let changed: Vec<_> = devices
+                .iter()
+                .filter_map(|device| Some((device, control.of(&device.value, now_ms)?)))
+                .collect();
+            if changed.is_empty() && !control.is_known(&devices) {
+                return Err(Error::Invalid(format!("rollout {id} has no such device")));
+            }
+            if self.write(actor, &found, &changed, control, now_ms).await? {
+                // Whoever keeps them in memory reads them anew.
+                self.news.rollout(id);
+                self.changes.rollout(id);
+                self.wake.notify_one();
+                let now = self.store.rollouts.get(id.as_str()).await?;
+                return now.map(|now| now.value).ok_or_else(|| Error::RolloutMissing(id.clone()));
+            }
+        }
+        Err(Error::Contended(format!("rollout {id}")))
+    }
+
+    async fn write(
+        &self,
+        actor: &Actor,
+        found: &Versioned<Rollout>,
+        changed: &[(&Versioned<RolloutDevice>, Status)],
+        control: &DeviceControl,
+        now_ms: u64,
+    ) -> Result<bool> {
+        for (first, page) in changed.chunks(COMMIT_DEVICES).enumerate() {
+            let mut batch = Batch::new();
+            for (device, status) in page {
+                let value = RolloutDevice { status: status.clone(), ..device.value.clone() };
+                self.store.rollout_devices.update(&mut batch, device, &value)?;
+            }
+            if first == 0 {
+                let rollout = &found.value;
+                let detail = json!({ "control": control, "devices": changed.len() });
+                audit::record(&mut batch, actor, "rollout:devices", &subject(&rollout.id), detail, now_ms)?;
+                // One that had stopped for its failures goes on.
+                if rollout.state == RolloutState::Failed {
+                    let mut again = rollout.clone();
+                    again.reason = None;
+                    again.finished_at_ms = None;
+                    again.begin(now_ms);
+                    self.store.rollouts.update(&mut batch, found, &again)?;
+                }
+            }
+            if !self.store.try_commit(batch).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl DeviceControl {
+    /// What becomes of a device; `None` if nothing.
+    fn of(&self, device: &RolloutDevice, now_ms: u64) -> Option<Status> {
+        match (self, &device.status) {
+            (Self::Skip(id), Status::Pending | Status::Retrying { .. } | Status::Failed { .. })
+                if device.device == *id =>
+            {
+                Some(Status::Skipped { code: ErrorCode::Cancelled, at_ms: now_ms })
+            }
+            (Self::Retry(id), Status::Failed { code, detail, .. })
+                if id.as_ref().is_none_or(|id| device.device == *id) =>
+            {
+                Some(Status::Retrying { code: *code, detail: detail.clone(), from_ms: now_ms })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the device that it names is there.
+    fn is_known(&self, devices: &[Versioned<RolloutDevice>]) -> bool {
+        match self {
+            Self::Skip(id) | Self::Retry(Some(id)) => devices.iter().any(|device| device.value.device == *id),
+            Self::Retry(None) => true,
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What is asked for when a rollout is started, and what that means where nothing is said.
+
+use super::health::Watch;
+use super::policy::{Policy, Tolerance};
+use super::state::WaveSpec;
+use crate::error::{Error, Result};
+use flotilla_gates::gate::Health;
+use flotilla_protocol::{DeviceId, Digest, ModelName};
+use serde::{Deserialize, Serialize};
+
+/// How long a device may take beside its probation, unless the operator says otherwise.
+const DEADLINE_S: u64 = 30 * 60;
+/// The longest that an operator may say: 90 days.
+const DEADLINE_MAX_S: u64 = 90 * 24 * 60 * 60;
+/// The longest watch over one wave: 30 days.
+const SOAK_MAX_S: u64 = 30 * 24 * 60 * 60;
+/// The furthest ahead that a rollout may be scheduled: a year.
+const AHEAD_MAX_MS: u64 = 366 * 24 * 60 * 60 * 1000;
+
+/// What is to be rolled out, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RolloutRequest {
+    /// The model.
+    pub model: ModelName,
+    /// The release; the newest where none is named.
+    #[serde(default)]
+    pub release: Option<Digest>,
+    /// The devices; every active one where none are named.
+    #[serde(default)]
+    pub devices: Option<Vec<DeviceId>>,
+    /// The waves; one canary and then the rest where none are named.
+    #[serde(default)]
+    pub waves: Option<Vec<WaveSpec>>,
+    /// How many failures each wave tolerates; none in the first, a tenth in the others, where nothing is said.
+    #[serde(default)]
+    pub tolerance: Option<Tolerance>,
+    /// How long a device may take, in seconds; its probation and half an hour where nothing is said.
+    #[serde(default)]
+    pub deadline_s: Option<u64>,
+    /// How long a wave is watched at least before the next one begins, in seconds; not at all where nothing is said.
+    #[serde(default)]
+    pub soak_s: Option<u64>,
+    /// After how long a wave of which nothing is certain pauses the rollout, in seconds; eight times the shortest watch
+    /// where nothing is said.
+    #[serde(default)]
+    pub max_soak_s: Option<u64>,
+    /// How it goes about it.
+    #[serde(default)]
+    pub policy: Policy,
+    /// Whether it waits to be started.
+    #[serde(default)]
+    pub draft: bool,
+    /// Whether somebody has to approve it before it begins.
+    #[serde(default)]
+    pub needs_approval: bool,
+    /// When it begins, in milliseconds since 1970; at once where nothing is said.
+    #[serde(default)]
+    pub starts_at_ms: Option<u64>,
+}
+
+impl RolloutRequest {
+    /// The newest release of a model to every active device, one canary first.
+    pub fn newest(model: ModelName) -> Self {
+        Self {
+            model,
+            release: None,
+            devices: None,
+            waves: None,
+            tolerance: None,
+            deadline_s: None,
+            soak_s: None,
+            max_soak_s: None,
+            policy: Policy::default(),
+            draft: false,
+            needs_approval: false,
+            starts_at_ms: None,
+        }
+    }
+
+    /// Refuses what cannot be meant, and says how waves are watched.
+    pub(super) fn check(&self, now_ms: u64) -> Result<Option<Watch>> {
+        self.policy.check()?;
+        if self.starts_at_ms.is_some_and(|at| at > now_ms.saturating_add(AHEAD_MAX_MS)) {
+            return Err(Error::Invalid("a rollout begins within a year".into()));
+        }
+        watch(self.soak_s, self.max_soak_s)
+    }
+
+    /// How long a device may take, in milliseconds.
+    pub(super) fn deadline_ms(&self, longest_probation_s: u64) -> Result<u64> {
+        let usual_s = (DEADLINE_S + longest_probation_s).min(DEADLINE_MAX_S);
+        let deadline_s = self.deadline_s.unwrap_or(usual_s);
+        if !(1..=DEADLINE_MAX_S).contains(&deadline_s) {
+            return Err(Error::Invalid(format!(
+                "a deadline is 1 to {DEADLINE_MAX_S} seconds, not {deadline_s}"
+            )));
+        }
+        Ok(deadline_s * 1000)
+    }
+
+    /// The waves that are asked for.
+    pub(super) fn waves(&self, devices: usize) -> Vec<WaveSpec> {
+        self.waves.clone().unwrap_or_else(|| default_waves(self.soak_s.is_some(), devices))
+    }
+}
+
+/// One device and then the rest. Where waves are watched, the second and third are large enough to show something.
+fn default_waves(watched: bool, devices: usize) -> Vec<WaveSpec> {
+    let least = Health::default().min_devices;
+    let share = |percent: usize| u32::try_from(devices * percent / 100).unwrap_or(u32::MAX).max(least);
+    let mut waves = vec![WaveSpec::Devices(1)];
+    if watched {
+        waves.extend([WaveSpec::Devices(share(4)), WaveSpec::Devices(share(20))]);
+    }
+    waves.push(WaveSpec::Rest);
+    waves
+}
+
+/// How waves are watched, if they are.
+fn watch(soak_s: Option<u64>, max_soak_s: Option<u64>) -> Result<Option<Watch>> {
+    let Some(soak_s) = soak_s else {
+        return match max_soak_s {
+            None => Ok(None),
+            Some(_) => Err(Error::Invalid("a longest watch needs a shortest one: soak_s".into())),
+        };
+    };
+    let max_soak_s = max_soak_s.unwrap_or_else(|| soak_s.saturating_mul(8).min(SOAK_MAX_S));
+    if !(1..=SOAK_MAX_S).contains(&soak_s) || !(soak_s..=SOAK_MAX_S).contains(&max_soak_s) {
+        return Err(Error::Invalid(format!(
+            "a wave is watched for 1 to {SOAK_MAX_S} seconds, at most for as long as at least: not {soak_s} to {max_soak_s}"
+        )));
+    }
+    Ok(Some(Watch { soak_ms: soak_s * 1000, max_soak_ms: max_soak_s * 1000, health: Health::default() }))
+}
+
