@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot measure ends")]
 
 use flotilla_fleet::{
-    Action, Observation, Observations, Policy, Report, Rollout, RolloutDevice, RolloutState, Sent, Status, Target,
-    Wanted, WaveSpec, plan, resolve,
+    Action, Observation, Observations, Policy, Report, Rollout, RolloutDevice, RolloutState, Sent, Status,
+    Target, Wanted, WaveSpec, plan, resolve,
 };
 use flotilla_protocol::message::{DesiredModel, ModelReport, Phase};
 use flotilla_protocol::{ActorId, DeviceId, Digest, RolloutId};
@@ -28,7 +28,10 @@ fn main() {
         device.status = Status::Sent;
     }
     let bytes = (resident_bytes() - before) / DEVICES as u64;
-    println!("planner: a rollout to {DEVICES} devices, all told what to run, of {} actions a step at most", ACTIONS);
+    println!(
+        "planner: a rollout to {DEVICES} devices, all told what to run, of {} actions a step at most",
+        ACTIONS
+    );
     println!("  memory             {bytes:>8} bytes a device     goal 300");
 
     let report = |n: usize| ModelReport {

@@ -168,9 +168,7 @@ impl Error {
             Self::RenewalRejected { .. } => ErrorCode::PermissionDenied,
             Self::RenewedTooOften(_) => ErrorCode::Busy,
             Self::DeviceRevoked(_) => ErrorCode::Revoked,
-            Self::RolloutState { .. } | Self::RenewalChanged { .. } => {
-                ErrorCode::WrongState
-            }
+            Self::RolloutState { .. } | Self::RenewalChanged { .. } => ErrorCode::WrongState,
             Self::Busy { .. } | Self::Contended(_) | Self::Stopping => ErrorCode::Busy,
             Self::Invalid(_) => ErrorCode::InvalidInput,
             Self::LogTooLarge { .. } => ErrorCode::TooLarge,

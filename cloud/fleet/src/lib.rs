@@ -39,8 +39,8 @@ pub use changes::Change;
 pub use claims::{CLAIM_TTL_MS, CLAIM_USES, Claim, ClaimRequest};
 pub use devices::{
     Asked, COMMAND_DEADLINE_MAX_MS, COMMAND_DEADLINE_MS, Certificate, Device, DeviceState, DeviceView,
-    Examined, Health, ModelState, ModelView, Order, Problem, PulledLog, Quarantine, ReleaseView, ReportHead, ShadowView,
-    Shadows, Stage, Traffic, Twin,
+    Examined, Health, ModelState, ModelView, Order, Problem, PulledLog, Quarantine, ReleaseView, ReportHead,
+    ShadowView, Shadows, Stage, Traffic, Twin,
 };
 pub use error::{Error, Result};
 pub use fleet::{Fleet, FleetConfig, FleetParts, host_port};
@@ -50,7 +50,7 @@ pub use renewal::{PendingRenewal, RenewalState};
 pub use rollout::{
     Action, Baseline, DeviceControl, Failures, Figures, Follows, Observation, Observations, Obstacle, OnStop,
     Pace, Partner, Policy, Preflight, Ramp, Reason, Report, Retry, Rollout, RolloutControl, RolloutDevice,
-    RolloutRequest, RolloutState, Sent, Status, Tally, Target, Tolerance, Wanted, Watch, Watched, Wave, WaveSpec,
-    Window, plan, resolve,
+    RolloutRequest, RolloutState, Sent, Status, Tally, Target, Tolerance, Wanted, Watch, Watched, Wave,
+    WaveSpec, Window, plan, resolve,
 };
 pub use telemetry::ReleaseTelemetry;

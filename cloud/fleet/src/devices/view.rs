@@ -1,7 +1,7 @@
 //! What people see of a device: records, connection and telemetry in one.
 
-use super::quarantine::Quarantine;
 use super::device::{Certificate, Device, DeviceState, Health, Traffic};
+use super::quarantine::Quarantine;
 use super::twin::ModelState;
 use crate::connections::{Connection, Connections};
 use crate::error::{Error, Result};

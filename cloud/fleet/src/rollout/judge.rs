@@ -2,8 +2,8 @@
 
 use super::planner::{Observation, due_ms};
 use super::state::{Rollout, RolloutState, Sent, Status};
-use flotilla_protocol::message::{ModelReport, Phase};
 use flotilla_protocol::ErrorCode;
+use flotilla_protocol::message::{ModelReport, Phase};
 
 /// What has become of a device that was told to run the release; `None` while that is open.
 pub(super) fn judge(rollout: &Rollout, sent: &Sent, seen: &Observation, now_ms: u64) -> Option<Status> {
@@ -27,12 +27,7 @@ pub(super) fn judge(rollout: &Rollout, sent: &Sent, seen: &Observation, now_ms: 
 
 /// What has become of a device that had confirmed the release; `None` while it still runs it. One that falls back counts
 /// as failed, and how long it takes to say so does not matter.
-pub(super) fn judge_again(
-    rollout: &Rollout,
-    sent: &Sent,
-    seen: &Observation,
-    now_ms: u64,
-) -> Option<Status> {
+pub(super) fn judge_again(rollout: &Rollout, sent: &Sent, seen: &Observation, now_ms: u64) -> Option<Status> {
     let fallen = || {
         let model = answer(sent, seen)?;
         if model.confirmed == Some(rollout.wanted.release) {

@@ -26,15 +26,15 @@ mod preflight;
 mod reconcile;
 mod request;
 mod service;
-mod state;
-mod window;
-mod work;
 #[cfg(test)]
 mod simulation;
+mod state;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod window;
+mod work;
 
 pub use control::{DeviceControl, RolloutControl};
 pub use health::{Baseline, Figures, Follows, Partner, Watch, Watched};
@@ -44,6 +44,7 @@ pub use preflight::{Obstacle, Preflight};
 pub use request::RolloutRequest;
 pub(crate) use service::{Rollouts, release};
 pub use state::{
-    Reason, Rollout, RolloutDevice, RolloutState, Sent, Status, Tally, Target, Wanted, Wave, WaveSpec, resolve,
+    Reason, Rollout, RolloutDevice, RolloutState, Sent, Status, Tally, Target, Wanted, Wave, WaveSpec,
+    resolve,
 };
 pub use window::Window;

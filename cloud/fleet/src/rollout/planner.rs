@@ -102,7 +102,8 @@ pub fn plan(
     most: usize,
 ) -> Vec<Action> {
     use RolloutState::{
-        Aborted, Draft, Failed, Paused, RolledBack, Running, Scheduled, Stopping, Succeeded, WaitingForApproval,
+        Aborted, Draft, Failed, Paused, RolledBack, Running, Scheduled, Stopping, Succeeded,
+        WaitingForApproval,
     };
     match rollout.state {
         Succeeded | RolledBack | Aborted | Draft | WaitingForApproval => Vec::new(),
@@ -201,12 +202,7 @@ impl Survey {
 }
 
 /// What has become of a device, if there is news.
-fn mark(
-    rollout: &Rollout,
-    device: &RolloutDevice,
-    observed: &Observations,
-    now_ms: u64,
-) -> Option<Status> {
+fn mark(rollout: &Rollout, device: &RolloutDevice, observed: &Observations, now_ms: u64) -> Option<Status> {
     let sent = device.sent.as_deref()?;
     match &device.status {
         Status::Sent => {
@@ -277,7 +273,9 @@ fn decide(
             rollout.wave + 1,
             rollout.wave + 2
         );
-        return Some(Action::Ask { reason: Reason { code: ErrorCode::ApprovalNeeded, detail, device: None } });
+        return Some(Action::Ask {
+            reason: Reason { code: ErrorCode::ApprovalNeeded, detail, device: None },
+        });
     }
     Some(Action::Advance)
 }

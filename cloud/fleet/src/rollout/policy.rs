@@ -40,7 +40,7 @@ pub struct Policy {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Pace {
-    /// Devices that are told within any 60 seconds, at most.
+    /// Devices that are told within any 60 seconds, at most. One that is told again within them counts once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_minute: Option<u32>,
     /// How that grows while all goes well.
@@ -131,7 +131,9 @@ impl Policy {
             return refuse(format!("a rate is 1 to {PER_MINUTE_MAX} devices a minute"));
         }
         if *concurrency == Some(0) {
-            return refuse("with no device under way at a time nothing would happen: concurrency is 1 or more".into());
+            return refuse(
+                "with no device under way at a time nothing would happen: concurrency is 1 or more".into(),
+            );
         }
         if let Some(ramp) = ramp {
             let Some(rate) = *per_minute else {
@@ -295,10 +297,8 @@ mod tests {
             assert!(!with(Pace { ramp: bad.clone(), ..pace(50, None) }), "{bad:?}");
         }
         assert!(!with(pace(0, None)) && !with(pace(1, Some(0))));
-        let retry = |tries, wait_ms| Policy {
-            retry: Retry { tries, wait_ms, codes: Vec::new() },
-            ..good.clone()
-        };
+        let retry =
+            |tries, wait_ms| Policy { retry: Retry { tries, wait_ms, codes: Vec::new() }, ..good.clone() };
         assert!(retry(10, WAIT_MAX_MS).check().is_ok());
         assert!(retry(0, 0).check().is_err() && retry(11, 0).check().is_err());
         assert!(retry(1, WAIT_MAX_MS + 1).check().is_err());

@@ -51,11 +51,7 @@ impl Rollouts {
     }
 
     /// Takes every active rollout as far as it goes now.
-    async fn reconcile(
-        &self,
-        works: &mut BTreeMap<RolloutId, Work>,
-        stop: &CancellationToken,
-    ) -> Result<()> {
+    async fn reconcile(&self, works: &mut BTreeMap<RolloutId, Work>, stop: &CancellationToken) -> Result<()> {
         let news = self.news.take();
         let mut active = self.active().await?;
         active.sort_by_key(|rollout| (u8::MAX - rollout.value.policy.priority, rollout.value.created_at_ms));
@@ -110,7 +106,8 @@ impl Rollouts {
             work.hear_late(now_ms);
             let observed = self.observe(&mut work, now_ms).await?;
             let actions = plan(&work.rollout.value, &work.devices, &observed, now_ms, ACTIONS);
-            if actions.len() < ACTIONS || !actions.iter().all(|action| matches!(action, Action::Mark { .. })) {
+            if actions.len() < ACTIONS || !actions.iter().all(|action| matches!(action, Action::Mark { .. }))
+            {
                 work.heard.clear();
             }
             if actions.is_empty() {

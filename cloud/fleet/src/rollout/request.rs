@@ -132,4 +132,3 @@ fn watch(soak_s: Option<u64>, max_soak_s: Option<u64>) -> Result<Option<Watch>> 
     }
     Ok(Some(Watch { soak_ms: soak_s * 1000, max_soak_ms: max_soak_s * 1000, health: Health::default() }))
 }
-

@@ -2,9 +2,7 @@
 
 use super::preflight::{self, Preflight};
 use super::request::RolloutRequest;
-use super::state::{
-    Rollout, RolloutDevice, RolloutState, Status, Tally, Target, Wanted, resolve,
-};
+use super::state::{Rollout, RolloutDevice, RolloutState, Status, Tally, Target, Wanted, resolve};
 use super::work::{Board, News};
 use crate::changes::Changes;
 use crate::connections::Connections;
@@ -226,8 +224,11 @@ impl Rollouts {
         let (prefix, mut found) = (RolloutDevice::prefix(id), Vec::new());
         let mut after = from.checked_sub(1).map(|place| RolloutDevice::id_of(id, place));
         loop {
-            let page =
-                self.store.rollout_devices.list_prefix(&prefix, after.as_deref(), flotilla_storage::PAGE_ENTITIES);
+            let page = self.store.rollout_devices.list_prefix(
+                &prefix,
+                after.as_deref(),
+                flotilla_storage::PAGE_ENTITIES,
+            );
             let page = page.await?;
             let some = page.items.into_iter().map(|device| device.value);
             found.extend(some.filter(|device| wanted(&device.status)).take(limit - found.len()));

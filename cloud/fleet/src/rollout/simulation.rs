@@ -186,7 +186,8 @@ impl Fleet {
         let until = self.next.peek().map_or(self.now_ms + TICK_MS, |Reverse((at, _))| at + TICK_MS);
         self.now_ms = self.now_ms.max(until);
         let mut heard = Vec::new();
-        while let Some(Reverse((_, place))) = self.next.peek().copied().filter(|Reverse((at, _))| *at <= self.now_ms)
+        while let Some(Reverse((_, place))) =
+            self.next.peek().copied().filter(|Reverse((at, _))| *at <= self.now_ms)
         {
             self.next.pop();
             let twin = &self.twins[place];
@@ -324,6 +325,8 @@ fn rollouts_to_a_whole_fleet_end_as_its_devices_are() {
         *ends.entry(fleet.rollout.state.as_str()).or_insert(0) += 1;
         (commits, sent) = (commits + fleet.commits, sent + fleet.sent);
     }
-    println!("{seeds} rollouts to {devices} devices each: {ends:?}, {sent} documents sent, {commits} commits");
+    println!(
+        "{seeds} rollouts to {devices} devices each: {ends:?}, {sent} documents sent, {commits} commits"
+    );
     assert!(ends.get("succeeded").is_some(), "{ends:?}");
 }

@@ -52,7 +52,10 @@ fn a_wave_tolerates_what_the_plan_says_once_enough_are_decided() {
     let tolerance = Tolerance { failures: Failures::Percent(5), after: 20 };
     let targets = (0..101).map(|n| Target::from(device(n)));
     let (waves, devices) = resolve(&id, targets, &[WaveSpec::Devices(1)], Some(&tolerance));
-    assert_eq!(waves.iter().map(|wave| (wave.max_failures, wave.counted_after)).collect::<Vec<_>>(), [(0, 20), (5, 20)]);
+    assert_eq!(
+        waves.iter().map(|wave| (wave.max_failures, wave.counted_after)).collect::<Vec<_>>(),
+        [(0, 20), (5, 20)]
+    );
     let (usual, _) = rollout("r1", 101, CANARY);
     let rollout = Rollout { waves, wave: 1, ..usual };
     let failing = |failed: usize, confirmed: usize| {
@@ -112,8 +115,8 @@ struct World {
     outcomes: BTreeMap<DeviceId, Outcome>,
     reports: BTreeMap<DeviceId, Report>,
     now_ms: u64,
-    /// When devices were told.
-    told_ms: Vec<u64>,
+    /// When each device was told last.
+    told_ms: BTreeMap<DeviceId, u64>,
 }
 
 impl World {
@@ -134,7 +137,7 @@ impl World {
             outcomes: BTreeMap::new(),
             reports: BTreeMap::new(),
             now_ms: 1_000,
-            told_ms: Vec::new(),
+            told_ms: BTreeMap::new(),
         };
         for n in 0..count {
             let mut twin = Twin::new(device(n), Settings::default(), 0);
@@ -196,14 +199,17 @@ impl World {
                 if target.status == Status::Sent {
                     assert!(twin.version > version, "what is sent is a newer document");
                     assert!(target.tries <= self.rollout.policy.retry.tries, "no more tries than asked for");
-                    self.told_ms.push(self.now_ms);
+                    self.told_ms.insert(target.device.clone(), self.now_ms);
                     self.check_pace();
                 }
             }
             Action::Mark { index, status } => {
                 let before = &self.devices[*index].status;
                 let fell = matches!(before, Status::Confirmed { .. });
-                assert!(!before.is_decided() || fell, "what is decided stays decided, but for one that falls back");
+                assert!(
+                    !before.is_decided() || fell,
+                    "what is decided stays decided, but for one that falls back"
+                );
                 self.devices[*index].status = status.clone();
             }
             Action::Watch => self.rollout.watch(self.now_ms),
@@ -232,8 +238,11 @@ impl World {
     /// What the pace allows is kept over any minute, and at any moment.
     fn check_pace(&self) {
         let pace = &self.rollout.policy.pace;
-        let lately = self.told_ms.iter().filter(|at| self.now_ms - **at < 60_000).count();
-        assert!(pace.per_minute.is_none_or(|rate| lately <= rate as usize), "{lately} within a minute: {pace:?}");
+        let lately = self.told_ms.values().filter(|at| self.now_ms - **at < 60_000).count();
+        assert!(
+            pace.per_minute.is_none_or(|rate| lately <= rate as usize),
+            "{lately} within a minute: {pace:?}"
+        );
         let under_way = self.devices.iter().filter(|d| d.status == Status::Sent).count();
         assert!(pace.concurrency.is_none_or(|most| under_way <= most as usize), "{under_way}: {pace:?}");
     }
@@ -546,12 +555,14 @@ fn a_draft_and_one_that_waits_for_approval_touch_nobody_and_a_scheduled_one_begi
         assert!(waits.is_active());
         assert_eq!(plan(&waits, &devices, &Observations::new(), u64::MAX, ACTIONS), []);
     }
-    let mut scheduled =
-        Rollout { state: RolloutState::Scheduled, starts_at_ms: Some(5_000), ..rollout };
+    let mut scheduled = Rollout { state: RolloutState::Scheduled, starts_at_ms: Some(5_000), ..rollout };
     assert_eq!(plan(&scheduled, &devices, &Observations::new(), 4_999, ACTIONS), []);
     assert_eq!(plan(&scheduled, &devices, &Observations::new(), 5_000, ACTIONS), [Action::Begin]);
     scheduled.begin(5_000);
-    assert_eq!(plan(&scheduled, &devices, &Observations::new(), 5_000, ACTIONS), [Action::SetDesired { index: 0 }]);
+    assert_eq!(
+        plan(&scheduled, &devices, &Observations::new(), 5_000, ACTIONS),
+        [Action::SetDesired { index: 0 }]
+    );
 }
 
 #[test]
@@ -578,7 +589,11 @@ fn devices_that_a_newer_rollout_has_end_the_older_one_without_harm() {
     rollout.superseded_by.push(RolloutId::new("r2").unwrap());
     let taken = Status::Skipped { code: ErrorCode::Superseded, at_ms: 1 };
     devices[0].status = taken.clone();
-    assert_eq!(plan(&rollout, &devices, &Observations::new(), 2, ACTIONS), [Action::Advance], "nothing failed");
+    assert_eq!(
+        plan(&rollout, &devices, &Observations::new(), 2, ACTIONS),
+        [Action::Advance],
+        "nothing failed"
+    );
     rollout.advance();
     (devices[1].status, devices[2].status) = (taken.clone(), Status::Confirmed { at_ms: 1 });
     assert_eq!(plan(&rollout, &devices, &Observations::new(), 2, ACTIONS), [Action::Succeed]);
@@ -599,7 +614,10 @@ fn one_that_is_told_again_goes_back_to_what_it_ran_before_the_first_time() {
     let before = twin.models.get(&model()).cloned();
     for try_ in 1..=3 {
         effect::send(&rollout, &mut devices[0], &mut twin, Standing::Free, 1_000);
-        assert_eq!((devices[0].tries, devices[0].sent.as_ref().unwrap().previous.clone()), (try_, before.clone()));
+        assert_eq!(
+            (devices[0].tries, devices[0].sent.as_ref().unwrap().previous.clone()),
+            (try_, before.clone())
+        );
     }
     // Somebody else's change is not undone.
     let mut other = (devices[0].clone(), twin.clone());

@@ -35,7 +35,9 @@ impl Window {
     /// Refuses what cannot be meant.
     pub(super) fn check(&self) -> Result<()> {
         if self.days == [false; 7] || self.from >= DAY || self.to > DAY {
-            return Err(Error::Invalid("a maintenance window has at least one day, and times of a day".into()));
+            return Err(Error::Invalid(
+                "a maintenance window has at least one day, and times of a day".into(),
+            ));
         }
         zone(&self.zone).map(drop)
     }
@@ -57,8 +59,11 @@ impl Window {
 
 /// The time zone of this name.
 pub(crate) fn zone(name: &str) -> Result<TimeZone> {
-    let unknown =
-        || Error::Invalid(format!("{name:?} is no time zone: name one of the IANA's, such as Europe/Berlin or UTC"));
+    let unknown = || {
+        Error::Invalid(format!(
+            "{name:?} is no time zone: name one of the IANA's, such as Europe/Berlin or UTC"
+        ))
+    };
     if name.len() > ZONE {
         return Err(Error::Invalid(format!("the name of a time zone has at most {ZONE} letters")));
     }
@@ -133,7 +138,8 @@ fn days_of(text: &str) -> Option<[bool; 7]> {
 fn minutes(text: &str) -> Option<u16> {
     let (hour, minute) = text.trim().split_once(':')?;
     let two = |digits: &str| {
-        (digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse::<u16>().ok())?
+        (digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_digit()))
+            .then(|| digits.parse::<u16>().ok())?
     };
     let (hour, minute) = (two(hour)?, two(minute)?);
     (minute < 60).then_some(hour * 60 + minute).filter(|minutes| *minutes <= DAY)
@@ -141,7 +147,8 @@ fn minutes(text: &str) -> Option<u16> {
 
 impl std::fmt::Display for Window {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let named: Vec<&str> = DAYS.iter().zip(self.days).filter(|(_, on)| *on).map(|(day, _)| *day).collect();
+        let named: Vec<&str> =
+            DAYS.iter().zip(self.days).filter(|(_, on)| *on).map(|(day, _)| *day).collect();
         let days = if named.len() == 7 { "daily".to_owned() } else { named.join(",") };
         let clock = |minutes: u16| format!("{:02}:{:02}", minutes / 60, minutes % 60);
         write!(f, "{days} {}-{}", clock(self.from), clock(self.to))
@@ -200,10 +207,19 @@ mod tests {
             assert_eq!(text.parse::<Window>().unwrap().to_string(), text);
         }
         assert_eq!("MON-fri  1:00-5:00".parse::<Window>().unwrap_err().code().as_str(), "invalid_input");
-        for text in ["", "mon", "mon 25:00-26:00", "mon 24:00-01:00", "mon 01:60-02:00", "moon 01:00-02:00", "mon- 01:00-02:00"]
-        {
+        for text in [
+            "",
+            "mon",
+            "mon 25:00-26:00",
+            "mon 24:00-01:00",
+            "mon 01:60-02:00",
+            "moon 01:00-02:00",
+            "mon- 01:00-02:00",
+        ] {
             assert!(text.parse::<Window>().is_err(), "{text}");
         }
-        assert!(zone("Europe/Berlin").is_ok() && zone("Mars/Olympus").is_err() && zone(&"x".repeat(65)).is_err());
+        assert!(
+            zone("Europe/Berlin").is_ok() && zone("Mars/Olympus").is_err() && zone(&"x".repeat(65)).is_err()
+        );
     }
 }

@@ -158,7 +158,8 @@ async fn a_release_that_fails_more_often_goes_back_before_the_rest_of_the_fleet_
             (old.digest, 2_000 + round, 20)
         }
     };
-    let failed = |rollout: &Rollout| matches!(rollout.state, RolloutState::Failed | RolloutState::RolledBack);
+    let failed =
+        |rollout: &Rollout| matches!(rollout.state, RolloutState::Stopping | RolloutState::RolledBack);
     fleet.say_until(&rollout, failed, figures).await;
     let (ended, targets) = fleet.until(&rollout, |rollout| rollout.state == RolloutState::RolledBack).await;
     let reason = ended.reason.unwrap();
@@ -175,7 +176,7 @@ async fn a_release_that_fails_more_often_goes_back_before_the_rest_of_the_fleet_
     // The evidence is in the audit trail.
     let trail =
         audit::list(&*fleet.installation.records, audit::Order::NewestFirst, None, 500).await.unwrap();
-    let failed = trail.iter().find(|entry| entry.detail["state"] == "failed").unwrap();
+    let failed = trail.iter().find(|entry| entry.detail["state"] == "stopping").unwrap();
     assert_eq!(failed.detail["look"]["findings"][0]["verdict"], "worse", "{}", failed.detail);
 
     fleet.say(|_| (old.digest, 2_500, 25)).await;

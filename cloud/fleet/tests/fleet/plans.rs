@@ -3,7 +3,8 @@
 use crate::rollouts::rollout_until;
 use crate::support::{Installation, device, model};
 use flotilla_fleet::{
-    DeviceControl, OnStop, Pace, Policy, Retry, RolloutControl, RolloutRequest, RolloutState, Status, WaveSpec,
+    DeviceControl, OnStop, Pace, Policy, Retry, RolloutControl, RolloutRequest, RolloutState, Status,
+    WaveSpec,
 };
 use flotilla_protocol::ErrorCode;
 
@@ -123,7 +124,7 @@ async fn a_newer_rollout_takes_its_devices_from_an_older_one() {
     let older = fleet.start_rollout(admin, request).await.unwrap();
     let order = fleet.rollout_devices(&older.id).await.unwrap();
     devices.sort_by_key(|device| order.iter().position(|target| target.device == device.id));
-    devices[0].desired_release("digits", Some(old.digest)).await;
+    let first = devices[0].desired_release("digits", Some(old.digest)).await;
 
     // All but the first, which is under way with the older one.
     let new = installation.release("digits", 2.0).await;
@@ -137,8 +138,7 @@ async fn a_newer_rollout_takes_its_devices_from_an_older_one() {
         device.confirm(&desired, "digits").await;
     }
     rollout_until(&installation, &newer.id, |r| r.state == RolloutState::Succeeded).await;
-    let desired = devices[0].desired_release("digits", Some(old.digest)).await;
-    devices[0].confirm(&desired, "digits").await;
+    devices[0].confirm(&first, "digits").await;
     let (ended, targets) = rollout_until(&installation, &older.id, |r| !r.is_active()).await;
     assert_eq!((ended.state, ended.superseded_by), (RolloutState::Succeeded, vec![newer.id]));
     let skipped = |status: &Status| matches!(status, Status::Skipped { code: ErrorCode::Superseded, .. });
@@ -174,11 +174,13 @@ async fn a_device_that_fails_again_and_again_gets_no_updates_until_it_is_release
     let rollout = fleet.start_rollout(admin, to_all()).await.unwrap();
     let desired = other.desired_release("digits", Some(release.digest)).await;
     other.confirm(&desired, "digits").await;
-    let (_, targets) = rollout_until(&installation, &rollout.id, |r| r.state == RolloutState::Succeeded).await;
+    let (_, targets) =
+        rollout_until(&installation, &rollout.id, |r| r.state == RolloutState::Succeeded).await;
     let skipped = targets.iter().find(|target| target.device == device("gate-7")).unwrap();
     assert!(matches!(skipped.status, Status::Skipped { code: ErrorCode::Quarantined, .. }), "{skipped:?}");
 
     fleet.release(admin, &device("gate-7")).await.unwrap();
+    let release = installation.release("digits", 5.0).await;
     let rollout = fleet.start_rollout(admin, to_all()).await.unwrap();
     for device in [&mut gate, &mut other] {
         let desired = device.desired_release("digits", Some(release.digest)).await;

@@ -169,8 +169,7 @@ async fn a_rollout_goes_on_after_the_control_plane_was_away() {
             installation.close().await;
             break;
         }
-        let (_, targets) =
-            rollout_until(&installation, &rollout.id, |r| !r.is_active() || r.wave <= 1).await;
+        let (_, targets) = rollout_until(&installation, &rollout.id, |r| !r.is_active() || r.wave <= 1).await;
         let next = targets.iter().find(|target| !target.status.is_decided());
         if let Some(next) = next {
             let credentials = credentials.iter().find(|c| c.answer.device == next.device).unwrap();

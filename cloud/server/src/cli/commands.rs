@@ -8,8 +8,8 @@ use super::exit::Failure;
 use super::{diagnose, follow, hard, order, read_file, rollout, shadow, table, telemetry, trust, upload};
 use crate::http::api::{
     ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, CompressRequest,
-    DatasetView, DeviceTelemetryView, DeviceView, ImportView, JobView, Json, LoginView,
-    ModelVersionView, QuarantineRequest, RejectRequest, ReleaseRequest, ReleaseTelemetryView, ReleaseView, TrainRequest,
+    DatasetView, DeviceTelemetryView, DeviceView, ImportView, JobView, Json, LoginView, ModelVersionView,
+    QuarantineRequest, RejectRequest, ReleaseRequest, ReleaseTelemetryView, ReleaseView, TrainRequest,
 };
 use crate::progress::Progress;
 use flotilla_protocol::ErrorCode;

@@ -60,9 +60,7 @@ pub(super) fn run(command: Rollout, out: &Out) -> Done {
         Rollout::Resume(rollout) => order(&rollout, "resume", &Json::Null, out),
         Rollout::Rollback(rollout) => order(&rollout, "rollback", &Json::Null, out),
         Rollout::Abort(rollout) => order(&rollout, "abort", &Json::Null, out),
-        Rollout::Retry { device, rollout } => {
-            order(&rollout, "retry", &RolloutDeviceRequest { device }, out)
-        }
+        Rollout::Retry { device, rollout } => order(&rollout, "retry", &RolloutDeviceRequest { device }, out),
         Rollout::Skip { device, rollout } => {
             order(&rollout, "skip", &RolloutDeviceRequest { device: Some(device) }, out)
         }
@@ -139,10 +137,7 @@ fn print_devices(devices: &[WaveDeviceView]) {
             device.detail.clone().unwrap_or_default(),
         ]
     };
-    table::print(
-        &["DEVICE", "WAVE", "STATE", "TOLD", "WHY"],
-        &devices.iter().map(row).collect::<Vec<_>>(),
-    );
+    table::print(&["DEVICE", "WAVE", "STATE", "TOLD", "WHY"], &devices.iter().map(row).collect::<Vec<_>>());
 }
 
 fn print_plan(plan: &RolloutPlanView) {
@@ -203,8 +198,11 @@ fn summary(wave: &WaveView) -> String {
         (skipped, "skipped"),
         (reverted, "reverted"),
     ];
-    let counts: Vec<String> =
-        counts.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")).collect();
+    let counts: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, name)| format!("{count} {name}"))
+        .collect();
     let devices: Vec<_> =
         wave.devices.iter().take(NAMED).map(|d| table::line(&format!("{}={}", d.id, d.state))).collect();
     let more = if wave.size as usize > devices.len() { " …" } else { "" };

@@ -16,8 +16,7 @@ pub use hard::{
 };
 pub use rollouts::{
     GateFindingView, ObstacleView, RampView, RolloutDevicePage, RolloutDeviceRequest, RolloutPlanView,
-    RolloutRequest, RolloutView, WatchView, WaveCounts, WaveDeviceView,
-    WaveView,
+    RolloutRequest, RolloutView, WatchView, WaveCounts, WaveDeviceView, WaveView,
 };
 use serde::{Deserialize, Serialize};
 pub use shadow::{

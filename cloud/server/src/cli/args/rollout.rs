@@ -191,7 +191,10 @@ fn ramp(text: &str) -> Result<(u32, u32, u32), String> {
     let numbers: Option<Vec<u32>> = text.split(':').map(|number| number.parse().ok()).collect();
     match numbers.as_deref() {
         Some([factor, every, max]) => Ok((*factor, *every, *max)),
-        _ => Err("three numbers, such as 2:100:2000: a factor, for every so many devices, up to so many a minute".into()),
+        _ => Err(
+            "three numbers, such as 2:100:2000: a factor, for every so many devices, up to so many a minute"
+                .into(),
+        ),
     }
 }
 
@@ -200,7 +203,8 @@ fn moment(text: &str) -> Result<SystemTime, String> {
     if let Ok(at) = humantime::parse_rfc3339_weak(text) {
         return Ok(at);
     }
-    let ahead = humantime::parse_duration(text)
-        .map_err(|_| "a moment such as 2026-12-01T02:00:00Z (UTC), or a time from now such as 8h".to_owned())?;
+    let ahead = humantime::parse_duration(text).map_err(|_| {
+        "a moment such as 2026-12-01T02:00:00Z (UTC), or a time from now such as 8h".to_owned()
+    })?;
     SystemTime::now().checked_add(ahead).ok_or_else(|| "that is too far ahead".to_owned())
 }

@@ -70,7 +70,10 @@ fn tolerance(request: &RolloutRequest) -> Result<Option<Tolerance>, Problem> {
         None => text.parse().ok().map(Failures::Devices),
     };
     let failures = failures.ok_or_else(|| {
-        invalid("max_failures", &format!("a number of devices, such as 3, or a share, such as 5%: not {text:?}"))
+        invalid(
+            "max_failures",
+            &format!("a number of devices, such as 3, or a share, such as 5%: not {text:?}"),
+        )
     })?;
     Ok(Some(Tolerance { failures, after }))
 }

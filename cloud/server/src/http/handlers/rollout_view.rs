@@ -1,9 +1,7 @@
 //! Rollouts as people see them.
 
 use super::super::api::{GateFindingView, RolloutView, WatchView, WaveCounts, WaveDeviceView, WaveView};
-use flotilla_fleet::{
-    OnStop, Policy, Rollout, RolloutDevice, RolloutState, Status, Tally, Watch, Watched,
-};
+use flotilla_fleet::{OnStop, Policy, Rollout, RolloutDevice, RolloutState, Status, Tally, Watch, Watched};
 use flotilla_gates::gate::Finding;
 use std::time::Duration;
 
@@ -112,7 +110,11 @@ pub(super) fn policy_words(policy: &Policy) -> Vec<String> {
     let tries = (retry.tries > 1).then(|| {
         let codes: Vec<&str> = retry.codes.iter().map(|code| code.as_str()).collect();
         let what = if codes.is_empty() { "what may pass".to_owned() } else { codes.join(", ") };
-        format!("each device told up to {} times after {what}, at first after {}", retry.tries, span(retry.wait_ms))
+        format!(
+            "each device told up to {} times after {what}, at first after {}",
+            retry.tries,
+            span(retry.wait_ms)
+        )
     });
     let window = policy.window.as_ref().map(|window| {
         format!("only {window} on the device's own clock, which is {} where it has none", window.zone)

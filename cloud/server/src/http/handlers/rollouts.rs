@@ -1,6 +1,8 @@
 //! Rollouts: start, control, look.
 
-use super::super::api::{ObstacleView, RolloutDevicePage, RolloutDeviceRequest, RolloutPlanView, RolloutView};
+use super::super::api::{
+    ObstacleView, RolloutDevicePage, RolloutDeviceRequest, RolloutPlanView, RolloutView,
+};
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use super::rollout_request::wanted;
