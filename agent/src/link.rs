@@ -5,18 +5,21 @@
 
 use crate::identity::{Names, split_address};
 use bytes::Bytes;
+use flotilla_device::heartbeat::{Beat, Heartbeat};
 use flotilla_device::renewal::Loss;
 use flotilla_protocol::topic::{Channel, Down, Topic, Up};
 use flotilla_protocol::{ErrorCode, limits};
 use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet,
-    QoS, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, TlsError, Transport,
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing,
+    Packet, PingReq, QoS, Request, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration,
+    TlsError, Transport,
 };
 use rustls::{AlertDescription, ClientConfig};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// Messages in, that may wait to be looked at; beyond it the connection is not read.
 pub const QUEUE: usize = 16;
@@ -106,7 +109,8 @@ impl Link {
         network.set_tcp_nodelay(true);
         network.set_connection_timeout(CONNECT_SECONDS);
         events_of.set_network_options(network);
-        let task = tokio::spawn(listen(events_of, names.clone(), number, events));
+        let keepalive = events_of.mqtt_options.keep_alive();
+        let task = tokio::spawn(listen(events_of, names.clone(), keepalive, number, events));
         Self { sender: Sender { client, names }, task }
     }
 
@@ -139,18 +143,74 @@ impl Drop for Link {
     }
 }
 
-async fn listen(mut events_of: EventLoop, names: Names, number: u64, events: mpsc::Sender<(u64, LinkEvent)>) {
+async fn listen(
+    mut events_of: EventLoop,
+    names: Names,
+    keepalive: Duration,
+    number: u64,
+    events: mpsc::Sender<(u64, LinkEvent)>,
+) {
+    let (start, mut heartbeat) = (Instant::now(), None::<Heartbeat>);
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     loop {
-        let event = match events_of.poll().await {
-            Ok(Event::Incoming(packet)) => read(packet, &names),
-            Ok(Event::Outgoing(_)) => None,
-            Err(error) => Some(lost(&error)),
+        let due = heartbeat.map(|heartbeat| start + Duration::from_millis(heartbeat.due_ms()));
+        let polled = tokio::select! {
+            biased;
+            polled = events_of.poll() => Some(polled),
+            // The client waits for the network: what it has begun goes on with the next poll.
+            () = at(due) => None,
+        };
+        let now_ms = ms(start.elapsed());
+        let event = match polled {
+            Some(Ok(Event::Incoming(packet))) => {
+                if matches!(packet, Packet::ConnAck(_)) {
+                    // The client would ping at every interval, whatever else it sends.
+                    events_of.mqtt_options.set_keep_alive(Duration::ZERO);
+                    heartbeat = Some(Heartbeat::new(ms(keepalive), now_ms));
+                }
+                heartbeat.iter_mut().for_each(Heartbeat::heard);
+                read(packet, &names)
+            }
+            Some(Ok(Event::Outgoing(packet))) => {
+                if let (Some(heartbeat), Some(wants_answer)) = (&mut heartbeat, sent(&packet)) {
+                    heartbeat.sent(wants_answer, now_ms);
+                }
+                None
+            }
+            Some(Err(error)) => Some(lost(&error)),
+            None => match heartbeat.as_mut().and_then(|heartbeat| heartbeat.beat(now_ms)) {
+                Some(Beat::Ping) => {
+                    events_of.pending.push_back(Request::PingReq(PingReq));
+                    None
+                }
+                Some(Beat::GiveUp) => {
+                    let detail = format!("the broker has not answered for {} s", keepalive.as_secs());
+                    Some(LinkEvent::Lost { code: ErrorCode::Timeout, detail, loss: Loss::Network })
+                }
+                None => None,
+            },
         };
         let Some(event) = event else { continue };
         let last = matches!(event, LinkEvent::Lost { .. });
         if events.send((number, event)).await.is_err() || last {
             return;
         }
+    }
+}
+
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether a packet that the client tells of wants an answer; none if it has not been sent.
+fn sent(packet: &Outgoing) -> Option<bool> {
+    match packet {
+        Outgoing::AwaitAck(_) => None,
+        Outgoing::Publish(_) | Outgoing::Subscribe(_) | Outgoing::PingReq => Some(true),
+        _ => Some(false),
     }
 }
 
@@ -255,9 +315,53 @@ fn of_alert(alert: AlertDescription) -> Loss {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
     use super::*;
+    use bytes::BytesMut;
     use std::io;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    async fn next(stream: &mut TcpStream, incoming: &mut BytesMut) -> Packet {
+        loop {
+            if let Ok(packet) = Packet::read(incoming, PACKET) {
+                return packet;
+            }
+            assert_ne!(stream.read_buf(incoming).await.unwrap(), 0, "the device has gone");
+        }
+    }
+
+    async fn answer(stream: &mut TcpStream, packet: Packet) {
+        let mut bytes = BytesMut::new();
+        packet.write(&mut bytes, PACKET).unwrap();
+        stream.write_all(&bytes).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_device_with_nothing_to_say_pings_and_gives_up_a_broker_that_does_not_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut options = MqttOptions::new("gate-7", "127.0.0.1", listener.local_addr().unwrap().port());
+        options.set_keep_alive(Duration::from_secs(240));
+        let (_client, events_of) = AsyncClient::new(options, REQUESTS);
+        let (project, device) = ("default".parse().unwrap(), "gate-7".parse().unwrap());
+        let names = Names { project, device, mqtt: String::new(), server: None };
+        let (events, mut seen) = mpsc::channel(QUEUE);
+        let listening = tokio::spawn(listen(events_of, names, Duration::from_secs(1), 1, events));
+
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut incoming = BytesMut::new();
+        let Packet::Connect(connect) = next(&mut stream, &mut incoming).await else { panic!("no greeting") };
+        assert_eq!(connect.keep_alive, 240, "the broker is told");
+        answer(&mut stream, Packet::ConnAck(rumqttc::ConnAck::new(ConnectReturnCode::Success, false))).await;
+        assert!(matches!(seen.recv().await, Some((1, LinkEvent::Connected))));
+        assert_eq!(next(&mut stream, &mut incoming).await, Packet::PingReq);
+        answer(&mut stream, Packet::PingResp).await;
+        assert_eq!(next(&mut stream, &mut incoming).await, Packet::PingReq);
+        let Some((1, LinkEvent::Lost { code, loss, .. })) = seen.recv().await else { panic!("not given up") };
+        assert_eq!((code, loss), (ErrorCode::Timeout, Loss::Network));
+        listening.await.unwrap();
+    }
 
     #[test]
     fn what_a_server_refuses_is_told_from_what_the_network_does() {

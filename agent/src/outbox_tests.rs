@@ -38,7 +38,7 @@ fn next(store: &mut Store, now_ms: u64) -> Option<(Up, TelemetryBatch)> {
 
 fn ack(store: &mut Store, stream: Stream, up_to: u64) {
     let epoch = store.epoch();
-    store.ack(&Ack { epoch, stream, up_to }).unwrap();
+    store.ack(&Ack { epoch, stream, up_to, reported: None }).unwrap();
 }
 
 fn folder() -> (tempfile::TempDir, Folder) {

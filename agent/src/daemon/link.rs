@@ -128,6 +128,9 @@ impl Daemon {
             Down::Ack => {
                 let Some(ack) = self.decode::<Ack>(down, payload) else { return };
                 self.status_stale = true;
+                if let Some(stored) = ack.reported {
+                    self.session(Event::ReportStored(stored));
+                }
                 if let Some(Err(error)) = self.outbox.as_mut().map(|outbox| outbox.ack(&ack)) {
                     self.outbox_failed(&error);
                 }
@@ -178,5 +181,6 @@ impl Daemon {
             shadows: self.shadow_reports(),
         };
         self.publish(Up::Reported, codec::encode(&reported));
+        self.status_stale = true;
     }
 }

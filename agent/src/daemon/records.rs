@@ -182,6 +182,7 @@ impl Daemon {
             "certificate": self.certificate_status(),
             "log": crate::logging::now(),
             "desired_version": self.accepted_version,
+            "report_stored": self.session.report_is_stored(),
             "trust_version": self.trust.version,
             "models": models,
             "shadows": self.shadow_reports(),

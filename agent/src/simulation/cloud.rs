@@ -136,7 +136,8 @@ impl Cloud {
     pub(super) fn sync(&mut self) -> Vec<Down> {
         self.durable.append(&mut self.fresh);
         let unanswered = std::mem::take(&mut self.unanswered);
-        let ack = |(epoch, stream)| Ack { epoch, stream, up_to: self.up_to(epoch, stream, true) };
+        let ack =
+            |(epoch, stream)| Ack { epoch, stream, up_to: self.up_to(epoch, stream, true), reported: None };
         unanswered.into_iter().map(|of| Down::Ack(ack(of))).collect()
     }
 

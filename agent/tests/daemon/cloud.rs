@@ -3,8 +3,8 @@
 use bytes::BytesMut;
 use flotilla_protocol::message::{
     Ack, Chunk, Command, Desired, DesiredModel, Epoch, EventKind, EventRecord, Fetch, HardExample,
-    HardExamples, Hello, LogOffer, Record, RecordBody, Reply, ReplyBody, Reported, Request, RequestBody,
-    Settings, ShadowRelease, Stream, TelemetryBatch, Upload,
+    HardExamples, Hello, LogOffer, Record, RecordBody, Reply, ReplyBody, ReportStored, Reported, Request,
+    RequestBody, Settings, ShadowRelease, Stream, TelemetryBatch, Upload,
 };
 use flotilla_protocol::signature::SigningKey;
 use flotilla_protocol::topic::{Channel, Down, Topic, Up};
@@ -51,6 +51,10 @@ pub(crate) struct State {
     pub(crate) hellos: Vec<Hello>,
     pub(crate) certificate_requests: Vec<String>,
     pub(crate) reported: Option<Reported>,
+    /// The last report since the last hello.
+    report: Option<ReportStored>,
+    /// Whether acknowledgements leave out which report is stored, as those of an older control plane do.
+    pub(crate) says_no_report: bool,
     pub(crate) records: Vec<Record>,
     /// Each record once, as an idempotent cloud keeps it.
     pub(crate) kept: BTreeMap<(Epoch, Stream, u64), Record>,
@@ -446,9 +450,15 @@ fn take(publish: &Publish, state: &Mutex<State>) {
     match up {
         Up::Hello => {
             state.hellos.push(codec::decode(payload, PACKET).unwrap());
+            state.report = None;
             answers.extend(state.desired.clone().map(|desired| (Down::Desired, desired)));
         }
-        Up::Reported => state.reported = Some(codec::decode(payload, PACKET).unwrap()),
+        Up::Reported => {
+            let reported: Reported = codec::decode(payload, PACKET).unwrap();
+            let counter = state.hellos.last().map(|hello| hello.counter);
+            state.report = counter.map(|counter| ReportStored { counter, version: reported.version });
+            state.reported = Some(reported);
+        }
         Up::Telemetry | Up::Event => {
             let batch: TelemetryBatch = codec::decode(payload, PACKET).unwrap();
             batch.check().unwrap();
@@ -458,7 +468,8 @@ fn take(publish: &Publish, state: &Mutex<State>) {
                 let first = state.kept.entry(key).or_insert_with(|| record.clone()) == record;
                 state.conflicts += u64::from(!first);
             }
-            let ack = Ack { epoch: batch.epoch, stream: batch.stream, up_to };
+            let reported = state.report.filter(|_| !state.says_no_report);
+            let ack = Ack { epoch: batch.epoch, stream: batch.stream, up_to, reported };
             state.records.extend(batch.records.iter().cloned());
             state.batches.push(batch);
             if state.hold == Some(ack.stream) {

@@ -21,6 +21,7 @@ mod pictures;
 mod random_kills;
 mod refusals;
 mod releases;
+mod reports;
 mod shadows;
 mod side_by_side;
 mod streams;

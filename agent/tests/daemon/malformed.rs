@@ -16,7 +16,7 @@ fn good(cloud: &Cloud) -> Vec<Vec<u8>> {
         codec::encode(&Chunk { digest: Digest::of(b"x"), offset: 0, total: 9, data: vec![7; 9] }),
         codec::encode(&Reply { id: 1, body: ReplyBody::Trust(vec![1; 40]) }),
         codec::encode(&Reply { id: 2, body: ReplyBody::Error { code: ErrorCode::Busy, detail: "x".into() } }),
-        codec::encode(&Ack { epoch: Epoch(1), stream: Stream::Event, up_to: u64::MAX }),
+        codec::encode(&Ack { epoch: Epoch(1), stream: Stream::Event, up_to: u64::MAX, reported: None }),
     ]
 }
 

@@ -16,6 +16,12 @@ use tokio::net::TcpStream;
 
 const PIXELS: &[u8] = &[1, 2, 3, 4];
 
+/// How often a client asks again that found the queue full.
+const TRIES: usize = 100;
+
+/// How long a test waits for what must happen. It bounds a broken run and measures nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 const RAW: &str = "content-type: application/octet-stream\r\n";
 
 #[tokio::test]
@@ -166,12 +172,25 @@ fn a_busy_model_holds_up_no_other_no_swap_and_no_other_work() {
         });
         let ask = || {
             let endpoint = Arc::clone(&endpoint);
-            tokio::spawn(async move { endpoint.predict("letters", RAW, PIXELS).await })
+            tokio::spawn(async move {
+                // The look below, whether the queue is full, takes a place itself for a moment.
+                let mut tries = 0..TRIES;
+                loop {
+                    let reply = endpoint.predict("letters", RAW, PIXELS).await;
+                    if reply.status != 429 || tries.next().is_none() {
+                        return reply;
+                    }
+                }
+            })
         };
         let waiting: Vec<_> = (1..QUEUE).map(|_| ask()).collect();
-        while endpoint.host.admit(&letters).is_ok() {
-            tokio::task::yield_now().await;
-        }
+        let full = async {
+            while endpoint.host.admit(&letters).is_ok() {
+                assert!(waiting.iter().all(|waiting| !waiting.is_finished()), "nobody has an answer yet");
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, full).await.expect("everybody has a place");
         let busy = endpoint.predict("letters", RAW, PIXELS).await;
         assert_eq!((busy.status, busy.problem()), (429, ErrorCode::Busy));
 
@@ -184,7 +203,7 @@ fn a_busy_model_holds_up_no_other_no_swap_and_no_other_work() {
             let loaded = tokio::task::spawn_blocking(|| model(1)).await.unwrap();
             endpoint.host.install(letters.clone(), release("r1"), SlotName::B, loaded).unwrap();
         };
-        tokio::time::timeout(Duration::from_secs(60), in_time).await.expect("others do not wait for letters");
+        tokio::time::timeout(PATIENCE, in_time).await.expect("others do not wait for letters");
         assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
 
         done.send(()).unwrap();

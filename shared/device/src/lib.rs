@@ -5,7 +5,7 @@
 //! - [`download`]: which bytes to ask for next, and whether a chunk is believed; [`window`] and [`budget`]: how many.
 //! - [`launch`]: which binary of the agent runs; an upgrade of the agent cannot brick a device either.
 //! - [`shadow`]: a candidate release beside the confirmed one, whose answers nobody gets.
-//! - [`session`]: the connection: hello, reported, and when to try again.
+//! - [`session`]: the connection: hello, reported, and when to try again; [`heartbeat`]: whether both ends are there.
 //! - [`renewal`]: the certificate: when a new one is due, and how it takes over.
 //! - [`drift`]: when drift is worth an event.
 //! - [`command`]: what an operator asks for once: begun at most once, with an end and a deadline.
@@ -31,6 +31,7 @@ pub mod excerpt;
 pub mod fault;
 pub mod frame;
 pub mod hard;
+pub mod heartbeat;
 pub mod inbox;
 pub mod launch;
 pub mod multipart;

@@ -12,7 +12,7 @@ fn outbox() -> Outbox {
 }
 
 fn ack(stream: Stream, up_to: u64) -> Ack {
-    Ack { epoch: EPOCH, stream, up_to }
+    Ack { epoch: EPOCH, stream, up_to, reported: None }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The connection: connect, subscribe, hello, wait for desired; reported on every change; and when to try again.
 
 use crate::backoff::Backoff;
-use flotilla_protocol::message::RequestBody;
+use flotilla_protocol::message::{ReportStored, RequestBody};
 
 /// A connection that is not through with subscribing after so long is given up.
 pub const SETUP_MS: u64 = 30_000;
@@ -11,7 +11,7 @@ pub const DESIRED_MS: u64 = 20_000;
 pub const QUESTIONS: u32 = 2;
 /// At most one report in so long.
 pub const REPORT_INTERVAL_MS: u64 = 500;
-/// The full report is repeated this often, in case one was lost behind the broker.
+/// The full report is repeated this often until the cloud says that it has it: it may be lost behind the broker.
 pub const REPORT_REPEAT_MS: u64 = 600_000;
 
 const RETRY: Backoff = Backoff { base_ms: 1_000, cap_ms: 300_000 };
@@ -31,6 +31,8 @@ pub enum Event {
     DesiredSeen,
     /// There is something new to report.
     ReportChanged,
+    /// The cloud has a report durably.
+    ReportStored(ReportStored),
 }
 
 /// What is to be done, in this order.
@@ -84,6 +86,8 @@ pub struct Session {
     report_version: u64,
     reported_ms: Option<u64>,
     report_waits: bool,
+    /// Whether the cloud has the last report.
+    report_stored: bool,
 }
 
 impl Session {
@@ -98,12 +102,18 @@ impl Session {
             report_version: 0,
             reported_ms: None,
             report_waits: false,
+            report_stored: false,
         }
     }
 
     /// Whether messages can be sent.
     pub fn is_up(&self) -> bool {
         self.link == Link::Up
+    }
+
+    /// Whether the cloud has the last report durably, as far as it has said so.
+    pub fn report_is_stored(&self) -> bool {
+        self.report_stored
     }
 
     /// One step.
@@ -138,6 +148,11 @@ impl Session {
                     next.report_if_due(now_ms, &mut out);
                 }
             }
+            Event::ReportStored(stored) => {
+                let last = ReportStored { counter: next.counter, version: next.report_version };
+                // What an earlier connection has said, or of an earlier report, tells nothing of this one.
+                next.report_stored |= next.is_up() && stored == last;
+            }
         }
         if let Some(at_ms) = next.due_ms() {
             out.push(Effect::ScheduleTick { at_ms });
@@ -159,7 +174,9 @@ impl Session {
                 if self.desired_due_ms.is_some_and(|due| now_ms >= due) {
                     self.miss_desired(now_ms, out);
                 }
-                if self.reported_ms.is_some_and(|sent| now_ms >= sent + REPORT_REPEAT_MS) {
+                if !self.report_stored
+                    && self.reported_ms.is_some_and(|sent| now_ms >= sent + REPORT_REPEAT_MS)
+                {
                     self.report_waits = true;
                 }
                 self.report_if_due(now_ms, out);
@@ -175,6 +192,7 @@ impl Session {
         self.report_version = 0;
         self.reported_ms = None;
         self.report_waits = true;
+        self.report_stored = false;
         out.push(Effect::SaveCounter(self.counter));
         out.push(Effect::SendHello { counter: self.counter });
         self.report_if_due(now_ms, out);
@@ -193,6 +211,7 @@ impl Session {
         let due = self.reported_ms.is_none_or(|sent| now_ms >= sent + REPORT_INTERVAL_MS);
         if self.report_waits && due {
             self.report_waits = false;
+            self.report_stored = false;
             self.report_version += 1;
             self.reported_ms = Some(now_ms);
             out.push(Effect::SendReported { version: self.report_version });
@@ -209,6 +228,7 @@ impl Session {
         self.level += 1;
         self.desired_due_ms = None;
         self.report_waits = false;
+        self.report_stored = false;
     }
 
     fn due_ms(&self) -> Option<u64> {
@@ -217,8 +237,12 @@ impl Session {
             Link::Connecting { deadline_ms } | Link::Subscribing { deadline_ms } => Some(deadline_ms),
             Link::Up => {
                 let sent = self.reported_ms;
-                let next_report = if self.report_waits { REPORT_INTERVAL_MS } else { REPORT_REPEAT_MS };
-                let report = sent.map(|sent| sent + next_report);
+                let next_report = match (self.report_waits, self.report_stored) {
+                    (true, _) => Some(REPORT_INTERVAL_MS),
+                    (false, false) => Some(REPORT_REPEAT_MS),
+                    (false, true) => None,
+                };
+                let report = sent.zip(next_report).map(|(sent, wait)| sent + wait);
                 [self.desired_due_ms, report].into_iter().flatten().min()
             }
         }

@@ -104,6 +104,48 @@ fn many_changes_make_few_reports_and_the_last_one_is_sent() {
     assert_eq!(desk.session.due_ms(), Some(desk.now_ms + REPORT_REPEAT_MS));
 }
 
+fn stored(counter: u64, version: u64) -> Event {
+    Event::ReportStored(ReportStored { counter, version })
+}
+
+/// Versions of the reports that are sent in the next hours.
+fn reports(desk: &mut Desk, hours: u64) -> Vec<u64> {
+    let (mut versions, end) = (Vec::new(), desk.now_ms + hours * 3_600_000);
+    while desk.session.due_ms().is_some_and(|due| due <= end) {
+        versions.extend(desk.pass().iter().filter_map(|effect| match effect {
+            Effect::SendReported { version } => Some(*version),
+            _ => None,
+        }));
+    }
+    desk.now_ms = end;
+    versions
+}
+
+#[test]
+fn a_report_is_repeated_until_the_cloud_has_it_and_not_after_that() {
+    let mut desk = Desk::new(41);
+    desk.connect();
+    desk.give(Event::DesiredSeen);
+    assert_eq!(reports(&mut desk, 1), [2, 3, 4, 5, 6, 7], "an older cloud, or a lost report");
+    for other in [stored(42, 6), stored(41, 7), stored(42, 8)] {
+        desk.give(other);
+        assert!(!desk.session.report_is_stored(), "{other:?} is another report");
+    }
+    desk.give(stored(42, 7));
+    assert!(desk.session.report_is_stored());
+    assert_eq!(reports(&mut desk, 24), [], "there is nothing new to say");
+
+    desk.give(Event::ReportChanged);
+    assert!(!desk.session.report_is_stored());
+    assert_eq!(reports(&mut desk, 1), [9, 10, 11, 12, 13, 14], "nobody has said that this one came");
+    desk.give(stored(42, 14));
+    desk.give(Event::Lost);
+    desk.connect();
+    desk.give(Event::DesiredSeen);
+    desk.give(stored(42, 14));
+    assert_eq!(reports(&mut desk, 1).len(), 6, "what was said of the connection before does not count");
+}
+
 fn is_report(effect: &Effect) -> bool {
     matches!(effect, Effect::SendReported { .. })
 }

@@ -28,6 +28,6 @@ pub use shadow::{
 };
 pub use telemetry::{
     Ack, Chance, Drift, Epoch, EventKind, EventRecord, Histogram, ModelTelemetry, NpuHealth, NpuSample,
-    Record, RecordBody, SeqRange, Stream, TelemetryBatch, TelemetrySample,
+    Record, RecordBody, ReportStored, SeqRange, Stream, TelemetryBatch, TelemetrySample,
 };
 pub use transfer::{Chunk, Fetch, LogOffer, Reply, ReplyBody, Request, RequestBody, Upload};

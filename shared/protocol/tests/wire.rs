@@ -522,7 +522,9 @@ fn every_format_of_version_1_still_reads() {
     golden("baseline", &baseline());
     golden("manifest-baseline", &baseline_manifest());
     golden("settings-drift", &Settings { drift_threshold_milli: Some(400), ..Settings::default() });
-    golden("ack", &Ack { epoch: Epoch(7), stream: Stream::Live, up_to: 6 });
+    let ack = Ack { epoch: Epoch(7), stream: Stream::Live, up_to: 6, reported: None };
+    golden("ack", &ack);
+    golden("ack-reported", &Ack { reported: Some(ReportStored { counter: 3, version: 12 }), ..ack });
     golden("fetch", &Fetch { id: 3, digest: Digest::of(b"x"), offset: limits::CHUNK as u64, chunks: 8 });
     golden("chunk", &Chunk { digest: Digest::of(b"x"), offset: 0, total: 5, data: b"hello".to_vec() });
     golden("request", &Request { id: 4, body: RequestBody::Trust { have: 2 } });
@@ -647,7 +649,7 @@ fn a_newer_cloud_can_add_fields_and_kinds() {
     let bytes =
         codec::encode(&NewerAck { epoch: Epoch(1), stream: Stream::Live, up_to: 2, added_later: vec![0] });
     let ack: Ack = codec::decode(&bytes, 1024).unwrap();
-    assert_eq!(ack, Ack { epoch: Epoch(1), stream: Stream::Live, up_to: 2 });
+    assert_eq!(ack, Ack { epoch: Epoch(1), stream: Stream::Live, up_to: 2, reported: None });
 
     let code: ErrorCode = codec::decode(&codec::encode(&"invented_later"), 64).unwrap();
     assert_eq!(code, ErrorCode::Unknown);

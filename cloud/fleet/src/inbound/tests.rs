@@ -7,7 +7,7 @@ use crate::broker::{self, Authority, Decision, Downlink, Inbound, PeerIdentity, 
 use crate::ca::{CertificateAuthority, Serial};
 use crate::changes::Changes;
 use crate::connections::Connections;
-use crate::devices::{Certificate, Device, Twin};
+use crate::devices::{Certificate, Device, ReportHead, Twin};
 use crate::ingest::{DeviceEvents, Ingest};
 use crate::logs::Logs;
 use crate::renewal::{PendingRenewal, RenewalState};
@@ -19,14 +19,15 @@ use bytes::Bytes;
 use flotilla_data::{Datasets, Quarantine};
 use flotilla_identity::audit;
 use flotilla_protocol::message::{
-    BoardFacts, Chunk, DesiredModel, Epoch, EventKind, Fetch, Hello, Reply, ReplyBody, Settings,
+    Ack, BoardFacts, Chunk, DesiredModel, Epoch, EventKind, Fetch, Hello, Record, RecordBody, Reply,
+    ReplyBody, ReportStored, Reported, Settings, Stream, TelemetryBatch, TelemetrySample,
 };
 use flotilla_protocol::topic::{Down, Up};
 use flotilla_protocol::{DeviceId, Digest, ErrorCode, ProjectId, codec, limits};
 use flotilla_registry::{Keys, Registry};
 use flotilla_storage::{Batch, Collection, Objects, Records, Segments, SledRecords};
 use serde::Serialize;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -209,6 +210,29 @@ impl Talk {
         self.receive(Down::Desired).await;
     }
 
+    async fn report(&self, serial: Serial, version: u64) {
+        let reported = Reported {
+            version,
+            desired_version: 0,
+            models: BTreeMap::new(),
+            commands: Vec::new(),
+            agent: None,
+            shadows: BTreeMap::new(),
+        };
+        self.say(serial, Up::Reported, &reported).await;
+    }
+
+    /// Which report is stored, as the acknowledgement of this record says.
+    async fn stored_report(&mut self, serial: Serial, seq: u64) -> Option<ReportStored> {
+        let record = Record { seq, at_ms: seq, body: RecordBody::Sample(TelemetrySample::default()) };
+        let (epoch, stream) = (Epoch(7), Stream::Live);
+        let batch = TelemetryBatch { epoch, stream, records: vec![record], dropped: Vec::new() };
+        self.say(serial, Up::Telemetry, &batch).await;
+        let ack: Ack = codec::decode(&self.receive(Down::Ack).await, limits::MQTT_PAYLOAD).unwrap();
+        assert_eq!(ack.up_to, seq, "records are acknowledged all the same");
+        ack.reported
+    }
+
     async fn fetch(&mut self, serial: Serial, digest: Digest, chunks: u32) {
         self.fetches += 1;
         let fetch = Fetch { id: self.fetches, digest, offset: 0, chunks };
@@ -285,6 +309,34 @@ async fn a_download_goes_on_after_the_broker_was_busy_for_once() {
     tokio::time::timeout(HANG, taken).await.expect("this does not hang");
     talk.fetch(serial, digest, 1).await;
     assert_eq!(talk.chunk().await, 0);
+    talk.close().await;
+}
+
+#[tokio::test]
+async fn an_acknowledgement_names_the_report_that_is_stored_and_no_other() {
+    let mut talk = Talk::new().await;
+    let serial = Serial::random().unwrap();
+    talk.enrol(&[serial], Twin::new(talk.device.clone(), Settings::default(), 0)).await;
+    talk.hello(serial, 5, 0).await;
+    assert_eq!(talk.stored_report(serial, 1).await, None, "there is none yet");
+    talk.report(serial, 1).await;
+    assert_eq!(talk.stored_report(serial, 2).await, Some(ReportStored { counter: 5, version: 1 }));
+
+    let head = Collection::<ReportHead>::key("gate-7");
+    let mut batch = Batch::new();
+    batch.put(head.clone(), Bytes::from_static(b"rubbish"));
+    talk.store.commit(batch).await.unwrap();
+    talk.report(serial, 2).await;
+    let first = Some(ReportStored { counter: 5, version: 1 });
+    assert_eq!(talk.stored_report(serial, 3).await, first, "the second could not be stored");
+    let mut batch = Batch::new();
+    batch.delete(head);
+    talk.store.commit(batch).await.unwrap();
+    talk.report(serial, 3).await;
+    assert_eq!(talk.stored_report(serial, 4).await, Some(ReportStored { counter: 5, version: 3 }));
+
+    talk.hello(serial, 6, 0).await;
+    assert_eq!(talk.stored_report(serial, 5).await, None, "each connection has its own reports");
     talk.close().await;
 }
 

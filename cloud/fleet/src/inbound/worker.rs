@@ -22,7 +22,8 @@ use crate::transfer::Refused;
 use bytes::Bytes;
 use flotilla_identity::now_ms;
 use flotilla_protocol::message::{
-    Fetch, Hello, Reply, ReplyBody, Reported, Request, RequestBody, Stream, TelemetryBatch, Upload,
+    Ack, Fetch, Hello, Reply, ReplyBody, ReportStored, Reported, Request, RequestBody, Stream,
+    TelemetryBatch, Upload,
 };
 use flotilla_protocol::topic::{Down, Up};
 use flotilla_protocol::{DeviceId, ErrorCode, codec, limits};
@@ -277,10 +278,16 @@ impl Worker {
                 self.core.rollouts.hear(&self.device);
                 self.core.changes.device(&self.device);
             }
-            // The device repeats its report from time to time.
+            // The device repeats its report until it is told that it is stored.
             Err(error) => self.failed("its report", &error),
         }
         Ok(())
+    }
+
+    /// The last report of this connection that is stored.
+    fn reported(&self) -> Option<ReportStored> {
+        let (hello, version) = (self.hello.as_ref()?, self.report_version?);
+        Some(ReportStored { counter: hello.counter, version })
     }
 
     async fn store_report(&self, reported: &Reported) -> Result<()> {
@@ -339,7 +346,7 @@ impl Worker {
         match self.core.ingest.store(&self.device, batch, head, now_ms()).await {
             Ok(stored) => {
                 self.streams.insert(stream);
-                let _ = self.publish(Down::Ack, &stored.ack).await;
+                let _ = self.publish(Down::Ack, &Ack { reported: self.reported(), ..stored.ack }).await;
                 if stored.missing > 0 {
                     let detail = format!("{} records are missing without a word", stored.missing);
                     return Err(Unusable::new(ErrorCode::Malformed, detail));

@@ -104,7 +104,8 @@ impl Ingest {
         let mut marks = self.marks(device).await?;
         let applied = marks.apply(batch, head);
         let up_to = applied.up_to;
-        let mut stored = Stored { ack: Ack { epoch, stream, up_to }, missing: applied.missing, refused: 0 };
+        let ack = Ack { epoch, stream, up_to, reported: None };
+        let mut stored = Stored { ack, missing: applied.missing, refused: 0 };
         if applied.is_progress() {
             let frame = Frame::of(device.clone(), epoch, stream, applied, now_ms);
             stored.refused = frame.refused;

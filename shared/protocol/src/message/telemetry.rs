@@ -402,7 +402,7 @@ pub enum EventKind {
     Unknown,
 }
 
-/// Says that all records of a stream up to a number are durable in the cloud.
+/// Says that all records of a stream up to a number are durable in the cloud, and which report is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack {
     /// The outbox's epoch.
@@ -411,4 +411,17 @@ pub struct Ack {
     pub stream: Stream,
     /// Last durable number.
     pub up_to: u64,
+    /// The newest report of this connection that is durable, too: it need not be repeated. None before there is one; an
+    /// older control plane does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported: Option<ReportStored>,
+}
+
+/// Names one report of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportStored {
+    /// The counter of the hello before it.
+    pub counter: u64,
+    /// Its version within that.
+    pub version: u64,
 }
