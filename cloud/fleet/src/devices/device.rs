@@ -1,5 +1,6 @@
 //! A device: what it is, which certificates it may show, and what it got wrong.
 
+use super::tags::Tags;
 use crate::ca::{DeviceCertificate, Serial};
 use crate::text::{bounded, millis};
 use flotilla_protocol::message::{BoardFacts, Epoch, Hello};
@@ -21,7 +22,7 @@ const SETTLED_MS: u64 = 60 * 1000;
 /// Signs of a copied folder are raised as an event at most this often a device.
 const RAISE_MS: u64 = 60 * 60 * 1000;
 /// Engines that a device may name.
-const ENGINES: usize = 16;
+pub(crate) const ENGINES: usize = 16;
 /// Longest text of a board fact that is kept.
 const FACT: usize = 128;
 
@@ -69,6 +70,9 @@ pub struct Device {
     /// Bytes of payload to and from it, as far as they are written down.
     #[serde(default)]
     pub traffic: Traffic,
+    /// What operators have written on it.
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    pub tags: Tags,
 }
 
 /// Whether a device may connect.
@@ -221,6 +225,7 @@ impl Device {
             trust_version: 0,
             health: Health::default(),
             traffic: Traffic::default(),
+            tags: Tags::default(),
         }
     }
 

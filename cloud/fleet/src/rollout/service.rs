@@ -6,10 +6,11 @@ use super::state::{Reason, Rollout, RolloutDevice, RolloutState, Wanted, WaveSpe
 use crate::changes::Changes;
 use crate::connections::Connections;
 use crate::error::{Error, Result};
+use crate::groups::Groups;
 use crate::store::{self, Store};
 use flotilla_gates::gate::Health;
 use flotilla_identity::{Actor, audit};
-use flotilla_protocol::{DeviceId, Digest, ErrorCode, ModelName, RolloutId};
+use flotilla_protocol::{DeviceId, Digest, ErrorCode, GroupName, ModelName, RolloutId};
 use flotilla_registry::{Registry, Release};
 use flotilla_storage::Batch;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,9 @@ pub struct RolloutRequest {
     /// The devices; every active one where none are named.
     #[serde(default)]
     pub devices: Option<Vec<DeviceId>>,
+    /// The devices of this group instead, as they are when the rollout starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupName>,
     /// The waves; one canary and then the rest where none are named.
     #[serde(default)]
     pub waves: Option<Vec<WaveSpec>>,
@@ -62,6 +66,7 @@ impl RolloutRequest {
             model,
             release: None,
             devices: None,
+            group: None,
             waves: None,
             deadline_s: None,
             soak_s: None,
@@ -99,6 +104,7 @@ impl RolloutControl {
 pub(crate) struct Rollouts {
     pub(crate) store: Arc<Store>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) groups: Arc<Groups>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) changes: Changes,
     /// Told when there may be something to do.
@@ -120,7 +126,7 @@ impl Rollouts {
             )));
         }
         let release = release(&self.registry, &request.model, request.release.as_ref()).await?;
-        let targets = self.targets(request.devices).await?;
+        let targets = self.targets(request.devices, request.group).await?;
         if self.store.rollouts.find_unique(Rollout::MODEL, request.model.as_str()).await?.is_some() {
             return Err(Error::RolloutUnderWay(request.model));
         }
@@ -178,7 +184,7 @@ impl Rollouts {
         watch(request.soak_s, request.max_soak_s)?;
         let release = release(&self.registry, &request.model, request.release.as_ref()).await?;
         let manifest = self.registry.manifest(&release.digest).await?;
-        let targets = self.targets(request.devices).await?;
+        let targets = self.targets(request.devices, request.group).await?;
         let mut obstacles = Vec::new();
         for id in &targets {
             let Some(device) = self.store.devices.get(id.as_str()).await? else { continue };
@@ -195,9 +201,23 @@ impl Rollouts {
         Ok(twins.iter().map(|twin| u64::from(twin.value.settings.probation_s)).max().unwrap_or(0))
     }
 
-    async fn targets(&self, named: Option<Vec<DeviceId>>) -> Result<BTreeSet<DeviceId>> {
-        let targets: BTreeSet<DeviceId> = match named {
-            Some(named) => {
+    async fn targets(
+        &self,
+        named: Option<Vec<DeviceId>>,
+        group: Option<GroupName>,
+    ) -> Result<BTreeSet<DeviceId>> {
+        let targets: BTreeSet<DeviceId> = match (named, group) {
+            (Some(_), Some(_)) => {
+                return Err(Error::Invalid("a rollout is to devices or to a group, not to both".into()));
+            }
+            (None, Some(group)) => {
+                let members = self.groups.members(&group).await?;
+                if members.is_empty() {
+                    return Err(Error::Invalid(format!("there is no active device in group {group}")));
+                }
+                members.into_iter().collect()
+            }
+            (Some(named), None) => {
                 let named: BTreeSet<DeviceId> = named.into_iter().collect();
                 for id in &named {
                     let device = self.store.devices.get(id.as_str()).await?;
@@ -208,7 +228,7 @@ impl Rollouts {
                 }
                 named
             }
-            None => {
+            (None, None) => {
                 let all = store::all(&self.store.devices, &[]).await?;
                 all.into_iter().filter(|d| d.value.is_active()).map(|d| d.value.id).collect()
             }

@@ -158,6 +158,7 @@ impl Stages {
                 let request = RolloutRequest {
                     release: digest,
                     devices: Some(devices),
+                    group: None,
                     waves: None,
                     soak_s: None,
                     max_soak_s: None,

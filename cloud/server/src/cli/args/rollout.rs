@@ -46,6 +46,9 @@ pub struct RolloutSpec {
     /// A device; repeat for several. All active devices by default.
     #[arg(long = "device")]
     pub devices: Vec<String>,
+    /// The devices of this group, as they are now, instead.
+    #[arg(long, value_name = "NAME", conflicts_with = "devices")]
+    pub group: Option<String>,
     /// Devices of a wave: a number, or a share of all such as 10%; repeat for each wave. What is left makes one more.
     /// One device by default.
     #[arg(long = "wave", value_name = "SIZE")]

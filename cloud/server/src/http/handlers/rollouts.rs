@@ -12,6 +12,7 @@ use flotilla_fleet::{
     Obstacle, Rollout, RolloutControl, RolloutDevice, RolloutState, Status, Watch, Watched, WaveSpec,
 };
 use flotilla_gates::gate::Finding;
+use flotilla_protocol::id::InvalidId;
 use flotilla_protocol::{Digest, ErrorCode, RolloutId};
 use http::StatusCode;
 
@@ -78,6 +79,10 @@ async fn wanted(app: &App, request: RolloutRequest) -> Result<flotilla_fleet::Ro
     Ok(flotilla_fleet::RolloutRequest {
         release: Some(release.digest),
         devices,
+        group: request
+            .group
+            .map(|name| name.parse().map_err(|e: InvalidId| invalid("group", &e)))
+            .transpose()?,
         waves,
         soak_s: request.soak_s,
         max_soak_s: request.max_soak_s,
