@@ -154,7 +154,9 @@ pub(crate) async fn create(
         detail["gives"] = json!({ "group": claim.group, "tags": claim.tags });
     }
     audit::record(&mut batch, actor, "device:claim", &subject(&claim.id), detail, now_ms)?;
-    store.commit(batch).await?;
+    if !store.try_commit(batch).await? {
+        return Err(Error::Contended("the group of the claim".into()));
+    }
     Ok((claim, ClaimCode { server: request.server, ca, secret }))
 }
 

@@ -111,6 +111,14 @@ pub enum Error {
         /// The bound.
         bound: usize,
     },
+    /// There are as many of something as there may be.
+    #[error("there are at most {bound} {what}: take some away first")]
+    TooMany {
+        /// What.
+        what: &'static str,
+        /// The bound.
+        bound: usize,
+    },
     /// Nobody asked the device for these lines, or they are not here any more.
     #[error("there is no log of device {device} for command {command}: ask for it anew")]
     LogMissing {
@@ -200,7 +208,7 @@ impl Error {
             | Self::RenewalChanged { .. }
             | Self::GroupDynamic(_)
             | Self::GroupInUse { .. } => ErrorCode::WrongState,
-            Self::Busy { .. } | Self::Contended(_) | Self::Stopping => ErrorCode::Busy,
+            Self::Busy { .. } | Self::TooMany { .. } | Self::Contended(_) | Self::Stopping => ErrorCode::Busy,
             Self::Invalid(_) | Self::Expression(_) => ErrorCode::InvalidInput,
             Self::LogTooLarge { .. } => ErrorCode::TooLarge,
             Self::LogDamaged { .. } => ErrorCode::StorageCorrupt,

@@ -217,7 +217,7 @@ impl Groups {
         };
         self.check_devices(&members).await?;
         if self.store.groups.list(None, GROUPS).await?.items.len() >= GROUPS {
-            return Err(Error::Busy { what: "groups", bound: GROUPS });
+            return Err(Error::TooMany { what: "groups", bound: GROUPS });
         }
         let (kept, created_by) = (0, actor.id.clone());
         let group = Group { name: name.clone(), filter, kept, created_by, created_at_ms: now_ms };
@@ -347,7 +347,7 @@ impl Groups {
             let count = u32::try_from(changed.len()).unwrap_or(u32::MAX);
             group.kept = if add { group.kept + count } else { group.kept.saturating_sub(count) };
             if group.kept as usize > MEMBERS {
-                return Err(Error::Busy { what: "the devices of one group", bound: MEMBERS });
+                return Err(Error::TooMany { what: "devices in one group", bound: MEMBERS });
             }
             self.store.groups.update(&mut batch, &found, &group)?;
             let detail = if add { json!({ "added": changed }) } else { json!({ "removed": changed }) };

@@ -71,11 +71,11 @@ impl Tags {
 
     fn check_numbers(&self) -> Result<()> {
         for (what, has, bound) in [
-            ("labels of one device", self.labels.len(), LABELS),
-            ("attributes of one device", self.attributes.len(), ATTRIBUTES),
+            ("labels on one device", self.labels.len(), LABELS),
+            ("attributes on one device", self.attributes.len(), ATTRIBUTES),
         ] {
             if has > bound {
-                return Err(Error::Busy { what, bound });
+                return Err(Error::TooMany { what, bound });
             }
         }
         Ok(())

@@ -257,7 +257,8 @@ struct Cursor {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 enum CursorKey {
-    Number(f64),
+    /// A number's bits: its text would not always be read as the same number.
+    Number(u64),
     Text(String),
     None(()),
 }
@@ -265,7 +266,7 @@ enum CursorKey {
 impl CursorKey {
     fn key(&self) -> Key<'_> {
         match self {
-            Self::Number(number) => Key::Number(*number),
+            Self::Number(bits) => Key::Number(f64::from_bits(*bits)),
             Self::Text(text) => Key::Text(text),
             Self::None(()) => Key::None,
         }
@@ -275,7 +276,7 @@ impl CursorKey {
 impl Cursor {
     fn at(row: &Row, sort: &[Sort]) -> Self {
         let key = |sort: &Sort| match sort.key(row) {
-            Key::Number(number) => CursorKey::Number(number),
+            Key::Number(number) => CursorKey::Number(number.to_bits()),
             Key::Text(text) => CursorKey::Text(text.to_owned()),
             Key::None => CursorKey::None(()),
         };
