@@ -1,7 +1,9 @@
-//! News for consoles: which device or rollout has changed.
+//! News of what has changed: for consoles, which device or rollout; for the roster, which devices to read again.
 
 use flotilla_protocol::{DeviceId, RolloutId};
-use tokio::sync::broadcast;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, broadcast};
 
 /// News that a watcher may be behind; one that is further behind is told so and reads everything again.
 const BACKLOG: usize = 1024;
@@ -17,14 +19,18 @@ pub enum Change {
 
 /// Tells watchers about changes. Never waits for them.
 #[derive(Clone, Debug)]
-pub(crate) struct Changes(broadcast::Sender<Change>);
+pub(crate) struct Changes {
+    watchers: broadcast::Sender<Change>,
+    stale: Arc<Stale>,
+}
 
 impl Changes {
     pub(crate) fn new() -> Self {
-        Self(broadcast::channel(BACKLOG).0)
+        Self { watchers: broadcast::channel(BACKLOG).0, stale: Arc::default() }
     }
 
     pub(crate) fn device(&self, device: &DeviceId) {
+        self.stale.add(device);
         self.tell(|| Change::Device(device.clone()));
     }
 
@@ -33,13 +39,80 @@ impl Changes {
     }
 
     pub(crate) fn watch(&self) -> broadcast::Receiver<Change> {
-        self.0.subscribe()
+        self.watchers.subscribe()
+    }
+
+    /// The devices that have changed since the roster read them.
+    pub(crate) fn stale(&self) -> Arc<Stale> {
+        self.stale.clone()
     }
 
     fn tell(&self, change: impl FnOnce() -> Change) {
-        if self.0.receiver_count() > 0 {
+        if self.watchers.receiver_count() > 0 {
             // That the last watcher has gone meanwhile is fine.
-            let _ = self.0.send(change());
+            let _ = self.watchers.send(change());
         }
+    }
+}
+
+/// Devices that have changed since somebody read them, each once however often it changed: never more than there are
+/// devices.
+#[derive(Debug, Default)]
+pub(crate) struct Stale {
+    devices: Mutex<BTreeSet<DeviceId>>,
+    added: Notify,
+}
+
+impl Stale {
+    fn devices(&self) -> MutexGuard<'_, BTreeSet<DeviceId>> {
+        // Every change is a single insertion or a swap: the set is valid even after a panic.
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, device: &DeviceId) {
+        let first = {
+            let mut devices = self.devices();
+            devices.insert(device.clone()) && devices.len() == 1
+        };
+        if first {
+            self.added.notify_one();
+        }
+    }
+
+    /// Waits until there is one.
+    pub(crate) async fn some(&self) {
+        while self.devices().is_empty() {
+            self.added.notified().await;
+        }
+    }
+
+    /// Takes all of them, to read them. What is left of the taken ones when this is dropped is stale as before.
+    pub(crate) fn take(&self) -> Taken<'_> {
+        let devices = std::mem::take(&mut *self.devices());
+        Taken { stale: self, devices }
+    }
+}
+
+/// Devices that somebody reads now.
+pub(crate) struct Taken<'a> {
+    stale: &'a Stale,
+    devices: BTreeSet<DeviceId>,
+}
+
+impl Taken<'_> {
+    /// One that has yet to be read.
+    pub(crate) fn first(&self) -> Option<DeviceId> {
+        self.devices.first().cloned()
+    }
+
+    /// It is read.
+    pub(crate) fn done(&mut self, device: &DeviceId) {
+        self.devices.remove(device);
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.devices).iter().for_each(|device| self.stale.add(device));
     }
 }

@@ -1,12 +1,14 @@
 //! Claim codes: the right to enrol so many devices until some moment. The secret is known to its holder alone; here
 //! lies its hash.
 
+use crate::devices::Tags;
 use crate::error::{Error, Result};
+use crate::groups::Group;
 use crate::store::{self, Store};
 use flotilla_identity::{Actor, audit};
 use flotilla_protocol::enrol::{ClaimCode, ClaimSecret};
-use flotilla_protocol::{ActorId, DeviceId, Digest};
-use flotilla_storage::{Batch, Entity, Table, Versioned};
+use flotilla_protocol::{ActorId, DeviceId, Digest, GroupName};
+use flotilla_storage::{Batch, Collection, Entity, Expect, Table, Versioned};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -33,6 +35,12 @@ pub struct Claim {
     pub created_at_ms: u64,
     /// Who made it.
     pub created_by: ActorId,
+    /// The static group that its devices join.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupName>,
+    /// What is written on its devices.
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    pub tags: Tags,
 }
 
 impl Entity for Claim {
@@ -52,12 +60,30 @@ pub struct ClaimRequest {
     pub ttl_ms: u64,
     /// `host:port` of the HTTPS server, as devices reach it.
     pub server: String,
+    /// The static group that its devices join.
+    #[serde(default)]
+    pub group: Option<GroupName>,
+    /// What is written on its devices: labels and attributes.
+    #[serde(default)]
+    pub tags: Tags,
+}
+
+impl ClaimRequest {
+    /// A claim that gives its devices nothing beside their certificates.
+    pub fn plain(uses: u32, ttl_ms: u64, server: String) -> Self {
+        Self { uses, ttl_ms, server, group: None, tags: Tags::default() }
+    }
 }
 
 impl Claim {
     /// Refuses if its time is over.
     pub(crate) fn ended(&self, now_ms: u64) -> Result<()> {
         if now_ms >= self.expires_at_ms { Err(Error::ClaimExpired) } else { Ok(()) }
+    }
+
+    /// Whether a device may still enrol with it.
+    pub(crate) fn is_open(&self, now_ms: u64) -> bool {
+        self.used < self.uses && self.ended(now_ms).is_ok()
     }
 
     /// Uses the claim once, if that is possible.
@@ -93,6 +119,22 @@ pub(crate) async fn create(
     if port.and_then(|(_, port)| port.parse::<u16>().ok()).is_none() || request.server.len() > 255 {
         return Err(Error::Invalid("the server of a claim is HOST:PORT, as devices reach it".into()));
     }
+    if !request.tags.is_empty() {
+        request.tags.check()?;
+    }
+    if request.tags.name.is_some() {
+        return Err(Error::Invalid("a claim gives labels and attributes; a name is for one device".into()));
+    }
+    let mut batch = Batch::new();
+    if let Some(name) = &request.group {
+        let group = store.groups.get(name.as_str()).await?;
+        let group = group.ok_or_else(|| Error::GroupMissing(name.clone()))?;
+        if group.value.filter.is_some() {
+            return Err(Error::GroupDynamic(name.clone()));
+        }
+        // Not deleted in this moment.
+        batch.require(Collection::<Group>::key(name.as_str()), Expect::Version(group.version));
+    }
     let secret = ClaimSecret::random();
     let claim = Claim {
         id: secret.hash(),
@@ -102,13 +144,19 @@ pub(crate) async fn create(
         expires_at_ms: now_ms.saturating_add(request.ttl_ms),
         created_at_ms: now_ms,
         created_by: actor.id.clone(),
+        group: request.group,
+        tags: request.tags,
     };
-    let mut batch = Batch::new();
     store.claims.insert(&mut batch, &claim)?;
-    let detail =
+    let mut detail =
         json!({ "uses": claim.uses, "expires_at_ms": claim.expires_at_ms, "server": request.server });
+    if claim.group.is_some() || !claim.tags.is_empty() {
+        detail["gives"] = json!({ "group": claim.group, "tags": claim.tags });
+    }
     audit::record(&mut batch, actor, "device:claim", &subject(&claim.id), detail, now_ms)?;
-    store.commit(batch).await?;
+    if !store.try_commit(batch).await? {
+        return Err(Error::Contended("the group of the claim".into()));
+    }
     Ok((claim, ClaimCode { server: request.server, ca, secret }))
 }
 

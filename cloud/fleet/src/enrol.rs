@@ -4,6 +4,7 @@ use crate::ca::CertificateAuthority;
 use crate::claims;
 use crate::devices::{Certificate, Device, Twin};
 use crate::error::{Error, Result};
+use crate::groups;
 use crate::store::{ATTEMPTS, Store};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -73,13 +74,20 @@ impl Enrolment<'_> {
             let issued = self.authority.sign_device_csr(csr, &id, now)?;
             let project = self.authority.project().clone();
             let certificate = Certificate::from(&issued);
-            let detail = json!({
+            let mut detail = json!({
                 "claim": claim.id.short(), "serial": certificate.serial,
                 "key": certificate.key, "board": request.board.board,
             });
-            let device =
+            if claim.group.is_some() || !claim.tags.is_empty() {
+                detail["given"] = json!({ "group": claim.group, "tags": claim.tags });
+            }
+            let mut device =
                 Device::enrolled(project, id.clone(), &request.board, certificate, claim.id.short(), now_ms);
+            device.tags = claim.tags.clone();
             let mut batch = Batch::new();
+            if let Some(group) = &claim.group {
+                groups::join(store, &mut batch, group, &id).await?;
+            }
             store.claims.update(&mut batch, &found, &claim)?;
             store.devices.insert(&mut batch, &device)?;
             store.twins.insert(&mut batch, &Twin::new(id.clone(), self.settings.clone(), now_ms))?;

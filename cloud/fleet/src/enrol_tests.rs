@@ -44,7 +44,7 @@ impl Installation {
     }
 
     async fn claim(&self, uses: u32) -> ClaimSecret {
-        let request = ClaimRequest { uses, ttl_ms: HOUR, server: "localhost:8080".into() };
+        let request = ClaimRequest::plain(uses, HOUR, "localhost:8080".into());
         let ca = self.authority.ca_hash();
         let (claim, code) =
             claims::create(&self.store, ca, &Actor::administrator(), request, NOW).await.unwrap();
@@ -164,7 +164,7 @@ async fn a_refused_enrolment_changes_nothing_and_says_why() {
 async fn claims_are_bounded_and_swept_long_after_their_end() {
     let installation = Installation::new().await;
     let ca = installation.authority.ca_hash();
-    let good = ClaimRequest { uses: 1, ttl_ms: HOUR, server: "edge.example:443".into() };
+    let good = ClaimRequest::plain(1, HOUR, "edge.example:443".into());
     for wrong in [
         ClaimRequest { uses: 0, ..good.clone() },
         ClaimRequest { uses: CLAIM_USES + 1, ..good.clone() },

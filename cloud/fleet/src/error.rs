@@ -1,7 +1,8 @@
 //! What can go wrong with the fleet, and what to do about it.
 
+use crate::expression::ExpressionError;
 use crate::{broker, ca};
-use flotilla_protocol::{DeviceId, Digest, ErrorCode, ModelName, RolloutId};
+use flotilla_protocol::{DeviceId, Digest, ErrorCode, GroupName, ModelName, RolloutId};
 use std::io;
 use std::path::PathBuf;
 
@@ -61,6 +62,28 @@ pub enum Error {
     /// Too many certificates in a short time.
     #[error("device {0} has been given too many certificates in a short time: it gets another one later")]
     RenewedTooOften(DeviceId),
+    /// A filter is no expression over devices.
+    #[error(transparent)]
+    Expression(#[from] ExpressionError),
+    /// There is no such group.
+    #[error("there is no group {0}: `flotilla group list` shows those that there are")]
+    GroupMissing(GroupName),
+    /// The name is taken.
+    #[error("there is a group {0} already: choose another name, or delete that one")]
+    GroupExists(GroupName),
+    /// Members of a dynamic group are whoever matches.
+    #[error(
+        "group {0} is dynamic: whoever matches its expression is in it, and nobody is added or removed by hand"
+    )]
+    GroupDynamic(GroupName),
+    /// Something would lose its devices.
+    #[error("group {group} is used by {user}: it cannot be deleted before that ends")]
+    GroupInUse {
+        /// The group.
+        group: GroupName,
+        /// What uses it.
+        user: String,
+    },
     /// There is no such rollout.
     #[error("there is no rollout {0}")]
     RolloutMissing(RolloutId),
@@ -80,6 +103,14 @@ pub enum Error {
     /// A bound on open things of one kind is reached.
     #[error("{what} is at its bound of {bound}: finish some first")]
     Busy {
+        /// What.
+        what: &'static str,
+        /// The bound.
+        bound: usize,
+    },
+    /// There are as many of something as there may be.
+    #[error("there are at most {bound} {what}: take some away first")]
+    TooMany {
         /// What.
         what: &'static str,
         /// The bound.
@@ -157,9 +188,10 @@ impl Error {
             Self::ClaimInvalid => ErrorCode::ClaimInvalid,
             Self::ClaimUsed => ErrorCode::ClaimUsed,
             Self::ClaimExpired => ErrorCode::ClaimExpired,
-            Self::DeviceExists(_) => ErrorCode::AlreadyExists,
+            Self::DeviceExists(_) | Self::GroupExists(_) => ErrorCode::AlreadyExists,
             Self::DeviceMissing(_)
             | Self::RolloutMissing(_)
+            | Self::GroupMissing(_)
             | Self::NoRelease(_)
             | Self::LogMissing { .. }
             | Self::RenewalMissing(_) => ErrorCode::NotFound,
@@ -168,9 +200,12 @@ impl Error {
             Self::RenewalRejected { .. } => ErrorCode::PermissionDenied,
             Self::RenewedTooOften(_) => ErrorCode::Busy,
             Self::DeviceRevoked(_) => ErrorCode::Revoked,
-            Self::RolloutState { .. } | Self::RenewalChanged { .. } => ErrorCode::WrongState,
-            Self::Busy { .. } | Self::Contended(_) | Self::Stopping => ErrorCode::Busy,
-            Self::Invalid(_) => ErrorCode::InvalidInput,
+            Self::RolloutState { .. }
+            | Self::RenewalChanged { .. }
+            | Self::GroupDynamic(_)
+            | Self::GroupInUse { .. } => ErrorCode::WrongState,
+            Self::Busy { .. } | Self::TooMany { .. } | Self::Contended(_) | Self::Stopping => ErrorCode::Busy,
+            Self::Invalid(_) | Self::Expression(_) => ErrorCode::InvalidInput,
             Self::LogTooLarge { .. } => ErrorCode::TooLarge,
             Self::LogDamaged { .. } => ErrorCode::StorageCorrupt,
             Self::Io { .. } => ErrorCode::StorageIo,

@@ -9,11 +9,13 @@ use crate::connections::Connections;
 use crate::devices::{self, DeviceView, Shadows, Traffic, Views};
 use crate::enrol::Enrolment;
 use crate::error::{Error, Result};
+use crate::groups::Groups;
 use crate::inbound::{Core, Dispatcher};
 use crate::ingest::{DeviceEvent, HistoryPoint, Ingest};
 use crate::logs::Logs;
 use crate::renewal::{self, Challenges, PendingRenewal, Word};
 use crate::rollout::Rollouts;
+use crate::roster::Roster;
 use crate::store::Store;
 use crate::sweep;
 use crate::telemetry::{self, ReleaseTelemetry};
@@ -102,6 +104,7 @@ pub(crate) struct Inner {
     pub(crate) store: Arc<Store>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) rollouts: Arc<Rollouts>,
+    pub(crate) groups: Arc<Groups>,
     logs: Arc<Logs>,
     pub(crate) changes: Changes,
     downlink: Mutex<Option<Arc<Broker>>>,
@@ -133,9 +136,14 @@ impl Fleet {
         let segments = open_segments(config.telemetry).await?;
         let ingest = Arc::new(Ingest::open(store.clone(), segments, changes.clone()).await?);
         let logs = Arc::new(Logs::open(config.logs, store.clone()).await?);
+        let roster =
+            Roster::open(store.clone(), parts.registry.clone(), connections.clone(), &changes).await?;
+        let roster = Arc::new(roster);
+        let groups = Arc::new(Groups { store: store.clone(), roster: roster.clone() });
         let rollouts = Arc::new(Rollouts {
             store: store.clone(),
             registry: parts.registry.clone(),
+            groups: groups.clone(),
             connections: connections.clone(),
             changes: changes.clone(),
             wake: Default::default(),
@@ -180,6 +188,10 @@ impl Fleet {
             let (rollouts, stop) = (rollouts.clone(), stop.clone());
             async move { rollouts.run(stop).await }
         });
+        tasks.spawn({
+            let stop = stop.clone();
+            async move { roster.run(stop).await }
+        });
         tasks.spawn(sweep::run(store.clone(), parts.quarantine.clone(), stop.clone()));
         let inner = Inner {
             mqtt: config.advertise.map_or(address.to_string(), |host| host_port(&host, address.port())),
@@ -189,6 +201,7 @@ impl Fleet {
             store,
             connections,
             rollouts,
+            groups,
             logs,
             changes,
             downlink: Mutex::new(Some(broker)),
@@ -298,7 +311,7 @@ impl Fleet {
 
     // === devices ===
 
-    fn views(&self) -> Views<'_> {
+    pub(crate) fn views(&self) -> Views<'_> {
         Views::new(&self.inner.store, &self.inner.parts.registry, &self.inner.connections)
     }
 

@@ -5,6 +5,7 @@
 //! - `devices`: what a device is, what it should run and what it says it runs.
 //! - `inbound`, `transfer`, `ingest`: what devices say, the model bytes they pull, the records they send.
 //! - `logs`: what devices' logs say, where an operator asked for it.
+//! - `roster`, `expression`, `groups`: which devices there are, found by what is known of them.
 //! - `orders`: what goes to many devices at once, one after the other.
 //! - `rollout`: a release goes to many devices, a wave at a time.
 //! - [`Fleet`]: all of it, started and stopped together.
@@ -22,13 +23,17 @@ mod connections;
 mod devices;
 mod enrol;
 mod error;
+pub mod expression;
+mod find;
 mod fleet;
+mod groups;
 mod inbound;
 mod ingest;
 mod logs;
 mod orders;
 mod renewal;
 mod rollout;
+mod roster;
 mod store;
 mod sweep;
 mod telemetry;
@@ -40,12 +45,15 @@ pub use claims::{CLAIM_TTL_MS, CLAIM_USES, Claim, ClaimRequest};
 pub use devices::{
     Asked, COMMAND_DEADLINE_MAX_MS, COMMAND_DEADLINE_MS, Certificate, Device, DeviceState, DeviceView,
     Examined, Health, ModelState, ModelView, Order, Problem, PulledLog, Quarantine, ReleaseView, ReportHead,
-    ShadowView, Shadows, Stage, Traffic, Twin,
+    ShadowView, Shadows, Stage, TagChange, Tags, Traffic, Twin,
 };
 pub use error::{Error, Result};
+pub use expression::ExpressionError;
+pub use find::{DevicePage, IdPage};
 pub use fleet::{Fleet, FleetConfig, FleetParts, host_port};
+pub use groups::{Group, GroupSpec};
 pub use ingest::{DeviceEvent, DeviceEvents, HistoryPoint, LatestSample, Rollup};
-pub use orders::Ordered;
+pub use orders::{Ordered, Selection};
 pub use renewal::{PendingRenewal, RenewalState};
 pub use rollout::{
     Action, Baseline, DeviceControl, Failures, Figures, Follows, Observation, Observations, Obstacle, OnStop,
@@ -53,4 +61,5 @@ pub use rollout::{
     RolloutRequest, RolloutState, Sent, Status, Tally, Target, Tolerance, Wanted, Watch, Watched, Wave,
     WaveSpec, Window, plan, resolve,
 };
+pub use roster::Query;
 pub use telemetry::ReleaseTelemetry;

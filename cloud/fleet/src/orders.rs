@@ -1,7 +1,7 @@
 //! Orders for many devices at once. Each device's change is one commit with its audit record, and the device is told right
 //! after it. One on which the order fails does not keep it from the others; neither does a caller that goes away.
 
-use crate::devices::{self, shadow};
+use crate::devices::{self, TagChange, shadow};
 use crate::error::{Error, Result};
 use crate::fleet::Fleet;
 use crate::rollout;
@@ -14,6 +14,15 @@ use std::sync::Arc;
 
 /// Devices that one order names, at most.
 const NAMED: usize = 10_000;
+
+/// Which devices an order is for.
+#[derive(Clone, Debug)]
+pub enum Selection {
+    /// These.
+    Devices(Vec<DeviceId>),
+    /// Those that an expression matches at this moment.
+    Filter(String),
+}
 
 /// What became of an order on one device.
 #[derive(Debug)]
@@ -72,6 +81,9 @@ impl Fleet {
                 let changed =
                     devices::consent(&fleet.inner.store, actor, &id, model, policy.as_ref(), now_ms())
                         .await?;
+                if changed {
+                    fleet.inner.connections.desired_changed(&id);
+                }
                 // What was on its way is deleted, too.
                 if policy.as_ref().is_none_or(|policy| policy.daily_bytes == 0) {
                     fleet.give_up_uploads(&id).await;
@@ -109,6 +121,7 @@ impl Fleet {
             async move {
                 let (actor, release) = &*order;
                 shadow::start(&fleet.inner.store, actor, release, &id, share_per_mille, now_ms()).await?;
+                fleet.inner.connections.desired_changed(&id);
                 Ok(true)
             }
         };
@@ -131,10 +144,37 @@ impl Fleet {
             let order = order.clone();
             async move {
                 let (actor, model) = &*order;
-                shadow::stop(&fleet.inner.store, actor, model, &id, now_ms()).await
+                let stopped = shadow::stop(&fleet.inner.store, actor, model, &id, now_ms()).await?;
+                if stopped {
+                    fleet.inner.connections.desired_changed(&id);
+                }
+                Ok(stopped)
             }
         };
         self.order(targets, each).await
+    }
+
+    /// Changes what is written on devices.
+    pub async fn tag(&self, actor: &Actor, on: Selection, change: TagChange) -> Result<Vec<Ordered>> {
+        change.check()?;
+        let targets = self.selected(on).await?;
+        let order = Arc::new((actor.clone(), change));
+        let each = move |fleet: Fleet, id: DeviceId| {
+            let order = order.clone();
+            async move {
+                let (actor, change) = &*order;
+                devices::tag(&fleet.inner.store, actor, &id, change, now_ms()).await
+            }
+        };
+        self.order(targets, each).await
+    }
+
+    /// The devices that an order is for.
+    async fn selected(&self, on: Selection) -> Result<Vec<DeviceId>> {
+        match on {
+            Selection::Devices(named) => distinct(named),
+            Selection::Filter(filter) => self.inner.groups.matching(&filter).await,
+        }
     }
 
     /// Carries an order out on one device after the other, in a task of its own: a caller that goes away would otherwise
@@ -153,7 +193,6 @@ impl Fleet {
                     false => each(fleet.clone(), device.clone()).await,
                 };
                 if let Ok(true) = outcome {
-                    fleet.inner.connections.desired_changed(&device);
                     fleet.inner.changes.device(&device);
                 }
                 done.push(Ordered { device, outcome });

@@ -5,6 +5,7 @@ use crate::devices::{
     CommandHistory, Consents, Device, Examined, ModelState, ReportHead, ShadowFigures, ShadowState, Twin,
 };
 use crate::error::{Error, Result};
+use crate::groups::{Group, Member};
 use crate::ingest::{DeviceEvents, FoldPosition, LatestSample, Rollup};
 use crate::renewal::PendingRenewal;
 use crate::rollout::{Rollout, RolloutDevice};
@@ -28,6 +29,8 @@ pub(crate) struct Store {
     pub(crate) figures: Collection<ShadowFigures>,
     pub(crate) examined: Collection<Examined>,
     pub(crate) commands: Collection<CommandHistory>,
+    pub(crate) groups: Collection<Group>,
+    pub(crate) members: Collection<Member>,
     pub(crate) rollouts: Collection<Rollout>,
     pub(crate) rollout_devices: Collection<RolloutDevice>,
     pub(crate) rollups: Collection<Rollup>,
@@ -50,6 +53,8 @@ impl Store {
             figures: Collection::new(records.clone()),
             examined: Collection::new(records.clone()),
             commands: Collection::new(records.clone()),
+            groups: Collection::new(records.clone()),
+            members: Collection::new(records.clone()),
             rollouts: Collection::new(records.clone()),
             rollout_devices: Collection::new(records.clone()),
             rollups: Collection::new(records.clone()),

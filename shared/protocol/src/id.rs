@@ -93,6 +93,8 @@ ids! {
     ModelName = "model", "model";
     /// A job in the queue.
     JobId = "job", "job";
+    /// A group of devices within its project.
+    GroupName = "group", "group";
     /// A rollout.
     RolloutId = "rollout", "rollout";
 }

@@ -1,6 +1,7 @@
 //! A device: what it is, which certificates it may show, and what it got wrong.
 
 use super::quarantine::Quarantine;
+use super::tags::Tags;
 use crate::ca::{DeviceCertificate, Serial};
 use crate::text::{bounded, millis};
 use flotilla_protocol::message::{BoardFacts, Epoch, Hello};
@@ -22,7 +23,7 @@ const SETTLED_MS: u64 = 60 * 1000;
 /// Signs of a copied folder are raised as an event at most this often a device.
 const RAISE_MS: u64 = 60 * 60 * 1000;
 /// Engines that a device may name.
-const ENGINES: usize = 16;
+pub(crate) const ENGINES: usize = 16;
 /// Longest text of a board fact that is kept.
 const FACT: usize = 128;
 
@@ -76,6 +77,9 @@ pub struct Device {
     /// Why it gets no updates, if it gets none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<Quarantine>,
+    /// What operators have written on it.
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    pub tags: Tags,
 }
 
 fn is_zero(count: &u32) -> bool {
@@ -234,6 +238,7 @@ impl Device {
             traffic: Traffic::default(),
             failed_updates: 0,
             quarantine: None,
+            tags: Tags::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::device::{Certificate, Device, DeviceState, Health, Traffic};
 use super::quarantine::Quarantine;
+use super::tags::Tags;
 use super::twin::ModelState;
 use crate::connections::{Connection, Connections};
 use crate::error::{Error, Result};
@@ -27,6 +28,10 @@ pub struct DeviceView {
     /// Whether it may connect.
     #[serde(flatten)]
     pub state: DeviceState,
+    /// Where it stands, in a word: see [`state_of`].
+    pub standing: &'static str,
+    /// What operators have written on it.
+    pub tags: Tags,
     /// Whether it is connected now.
     pub connected: bool,
     /// Since when, in milliseconds since 1970.
@@ -207,6 +212,8 @@ impl<'a> Views<'a> {
         let live = connection.as_ref().map(|connection| connection.last_seen_ms());
         let traffic = connection.as_ref().map(|connection| connection.uncounted()).unwrap_or_default();
         Ok(DeviceView {
+            standing: state_of(&device.state, models.iter().map(|model| model.phase)),
+            tags: device.tags,
             connected: connection.is_some(),
             connected_since_ms: connection.map(|connection| connection.since_ms()),
             last_seen_ms: live.max(device.last_seen_ms),
@@ -337,6 +344,32 @@ impl<'a> Views<'a> {
         Ok(found)
     }
 }
+
+/// Where a device stands, in a word: that it may not connect, or else the phase of that of its models which needs
+/// somebody's eye most.
+pub(crate) fn state_of(state: &DeviceState, phases: impl Iterator<Item = Phase>) -> &'static str {
+    match state {
+        DeviceState::Revoked { .. } => "revoked",
+        DeviceState::Active => {
+            let urgency = |phase: &Phase| URGENCY.iter().position(|known| known == phase);
+            phases.min_by_key(urgency).unwrap_or_default().as_str()
+        }
+    }
+}
+
+/// The phases by how much they need somebody's eye, the most urgent first.
+pub(crate) const URGENCY: [Phase; 10] = [
+    Phase::Failed,
+    Phase::Reverting,
+    Phase::Probation,
+    Phase::Switching,
+    Phase::Probing,
+    Phase::Staged,
+    Phase::Verifying,
+    Phase::Downloading,
+    Phase::Idle,
+    Phase::Confirmed,
+];
 
 /// The history of a device, oldest first.
 pub(crate) async fn history(store: &Store, id: &DeviceId) -> Result<Vec<HistoryPoint>> {

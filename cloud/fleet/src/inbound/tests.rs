@@ -8,10 +8,12 @@ use crate::ca::{CertificateAuthority, Serial};
 use crate::changes::Changes;
 use crate::connections::Connections;
 use crate::devices::{Certificate, Device, ReportHead, Twin};
+use crate::groups::Groups;
 use crate::ingest::{DeviceEvents, Ingest};
 use crate::logs::Logs;
 use crate::renewal::{PendingRenewal, RenewalState};
 use crate::rollout::Rollouts;
+use crate::roster::Roster;
 use crate::store::Store;
 use crate::transfer::Transfers;
 use async_trait::async_trait;
@@ -98,9 +100,12 @@ impl Talk {
         let ingest = Ingest::open(store.clone(), segments, changes.clone()).await.unwrap();
         let connections = Arc::new(Connections::default());
         let transfers = Transfers::new(project.clone(), store.clone(), registry.clone(), objects.clone());
+        let roster = Roster::open(store.clone(), registry.clone(), connections.clone(), &changes).await;
+        let groups = Arc::new(Groups { store: store.clone(), roster: Arc::new(roster.unwrap()) });
         let rollouts = Rollouts {
             store: store.clone(),
             registry: registry.clone(),
+            groups,
             connections: connections.clone(),
             changes: changes.clone(),
             wake: Default::default(),

@@ -5,7 +5,7 @@ use super::policy::{Policy, Tolerance};
 use super::state::WaveSpec;
 use crate::error::{Error, Result};
 use flotilla_gates::gate::Health;
-use flotilla_protocol::{DeviceId, Digest, ModelName};
+use flotilla_protocol::{DeviceId, Digest, GroupName, ModelName};
 use serde::{Deserialize, Serialize};
 
 /// How long a device may take beside its probation, unless the operator says otherwise.
@@ -28,6 +28,9 @@ pub struct RolloutRequest {
     /// The devices; every active one where none are named.
     #[serde(default)]
     pub devices: Option<Vec<DeviceId>>,
+    /// The devices of this group instead, as they are when the rollout starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupName>,
     /// The waves; one canary and then the rest where none are named.
     #[serde(default)]
     pub waves: Option<Vec<WaveSpec>>,
@@ -65,6 +68,7 @@ impl RolloutRequest {
             model,
             release: None,
             devices: None,
+            group: None,
             waves: None,
             tolerance: None,
             deadline_s: None,

@@ -7,6 +7,7 @@ use super::work::{Board, News};
 use crate::changes::Changes;
 use crate::connections::Connections;
 use crate::error::{Error, Result};
+use crate::groups::Groups;
 use crate::store::{self, ATTEMPTS, Store};
 use flotilla_identity::{Actor, audit};
 use flotilla_protocol::{DeviceId, Digest, ModelName, RolloutId};
@@ -19,6 +20,8 @@ use tokio::sync::Notify;
 
 /// Devices of one rollout at most.
 const ROLLOUT_DEVICES: usize = 100_000;
+/// The attribute of a device that names its time zone.
+const TIME_ZONE: &str = "timezone";
 /// Targets that are written in one commit.
 const COMMIT_TARGETS: usize = 1_000;
 
@@ -26,6 +29,7 @@ const COMMIT_TARGETS: usize = 1_000;
 pub(crate) struct Rollouts {
     pub(crate) store: Arc<Store>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) groups: Arc<Groups>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) changes: Changes,
     /// Told when there may be something to do.
@@ -50,7 +54,7 @@ impl Rollouts {
         let watch = request.check(now_ms)?;
         let deadline_ms = request.deadline_ms(self.longest_probation_s().await?)?;
         let release = release(&self.registry, &request.model, request.release.as_ref()).await?;
-        let targets = self.targets(request.devices.as_deref()).await?;
+        let targets = self.targets(&request).await?;
         let id = new_id(now_ms);
         let specs = request.waves(targets.len());
         let (waves, targets) = resolve(&id, targets, &specs, request.tolerance.as_ref());
@@ -127,7 +131,7 @@ impl Rollouts {
         request.check(now_ms)?;
         let release = release(&self.registry, &request.model, request.release.as_ref()).await?;
         let manifest = self.registry.manifest(&release.digest).await?;
-        let targets = self.targets(request.devices.as_deref()).await?;
+        let targets = self.targets(&request).await?;
         let mut obstacles = Vec::new();
         for target in &targets {
             let Some(device) = self.store.devices.get(target.device.as_str()).await? else { continue };
@@ -148,9 +152,20 @@ impl Rollouts {
         Ok(u64::from(longest))
     }
 
-    async fn targets(&self, named: Option<&[DeviceId]>) -> Result<Vec<Target>> {
-        let targets: BTreeSet<DeviceId> = match named {
-            Some(named) => {
+    async fn targets(&self, request: &RolloutRequest) -> Result<Vec<Target>> {
+        let (named, group) = (request.devices.as_deref(), request.group.as_ref());
+        let targets: BTreeSet<DeviceId> = match (named, group) {
+            (Some(_), Some(_)) => {
+                return Err(Error::Invalid("a rollout is to devices or to a group, not to both".into()));
+            }
+            (None, Some(group)) => {
+                let members = self.groups.members(group).await?;
+                if members.is_empty() {
+                    return Err(Error::Invalid(format!("there is no active device in group {group}")));
+                }
+                members.into_iter().collect()
+            }
+            (Some(named), None) => {
                 let named: BTreeSet<DeviceId> = named.iter().cloned().collect();
                 for id in &named {
                     let device = self.store.devices.get(id.as_str()).await?;
@@ -161,7 +176,7 @@ impl Rollouts {
                 }
                 named
             }
-            None => {
+            (None, None) => {
                 let mut active = BTreeSet::new();
                 store::each(&self.store.devices, |device| {
                     if device.is_active() {
@@ -178,7 +193,23 @@ impl Rollouts {
         if targets.len() > ROLLOUT_DEVICES {
             return Err(Error::Busy { what: "the devices of one rollout", bound: ROLLOUT_DEVICES });
         }
-        Ok(targets.into_iter().map(Target::from).collect())
+        let mut with_zones = Vec::with_capacity(targets.len());
+        for device in targets {
+            // Only hours of the day depend on it.
+            let zone = match request.policy.window {
+                Some(_) => self.zone(&device).await?,
+                None => None,
+            };
+            with_zones.push(Target { device, zone });
+        }
+        Ok(with_zones)
+    }
+
+    /// The time zone that is written on a device.
+    async fn zone(&self, id: &DeviceId) -> Result<Option<Box<str>>> {
+        let device = self.store.devices.get(id.as_str()).await?;
+        let zone = device.and_then(|mut device| device.value.tags.attributes.remove(TIME_ZONE));
+        Ok(zone.map(Into::into))
     }
 
     // === questions ===

@@ -4,6 +4,7 @@
 mod certificates;
 mod devices;
 mod gates;
+mod groups;
 mod hard_examples;
 mod logs;
 mod plans;

@@ -114,7 +114,7 @@ impl Installation {
     }
 
     pub(crate) async fn enrol(&self, name: &str) -> Credentials {
-        let request = ClaimRequest { uses: 1, ttl_ms: 60_000, server: "localhost:1".into() };
+        let request = ClaimRequest::plain(1, 60_000, "localhost:1".into());
         let (_, code) = self.fleet.create_claim(&self.admin, request).await.unwrap();
         let key = KeyPair::generate().unwrap();
         let csr_pem = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();

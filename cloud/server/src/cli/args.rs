@@ -1,10 +1,12 @@
 //! The command line as types.
 
+mod groups;
 mod hard;
 mod rollout;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flotilla_protocol::message::{QuietHours, Settings};
+pub use groups::{DeviceAttribute, DeviceLabel, DeviceList, Group, GroupDevices, Those};
 pub use hard::{Hard, HardConsent};
 pub use rollout::{OnStop, Rollout, RolloutId, RolloutSpec};
 use std::net::SocketAddr;
@@ -64,6 +66,9 @@ pub enum Command {
     /// Devices.
     #[command(subcommand)]
     Device(Device),
+    /// Groups of devices.
+    #[command(subcommand)]
+    Group(Group),
     /// Rollouts.
     #[command(subcommand)]
     Rollout(Rollout),
@@ -405,8 +410,22 @@ pub enum Trust {
 /// `flotilla device …`
 #[derive(Debug, Subcommand)]
 pub enum Device {
-    /// List devices.
-    List(Target),
+    /// List devices: all, or those that are found.
+    List(DeviceList),
+    /// Give devices labels, or take them away: short words by which they are found and grouped.
+    Label(DeviceLabel),
+    /// Give devices attributes, or take them away: short texts by key, such as site=berlin.
+    Attribute(DeviceAttribute),
+    /// Give a device a name for people.
+    Name {
+        /// The device.
+        id: String,
+        /// The name; an empty one takes it away.
+        name: String,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
     /// Show one device: sensors, and what its models answer, how fast, how sure, and how far from their training data.
     Show {
         /// The device.
@@ -433,6 +452,15 @@ pub enum Device {
         /// Hours for which it is valid.
         #[arg(long, default_value_t = 24)]
         hours: u64,
+        /// A static group that the devices join.
+        #[arg(long, value_name = "NAME")]
+        group: Option<String>,
+        /// A label that the devices get; repeat for several.
+        #[arg(long = "label", value_name = "LABEL")]
+        labels: Vec<String>,
+        /// An attribute that the devices get, such as site=berlin; repeat for several.
+        #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = groups::attribute)]
+        attributes: Vec<(String, String)>,
         /// The control plane.
         #[command(flatten)]
         target: Target,
@@ -727,7 +755,10 @@ impl Command {
                 | Release::Import { target, .. },
             )
             | Command::Device(
-                Device::List(target)
+                Device::List(DeviceList { target, .. })
+                | Device::Label(DeviceLabel { target, .. })
+                | Device::Attribute(DeviceAttribute { target, .. })
+                | Device::Name { target, .. }
                 | Device::Show { target, .. }
                 | Device::Telemetry { target, .. }
                 | Device::Claim { target, .. }
@@ -745,6 +776,15 @@ impl Command {
                 | Device::Revoke { target, .. }
                 | Device::Quarantine { target, .. }
                 | Device::Release { target, .. },
+            )
+            | Command::Group(
+                Group::Create { target, .. }
+                | Group::Preview { target, .. }
+                | Group::List(target)
+                | Group::Show { target, .. }
+                | Group::Add(GroupDevices { target, .. })
+                | Group::Remove(GroupDevices { target, .. })
+                | Group::Delete { target, .. },
             )
             | Command::Trust(
                 Trust::Show { target, .. } | Trust::Propose { target, .. } | Trust::Publish { target, .. },

@@ -74,6 +74,16 @@ impl ClientError {
     }
 }
 
+/// One page of a list.
+pub struct AnswerPage<T> {
+    /// What is on it.
+    pub answer: T,
+    /// How many there are on all pages, if the server says so.
+    pub total: Option<u64>,
+    /// Path of the next page; none after the last.
+    pub next: Option<String>,
+}
+
 /// A client of one control plane.
 #[derive(Clone)]
 pub struct Client {
@@ -117,6 +127,34 @@ impl Client {
     /// GET a JSON value.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         parse(&self.url(path), &self.get_bytes(path)?)
+    }
+
+    /// GET a page of a list.
+    pub fn get_page<T: DeserializeOwned>(&self, path: &str) -> Result<AnswerPage<T>, ClientError> {
+        let url = self.url(path);
+        let sent = self.agent.get(&url).header("authorization", self.bearer()).call();
+        let text = |response: &Response<ureq::Body>, name: &str| {
+            response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        };
+        let (total, link) = match &sent {
+            Ok(response) => (text(response, "x-total-count"), text(response, "link")),
+            Err(_) => (None, None),
+        };
+        let next = link.and_then(|link| {
+            let (path, of) = link.strip_prefix('<')?.split_once('>')?;
+            (path.starts_with('/') && of.contains("rel=\"next\"")).then(|| path.to_owned())
+        });
+        let bytes = finish(url.clone(), sent)?;
+        let total = total.and_then(|total| total.parse().ok());
+        Ok(AnswerPage { answer: parse(&url, &bytes)?, total, next })
+    }
+
+    /// DELETE for a JSON value.
+    pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let url = self.url(path);
+        let sent = self.agent.delete(&url).header("authorization", self.bearer()).call();
+        let bytes = finish(url.clone(), sent)?;
+        parse(&url, &bytes)
     }
 
     /// GET any body.

@@ -5,11 +5,14 @@ use super::args::{
 };
 use super::client::Client;
 use super::exit::Failure;
-use super::{diagnose, follow, hard, order, read_file, rollout, shadow, table, telemetry, trust, upload};
+use super::{
+    diagnose, follow, groups, hard, order, read_file, rollout, shadow, table, telemetry, trust, upload,
+};
 use crate::http::api::{
     ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, CompressRequest,
     DatasetView, DeviceTelemetryView, DeviceView, ImportView, JobView, Json, LoginView, ModelVersionView,
-    QuarantineRequest, RejectRequest, ReleaseRequest, ReleaseTelemetryView, ReleaseView, TrainRequest,
+    QuarantineRequest, RejectRequest, ReleaseRequest, ReleaseTelemetryView, ReleaseView, TagRequest,
+    TrainRequest,
 };
 use crate::progress::Progress;
 use flotilla_protocol::ErrorCode;
@@ -20,6 +23,8 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
+
+pub(super) use crate::http::service::percent_encode as encode;
 
 pub(super) type Done = Result<(), Failure>;
 
@@ -36,6 +41,7 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
         Command::Release(command) => release(command, &out),
         Command::Trust(command) => trust::run(command, &out),
         Command::Device(command) => device(command, &out),
+        Command::Group(command) => groups::run(command, &out),
         Command::Hard(command) => hard::run(command, &out),
         Command::Rollout(command) => rollout::run(command, &out),
         Command::Shadow(command) => shadow::run(command, &out),
@@ -315,9 +321,12 @@ fn give(asked: &Order, request: &CommandRequest, out: &Out) -> Done {
 
 fn device(command: Device, out: &Out) -> Done {
     match command {
-        Device::List(target) => {
-            let all: Vec<DeviceView> = client(&target)?.get("/api/v1/devices")?;
-            out.show(&all, |all| print_devices(all))
+        Device::List(asked) => groups::list(asked, out),
+        Device::Label(asked) => groups::label(asked, out),
+        Device::Attribute(asked) => groups::attribute(asked, out),
+        Device::Name { id, name, target } => {
+            let request = TagRequest { devices: Some(vec![id]), name: Some(name), ..TagRequest::default() };
+            groups::tag(client(&target)?.post("/api/v1/device-tags", &request)?, out)
         }
         Device::Show { id, target } => {
             let device: DeviceView = client(&target)?.get(&format!("/api/v1/devices/{}", encode(&id)))?;
@@ -389,8 +398,14 @@ fn device(command: Device, out: &Out) -> Done {
             let device: DeviceView = client(&target)?.post(&path, &Json::Null)?;
             out.show(&device, |d| print_devices(std::slice::from_ref(d)))
         }
-        Device::Claim { file, uses, hours, target } => {
-            let request = ClaimRequest { uses, valid_s: hours.saturating_mul(3600) };
+        Device::Claim { file, uses, hours, group, labels, attributes, target } => {
+            let request = ClaimRequest {
+                uses,
+                valid_s: hours.saturating_mul(3600),
+                group,
+                labels,
+                attributes: attributes.into_iter().collect(),
+            };
             let mut server = String::new();
             write_new(&file, || {
                 let claim: ClaimView = client(&target)?.post("/api/v1/claims", &request)?;
@@ -442,7 +457,7 @@ fn device_settings(wanted: DeviceSettings, out: &Out) -> Done {
     })
 }
 
-fn print_devices(devices: &[DeviceView]) {
+pub(super) fn print_devices(devices: &[DeviceView]) {
     let mut rows = Vec::new();
     for device in devices {
         let link = if device.connected { "online" } else { "offline" };
@@ -456,6 +471,7 @@ fn print_devices(devices: &[DeviceView]) {
                 none(),
                 none(),
                 none(),
+                labels(device),
                 note(device),
             ]);
         }
@@ -469,11 +485,20 @@ fn print_devices(devices: &[DeviceView]) {
                 release,
                 model.slot.clone().unwrap_or_default(),
                 model.predictions.to_string(),
+                labels(device),
                 note(device),
             ]);
         }
     }
-    table::print(&["DEVICE", "LINK", "MODEL", "STATE", "RELEASE", "SLOT", "PREDICTIONS", "NOTE"], &rows);
+    let header = ["DEVICE", "LINK", "MODEL", "STATE", "RELEASE", "SLOT", "PREDICTIONS", "LABELS", "NOTE"];
+    table::print(&header, &rows);
+}
+
+/// What operators have written on a device, in short.
+fn labels(device: &DeviceView) -> String {
+    let attributes = device.attributes.iter().map(|(key, value)| format!("{key}={value}"));
+    let all: Vec<String> = device.labels.iter().cloned().chain(attributes).collect();
+    all.join(" ")
 }
 
 /// The key of the request that waits for an approval, said before it is approved.
@@ -523,14 +548,4 @@ pub(super) fn write_new(path: &Path, content: impl FnOnce() -> Result<Vec<u8>, F
         drop(std::fs::remove_file(path));
     }
     written
-}
-
-/// Percent-encodes one path segment or query value (RFC 3986, unreserved characters stay).
-pub(super) fn encode(text: &str) -> String {
-    text.bytes()
-        .map(|b| match b {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),
-            other => format!("%{other:02X}"),
-        })
-        .collect()
 }

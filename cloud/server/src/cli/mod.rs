@@ -7,6 +7,7 @@ mod commands;
 mod diagnose;
 pub mod exit;
 pub(crate) mod follow;
+mod groups;
 mod hard;
 mod order;
 mod rollout;

@@ -86,6 +86,7 @@ fn request_of(spec: &RolloutSpec) -> Result<RolloutRequest, Failure> {
     Ok(RolloutRequest {
         release: spec.release.clone(),
         devices: some(&spec.devices),
+        group: spec.group.clone(),
         waves: some(&spec.waves),
         soak_s: spec.soak.map(|time| time.as_secs()),
         max_soak_s: spec.max_soak.map(|time| time.as_secs()),

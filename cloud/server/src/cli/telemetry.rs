@@ -17,6 +17,15 @@ pub(super) fn print_device(device: &DeviceView) {
     let link = if device.connected { "online" } else { "offline" };
     let [agent, board, arch] = [&device.agent, &device.board, &device.arch].map(|text| table::line(text));
     println!("device {} {link}, {agent} on {board} ({arch})", device.id);
+    let written = device.labels.iter().cloned();
+    let written = written.chain(device.attributes.iter().map(|(key, value)| format!("{key}={value}")));
+    let facts = [
+        ("name", device.name.clone()),
+        ("labels", Some(written.collect::<Vec<_>>().join(" ")).filter(|labels| !labels.is_empty())),
+    ];
+    for (name, value) in facts {
+        value.iter().for_each(|value| println!("  {name:<13} {}", table::line(value)));
+    }
     let facts = [
         ("temperature", device.temperature_c.map(|celsius| format!("{celsius:.1} °C"))),
         ("cpu", device.cpu_percent.map(|percent| format!("{percent:.1} %"))),

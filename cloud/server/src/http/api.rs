@@ -1,6 +1,7 @@
 //! The bodies of the HTTP API, shared by its handlers, the command line and the console.
 
 mod commands;
+mod devices;
 mod diagnosis;
 mod hard;
 mod rollouts;
@@ -8,6 +9,7 @@ mod shadow;
 mod telemetry;
 
 pub use commands::{CommandRequest, CommandView};
+pub use devices::{DeviceIdPage, GroupChange, GroupPreview, GroupRequest, GroupView, TagAnswer, TagRequest};
 pub use diagnosis::{DiagnosisAnswer, DiagnosisView, FindingView};
 use flotilla_protocol::ErrorCode;
 pub use hard::{
@@ -22,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use shadow::{
     DisagreementView, ShadowDeviceView, ShadowFiguresView, ShadowRequest, ShadowStop, ShadowView,
 };
+use std::collections::BTreeMap;
 pub use telemetry::{
     ClassCount, DeviceTelemetryView, DriftView, EventView, HistoryView, NpuView, ReleaseTelemetryView,
 };
@@ -298,6 +301,22 @@ pub struct ClaimRequest {
     /// How long it is valid.
     #[serde(default = "one_day")]
     pub valid_s: u64,
+    /// The static group that its devices join.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Labels that its devices get.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// Attributes that they get.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
+}
+
+impl ClaimRequest {
+    /// A claim for so many devices and seconds that gives nothing beside certificates.
+    pub fn plain(uses: u32, valid_s: u64) -> Self {
+        Self { uses, valid_s, group: None, labels: Vec::new(), attributes: BTreeMap::new() }
+    }
 }
 
 fn one() -> u32 {
@@ -324,8 +343,35 @@ pub struct DeviceView {
     pub id: String,
     /// Whether it is connected now.
     pub connected: bool,
+    /// The same, under the name that search goes by.
+    #[serde(default)]
+    pub online: bool,
     /// The state of the model that is worst off, or `idle`; `revoked` for a revoked device.
     pub state: String,
+    /// The name that operators gave it.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The labels that operators gave it.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// The attributes that operators gave it.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
+    /// When it enrolled, in milliseconds since 1970.
+    #[serde(default)]
+    pub enrolled_at_ms: u64,
+    /// Engines that its agent can run.
+    #[serde(default)]
+    pub engines: Vec<String>,
+    /// Logical CPUs.
+    #[serde(default)]
+    pub cpus: u32,
+    /// Its memory.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Operating system and its version.
+    #[serde(default)]
+    pub os: String,
     /// Board profile.
     pub board: String,
     /// CPU architecture.

@@ -1,8 +1,8 @@
 //! The ROUTES table: the one place with the method, path, permission and handler of every route.
 
 use super::handlers::{
-    commands, console, datasets, diagnosis, fleet, hard, jobs, models, releases, rollouts, server, settings,
-    shadow, telemetry, trust,
+    commands, console, datasets, diagnosis, fleet, groups, hard, jobs, models, releases, rollouts, server,
+    settings, shadow, telemetry, trust,
 };
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;
@@ -144,7 +144,8 @@ routes! {
     POST "/api/v1/bundles" Needs(P::ModelImport), NONE => Some("ReleaseView"), releases::import, "Imports a bundle that the project's keys signed";
 
     POST "/api/v1/claims" Needs(P::DeviceClaim), Some("ClaimRequest") => Some("ClaimView"), fleet::claim, "A claim code with which devices enrol";
-    GET "/api/v1/devices" Needs(P::DeviceRead), NONE => Some("[DeviceView]"), fleet::devices, "Devices by id";
+    GET "/api/v1/devices" Needs(P::DeviceRead), NONE => Some("[DeviceView]"), fleet::devices, "Devices: all, or those that a query finds; query: filter (CEL), search, sort, limit, after. The header X-Total-Count says how many match, Link where the next page is";
+    POST "/api/v1/device-tags" Needs(P::DeviceControl), Some("TagRequest") => Some("TagAnswer"), groups::tag, "Writes names, labels and attributes on devices";
     GET "/api/v1/devices/{id}" Needs(P::DeviceRead), NONE => Some("DeviceView"), fleet::device, "One device";
     GET "/api/v1/devices/{id}/telemetry" Needs(P::DeviceRead), NONE => Some("DeviceTelemetryView"), telemetry::device, "The recent past of a device: samples and events";
     GET "/api/v1/models/{model}/telemetry" Needs(P::DeviceRead), NONE => Some("[ReleaseTelemetryView]"), telemetry::model, "What all devices say of a model, by release: latency, answers, confidence, drift";
@@ -161,6 +162,13 @@ routes! {
     GET "/api/v1/devices/{id}/settings" Needs(P::DeviceRead), NONE => Some("Json"), settings::show, "How a device behaves";
     PATCH "/api/v1/devices/{id}/settings" Needs(P::DeviceControl), Some("Json") => Some("Json"), settings::change, "Changes how a device behaves (RFC 7396): null brings a setting back to its default";
     POST "/api/v1/devices/{id}/evaluations" Needs(P::DeviceControl), Some("DeviceEvaluation") => Some("DeviceView"), fleet::record_evaluation, "Records accuracy counted on a device's own endpoint";
+
+    GET "/api/v1/groups" Needs(P::DeviceRead), NONE => Some("[GroupView]"), groups::list, "Groups of devices, by name";
+    POST "/api/v1/groups" Needs(P::DeviceControl), Some("GroupRequest") => Some("GroupView"), groups::create, "Makes a group: of devices that are named, or of whoever matches an expression";
+    POST "/api/v1/groups/preview" Needs(P::DeviceRead), Some("GroupPreview") => Some("DeviceIdPage"), groups::preview, "Who would be in a group with this expression; changes nothing";
+    GET "/api/v1/groups/{name}" Needs(P::DeviceRead), NONE => Some("GroupView"), groups::show, "One group and a page of its devices; query: limit, after";
+    DELETE "/api/v1/groups/{name}" Needs(P::DeviceControl), NONE => Some("GroupView"), groups::delete, "Deletes a group that nothing uses; its devices stay";
+    POST "/api/v1/groups/{name}/devices" Needs(P::DeviceControl), Some("GroupChange") => Some("GroupView"), groups::change, "Takes devices into a static group, or out of it";
 
     GET "/api/v1/trust" Needs(P::ReleaseRead), NONE => Some("TrustView"), trust::show, "The trust file in force";
     POST "/api/v1/trust" Needs(P::TrustPublish), NONE => Some("TrustView"), trust::publish, "Takes a signed envelope (CBOR) as the next trust file";

@@ -85,6 +85,15 @@ impl Answer {
         Self::bytes(status, "application/json", body.into())
     }
 
+    /// The same answer with one more header.
+    pub fn with(mut self, name: http::HeaderName, value: &str) -> Handled {
+        let value = value.parse().map_err(|e| Problem::new(ErrorCode::Internal, e))?;
+        if let Self::Whole(response) = &mut self {
+            response.headers_mut().insert(name, value);
+        }
+        Ok(self)
+    }
+
     /// Any body.
     pub fn bytes(status: StatusCode, content_type: &str, body: Bytes) -> Handled {
         Response::builder()
@@ -404,6 +413,16 @@ fn parse_query(query: &str) -> Result<BTreeMap<String, String>, Problem> {
         .map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             Ok((percent_decode(name)?, percent_decode(value)?))
+        })
+        .collect()
+}
+
+/// Percent-encodes one path segment or query value (RFC 3986, unreserved characters stay).
+pub(crate) fn percent_encode(text: &str) -> String {
+    text.bytes()
+        .map(|b| match b {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),
+            other => format!("%{other:02X}"),
         })
         .collect()
 }

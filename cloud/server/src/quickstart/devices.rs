@@ -97,7 +97,7 @@ impl Stages {
             return on(&path, fs::remove_file(&path));
         }
         let claim: ClaimView =
-            self.client.post("/api/v1/claims", &ClaimRequest { uses: 1, valid_s: CLAIM_S }).at(STAGE)?;
+            self.client.post("/api/v1/claims", &ClaimRequest::plain(1, CLAIM_S)).at(STAGE)?;
         on(&path, write_private(&path, claim.code.as_bytes()))?;
         enrol_with(&path, id, dir).map_err(|mut error| {
             if error.code == ErrorCode::AlreadyExists {

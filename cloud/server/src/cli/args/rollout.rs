@@ -97,6 +97,9 @@ pub struct RolloutSpec {
     /// A device; repeat for several. All active devices by default.
     #[arg(long = "device")]
     pub devices: Vec<String>,
+    /// The devices of this group, as they are now, instead.
+    #[arg(long, value_name = "NAME", conflicts_with = "devices")]
+    pub group: Option<String>,
     /// Devices of a wave: a number, or a share of all such as 10%; repeat for each wave. What is left makes one more.
     /// One device by default.
     #[arg(long = "wave", value_name = "SIZE")]
@@ -138,7 +141,7 @@ pub struct RolloutSpec {
     #[arg(long = "retry-code", value_name = "CODE", requires = "tries")]
     pub retry_codes: Vec<String>,
     /// Tell devices only at these hours of their own clock: "mon-fri 01:00-05:00", "sat,sun 22:00-04:00" or
-    /// "daily 02:00-03:30".
+    /// "daily 02:00-03:30". A device's clock is that of its attribute timezone, such as timezone=Europe/Berlin.
     #[arg(long, value_name = "HOURS")]
     pub window: Option<String>,
     /// The time zone of devices that have none of their own, such as Europe/Berlin; UTC by default.

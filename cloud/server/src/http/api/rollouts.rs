@@ -13,6 +13,9 @@ pub struct RolloutRequest {
     /// Device ids; all active devices by default.
     #[serde(default)]
     pub devices: Option<Vec<String>>,
+    /// A group instead: its devices as they are when the rollout starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// How many devices each wave has: `5`, or `10%` of all; what is left makes one more. One device, then the rest, by
     /// default.
     #[serde(default)]

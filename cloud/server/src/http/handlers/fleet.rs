@@ -5,18 +5,19 @@ use super::super::api::{
     DeviceView, FailureView, ProbeView, QuarantineRequest, RejectRequest,
 };
 use super::super::problem::Problem;
-use super::super::service::{Answer, Call, Handled};
+use super::super::service::{Answer, Call, Handled, percent_encode};
 use super::telemetry;
 use crate::app::App;
 use crate::evaluations::Evaluation;
-use flotilla_fleet::{DeviceState, ModelView};
+use flotilla_fleet::{ModelView, Query, Tags};
 use flotilla_identity::now_ms;
 use flotilla_protocol::enrol::EnrolRequest;
-use flotilla_protocol::message::Phase;
 use flotilla_protocol::renew::RenewRequest;
 use flotilla_protocol::{DeviceId, Digest, ErrorCode, limits};
 use http::StatusCode;
 
+/// How many devices match, on all pages.
+const TOTAL: http::HeaderName = http::HeaderName::from_static("x-total-count");
 /// Devices that one answer lists.
 const LISTED: usize = 500;
 
@@ -69,10 +70,17 @@ pub(crate) async fn reject(mut call: Call) -> Handled {
 /// `POST /api/v1/claims`
 pub(crate) async fn claim(mut call: Call) -> Handled {
     let request: ClaimRequest = call.json().await?;
+    let invalid = |e: flotilla_protocol::id::InvalidId| Problem::new(ErrorCode::InvalidInput, e);
     let request = flotilla_fleet::ClaimRequest {
         uses: request.uses,
         ttl_ms: request.valid_s.saturating_mul(1000),
         server: call.app.enrol_at().to_owned(),
+        group: request.group.map(|name| name.parse()).transpose().map_err(invalid)?,
+        tags: Tags {
+            name: None,
+            labels: request.labels.into_iter().collect(),
+            attributes: request.attributes,
+        },
     };
     let (claim, code) = call.app.fleet.create_claim(call.actor()?, request).await?;
     Answer::json_with(
@@ -83,7 +91,25 @@ pub(crate) async fn claim(mut call: Call) -> Handled {
 
 /// `GET /api/v1/devices`
 pub(crate) async fn devices(call: Call) -> Handled {
-    Answer::json(&device_views(&call.app).await?)
+    let query = Query {
+        filter: call.query("filter")?,
+        search: call.query("search")?,
+        sort: call.query("sort")?,
+        limit: call.query("limit")?,
+        after: call.query("after")?,
+    };
+    let page = call.app.fleet.find(&query).await?;
+    let mut views = Vec::with_capacity(page.devices.len());
+    for device in page.devices {
+        views.push(view(&call.app, device).await?);
+    }
+    let answer = Answer::json(&views)?.with(TOTAL, &page.total.to_string())?;
+    let Some(next) = page.next else { return Ok(answer) };
+    let mut link = format!("/api/v1/devices?after={}", percent_encode(&next));
+    for (name, value) in call.query.iter().filter(|(name, _)| *name != "after") {
+        link += &format!("&{}={}", percent_encode(name), percent_encode(value));
+    }
+    answer.with(http::header::LINK, &format!("<{link}>; rel=\"next\""))
 }
 
 /// Devices by id.
@@ -120,11 +146,6 @@ async fn one_device(call: &Call) -> Handled {
 }
 
 async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceView, Problem> {
-    let worst = device.models.iter().map(|m| m.phase).min_by_key(|phase| rank(*phase));
-    let state = match (&device.state, worst) {
-        (DeviceState::Revoked { .. }, _) => "revoked",
-        (DeviceState::Active, phase) => phase.unwrap_or_default().as_str(),
-    };
     let mut models = Vec::with_capacity(device.models.len());
     for model in device.models {
         models.push(model_view(app, &device.id, model).await?);
@@ -132,8 +153,17 @@ async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceVie
     Ok(DeviceView {
         id: device.id.to_string(),
         connected: device.connected,
-        state: state.to_owned(),
+        online: device.connected,
+        state: device.standing.to_owned(),
+        name: device.tags.name,
+        labels: device.tags.labels.into_iter().collect(),
+        attributes: device.tags.attributes,
+        enrolled_at_ms: device.enrolled_at_ms,
         board: device.board.board,
+        engines: device.board.engines,
+        cpus: device.board.cpus,
+        memory_bytes: device.board.memory_bytes,
+        os: device.board.os,
         arch: device.board.arch,
         agent: device.agent,
         agent_upgrade: device.agent_upgrade.map(agent_upgrade),
@@ -158,22 +188,6 @@ async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceVie
         renewal_key: device.renewal.as_ref().map(|r| r.key.to_string()),
         quarantine: device.quarantine.map(|quarantine| quarantine.reason),
     })
-}
-
-/// How much a phase needs somebody's eye: the lower the more.
-fn rank(phase: Phase) -> u8 {
-    match phase {
-        Phase::Failed => 0,
-        Phase::Reverting => 1,
-        Phase::Probation => 2,
-        Phase::Switching => 3,
-        Phase::Probing => 4,
-        Phase::Staged => 5,
-        Phase::Verifying => 6,
-        Phase::Downloading => 7,
-        Phase::Idle => 8,
-        Phase::Confirmed => 9,
-    }
 }
 
 async fn model_view(app: &App, device: &DeviceId, model: ModelView) -> Result<DeviceModelView, Problem> {

@@ -6,6 +6,7 @@ pub(crate) mod console;
 pub(crate) mod datasets;
 pub(crate) mod diagnosis;
 pub(crate) mod fleet;
+pub(crate) mod groups;
 pub(crate) mod hard;
 pub(crate) mod jobs;
 pub(crate) mod models;

@@ -26,6 +26,11 @@ pub(super) async fn wanted(
     Ok(flotilla_fleet::RolloutRequest {
         release: Some(release.digest),
         devices,
+        group: request
+            .group
+            .as_ref()
+            .map(|name| name.parse().map_err(|e| invalid("group", &e)))
+            .transpose()?,
         waves,
         tolerance: tolerance(&request)?,
         policy: policy(&request)?,

@@ -1,0 +1,110 @@
+//! What operators write on devices, and the groups that they make of them.
+
+use super::OrderFailure;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// Changes what is written on devices. What it does not speak of stays.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TagRequest {
+    /// Device ids; or `filter`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Vec<String>>,
+    /// An expression (CEL): every device that may connect and matches now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// The name from now on; an empty one takes it away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Labels that the devices get.
+    #[serde(default)]
+    pub add: Vec<String>,
+    /// Labels that they lose.
+    #[serde(default)]
+    pub remove: Vec<String>,
+    /// Attributes that they get; null takes one away.
+    #[serde(default)]
+    pub set: BTreeMap<String, Option<String>>,
+}
+
+/// What became of an order for many devices.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TagAnswer {
+    /// Devices that the order was for.
+    pub devices: usize,
+    /// Of these, the devices on which it was a change.
+    pub changed: usize,
+    /// Those on which it was not possible.
+    pub failed: Vec<OrderFailure>,
+}
+
+/// Makes a group: of devices that are named, or of whoever matches an expression.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GroupRequest {
+    /// Its name.
+    pub name: String,
+    /// Device ids, for a static group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Vec<String>>,
+    /// An expression (CEL), for a dynamic group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+}
+
+/// A group.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct GroupView {
+    /// Its name.
+    pub name: String,
+    /// The expression of a dynamic group; null for a static one.
+    pub filter: Option<String>,
+    /// Its devices that may connect, as of now.
+    pub total: usize,
+    /// Who made it.
+    pub created_by: String,
+    /// Milliseconds since 1970.
+    pub created_at_ms: u64,
+    /// A page of its devices; told of a single group only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<DeviceIdPage>,
+}
+
+/// Changes who is in a static group.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GroupChange {
+    /// Device ids that come in.
+    #[serde(default)]
+    pub add: Vec<String>,
+    /// Device ids that go; those that are not in it are passed over.
+    #[serde(default)]
+    pub remove: Vec<String>,
+}
+
+/// Asks who would be in a dynamic group.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GroupPreview {
+    /// The expression (CEL).
+    pub filter: String,
+    /// Devices of a page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Where the page begins: `next` of the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}
+
+/// A page of devices, by id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeviceIdPage {
+    /// Devices on all pages.
+    pub total: usize,
+    /// Ids of this page's.
+    pub devices: Vec<String>,
+    /// Where the next page begins; null after the last.
+    pub next: Option<String>,
+}
