@@ -44,8 +44,8 @@ pub use changes::Change;
 pub use claims::{CLAIM_TTL_MS, CLAIM_USES, Claim, ClaimRequest};
 pub use devices::{
     Asked, COMMAND_DEADLINE_MAX_MS, COMMAND_DEADLINE_MS, Certificate, Device, DeviceState, DeviceView,
-    Examined, Health, ModelState, ModelView, Order, Problem, PulledLog, ReleaseView, ReportHead, ShadowView,
-    Shadows, Stage, TagChange, Tags, Traffic, Twin,
+    Examined, Health, ModelState, ModelView, Order, Problem, PulledLog, Quarantine, ReleaseView, ReportHead,
+    ShadowView, Shadows, Stage, TagChange, Tags, Traffic, Twin,
 };
 pub use error::{Error, Result};
 pub use expression::ExpressionError;

@@ -73,6 +73,20 @@ pub struct Device {
     /// What operators have written on it.
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     pub tags: Tags,
+    /// Why no rollout takes it, if it is in quarantine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<Quarantine>,
+}
+
+/// A device that connects and works, and that no rollout takes before it is released.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// Since when, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Who said so.
+    pub by: ActorId,
+    /// Why.
+    pub reason: String,
 }
 
 /// Whether a device may connect.
@@ -226,12 +240,18 @@ impl Device {
             health: Health::default(),
             traffic: Traffic::default(),
             tags: Tags::default(),
+            quarantine: None,
         }
     }
 
     /// Whether the device may connect at all.
     pub fn is_active(&self) -> bool {
         self.state == DeviceState::Active
+    }
+
+    /// Whether a rollout may take it.
+    pub fn takes_rollouts(&self) -> bool {
+        self.is_active() && self.quarantine.is_none()
     }
 
     /// Whether an enrolment with this claim and key is the one that made the device, which has not connected yet.

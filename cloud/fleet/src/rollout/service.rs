@@ -225,12 +225,15 @@ impl Rollouts {
                     if !device.value.is_active() {
                         return Err(Error::DeviceRevoked(id.clone()));
                     }
+                    if !device.value.takes_rollouts() {
+                        return Err(Error::DeviceQuarantined(id.clone()));
+                    }
                 }
                 named
             }
             (None, None) => {
                 let all = store::all(&self.store.devices, &[]).await?;
-                all.into_iter().filter(|d| d.value.is_active()).map(|d| d.value.id).collect()
+                all.into_iter().filter(|d| d.value.takes_rollouts()).map(|d| d.value.id).collect()
             }
         };
         if targets.is_empty() {

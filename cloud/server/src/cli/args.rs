@@ -6,7 +6,9 @@ mod rollout;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flotilla_protocol::message::{QuietHours, Settings};
-pub use groups::{DeviceAttribute, DeviceLabel, DeviceList, Group, GroupDevices, Those};
+pub use groups::{
+    DeviceAttribute, DeviceLabel, DeviceList, DeviceQuarantine, DeviceRelease, Group, GroupDevices, Those,
+};
 pub use hard::{Hard, HardConsent};
 pub use rollout::{Rollout, RolloutId, RolloutSpec};
 use std::net::SocketAddr;
@@ -416,6 +418,10 @@ pub enum Device {
     Label(DeviceLabel),
     /// Give devices attributes, or take them away: short texts by key, such as site=berlin.
     Attribute(DeviceAttribute),
+    /// Keep rollouts away from devices; they connect and work as before.
+    Quarantine(DeviceQuarantine),
+    /// Let rollouts take devices again.
+    Release(DeviceRelease),
     /// Give a device a name for people.
     Name {
         /// The device.
@@ -738,6 +744,8 @@ impl Command {
                 Device::List(DeviceList { target, .. })
                 | Device::Label(DeviceLabel { target, .. })
                 | Device::Attribute(DeviceAttribute { target, .. })
+                | Device::Quarantine(DeviceQuarantine { target, .. })
+                | Device::Release(DeviceRelease { target, .. })
                 | Device::Name { target, .. }
                 | Device::Show { target, .. }
                 | Device::Telemetry { target, .. }

@@ -323,6 +323,8 @@ fn device(command: Device, out: &Out) -> Done {
         Device::List(asked) => groups::list(asked, out),
         Device::Label(asked) => groups::label(asked, out),
         Device::Attribute(asked) => groups::attribute(asked, out),
+        Device::Quarantine(asked) => groups::quarantine(asked.those, Some(asked.reason), &asked.target, out),
+        Device::Release(asked) => groups::quarantine(asked.those, None, &asked.target, out),
         Device::Name { id, name, target } => {
             let request = TagRequest { devices: Some(vec![id]), name: Some(name), ..TagRequest::default() };
             groups::tag(client(&target)?.post("/api/v1/device-tags", &request)?, out)

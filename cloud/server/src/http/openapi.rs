@@ -49,6 +49,7 @@ use utoipa::OpenApi;
     api::RejectRequest,
     api::OrderFailure,
     api::TagRequest,
+    api::QuarantineRequest,
     api::TagAnswer,
     api::GroupRequest,
     api::GroupView,

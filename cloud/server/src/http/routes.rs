@@ -146,6 +146,7 @@ routes! {
     POST "/api/v1/claims" Needs(P::DeviceClaim), Some("ClaimRequest") => Some("ClaimView"), fleet::claim, "A claim code with which devices enrol";
     GET "/api/v1/devices" Needs(P::DeviceRead), NONE => Some("[DeviceView]"), fleet::devices, "Devices: all, or those that a query finds; query: filter (CEL), search, sort, limit, after. The header X-Total-Count says how many match, Link where the next page is";
     POST "/api/v1/device-tags" Needs(P::DeviceControl), Some("TagRequest") => Some("TagAnswer"), groups::tag, "Writes names, labels and attributes on devices";
+    POST "/api/v1/device-quarantine" Needs(P::DeviceControl), Some("QuarantineRequest") => Some("TagAnswer"), groups::quarantine, "Keeps rollouts away from devices for a reason, or without one lets them in again";
     GET "/api/v1/devices/{id}" Needs(P::DeviceRead), NONE => Some("DeviceView"), fleet::device, "One device";
     GET "/api/v1/devices/{id}/telemetry" Needs(P::DeviceRead), NONE => Some("DeviceTelemetryView"), telemetry::device, "The recent past of a device: samples and events";
     GET "/api/v1/models/{model}/telemetry" Needs(P::DeviceRead), NONE => Some("[ReleaseTelemetryView]"), telemetry::model, "What all devices say of a model, by release: latency, answers, confidence, drift";

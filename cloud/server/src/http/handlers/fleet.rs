@@ -142,6 +142,7 @@ async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceVie
         connected: device.connected,
         online: device.connected,
         state: device.standing.to_owned(),
+        quarantine: device.quarantine.map(|quarantine| quarantine.reason),
         name: device.tags.name,
         labels: device.tags.labels.into_iter().collect(),
         attributes: device.tags.attributes,
