@@ -86,6 +86,15 @@ fn an_operator_finds_labels_and_groups_devices() {
     let shown: Value = plane.cli(&["group", "show", "door"]);
     assert_eq!(shown["page"]["devices"], json!(["till-1", "till-3", "till-4"]));
 
+    // Rollouts stay away from what an operator sets aside.
+    let aside: Value = plane.cli(&["device", "quarantine", "till-4", "--reason", "its fan is broken"]);
+    assert_eq!(aside["changed"], 1);
+    let view = plane.device("till-4").unwrap();
+    let told = (view["state"].as_str(), view["quarantine"].as_str());
+    assert_eq!(told, (Some("quarantined"), Some("its fan is broken")));
+    let _back: Value = plane.cli(&["device", "release", "--filter", "state == 'quarantined'"]);
+    assert_eq!(plane.device("till-4").unwrap()["state"], "idle");
+
     // Mistakes are named.
     let (status, problem) = plane.get("/api/v1/devices?filter=lables%20%3D%3D%201");
     assert_eq!((status, problem["code"].as_str()), (400, Some("invalid_input")));

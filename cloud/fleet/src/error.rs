@@ -31,6 +31,9 @@ pub enum Error {
     /// The device may not connect any more.
     #[error("device {0} is revoked: enrol it anew under another id")]
     DeviceRevoked(DeviceId),
+    /// No rollout takes the device.
+    #[error("device {0} is in quarantine: release it first with `flotilla device release {0}`")]
+    DeviceQuarantined(DeviceId),
     /// A renewal is not by a key that a device of this fleet has.
     #[error("no device of this fleet is proven by this request: ask with the key that the device had")]
     RenewalUnproven,
@@ -203,6 +206,7 @@ impl Error {
             Self::RolloutState { .. }
             | Self::RenewalChanged { .. }
             | Self::GroupDynamic(_)
+            | Self::DeviceQuarantined(_)
             | Self::GroupInUse { .. } => ErrorCode::WrongState,
             Self::Busy { .. } | Self::TooMany { .. } | Self::Contended(_) | Self::Stopping => ErrorCode::Busy,
             Self::Invalid(_) | Self::Expression(_) => ErrorCode::InvalidInput,

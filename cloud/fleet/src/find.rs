@@ -53,8 +53,8 @@ impl Fleet {
     pub async fn groups(&self) -> Result<Vec<(Group, usize)>> {
         let mut all = Vec::new();
         for group in self.inner.groups.list().await? {
-            let members = self.inner.groups.members(&group.name).await?.len();
-            all.push((group, members));
+            let (_, found) = self.group(&group.name, &Query { limit: Some(1), ..Query::default() }).await?;
+            all.push((group, found.total));
         }
         Ok(all)
     }

@@ -344,20 +344,6 @@ impl Fleet {
         Ok(events.map(|events| events.value.events.into()).unwrap_or_default())
     }
 
-    /// Gives a device no updates until it is released.
-    pub async fn quarantine(&self, actor: &Actor, id: &DeviceId, reason: &str) -> Result<()> {
-        devices::quarantine(&self.inner.store, actor, id, reason, now_ms()).await?;
-        self.inner.changes.device(id);
-        Ok(())
-    }
-
-    /// Lets a device have updates again.
-    pub async fn release(&self, actor: &Actor, id: &DeviceId) -> Result<()> {
-        devices::release(&self.inner.store, actor, id, now_ms()).await?;
-        self.inner.changes.device(id);
-        Ok(())
-    }
-
     /// Takes a device's right to connect away, for good, and ends its connection.
     pub async fn revoke(&self, actor: &Actor, id: &DeviceId, reason: &str) -> Result<()> {
         devices::revoke(&self.inner.store, actor, id, reason, now_ms()).await?;

@@ -109,15 +109,16 @@ impl Groups {
         found.ok_or_else(|| Error::GroupMissing(name.clone()))
     }
 
-    /// The devices of a group that may connect, as of now, by id.
+    /// The devices of a group that a rollout may take, as of now, by id: those that may connect and are not in quarantine.
     pub(crate) async fn members(&self, name: &GroupName) -> Result<Vec<DeviceId>> {
         match self.membership(name).await? {
-            Membership::Static(members) => self.roster.active(members.into_iter().collect()).await,
+            Membership::Static(members) => self.roster.taking_rollouts(members.into_iter().collect()).await,
             dynamic => {
-                let rows = self.active_rows().await?;
+                let rows = self.roster.rows().await?;
                 blocking(move || {
                     let now_ms = now_ms();
-                    rows.iter().filter(|row| dynamic.has(row, now_ms)).map(|row| row.id.clone()).collect()
+                    let is_member = |row: &&Arc<Row>| row.takes_rollouts && dynamic.has(row, now_ms);
+                    rows.iter().filter(is_member).map(|row| row.id.clone()).collect()
                 })
                 .await
             }

@@ -169,6 +169,26 @@ impl Fleet {
         self.order(targets, each).await
     }
 
+    /// Puts devices into quarantine for a reason, or without one releases them: they connect and work, and no rollout takes
+    /// them.
+    pub async fn quarantine(
+        &self,
+        actor: &Actor,
+        on: Selection,
+        reason: Option<String>,
+    ) -> Result<Vec<Ordered>> {
+        let targets = self.selected(on).await?;
+        let order = Arc::new((actor.clone(), reason));
+        let each = move |fleet: Fleet, id: DeviceId| {
+            let order = order.clone();
+            async move {
+                let (actor, reason) = &*order;
+                devices::quarantine(&fleet.inner.store, actor, &id, reason.as_deref(), now_ms()).await
+            }
+        };
+        self.order(targets, each).await
+    }
+
     /// The devices that an order is for.
     async fn selected(&self, on: Selection) -> Result<Vec<DeviceId>> {
         match on {

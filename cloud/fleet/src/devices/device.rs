@@ -1,6 +1,5 @@
 //! A device: what it is, which certificates it may show, and what it got wrong.
 
-use super::quarantine::Quarantine;
 use super::tags::Tags;
 use crate::ca::{DeviceCertificate, Serial};
 use crate::text::{bounded, millis};
@@ -74,12 +73,23 @@ pub struct Device {
     /// Updates in a row that it has failed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub failed_updates: u32,
-    /// Why it gets no updates, if it gets none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub quarantine: Option<Quarantine>,
     /// What operators have written on it.
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     pub tags: Tags,
+    /// Why no rollout takes it, if it is in quarantine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<Quarantine>,
+}
+
+/// A device that connects and works, and that no rollout takes before it is released.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// Since when, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Who said so.
+    pub by: ActorId,
+    /// Why.
+    pub reason: String,
 }
 
 fn is_zero(count: &u32) -> bool {
@@ -237,14 +247,19 @@ impl Device {
             health: Health::default(),
             traffic: Traffic::default(),
             failed_updates: 0,
-            quarantine: None,
             tags: Tags::default(),
+            quarantine: None,
         }
     }
 
     /// Whether the device may connect at all.
     pub fn is_active(&self) -> bool {
         self.state == DeviceState::Active
+    }
+
+    /// Whether a rollout may take it.
+    pub fn takes_rollouts(&self) -> bool {
+        self.is_active() && self.quarantine.is_none()
     }
 
     /// Whether an enrolment with this claim and key is the one that made the device, which has not connected yet.

@@ -16,13 +16,11 @@ pub use commands::{Asked, COMMAND_DEADLINE_MAX_MS, COMMAND_DEADLINE_MS, Order, P
 pub(crate) use commands::{CommandHistory, command, commands, finish, keep_log, pulled};
 pub(crate) use consents::{Consents, all_consents, consent, consented, consents, senders_consents};
 pub(crate) use device::ENGINES;
-pub use device::{Certificate, Device, DeviceState, Health, Problem, Traffic};
+pub use device::{Certificate, Device, DeviceState, Health, Problem, Quarantine, Traffic};
 pub use examined::Examined;
 pub(crate) use examined::examination;
 pub(crate) use figures::{Seen, ShadowFigures};
-pub use quarantine::Quarantine;
-pub(crate) use quarantine::{quarantine, release};
-pub(crate) use service::{active_devices, configure, revoke};
+pub(crate) use service::{active_devices, configure, quarantine, revoke};
 pub(crate) use shadow::ShadowState;
 pub use shadow::{ShadowView, Shadows};
 pub(crate) use tags::{ATTRIBUTES, LABELS, tag};

@@ -1,6 +1,6 @@
 //! What an operator does to devices: each change in one commit with its audit record.
 
-use super::device::{Device, DeviceState};
+use super::device::{Device, DeviceState, Quarantine};
 use crate::error::{Error, Result};
 use crate::store::{self, Store};
 use crate::text::bounded;
@@ -50,6 +50,36 @@ pub(crate) async fn revoke(
         })
         .await?;
     revoked.map(drop).ok_or_else(|| Error::DeviceMissing(id.clone()))
+}
+
+/// Puts a device into quarantine for a reason, or without one releases it. Says whether that is a change. A rollout that has
+/// told the device something is not touched.
+pub(crate) async fn quarantine(
+    store: &Store,
+    actor: &Actor,
+    id: &DeviceId,
+    reason: Option<&str>,
+    now_ms: u64,
+) -> Result<bool> {
+    let reason = reason.map(|reason| bounded(reason, limits::TEXT));
+    let mut changed = false;
+    let device = store
+        .modify(&store.devices, id.as_str().as_bytes(), |device, batch| {
+            if reason.is_some() && !device.is_active() {
+                return Err(Error::DeviceRevoked(id.clone()));
+            }
+            changed = reason.is_some() != device.quarantine.is_some();
+            if changed {
+                let put = |reason| Quarantine { at_ms: now_ms, by: actor.id.clone(), reason };
+                device.quarantine = reason.clone().map(put);
+                device.failed_updates = 0;
+                let action = if reason.is_some() { "device:quarantine" } else { "device:release" };
+                audit::record(batch, actor, action, &subject(id), json!({ "reason": reason }), now_ms)?;
+            }
+            Ok(changed)
+        })
+        .await?;
+    device.map(|_| changed).ok_or_else(|| Error::DeviceMissing(id.clone()))
 }
 
 /// Changes how a device behaves, from what it is now. Says whether that is a change.

@@ -1,7 +1,6 @@
 //! What people see of a device: records, connection and telemetry in one.
 
-use super::device::{Certificate, Device, DeviceState, Health, Traffic};
-use super::quarantine::Quarantine;
+use super::device::{Certificate, Device, DeviceState, Health, Quarantine, Traffic};
 use super::tags::Tags;
 use super::twin::ModelState;
 use crate::connections::{Connection, Connections};
@@ -32,6 +31,8 @@ pub struct DeviceView {
     pub standing: &'static str,
     /// What operators have written on it.
     pub tags: Tags,
+    /// Why no rollout takes it, if it is in quarantine.
+    pub quarantine: Option<Quarantine>,
     /// Whether it is connected now.
     pub connected: bool,
     /// Since when, in milliseconds since 1970.
@@ -88,8 +89,6 @@ pub struct DeviceView {
     pub health: Health,
     /// Payload to and from it.
     pub traffic: Traffic,
-    /// Why it gets no updates, if it gets none.
-    pub quarantine: Option<Quarantine>,
 }
 
 /// A model on a device as people see it.
@@ -212,7 +211,8 @@ impl<'a> Views<'a> {
         let live = connection.as_ref().map(|connection| connection.last_seen_ms());
         let traffic = connection.as_ref().map(|connection| connection.uncounted()).unwrap_or_default();
         Ok(DeviceView {
-            standing: state_of(&device.state, models.iter().map(|model| model.phase)),
+            standing: state_of(&device, models.iter().map(|model| model.phase)),
+            quarantine: device.quarantine,
             tags: device.tags,
             connected: connection.is_some(),
             connected_since_ms: connection.map(|connection| connection.since_ms()),
@@ -244,7 +244,6 @@ impl<'a> Views<'a> {
             certificates: device.certificates,
             renewal,
             health: device.health,
-            quarantine: device.quarantine,
         })
     }
 
@@ -345,11 +344,12 @@ impl<'a> Views<'a> {
     }
 }
 
-/// Where a device stands, in a word: that it may not connect, or else the phase of that of its models which needs
-/// somebody's eye most.
-pub(crate) fn state_of(state: &DeviceState, phases: impl Iterator<Item = Phase>) -> &'static str {
-    match state {
+/// Where a device stands, in a word: that it may not connect, or that no rollout takes it, or else the phase of that of its
+/// models which needs somebody's eye most.
+pub(crate) fn state_of(device: &Device, phases: impl Iterator<Item = Phase>) -> &'static str {
+    match device.state {
         DeviceState::Revoked { .. } => "revoked",
+        DeviceState::Active if device.quarantine.is_some() => "quarantined",
         DeviceState::Active => {
             let urgency = |phase: &Phase| URGENCY.iter().position(|known| known == phase);
             phases.min_by_key(urgency).unwrap_or_default().as_str()

@@ -39,10 +39,6 @@ pub(super) fn obstacles(
 ) -> Vec<Obstacle> {
     let mut obstacles = Vec::new();
     let mut found = |code, detail| obstacles.push(Obstacle { device: device.id.clone(), code, detail });
-    if let Some(quarantine) = &device.quarantine {
-        let since = span(now_ms.saturating_sub(quarantine.at_ms));
-        found(ErrorCode::Quarantined, format!("in quarantine for {since}: {}", quarantine.reason));
-    }
     let board = &device.board;
     if !is_connected {
         let detail = match device.last_seen_ms {

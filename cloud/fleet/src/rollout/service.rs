@@ -173,18 +173,21 @@ impl Rollouts {
                     if !device.value.is_active() {
                         return Err(Error::DeviceRevoked(id.clone()));
                     }
+                    if !device.value.takes_rollouts() {
+                        return Err(Error::DeviceQuarantined(id.clone()));
+                    }
                 }
                 named
             }
             (None, None) => {
-                let mut active = BTreeSet::new();
+                let mut taken = BTreeSet::new();
                 store::each(&self.store.devices, |device| {
-                    if device.is_active() {
-                        active.insert(device.id);
+                    if device.takes_rollouts() {
+                        taken.insert(device.id);
                     }
                 })
                 .await?;
-                active
+                taken
             }
         };
         if targets.is_empty() {

@@ -191,10 +191,10 @@ impl Roster {
         }
     }
 
-    /// The devices of these that there are and that may connect.
-    pub(crate) async fn active(&self, of: BTreeSet<DeviceId>) -> Result<Vec<DeviceId>> {
+    /// The devices of these that a rollout may take.
+    pub(crate) async fn taking_rollouts(&self, of: BTreeSet<DeviceId>) -> Result<Vec<DeviceId>> {
         self.refresh().await?;
         let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(of.into_iter().filter(|id| rows.get(id).is_some_and(|row| row.active)).collect())
+        Ok(of.into_iter().filter(|id| rows.get(id).is_some_and(|row| row.takes_rollouts)).collect())
     }
 }

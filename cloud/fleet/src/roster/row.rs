@@ -1,7 +1,7 @@
 //! One device as search sees it, in a few hundred bytes: what many devices have in common is kept once.
 
 use crate::connections::Connection;
-use crate::devices::{Device, DeviceState, ModelState, Twin, state_of};
+use crate::devices::{Device, ModelState, Twin, state_of};
 use crate::ingest::LatestSample;
 use flotilla_protocol::manifest::agent_name;
 use flotilla_protocol::message::Phase;
@@ -19,6 +19,8 @@ pub(crate) struct Row {
     pub(crate) id: DeviceId,
     /// Whether it may connect.
     pub(crate) active: bool,
+    /// Whether a rollout may take it.
+    pub(crate) takes_rollouts: bool,
     /// Where it stands, in a word.
     pub(crate) state: &'static str,
     pub(crate) name: Option<Box<str>>,
@@ -91,7 +93,10 @@ pub(crate) struct RowSample {
 impl PartialEq for Row {
     fn eq(&self, other: &Self) -> bool {
         let number = |row: &Self| row.connection.as_ref().map(|connection| connection.number);
-        let of = |row: &Self| (row.active, row.state, row.enrolled_at_ms, row.last_seen_ms, number(row));
+        let of = |row: &Self| {
+            let may = (row.active, row.takes_rollouts);
+            (may, row.state, row.enrolled_at_ms, row.last_seen_ms, number(row))
+        };
         self.id == other.id
             && of(self) == of(other)
             && (&self.name, &self.labels, &self.attributes) == (&other.name, &other.labels, &other.attributes)
@@ -183,6 +188,8 @@ impl Read {
                 }
             })
             .collect();
+        let state = state_of(&device, models.iter().map(|model| model.phase));
+        let (active, takes_rollouts) = (device.is_active(), device.takes_rollouts());
         let board = device.board;
         let facts = Facts {
             board: board.board,
@@ -195,8 +202,9 @@ impl Read {
             trust_version: device.trust_version,
         };
         Row {
-            active: device.state == DeviceState::Active,
-            state: state_of(&device.state, models.iter().map(|model| model.phase)),
+            active,
+            takes_rollouts,
+            state,
             name: device.tags.name.map(Into::into),
             labels: device.tags.labels.iter().map(|label| pool.text(label)).collect(),
             attributes: device

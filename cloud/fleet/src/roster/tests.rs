@@ -66,7 +66,7 @@ impl Cloud {
             ["digits", "faces"].choose(random).unwrap().parse().unwrap();
         let release = Digest::of(&[random.random_range(0..3)]);
         let known = store.devices.get(id.as_str()).await.unwrap().is_some();
-        match random.random_range(0..8) {
+        match random.random_range(0..9) {
             _ if !known => self.enrol(id).await,
             0 => {
                 let add = [format!("label-{}", random.random_range(0..4))].into();
@@ -108,6 +108,11 @@ impl Cloud {
                 let mut batch = Batch::new();
                 store::put(&store.samples, &mut batch, found.as_ref(), &latest).unwrap();
                 store.commit(batch).await.unwrap();
+            }
+            8 => {
+                let reason = random.random::<bool>().then_some("it fails again and again");
+                // A revoked one is refused.
+                drop(devices::quarantine(store, &Actor::administrator(), id, reason, NOW).await);
             }
             6 => drop(self.connections.begin(id, random.random(), NOW)),
             _ => {

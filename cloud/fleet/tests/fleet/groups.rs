@@ -198,6 +198,42 @@ async fn devices_that_enrol_with_a_claim_get_its_labels_attributes_and_group() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_rollout_takes_a_device_in_quarantine_until_it_is_released() {
+    let folder = tempfile::tempdir().unwrap();
+    let cloud = Installation::open(folder.path()).await;
+    for name in ["gate-1", "gate-2"] {
+        cloud.enrol(name).await;
+    }
+    cloud.release("digits", 1.0).await;
+    let (fleet, admin) = (&cloud.fleet, &cloud.admin);
+    fleet.create_group(admin, &group("all"), GroupSpec::Dynamic("true".into())).await.unwrap();
+    let put = |reason: Option<&str>| {
+        fleet.quarantine(admin, Selection::Devices(vec![device("gate-1")]), reason.map(str::to_owned))
+    };
+    assert!(matches!(put(Some("it fails again and again")).await.unwrap()[0].outcome, Ok(true)));
+    assert!(matches!(put(Some("again")).await.unwrap()[0].outcome, Ok(false)));
+    assert_eq!(cloud.found(r#"state == "quarantined""#).await, ["gate-1"]);
+    assert_eq!(cloud.members("all").await, ["gate-1", "gate-2"], "it stays in its groups");
+    let everybody = RolloutRequest::newest(model("digits"));
+    let to_group = RolloutRequest { group: Some(group("all")), ..everybody.clone() };
+    let named = RolloutRequest { devices: Some(vec![device("gate-1")]), ..everybody.clone() };
+    let planned = async |request: RolloutRequest| {
+        fleet.preflight(request).await.map(|plan| plan.waves.iter().map(|wave| wave.devices).sum::<u32>())
+    };
+    assert_eq!(planned(everybody).await.unwrap(), 1);
+    assert_eq!(planned(to_group.clone()).await.unwrap(), 1);
+    let refused = planned(named.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::WrongState, "{refused}");
+    put(None).await.unwrap();
+    assert_eq!((planned(to_group).await.unwrap(), planned(named).await.unwrap()), (2, 1));
+    let trail = cloud.trail().await;
+    let (action, _, detail) = &trail[1];
+    assert_eq!(trail[0].0, "device:release");
+    assert!(action == "device:quarantine" && detail.contains("again and again"), "{trail:?}");
+    cloud.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rollout_to_a_group_reaches_its_devices_and_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let cloud = Installation::open(folder.path()).await;

@@ -6,7 +6,9 @@ mod rollout;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flotilla_protocol::message::{QuietHours, Settings};
-pub use groups::{DeviceAttribute, DeviceLabel, DeviceList, Group, GroupDevices, Those};
+pub use groups::{
+    DeviceAttribute, DeviceLabel, DeviceList, DeviceQuarantine, DeviceRelease, Group, GroupDevices, Those,
+};
 pub use hard::{Hard, HardConsent};
 pub use rollout::{OnStop, Rollout, RolloutId, RolloutSpec};
 use std::net::SocketAddr;
@@ -416,6 +418,10 @@ pub enum Device {
     Label(DeviceLabel),
     /// Give devices attributes, or take them away: short texts by key, such as site=berlin.
     Attribute(DeviceAttribute),
+    /// Keep rollouts away from devices; they connect and work as before.
+    Quarantine(DeviceQuarantine),
+    /// Let rollouts take devices again.
+    Release(DeviceRelease),
     /// Give a device a name for people.
     Name {
         /// The device.
@@ -559,25 +565,6 @@ pub enum Device {
     Settings(DeviceSettings),
     /// Shut a device out at once.
     Revoke {
-        /// The device.
-        id: String,
-        /// The control plane.
-        #[command(flatten)]
-        target: Target,
-    },
-    /// Give a device no updates until it is released; it goes on serving what it has.
-    Quarantine {
-        /// The device.
-        id: String,
-        /// Why, for people.
-        #[arg(long, default_value = "an operator put it there")]
-        reason: String,
-        /// The control plane.
-        #[command(flatten)]
-        target: Target,
-    },
-    /// Let a device have updates again.
-    Release {
         /// The device.
         id: String,
         /// The control plane.
@@ -758,6 +745,8 @@ impl Command {
                 Device::List(DeviceList { target, .. })
                 | Device::Label(DeviceLabel { target, .. })
                 | Device::Attribute(DeviceAttribute { target, .. })
+                | Device::Quarantine(DeviceQuarantine { target, .. })
+                | Device::Release(DeviceRelease { target, .. })
                 | Device::Name { target, .. }
                 | Device::Show { target, .. }
                 | Device::Telemetry { target, .. }
@@ -773,9 +762,7 @@ impl Command {
                 | Device::Diagnosis { target, .. }
                 | Device::Approve { target, .. }
                 | Device::Reject { target, .. }
-                | Device::Revoke { target, .. }
-                | Device::Quarantine { target, .. }
-                | Device::Release { target, .. },
+                | Device::Revoke { target, .. },
             )
             | Command::Group(
                 Group::Create { target, .. }

@@ -11,8 +11,7 @@ use super::{
 use crate::http::api::{
     ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, CompressRequest,
     DatasetView, DeviceTelemetryView, DeviceView, ImportView, JobView, Json, LoginView, ModelVersionView,
-    QuarantineRequest, RejectRequest, ReleaseRequest, ReleaseTelemetryView, ReleaseView, TagRequest,
-    TrainRequest,
+    RejectRequest, ReleaseRequest, ReleaseTelemetryView, ReleaseView, TagRequest, TrainRequest,
 };
 use crate::progress::Progress;
 use flotilla_protocol::ErrorCode;
@@ -324,6 +323,8 @@ fn device(command: Device, out: &Out) -> Done {
         Device::List(asked) => groups::list(asked, out),
         Device::Label(asked) => groups::label(asked, out),
         Device::Attribute(asked) => groups::attribute(asked, out),
+        Device::Quarantine(asked) => groups::quarantine(asked.those, Some(asked.reason), &asked.target, out),
+        Device::Release(asked) => groups::quarantine(asked.those, None, &asked.target, out),
         Device::Name { id, name, target } => {
             let request = TagRequest { devices: Some(vec![id]), name: Some(name), ..TagRequest::default() };
             groups::tag(client(&target)?.post("/api/v1/device-tags", &request)?, out)
@@ -385,16 +386,6 @@ fn device(command: Device, out: &Out) -> Done {
         Device::Settings(settings) => device_settings(settings, out),
         Device::Revoke { id, target } => {
             let path = format!("/api/v1/devices/{}/revoke", encode(&id));
-            let device: DeviceView = client(&target)?.post(&path, &Json::Null)?;
-            out.show(&device, |d| print_devices(std::slice::from_ref(d)))
-        }
-        Device::Quarantine { id, reason, target } => {
-            let path = format!("/api/v1/devices/{}/quarantine", encode(&id));
-            let device: DeviceView = client(&target)?.post(&path, &QuarantineRequest { reason })?;
-            out.show(&device, |d| print_devices(std::slice::from_ref(d)))
-        }
-        Device::Release { id, target } => {
-            let path = format!("/api/v1/devices/{}/release", encode(&id));
             let device: DeviceView = client(&target)?.post(&path, &Json::Null)?;
             out.show(&device, |d| print_devices(std::slice::from_ref(d)))
         }
@@ -517,7 +508,7 @@ fn key_of_renewal(device: &DeviceView) -> Result<String, Failure> {
 /// What somebody should look at.
 fn note(device: &DeviceView) -> String {
     if let Some(reason) = &device.quarantine {
-        return format!("no updates: {reason}");
+        return format!("in quarantine: {reason}");
     }
     match (device.renewal.as_deref(), device.repeated_hellos) {
         (Some("pending"), _) => {

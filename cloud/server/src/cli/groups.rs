@@ -1,10 +1,11 @@
 //! `flotilla device list|label|attribute|name` and `flotilla group …`.
 
-use super::args::{DeviceAttribute, DeviceLabel, DeviceList, Group, GroupDevices, Those};
+use super::args::{DeviceAttribute, DeviceLabel, DeviceList, Group, GroupDevices, Target, Those};
 use super::commands::{Done, Out, client, encode, print_devices};
 use super::{exit, table};
 use crate::http::api::{
-    DeviceIdPage, DeviceView, GroupChange, GroupPreview, GroupRequest, GroupView, TagAnswer, TagRequest,
+    DeviceIdPage, DeviceView, GroupChange, GroupPreview, GroupRequest, GroupView, QuarantineRequest,
+    TagAnswer, TagRequest,
 };
 use std::collections::BTreeMap;
 
@@ -57,6 +58,13 @@ pub(super) fn attribute(asked: DeviceAttribute, out: &Out) -> Done {
 fn those(those: Those) -> TagRequest {
     let devices = those.filter.is_none().then_some(those.ids);
     TagRequest { devices, filter: those.filter, ..TagRequest::default() }
+}
+
+/// Keeps rollouts away from devices for a reason, or lets them in again.
+pub(super) fn quarantine(on: Those, reason: Option<String>, target: &Target, out: &Out) -> Done {
+    let TagRequest { devices, filter, .. } = those(on);
+    let request = QuarantineRequest { devices, filter, reason };
+    tag(client(target)?.post("/api/v1/device-quarantine", &request)?, out)
 }
 
 pub(super) fn tag(answer: TagAnswer, out: &Out) -> Done {

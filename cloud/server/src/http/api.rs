@@ -9,7 +9,10 @@ mod shadow;
 mod telemetry;
 
 pub use commands::{CommandRequest, CommandView};
-pub use devices::{DeviceIdPage, GroupChange, GroupPreview, GroupRequest, GroupView, TagAnswer, TagRequest};
+pub use devices::{
+    DeviceIdPage, GroupChange, GroupPreview, GroupRequest, GroupView, QuarantineRequest, TagAnswer,
+    TagRequest,
+};
 pub use diagnosis::{DiagnosisAnswer, DiagnosisView, FindingView};
 use flotilla_protocol::ErrorCode;
 pub use hard::{
@@ -346,8 +349,12 @@ pub struct DeviceView {
     /// The same, under the name that search goes by.
     #[serde(default)]
     pub online: bool,
-    /// The state of the model that is worst off, or `idle`; `revoked` for a revoked device.
+    /// The state of the model that is worst off, or `idle`; `revoked` for a revoked device, `quarantined` for one in
+    /// quarantine.
     pub state: String,
+    /// Why no rollout takes it, if it is in quarantine.
+    #[serde(default)]
+    pub quarantine: Option<String>,
     /// The name that operators gave it.
     #[serde(default)]
     pub name: Option<String>,
@@ -434,9 +441,6 @@ pub struct DeviceView {
     /// The digest of the new key that this is about, hex: an approval names it.
     #[serde(default)]
     pub renewal_key: Option<String>,
-    /// Why it gets no updates, if it gets none.
-    #[serde(default)]
-    pub quarantine: Option<String>,
 }
 
 impl DeviceView {
@@ -501,14 +505,6 @@ pub struct DeviceModelView {
 pub struct ApproveRequest {
     /// The `renewal_key` that was looked at. Refused if another request has taken its place.
     pub key: String,
-}
-
-/// Why a device is to get no updates.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct QuarantineRequest {
-    /// For people.
-    pub reason: String,
 }
 
 /// Why a renewal is rejected.

@@ -81,6 +81,31 @@ pub struct DeviceAttribute {
     pub target: Target,
 }
 
+/// `flotilla device quarantine`
+#[derive(Debug, Args)]
+pub struct DeviceQuarantine {
+    /// Which devices.
+    #[command(flatten)]
+    pub those: Those,
+    /// Why.
+    #[arg(long, default_value = "by an operator")]
+    pub reason: String,
+    /// The control plane.
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `flotilla device release`
+#[derive(Debug, Args)]
+pub struct DeviceRelease {
+    /// Which devices.
+    #[command(flatten)]
+    pub those: Those,
+    /// The control plane.
+    #[command(flatten)]
+    pub target: Target,
+}
+
 /// `KEY=VALUE`
 pub(super) fn attribute(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());

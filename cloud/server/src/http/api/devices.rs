@@ -29,6 +29,21 @@ pub struct TagRequest {
     pub set: BTreeMap<String, Option<String>>,
 }
 
+/// Keeps rollouts away from devices, or lets them in again.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuarantineRequest {
+    /// Device ids; or `filter`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Vec<String>>,
+    /// An expression (CEL): every device that may connect and matches now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// Why no rollout is to take them; null releases them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// What became of an order for many devices.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TagAnswer {

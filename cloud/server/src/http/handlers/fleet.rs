@@ -2,7 +2,7 @@
 
 use super::super::api::{
     AgentUpgradeView, ApproveRequest, ClaimRequest, ClaimView, ClassCount, DeviceEvaluation, DeviceModelView,
-    DeviceView, FailureView, ProbeView, QuarantineRequest, RejectRequest,
+    DeviceView, FailureView, ProbeView, RejectRequest,
 };
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled, percent_encode};
@@ -126,19 +126,6 @@ pub(crate) async fn device(call: Call) -> Handled {
     one_device(&call).await
 }
 
-/// `POST /api/v1/devices/{id}/quarantine`
-pub(crate) async fn quarantine(mut call: Call) -> Handled {
-    let request: QuarantineRequest = call.json().await?;
-    call.app.fleet.quarantine(call.actor()?, &call.param("id")?, &request.reason).await?;
-    one_device(&call).await
-}
-
-/// `POST /api/v1/devices/{id}/release`
-pub(crate) async fn release(call: Call) -> Handled {
-    call.app.fleet.release(call.actor()?, &call.param("id")?).await?;
-    one_device(&call).await
-}
-
 async fn one_device(call: &Call) -> Handled {
     let id: DeviceId = call.param("id")?;
     let device = call.app.fleet.device(&id).await?;
@@ -155,6 +142,7 @@ async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceVie
         connected: device.connected,
         online: device.connected,
         state: device.standing.to_owned(),
+        quarantine: device.quarantine.map(|quarantine| quarantine.reason),
         name: device.tags.name,
         labels: device.tags.labels.into_iter().collect(),
         attributes: device.tags.attributes,
@@ -186,7 +174,6 @@ async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceVie
         certificates: device.certificates.iter().map(|c| c.serial.clone()).collect(),
         renewal: device.renewal.as_ref().map(|r| r.decision.as_str().to_owned()),
         renewal_key: device.renewal.as_ref().map(|r| r.key.to_string()),
-        quarantine: device.quarantine.map(|quarantine| quarantine.reason),
     })
 }
 

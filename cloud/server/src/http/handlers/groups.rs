@@ -1,30 +1,45 @@
 //! What operators write on devices, and groups.
 
 use super::super::api::{
-    DeviceIdPage, GroupChange, GroupPreview, GroupRequest, GroupView, TagAnswer, TagRequest,
+    DeviceIdPage, GroupChange, GroupPreview, GroupRequest, GroupView, QuarantineRequest, TagAnswer,
+    TagRequest,
 };
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use super::orders;
-use flotilla_fleet::{Group, GroupSpec, IdPage, Query, Selection, TagChange};
+use flotilla_fleet::{Group, GroupSpec, IdPage, Ordered, Query, Selection, TagChange};
 use flotilla_protocol::{DeviceId, ErrorCode, GroupName};
 use http::StatusCode;
 
 /// `POST /api/v1/device-tags`
 pub(crate) async fn tag(mut call: Call) -> Handled {
     let request: TagRequest = call.json().await?;
-    let on = match (request.devices, request.filter) {
-        (Some(devices), None) => Selection::Devices(ids(&devices)?),
-        (None, Some(filter)) => Selection::Filter(filter),
-        _ => return Err(either("an order is for `devices` or for those that match a `filter`")),
-    };
+    let on = selection(request.devices, request.filter)?;
     let change = TagChange {
         name: request.name,
         add: request.add.into_iter().collect(),
         remove: request.remove.into_iter().collect(),
         set: request.set,
     };
-    let done = call.app.fleet.tag(call.actor()?, on, change).await?;
+    answer(call.app.fleet.tag(call.actor()?, on, change).await?)
+}
+
+/// `POST /api/v1/device-quarantine`
+pub(crate) async fn quarantine(mut call: Call) -> Handled {
+    let request: QuarantineRequest = call.json().await?;
+    let on = selection(request.devices, request.filter)?;
+    answer(call.app.fleet.quarantine(call.actor()?, on, request.reason).await?)
+}
+
+fn selection(devices: Option<Vec<String>>, filter: Option<String>) -> Result<Selection, Problem> {
+    match (devices, filter) {
+        (Some(devices), None) => Ok(Selection::Devices(ids(&devices)?)),
+        (None, Some(filter)) => Ok(Selection::Filter(filter)),
+        _ => Err(either("an order is for `devices` or for those that match a `filter`")),
+    }
+}
+
+fn answer(done: Vec<Ordered>) -> Handled {
     let changed = done.iter().filter(|one| matches!(one.outcome, Ok(true))).count();
     let (devices, failed) = orders::told(done)?;
     Answer::json(&TagAnswer { devices: devices.len(), changed, failed })
