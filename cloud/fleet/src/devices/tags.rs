@@ -19,6 +19,8 @@ const WORD: usize = 32;
 const VALUE: usize = 128;
 /// Longest name, in bytes.
 const NAME: usize = 64;
+/// Labels and attributes of one change: its audit record holds all of them.
+const CHANGES: usize = LABELS + ATTRIBUTES;
 
 /// What operators have written on a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +109,9 @@ impl TagChange {
             return Err(Error::Invalid(
                 "nothing is to change: name labels to add or remove, attributes to set, or a name".into(),
             ));
+        }
+        if self.add.len() + self.remove.len() + self.set.len() > CHANGES {
+            return Err(Error::TooMany { what: "labels and attributes in one change", bound: CHANGES });
         }
         if let Some(label) = self.add.intersection(&self.remove).next() {
             return Err(Error::Invalid(format!("label {label:?} is to be added and removed at once")));
@@ -222,5 +227,15 @@ mod tests {
         let many = change(&many.iter().map(String::as_str).collect::<Vec<_>>(), &[], &[]);
         many.check().unwrap();
         assert_eq!(Tags::default().changed(&many).unwrap_err().code(), ErrorCode::Busy);
+        let words: Vec<String> = (0..=CHANGES).map(|n| format!("l{n}")).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        assert_eq!(change(&[], &words, &[]).check().unwrap_err().code(), ErrorCode::Busy);
+        let longest = "\u{fc}\"".repeat(VALUE / 3);
+        let keys: Vec<String> = (0..ATTRIBUTES).map(|n| format!("{n:0>32}")).collect();
+        let set: Vec<_> = keys.iter().map(|key| (key.as_str(), Some(longest.as_str()))).collect();
+        let labels: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let full = change(&labels, &[], &set);
+        full.check().unwrap();
+        assert!(serde_json::to_vec(&full).unwrap().len() < audit::AUDIT_DETAIL, "it fits into the trail");
     }
 }
