@@ -19,5 +19,6 @@ mod quickstart;
 mod reach;
 mod refusals;
 mod shadow;
+mod simulate;
 mod trust;
 mod updates;

@@ -10,6 +10,7 @@ pub(crate) mod follow;
 mod hard;
 mod order;
 mod shadow;
+mod simulate;
 mod table;
 mod telemetry;
 mod trust;
@@ -46,6 +47,10 @@ pub fn main() -> ExitCode {
         Command::Up(options) => {
             start_logging("info");
             crate::up::run(options)
+        }
+        Command::Simulate(options) => {
+            start_logging("warn");
+            simulate::run(*options, json)
         }
         command => {
             end_with_reader();
