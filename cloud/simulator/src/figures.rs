@@ -237,12 +237,6 @@ impl Figures {
         }
     }
 
-    /// Devices that run a release now.
-    pub(crate) fn running(&self, release: &Digest) -> u32 {
-        let counts = self.counts();
-        counts.releases.iter().filter(|spread| spread.release == *release).map(|spread| spread.running).sum()
-    }
-
     pub(crate) fn snapshot(&self) -> Snapshot {
         let seconds = self.seconds();
         let counts = self.counts();
@@ -349,6 +343,6 @@ mod tests {
         let releases = figures.snapshot().releases;
         assert_eq!((releases[0].wanted, releases[0].confirmed, releases[0].running), (3, 3, 2));
         assert_eq!((releases[0].p50_s, releases[0].seconds), (Some(2.0), Some(3.0)));
-        assert_eq!(figures.running(&second), 1);
+        assert_eq!(releases[1].running, 1);
     }
 }

@@ -95,6 +95,8 @@ pub struct Options {
     pub connecting: u32,
     /// Predictions that each is asked for in a second.
     pub predictions_per_s: f64,
+    /// Predictions that fail on every device, whatever the release. One of few is enough to end a short probation.
+    pub errors: Share,
     /// Time of a probe, in milliseconds.
     pub probe_ms: u64,
     /// What goes wrong.
@@ -263,6 +265,7 @@ pub(crate) mod tests {
             keepalive_s: 240,
             connecting: 64,
             predictions_per_s: 1.0,
+            errors: Share::default(),
             probe_ms: 100,
             faults: Faults::default(),
             lasts: None,

@@ -10,6 +10,7 @@ use crate::{Error, descriptors};
 use flotilla_protocol::Digest;
 use rustls_pki_types::CertificateDer;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -46,6 +47,8 @@ pub(crate) struct World {
     pub(crate) ca: CertificateDer<'static>,
     /// Turns to open a connection.
     pub(crate) turns: Arc<Semaphore>,
+    /// Devices that have said that they run the release that is waited for.
+    pub(crate) told: AtomicU32,
     /// The devices on which the probe of a release fails.
     unlucky: Mutex<HashMap<Digest, Arc<Vec<bool>>>>,
 }
@@ -65,10 +68,10 @@ impl World {
         of_release[device as usize]
     }
 
-    /// Whether every device that does not lie runs the release that is waited for.
+    /// Whether every device that does not lie runs the release that is waited for, and has said so.
     fn is_released(&self) -> bool {
         let honest = self.natures.iter().filter(|nature| !nature.lies).count();
-        self.options.until.is_some_and(|release| self.figures.running(&release) as usize == honest)
+        self.options.until.is_some() && self.told.load(Ordering::Relaxed) as usize == honest
     }
 }
 
@@ -98,6 +101,7 @@ pub async fn run(
         library: Library::default(),
         ca: identities.ca.clone(),
         turns: Arc::new(Semaphore::new(options.connecting as usize)),
+        told: AtomicU32::new(0),
         unlucky: Mutex::default(),
         options,
     });

@@ -57,6 +57,8 @@ pub(crate) struct Device {
     /// Its turn to open a connection.
     turn: Option<OwnedSemaphorePermit>,
     had_session: bool,
+    /// When it last said that it runs the release that is waited for.
+    told_ms: Option<u64>,
 }
 
 /// What a crash leaves.
@@ -162,7 +164,7 @@ impl Device {
             records: Records::new(rng.random()),
         };
         let run = Run::new(&disk);
-        let (turn, had_session) = (None, false);
+        let (turn, had_session, told_ms) = (None, false, None);
         Ok(Self {
             world,
             index,
@@ -177,6 +179,7 @@ impl Device {
             life,
             turn,
             had_session,
+            told_ms,
         })
     }
 

@@ -13,8 +13,6 @@ use std::collections::BTreeMap;
 
 /// Predictions of a half window, after each of which drift is judged.
 const HALF_WINDOW: u32 = 300;
-/// The usual share of predictions that fail.
-const ERRORS: f64 = 0.002;
 /// Labels that are answered.
 const CLASSES: u32 = 10;
 /// Drift score without drift, in thousandths.
@@ -111,12 +109,12 @@ impl Device {
         let faults = &options.faults;
         let usual = Traits {
             per_s: options.predictions_per_s,
-            errors: ERRORS,
+            errors: options.errors.get(),
             latency_us: nature.latency_us,
             confidence: nature.confidence,
         };
         let worse = Traits {
-            errors: (ERRORS + faults.worse_errors.get()).min(1.0),
+            errors: (usual.errors + faults.worse_errors.get()).min(1.0),
             latency_us: usual.latency_us * faults.worse_latency,
             confidence: (usual.confidence - faults.worse_confidence.get()).max(0.0),
             ..usual
@@ -173,7 +171,7 @@ mod tests {
         (serving, told)
     }
 
-    const USUAL: Traits = Traits { per_s: 10.0, errors: ERRORS, latency_us: 8_000.0, confidence: 0.9 };
+    const USUAL: Traits = Traits { per_s: 10.0, errors: 0.002, latency_us: 8_000.0, confidence: 0.9 };
 
     #[test]
     fn a_worse_release_shows_in_errors_latency_and_confidence() {
@@ -185,9 +183,8 @@ mod tests {
         assert!(usual.counted.failures < 60 && worse.counted.failures > 800);
         let p95 = |serving: &Serving| serving.counted.latency.quantile_us(0.95);
         assert!(p95(&worse) > p95(&usual));
-        assert!(
-            worse.counted.confidence[9..].iter().sum::<u64>() == 0 && usual.counted.confidence[9] > 1_000
-        );
+        let sure = |serving: &Serving| serving.counted.confidence.iter().skip(9).sum::<u64>();
+        assert!(sure(&worse) == 0 && sure(&usual) > 1_000);
     }
 
     #[test]

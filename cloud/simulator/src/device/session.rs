@@ -1,6 +1,6 @@
 //! What is said over the connection: performs what the session and command machines decide, and takes in what comes.
 
-use super::Device;
+use super::{Device, Managed};
 use bytes::Bytes;
 use flotilla_agent::link::LinkEvent;
 use flotilla_device::command;
@@ -15,6 +15,10 @@ use flotilla_protocol::topic::{Down, Up};
 use flotilla_protocol::{Envelope, ErrorCode, codec, limits};
 use rand::Rng;
 use serde::de::DeserializeOwned;
+use std::sync::atomic::Ordering;
+
+/// What was said less than so long before a connection ended may be lost.
+const UNDER_WAY_MS: u64 = 2_000;
 
 impl Device {
     /// One step of the session machine.
@@ -49,6 +53,11 @@ impl Device {
 
     /// The connection ends, on purpose or not.
     fn drop_link(&mut self) {
+        // What was said last may not have come through.
+        let recent = |told_ms: &mut u64| self.clock.now_ms().saturating_sub(*told_ms) < UNDER_WAY_MS;
+        if self.told_ms.take_if(recent).is_some() {
+            self.world.told.fetch_sub(1, Ordering::Relaxed);
+        }
         self.wire.cut();
         self.turn = None;
         self.run.trust_questions.clear();
@@ -263,6 +272,24 @@ impl Device {
             shadows: Default::default(),
         };
         self.publish(Up::Reported, codec::encode(&reported));
+        self.tell();
+    }
+
+    /// Whoever waits for a release hears that the report has gone out which says that this device runs it.
+    fn tell(&mut self) {
+        let Some(release) = self.world.options.until else { return };
+        let runs = |managed: &Managed| {
+            let confirmed = managed.update.journal().confirmed.as_ref();
+            confirmed.is_some_and(|confirmed| confirmed.release == release)
+        };
+        let runs = self.run.models.values().any(runs);
+        let told = self.told_ms.is_some();
+        if runs && !told {
+            self.world.told.fetch_add(1, Ordering::Relaxed);
+        } else if told && !runs {
+            self.world.told.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.told_ms = runs.then(|| self.clock.now_ms());
     }
 
     // === commands ===

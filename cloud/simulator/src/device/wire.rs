@@ -63,7 +63,11 @@ impl Wire {
         (self.link, self.held_in, self.held_out, self.due_ms) = (None, None, None, None);
     }
 
+    /// Ends it after everything that is to go out.
     pub(super) async fn close(&mut self) {
+        if let Some((up, payload)) = self.held_out.take() {
+            self.send(up, payload, 0);
+        }
         if let Some(link) = self.link.take() {
             link.close().await;
         }

@@ -38,6 +38,9 @@ pub struct Simulate {
     /// Predictions that each device is asked for in a second: 0 to 100.
     #[arg(long, default_value_t = 1.0)]
     pub predictions_per_s: f64,
+    /// Share of the predictions that fail on every device, whatever the release.
+    #[arg(long, value_name = "SHARE", default_value_t)]
+    pub errors: Share,
     /// Milliseconds that a probe takes: 0 to 600000.
     #[arg(long, default_value_t = 100)]
     pub probe_ms: u64,
@@ -80,7 +83,7 @@ pub struct FaultArgs {
     /// Devices on which a release does worse, by the effects that follow.
     #[arg(long, value_name = "SHARE", default_value_t)]
     pub worse: Share,
-    /// Share of the predictions that fail there beside the usual 0.2%.
+    /// Share of the predictions that fail there beside the usual ones.
     #[arg(long, value_name = "SHARE", default_value_t)]
     pub worse_errors: Share,
     /// Factor by which its latency is higher there: 1 to 1000.
@@ -138,6 +141,7 @@ impl Simulate {
             keepalive_s: self.keepalive_s,
             connecting: self.connecting,
             predictions_per_s: self.predictions_per_s,
+            errors: self.errors,
             probe_ms: self.probe_ms,
             lasts: self.lasts,
             until: self.until_release,
