@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// Troubles in a row after which a download lets others have a try.
-pub(crate) const PATIENCE: u32 = 6;
+pub const PATIENCE: u32 = 6;
 /// How long a download keeps the link while others wait for it.
 const TURN_MS: u64 = 10_000;
 /// Chunks and refusals that may wait to be looked at.

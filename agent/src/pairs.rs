@@ -102,7 +102,8 @@ pub(crate) fn next(folder: &Folder, ca: &CertificateDer<'static>, clock: &Clock)
         .ok()
 }
 
-fn credential(
+/// A key and its certificates, both PEM, made ready for a connection; what is wrong with them as text.
+pub fn credential(
     key: &[u8],
     chain: &[u8],
     ca: &CertificateDer<'static>,

@@ -2,8 +2,8 @@
 
 use crate::clock::Clock;
 use flotilla_protocol::Digest;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
@@ -11,6 +11,9 @@ use rustls::{
 };
 use std::sync::Arc;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// Session tickets that are kept of one server.
+const TICKETS: usize = 8;
 
 /// The one provider of cryptography.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
@@ -32,10 +35,13 @@ pub(crate) fn device_config(
 ) -> Result<ClientConfig, rustls::Error> {
     let mut roots = RootCertStore::empty();
     roots.add(ca)?;
-    ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
+    let mut config = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
+        .with_client_auth_cert(chain, key)?;
+    // There is one server: room for the tickets of 32, as usual, is room for nothing.
+    config.resumption = Resumption::in_memory_sessions(TICKETS);
+    Ok(config)
 }
 
 /// A connection to a server of this CA without a client certificate.

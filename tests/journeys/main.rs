@@ -20,5 +20,6 @@ mod quickstart;
 mod reach;
 mod refusals;
 mod shadow;
+mod simulate;
 mod trust;
 mod updates;

@@ -10,6 +10,7 @@ mod device;
 mod disk;
 mod listeners;
 mod plane;
+mod simulation;
 mod wait;
 
 pub use binaries::{binary, run, run_ok};
@@ -18,6 +19,7 @@ pub use device::Device;
 pub use disk::SmallDisk;
 pub use listeners::{descendants, listeners};
 pub use plane::Plane;
+pub use simulation::Simulation;
 pub use wait::eventually;
 
 use std::path::{Path, PathBuf};

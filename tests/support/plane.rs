@@ -51,6 +51,11 @@ impl Plane {
         Self { dir: dir.to_owned(), http, mqtt, process, arguments, _folder: None }
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
@@ -130,7 +135,13 @@ impl Plane {
 
     /// Writes a claim code into a new file of this folder.
     pub fn claim(&self, file: &Path) {
-        let arguments = ["device", "claim", file.to_str().unwrap()];
+        self.claim_for(file, 1);
+    }
+
+    /// The same of one for so many devices.
+    pub fn claim_for(&self, file: &Path, devices: u32) {
+        let uses = devices.to_string();
+        let arguments = ["device", "claim", file.to_str().unwrap(), "--uses", &uses];
         let output = self.cli_output(&arguments);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }

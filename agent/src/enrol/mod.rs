@@ -78,7 +78,35 @@ pub async fn enrol(
         return Err(Error::Damaged { path, problem: format!("it has no {NAMES}") });
     }
     let key = enrolment_key(folder)?;
-    let csr_pem = signing_request(&key)?;
+    let enrolled = ask(claim, &key, device, board, clock).await?;
+    store(folder, &key, &enrolled)?;
+    Ok(enrolled.names)
+}
+
+/// What an enrolment brings. It has been checked, and nothing of it is stored.
+#[derive(Debug)]
+pub struct Enrolled {
+    /// Who the device is from now on.
+    pub names: Names,
+    /// Its certificate and the intermediates, PEM.
+    pub certificate_pem: String,
+    /// The root CA, PEM.
+    pub ca_pem: String,
+    /// The trust file as it was signed.
+    pub trust: Envelope,
+    /// What that says.
+    pub believes: TrustFile,
+}
+
+/// Asks for a certificate over this key, and checks the answer as a whole.
+pub async fn ask(
+    claim: &ClaimCode,
+    key: &KeyPair,
+    device: Option<DeviceId>,
+    board: BoardFacts,
+    clock: &Clock,
+) -> Result<Enrolled, Error> {
+    let csr_pem = signing_request(key)?;
     let request = EnrolRequest { secret: claim.secret.clone(), csr_pem, device, board };
     if split_address(&claim.server).is_none() {
         let problem = "its server is not HOST:PORT".to_owned();
@@ -87,13 +115,14 @@ pub async fn enrol(
     let config = tls::enrol_config(claim.ca, clock).map_err(|e| system("setting TLS up", &e))?;
     let server = Server { address: &claim.server, tls: Arc::new(config) };
     let answer: EnrolAnswer = server.post(ENROL_PATH, &request).await?;
-    let checked = answer::check(&answer, claim, &key, clock.trusted_ms()).map_err(|fault| Error::Answer {
-        server: claim.server.clone(),
-        code: fault.code,
-        problem: fault.detail,
-    })?;
-    store(folder, &key, &answer, &checked)?;
-    Ok(checked.names)
+    let Checked { names, trust, believes } =
+        answer::check(&answer, claim, key, clock.trusted_ms()).map_err(|fault| Error::Answer {
+            server: claim.server.clone(),
+            code: fault.code,
+            problem: fault.detail,
+        })?;
+    let EnrolAnswer { certificate_pem, ca_pem, .. } = answer;
+    Ok(Enrolled { names, certificate_pem, ca_pem, trust, believes })
 }
 
 /// The key of this enrolment. It is on the disk before anything is sent: if the answer is lost, enrolling again with
@@ -112,20 +141,20 @@ fn enrolment_key(folder: &Folder) -> Result<KeyPair, Error> {
 }
 
 /// The identity folder appears last and at once; without it, what was written before counts for nothing.
-fn store(folder: &Folder, key: &KeyPair, answer: &EnrolAnswer, checked: &Checked) -> Result<(), Error> {
-    let names = serde_json::to_vec_pretty(&checked.names).map_err(|e| system("writing the names", &e))?;
+fn store(folder: &Folder, key: &KeyPair, enrolled: &Enrolled) -> Result<(), Error> {
+    let names = serde_json::to_vec_pretty(&enrolled.names).map_err(|e| system("writing the names", &e))?;
     let staging = folder.path(STAGING);
     let key = Zeroizing::new(key.serialize_pem());
     for (name, content) in [
         (KEY, key.as_bytes()),
-        (CERTIFICATE, answer.certificate_pem.as_bytes()),
-        (CA, answer.ca_pem.as_bytes()),
+        (CERTIFICATE, enrolled.certificate_pem.as_bytes()),
+        (CA, enrolled.ca_pem.as_bytes()),
         (NAMES, &names),
     ] {
         disk::replace(&staging.join(name), content)?;
     }
-    forget(folder, &checked.believes)?;
-    identity::store_trust(folder, &checked.trust)?;
+    forget(folder, &enrolled.believes)?;
+    identity::store_trust(folder, &enrolled.trust)?;
     let identity = folder.path(IDENTITY);
     fs::rename(&staging, &identity).map_err(|e| disk::DiskError::of(&identity, e))?;
     Ok(disk::sync_folder(folder.root())?)

@@ -17,6 +17,7 @@ use crate::http::listen;
 use crate::http::service::Api;
 use crate::work;
 use flotilla_data::{Datasets, Quarantine};
+use flotilla_fleet::broker::Bounds;
 use flotilla_fleet::ca::{CertificateAuthority, DEVICE_VALIDITY};
 use flotilla_fleet::{Fleet, FleetConfig, FleetParts, host_port};
 use flotilla_identity::{DEFAULT_PROJECT, Identity, now_ms};
@@ -221,6 +222,7 @@ impl App {
             advertise: reach.mqtt,
             server_names: reach.names,
             settings: config.settings.clone(),
+            bounds: crate::descriptors::bounded(Bounds::default()),
             ..FleetConfig::local(dir.join("telemetry"), dir.join("logs"))
         };
         let parts = FleetParts {

@@ -7,6 +7,7 @@
 
 pub mod app;
 pub mod cli;
+mod descriptors;
 mod error_text;
 pub mod evaluations;
 pub mod http;

@@ -3,6 +3,7 @@
 mod groups;
 mod hard;
 mod rollout;
+mod simulate;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flotilla_protocol::message::{QuietHours, Settings};
@@ -11,6 +12,7 @@ pub use groups::{
 };
 pub use hard::{Hard, HardConsent};
 pub use rollout::{OnStop, Rollout, RolloutId, RolloutSpec};
+pub use simulate::Simulate;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -83,6 +85,8 @@ pub enum Command {
     /// Jobs.
     #[command(subcommand)]
     Job(Job),
+    /// Run a fleet of light devices against a running control plane, over real connections, with faults on request.
+    Simulate(Box<Simulate>),
     /// The audit trail, newest first.
     Audit(Target),
     /// The device agent: the same as the binary `flotilla-agent`.
@@ -722,6 +726,7 @@ impl Command {
         match self {
             Command::Quickstart(options) => options.output,
             Command::Up(options) => options.output,
+            Command::Simulate(options) => options.output,
             Command::Agent(_) | Command::JobChild { .. } => Output::Text,
             Command::Release(Release::Sign { output, .. })
             | Command::Trust(Trust::Key { output, .. } | Trust::Sign { output, .. }) => *output,

@@ -45,7 +45,11 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
         Command::Rollout(command) => rollout::run(command, &out),
         Command::Shadow(command) => shadow::run(command, &out),
         Command::Job(command) => job(command, &out),
-        Command::Quickstart(_) | Command::Up(_) | Command::Agent(_) | Command::JobChild { .. } => {
+        Command::Quickstart(_)
+        | Command::Up(_)
+        | Command::Simulate(_)
+        | Command::Agent(_)
+        | Command::JobChild { .. } => {
             Err(Failure::new(ErrorCode::Internal, "this command does not talk to a control plane"))
         }
     }

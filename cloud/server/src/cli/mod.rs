@@ -12,6 +12,7 @@ mod hard;
 mod order;
 mod rollout;
 mod shadow;
+mod simulate;
 mod table;
 mod telemetry;
 mod trust;
@@ -48,6 +49,10 @@ pub fn main() -> ExitCode {
         Command::Up(options) => {
             start_logging("info");
             crate::up::run(options)
+        }
+        Command::Simulate(options) => {
+            start_logging("warn");
+            simulate::run(*options, json)
         }
         command => {
             end_with_reader();
