@@ -182,7 +182,7 @@ mod tests {
         records.disconnected();
         records.connected();
         assert!(records.next(0, 0).is_some(), "it is sent anew");
-        records.ack(&Ack { epoch: Epoch(7), stream: Stream::Event, up_to: 2 });
+        records.ack(&Ack { epoch: Epoch(7), stream: Stream::Event, up_to: 2, reported: None });
         assert!(records.lanes.iter().all(VecDeque::is_empty));
         records.disconnected();
         records.connected();

@@ -122,9 +122,11 @@ impl Device {
                 }
             }
             Down::Ack => {
-                if let Some(ack) = self.decode::<Ack>(payload) {
-                    self.disk.records.ack(&ack);
+                let Some(ack) = self.decode::<Ack>(payload) else { return };
+                if let Some(stored) = ack.reported {
+                    self.session(Event::ReportStored(stored));
                 }
+                self.disk.records.ack(&ack);
             }
         }
     }
