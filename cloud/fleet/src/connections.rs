@@ -18,6 +18,7 @@ pub(crate) struct Connection {
     last_seen_ms: AtomicU64,
     sent: AtomicU64,
     received: AtomicU64,
+    messages: AtomicU64,
     /// The part of the traffic that stands in the device's record already.
     counted: Mutex<Traffic>,
 }
@@ -34,12 +35,14 @@ impl Connection {
     /// A message of this size came.
     pub(crate) fn received(&self, bytes: usize, now_ms: u64) {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.messages.fetch_add(1, Ordering::Relaxed);
         self.last_seen_ms.fetch_max(now_ms, Ordering::Relaxed);
     }
 
     /// A message of this size went out.
     pub(crate) fn sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.messages.fetch_add(1, Ordering::Relaxed);
     }
 
     /// So much of the traffic stands in the device's record now.
@@ -67,6 +70,7 @@ pub(crate) struct Connections {
 struct Inner {
     current: HashMap<DeviceId, Arc<Connection>>,
     ended: Traffic,
+    ended_messages: u64,
 }
 
 impl Connections {
@@ -84,6 +88,7 @@ impl Connections {
             last_seen_ms: AtomicU64::new(now_ms),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
+            messages: AtomicU64::new(0),
             counted: Mutex::default(),
         });
         self.inner().current.insert(device.clone(), Arc::clone(&connection));
@@ -94,6 +99,7 @@ impl Connections {
     pub(crate) fn end(&self, device: &DeviceId, connection: &Connection) {
         let mut inner = self.inner();
         inner.ended = inner.ended.plus(connection.traffic());
+        inner.ended_messages += connection.messages.load(Ordering::Relaxed);
         if inner.current.get(device).is_some_and(|current| current.number == connection.number) {
             inner.current.remove(device);
         }
@@ -119,6 +125,13 @@ impl Connections {
     pub(crate) fn traffic(&self) -> Traffic {
         let inner = self.inner();
         inner.current.values().fold(inner.ended, |sum, connection| sum.plus(connection.traffic()))
+    }
+
+    /// Messages in both directions since the start.
+    pub(crate) fn messages(&self) -> u64 {
+        let inner = self.inner();
+        let current = inner.current.values().map(|connection| connection.messages.load(Ordering::Relaxed));
+        inner.ended_messages + current.sum::<u64>()
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -29,7 +29,7 @@ pub enum Error {
     #[error("there is no device {0}")]
     DeviceMissing(DeviceId),
     /// The device may not connect any more.
-    #[error("device {0} is revoked: enrol it anew under another id")]
+    #[error("device {0} is shut out for good, revoked or decommissioned: enrol it anew under another id")]
     DeviceRevoked(DeviceId),
     /// No rollout takes the device.
     #[error("device {0} is in quarantine: release it first with `flotilla device release {0}`")]

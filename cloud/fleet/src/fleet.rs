@@ -330,6 +330,11 @@ impl Fleet {
         devices::history(&self.inner.store, id).await
     }
 
+    /// What ran on a device and when, newest first.
+    pub async fn runs(&self, id: &DeviceId) -> Result<Vec<devices::Ran>> {
+        devices::runs(&self.inner.store, id).await
+    }
+
     /// What the devices say of a model, by the release that they serve.
     pub async fn model_telemetry(&self, model: &ModelName) -> Result<BTreeMap<Digest, ReleaseTelemetry>> {
         telemetry::of_model(&self.inner.store, model).await
@@ -347,11 +352,16 @@ impl Fleet {
     /// Takes a device's right to connect away, for good, and ends its connection.
     pub async fn revoke(&self, actor: &Actor, id: &DeviceId, reason: &str) -> Result<()> {
         devices::revoke(&self.inner.store, actor, id, reason, now_ms()).await?;
+        self.shut_out(id).await;
+        Ok(())
+    }
+
+    /// Ends the connection of a device that may not connect any more, and all that is under way with it.
+    pub(crate) async fn shut_out(&self, id: &DeviceId) {
         self.disconnect(id);
         self.give_up_uploads(id).await;
         self.inner.changes.device(id);
         self.inner.rollouts.hear(id);
-        Ok(())
     }
 
     /// Changes how a device behaves, from what it is now. `change` may be asked more than once.

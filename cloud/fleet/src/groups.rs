@@ -380,6 +380,21 @@ pub(crate) async fn join(
     Ok(())
 }
 
+/// Takes a device out of every static group that it is in, within a commit, and says which these are.
+pub(crate) async fn leave_all(store: &Store, batch: &mut Batch, device: &DeviceId) -> Result<Vec<GroupName>> {
+    let mut left = Vec::new();
+    for found in store::all(&store.groups, &[]).await? {
+        let name = &found.value.name;
+        let member = Member { group: name.clone(), device: device.clone() };
+        let Some(known) = store.members.get(member.id()).await? else { continue };
+        store.members.delete(batch, &known)?;
+        let kept = found.value.kept.saturating_sub(1);
+        store.groups.update(batch, &found, &Group { kept, ..found.value.clone() })?;
+        left.push(name.clone());
+    }
+    Ok(left)
+}
+
 /// The expression of a dynamic group, which asks for no other group: none can then ask for itself.
 fn group_filter(text: &str) -> Result<Expression> {
     let filter = Expression::parse(text)?;
@@ -394,7 +409,7 @@ fn subject(name: &GroupName) -> String {
 }
 
 /// Runs what takes its time where nobody else waits for it.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|ended| match ended.try_into_panic() {
         Ok(panic) => std::panic::resume_unwind(panic),
         Err(_) => Error::Stopping,

@@ -6,6 +6,7 @@
 //! - `inbound`, `transfer`, `ingest`: what devices say, the model bytes they pull, the records they send.
 //! - `logs`: what devices' logs say, where an operator asked for it.
 //! - `roster`, `expression`, `groups`: which devices there are, found by what is known of them.
+//! - `summary`: the whole fleet in some numbers, and who needs somebody's eye.
 //! - `orders`: what goes to many devices at once, one after the other.
 //! - `rollout`: a release goes to many devices, a wave at a time.
 //! - [`Fleet`]: all of it, started and stopped together.
@@ -35,6 +36,7 @@ mod renewal;
 mod rollout;
 mod roster;
 mod store;
+mod summary;
 mod sweep;
 mod telemetry;
 mod text;
@@ -44,8 +46,8 @@ pub use changes::Change;
 pub use claims::{CLAIM_TTL_MS, CLAIM_USES, Claim, ClaimRequest};
 pub use devices::{
     Asked, COMMAND_DEADLINE_MAX_MS, COMMAND_DEADLINE_MS, Certificate, Device, DeviceState, DeviceView,
-    Examined, Health, ModelState, ModelView, Order, Problem, PulledLog, Quarantine, ReleaseView, ReportHead,
-    ShadowView, Shadows, Stage, TagChange, Tags, Traffic, Twin,
+    Examined, Health, ModelState, ModelView, Order, Problem, PulledLog, Quarantine, Ran, RanOutcome,
+    ReleaseView, ReportHead, ShadowView, Shadows, Stage, TagChange, Tags, Traffic, Twin,
 };
 pub use error::{Error, Result};
 pub use expression::ExpressionError;
@@ -62,4 +64,5 @@ pub use rollout::{
     WaveSpec, Window, plan, resolve,
 };
 pub use roster::Query;
+pub use summary::{Concern, ConcernReason, FleetSummary, ModelSummary, ReleaseCount};
 pub use telemetry::ReleaseTelemetry;

@@ -189,6 +189,27 @@ impl Fleet {
         self.order(targets, each).await
     }
 
+    /// Takes devices out of service for good: they never connect again, leave their static groups, and nothing is asked
+    /// of them any more. Their history stays.
+    pub async fn decommission(
+        &self,
+        actor: &Actor,
+        named: Vec<DeviceId>,
+        reason: String,
+    ) -> Result<Vec<Ordered>> {
+        let order = Arc::new((actor.clone(), reason));
+        let each = move |fleet: Fleet, id: DeviceId| {
+            let order = order.clone();
+            async move {
+                let (actor, reason) = &*order;
+                let changed = devices::decommission(&fleet.inner.store, actor, &id, reason, now_ms()).await?;
+                fleet.shut_out(&id).await;
+                Ok(changed)
+            }
+        };
+        self.order(distinct(named)?, each).await
+    }
+
     /// The devices that an order is for.
     async fn selected(&self, on: Selection) -> Result<Vec<DeviceId>> {
         match on {

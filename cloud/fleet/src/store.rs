@@ -2,7 +2,8 @@
 
 use crate::claims::Claim;
 use crate::devices::{
-    CommandHistory, Consents, Device, Examined, ModelState, ReportHead, ShadowFigures, ShadowState, Twin,
+    CommandHistory, Consents, Device, Examined, ModelState, ReportHead, Runs, ShadowFigures, ShadowState,
+    Twin,
 };
 use crate::error::{Error, Result};
 use crate::groups::{Group, Member};
@@ -25,6 +26,7 @@ pub(crate) struct Store {
     pub(crate) consents: Collection<Consents>,
     pub(crate) reports: Collection<ReportHead>,
     pub(crate) models: Collection<ModelState>,
+    pub(crate) runs: Collection<Runs>,
     pub(crate) shadows: Collection<ShadowState>,
     pub(crate) figures: Collection<ShadowFigures>,
     pub(crate) examined: Collection<Examined>,
@@ -49,6 +51,7 @@ impl Store {
             consents: Collection::new(records.clone()),
             reports: Collection::new(records.clone()),
             models: Collection::new(records.clone()),
+            runs: Collection::new(records.clone()),
             shadows: Collection::new(records.clone()),
             figures: Collection::new(records.clone()),
             examined: Collection::new(records.clone()),

@@ -173,6 +173,14 @@ impl CommandHistory {
         self.fit(now_ms);
     }
 
+    /// Ends every open command: nobody will carry it out any more.
+    pub(super) fn give_up(&mut self, why: &CommandState, now_ms: u64) {
+        for asked in self.commands.iter_mut().filter(|asked| asked.is_open(now_ms)) {
+            (asked.outcome, asked.ended_at_ms) = (Some(why.clone()), Some(now_ms));
+        }
+        self.fit(now_ms);
+    }
+
     /// Notes the lines down that a command brought; those of the oldest command give way. `false` if there is no such
     /// command.
     fn brought(&mut self, command: u64, log: PulledLog, now_ms: u64) -> bool {

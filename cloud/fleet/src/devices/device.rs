@@ -111,6 +111,15 @@ pub enum DeviceState {
         /// Why.
         reason: String,
     },
+    /// It has served its time: it may not, for good, and is shown to those only who ask for it.
+    Decommissioned {
+        /// When, in milliseconds since 1970.
+        at_ms: u64,
+        /// Who said so.
+        by: ActorId,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// A certificate of a device.

@@ -219,6 +219,14 @@ impl Twin {
         differs
     }
 
+    /// Wants nothing of the device any more: no models, no shadows, no commands.
+    pub(crate) fn clear(&mut self, now_ms: u64) {
+        self.changed(now_ms);
+        self.models.clear();
+        self.shadows.clear();
+        self.commands.clear();
+    }
+
     /// Goes above a version that the device has accepted although we never issued it: these records come from a
     /// backup, and the device would ignore everything older. Says whether that is a change.
     pub(crate) fn overtake(&mut self, accepted: u64, now_ms: u64) -> bool {

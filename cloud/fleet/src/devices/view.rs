@@ -349,6 +349,7 @@ impl<'a> Views<'a> {
 pub(crate) fn state_of(device: &Device, phases: impl Iterator<Item = Phase>) -> &'static str {
     match device.state {
         DeviceState::Revoked { .. } => "revoked",
+        DeviceState::Decommissioned { .. } => DECOMMISSIONED,
         DeviceState::Active if device.quarantine.is_some() => "quarantined",
         DeviceState::Active => {
             let urgency = |phase: &Phase| URGENCY.iter().position(|known| known == phase);
@@ -356,6 +357,9 @@ pub(crate) fn state_of(device: &Device, phases: impl Iterator<Item = Phase>) -> 
         }
     }
 }
+
+/// Where a device stands that has served its time: nobody is shown it who does not ask for it.
+pub(crate) const DECOMMISSIONED: &str = "decommissioned";
 
 /// The phases by how much they need somebody's eye, the most urgent first.
 pub(crate) const URGENCY: [Phase; 10] = [

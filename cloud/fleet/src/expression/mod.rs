@@ -7,7 +7,7 @@
 //! | variable | what it is |
 //! | --- | --- |
 //! | `id`, `name` | texts; a device without a name has none |
-//! | `state` | text: `revoked`, `quarantined`, or the phase of the model that is worst off |
+//! | `state` | text: `revoked`, `decommissioned` (search leaves those out unless the filter names this state), `quarantined`, or the phase of the model that is worst off |
 //! | `online` | whether it is connected now |
 //! | `seen_s`, `enrolled_s` | seconds since it was last heard of, since it enrolled |
 //! | `board`, `arch`, `os`, `agent` | texts that the device reports; `agent` is the version of its agent |

@@ -31,7 +31,7 @@ use flotilla_storage::Batch;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -293,7 +293,9 @@ impl Worker {
     async fn store_report(&self, reported: &Reported) -> Result<()> {
         let (store, now_ms) = (&self.core.store, now_ms());
         let head = store.reports.get(self.device.as_str()).await?;
-        let mut known = store::all(&store.models, &ModelState::prefix(&self.device)).await?;
+        let known = store::all(&store.models, &ModelState::prefix(&self.device)).await?;
+        let known: BTreeMap<_, _> =
+            known.into_iter().map(|known| (known.value.model.clone(), known)).collect();
         let mut batch = Batch::new();
         let new = ReportHead {
             device: Some(self.device.clone()),
@@ -303,18 +305,21 @@ impl Worker {
             at_ms: now_ms,
         };
         store::put(&store.reports, &mut batch, head.as_ref(), &new)?;
+        let mut changes = BTreeMap::new();
         for (model, report) in &reported.models {
             let state =
                 ModelState { device: self.device.clone(), model: model.clone(), report: report.clone() };
-            let at = known.iter().position(|known| known.value.model == *model);
-            let found = at.map(|at| known.swap_remove(at));
-            if found.as_ref().is_none_or(|found| found.value != state) {
-                store::put(&store.models, &mut batch, found.as_ref(), &state)?;
+            let found = known.get(model);
+            if found.is_none_or(|found| found.value != state) {
+                store::put(&store.models, &mut batch, found, &state)?;
             }
+            changes.insert(model, (found.map(|found| &found.value.report), Some(report)));
         }
-        for gone in &known {
+        for (model, gone) in known.iter().filter(|(model, _)| !reported.models.contains_key(*model)) {
             store.models.delete(&mut batch, gone)?;
+            changes.insert(model, (Some(&gone.value.report), None));
         }
+        devices::note_runs(store, &mut batch, &self.device, changes, now_ms).await?;
         shadow::store_reports(store, &mut batch, &self.device, &reported.shadows).await?;
         store.commit(batch).await?;
         if reported.commands.is_empty() {

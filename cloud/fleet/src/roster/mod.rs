@@ -13,8 +13,8 @@ pub(crate) mod testing;
 #[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests;
 
-pub(crate) use row::{MODELS, Row, RowModel};
-use row::{Pool, Read, RowRelease};
+pub(crate) use row::{MODELS, Row, RowModel, RowRelease};
+use row::{Pool, Read};
 pub use search::Query;
 pub(crate) use search::{Found, Search};
 

@@ -53,7 +53,7 @@ pub(crate) struct Facts {
 }
 
 /// A release, as many devices name it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RowRelease {
     /// The digest's text.
     pub(crate) digest: String,

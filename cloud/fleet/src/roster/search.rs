@@ -1,7 +1,7 @@
 //! Finds, sorts and pages devices on the rows of the roster. Pure: rows in, ids out.
 
 use super::Row;
-use crate::devices::URGENCY;
+use crate::devices::{DECOMMISSIONED, URGENCY};
 use crate::error::{Error, Result};
 use crate::expression::{Asked, Expression};
 use base64::Engine;
@@ -35,6 +35,9 @@ pub struct Query {
     pub limit: Option<usize>,
     /// Where the page begins: what the page before said.
     pub after: Option<String>,
+    /// Whether devices are meant, too, that have been decommissioned. A filter that names that state asks for them by itself.
+    #[serde(default)]
+    pub all_states: bool,
 }
 
 /// A query that is understood.
@@ -45,6 +48,7 @@ pub(crate) struct Search {
     sort: Vec<Sort>,
     limit: usize,
     after: Option<Cursor>,
+    all_states: bool,
 }
 
 /// The rows of one page.
@@ -76,6 +80,8 @@ impl Search {
             sort,
             limit,
             after,
+            all_states: query.all_states
+                || query.filter.as_ref().is_some_and(|filter| filter.contains(DECOMMISSIONED)),
         })
     }
 
@@ -105,6 +111,9 @@ impl Search {
     }
 
     fn matches(&self, row: &Row, now_ms: u64, in_group: &dyn Fn(usize, &Row) -> bool) -> bool {
+        if row.state == DECOMMISSIONED && !self.all_states {
+            return false;
+        }
         if !self.words.iter().all(|word| says(row, word)) {
             return false;
         }

@@ -27,6 +27,11 @@ pub(crate) fn bare_device(id: &str, now_ms: u64) -> Device {
     )
 }
 
+/// What a device on this board is made of, as far as anything is known.
+pub(crate) fn board(name: &str) -> Facts {
+    Facts { board: name.into(), ..Facts::clone(&bare_row(1_800_000_000_000).facts) }
+}
+
 pub(crate) fn bare_row(now_ms: u64) -> Row {
     let device = bare_device("gate-1", now_ms);
     let read = Read { device, twin: None, models: Vec::new(), sample: None };

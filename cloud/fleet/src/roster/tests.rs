@@ -74,6 +74,12 @@ impl Cloud {
                 let change = TagChange { add, set, ..TagChange::default() };
                 devices::tag(store, &Actor::administrator(), id, &change, NOW).await.unwrap();
             }
+            1 if random.random() => {
+                devices::decommission(store, &Actor::administrator(), id, "old", NOW)
+                    .await
+                    .map(drop)
+                    .unwrap();
+            }
             1 => devices::revoke(store, &Actor::administrator(), id, "lost", NOW).await.unwrap(),
             2 => {
                 let want = |twin: &mut Twin, _: &mut Batch| {
@@ -212,7 +218,8 @@ fn fleet(devices: usize) -> Vec<Arc<Row>> {
 }
 
 fn query(filter: &str, sort: &str, limit: usize, after: Option<String>) -> Query {
-    Query { filter: Some(filter.into()), search: None, sort: Some(sort.into()), limit: Some(limit), after }
+    let (filter, sort, limit) = (Some(filter.into()), Some(sort.into()), Some(limit));
+    Query { filter, sort, limit, after, ..Query::default() }
 }
 
 fn find(rows: &[Arc<Row>], query: &Query) -> Found {
