@@ -12,6 +12,7 @@ mod data;
 mod deploy;
 mod doctor;
 mod drift;
+mod fleet_top;
 mod groups;
 mod hard_examples;
 mod offline;

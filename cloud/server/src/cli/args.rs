@@ -1,11 +1,13 @@
 //! The command line as types.
 
+mod fleet;
 mod groups;
 mod hard;
 mod rollout;
 mod simulate;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use fleet::{DeviceDecommission, Fleet, FleetTop};
 use flotilla_protocol::message::{QuietHours, Settings};
 pub use groups::{
     DeviceAttribute, DeviceLabel, DeviceList, DeviceQuarantine, DeviceRelease, Group, GroupDevices, Those,
@@ -76,6 +78,9 @@ pub enum Command {
     /// Rollouts.
     #[command(subcommand)]
     Rollout(Rollout),
+    /// The whole fleet.
+    #[command(subcommand)]
+    Fleet(Fleet),
     /// Hard examples: inputs that devices send because a model was not sure of them.
     #[command(subcommand)]
     Hard(Hard),
@@ -567,6 +572,17 @@ pub enum Device {
     },
     /// Show how a device behaves, or change it.
     Settings(DeviceSettings),
+    /// Show what ran on a device and when: releases confirmed, failed and gone back to, and the rollouts that brought them.
+    History {
+        /// The device.
+        id: String,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Take devices out of service, for good: they never connect again and leave their static groups; nothing is asked of
+    /// them any more, and their history stays.
+    Decommission(DeviceDecommission),
     /// Shut a device out at once.
     Revoke {
         /// The device.
@@ -767,8 +783,11 @@ impl Command {
                 | Device::Diagnosis { target, .. }
                 | Device::Approve { target, .. }
                 | Device::Reject { target, .. }
-                | Device::Revoke { target, .. },
+                | Device::Revoke { target, .. }
+                | Device::History { target, .. }
+                | Device::Decommission(DeviceDecommission { target, .. }),
             )
+            | Command::Fleet(Fleet::Top(FleetTop { target, .. }))
             | Command::Group(
                 Group::Create { target, .. }
                 | Group::Preview { target, .. }

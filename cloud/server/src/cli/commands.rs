@@ -6,7 +6,8 @@ use super::args::{
 use super::client::Client;
 use super::exit::Failure;
 use super::{
-    diagnose, follow, groups, hard, order, read_file, rollout, shadow, table, telemetry, trust, upload,
+    diagnose, follow, groups, hard, lifetime, order, read_file, rollout, shadow, table, telemetry, top,
+    trust, upload,
 };
 use crate::http::api::{
     ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, CompressRequest,
@@ -41,6 +42,7 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
         Command::Trust(command) => trust::run(command, &out),
         Command::Device(command) => device(command, &out),
         Command::Group(command) => groups::run(command, &out),
+        Command::Fleet(command) => top::run(command, &out),
         Command::Hard(command) => hard::run(command, &out),
         Command::Rollout(command) => rollout::run(command, &out),
         Command::Shadow(command) => shadow::run(command, &out),
@@ -57,7 +59,8 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
 
 /// Where results go.
 pub(super) struct Out {
-    json: bool,
+    /// Whether they are JSON.
+    pub(super) json: bool,
 }
 
 impl Out {
@@ -387,6 +390,8 @@ fn device(command: Device, out: &Out) -> Done {
             let device: DeviceView = client(&target)?.post(&path, &RejectRequest { reason })?;
             out.show(&device, |d| print_devices(std::slice::from_ref(d)))
         }
+        Device::Decommission(asked) => lifetime::decommission(&asked, out),
+        Device::History { id, target } => lifetime::history(&id, &target, out),
         Device::Settings(settings) => device_settings(settings, out),
         Device::Revoke { id, target } => {
             let path = format!("/api/v1/devices/{}/revoke", encode(&id));
@@ -476,7 +481,7 @@ pub(super) fn print_devices(devices: &[DeviceView]) {
                 device.id.clone(),
                 link.into(),
                 model.model.clone(),
-                if device.state == "revoked" { device.state.clone() } else { model.state.clone() },
+                if device.is_shut_out() { device.state.clone() } else { model.state.clone() },
                 release,
                 model.slot.clone().unwrap_or_default(),
                 model.predictions.to_string(),

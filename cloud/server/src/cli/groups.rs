@@ -22,6 +22,9 @@ pub(super) fn list(asked: DeviceList, out: &Out) -> Done {
             path += &format!("&{name}={}", encode(value));
         }
     }
+    if asked.all_states {
+        path += "&all_states=true";
+    }
     let mut devices: Vec<DeviceView> = Vec::new();
     let mut next = Some(path);
     let mut total = None;

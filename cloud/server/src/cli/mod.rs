@@ -9,12 +9,14 @@ pub mod exit;
 pub(crate) mod follow;
 mod groups;
 mod hard;
+mod lifetime;
 mod order;
 mod rollout;
 mod shadow;
 mod simulate;
 mod table;
 mod telemetry;
+mod top;
 mod trust;
 mod upload;
 

@@ -6,12 +6,13 @@ mod diagnosis;
 mod hard;
 mod rollouts;
 mod shadow;
+mod summary;
 mod telemetry;
 
 pub use commands::{CommandRequest, CommandView};
 pub use devices::{
-    DeviceIdPage, GroupChange, GroupPreview, GroupRequest, GroupView, QuarantineRequest, TagAnswer,
-    TagRequest,
+    DecommissionRequest, DeviceIdPage, GroupChange, GroupPreview, GroupRequest, GroupView, QuarantineRequest,
+    RanView, TagAnswer, TagRequest,
 };
 pub use diagnosis::{DiagnosisAnswer, DiagnosisView, FindingView};
 use flotilla_protocol::ErrorCode;
@@ -28,6 +29,7 @@ pub use shadow::{
     DisagreementView, ShadowDeviceView, ShadowFiguresView, ShadowRequest, ShadowStop, ShadowView,
 };
 use std::collections::BTreeMap;
+pub use summary::{BoardCount, ConcernView, FleetView, ModelCounts, ReleaseCounts};
 pub use telemetry::{
     ClassCount, DeviceTelemetryView, DriftView, EventView, HistoryView, NpuView, ReleaseTelemetryView,
 };
@@ -349,8 +351,8 @@ pub struct DeviceView {
     /// The same, under the name that search goes by.
     #[serde(default)]
     pub online: bool,
-    /// The state of the model that is worst off, or `idle`; `revoked` for a revoked device, `quarantined` for one in
-    /// quarantine.
+    /// The state of the model that is worst off, or `idle`; `revoked` or `decommissioned` for one that is shut out for
+    /// good, `quarantined` for one in quarantine.
     pub state: String,
     /// Why no rollout takes it, if it is in quarantine.
     #[serde(default)]
@@ -444,6 +446,11 @@ pub struct DeviceView {
 }
 
 impl DeviceView {
+    /// Whether it may not connect any more, whatever its models last said.
+    pub fn is_shut_out(&self) -> bool {
+        matches!(self.state.as_str(), "revoked" | "decommissioned")
+    }
+
     /// Its model of this name.
     pub fn model(&self, name: &str) -> Option<&DeviceModelView> {
         self.models.iter().find(|model| model.model == name)

@@ -1,8 +1,8 @@
 //! The ROUTES table: the one place with the method, path, permission and handler of every route.
 
 use super::handlers::{
-    commands, console, datasets, diagnosis, fleet, groups, hard, jobs, models, releases, rollouts, server,
-    settings, shadow, telemetry, trust,
+    commands, console, datasets, diagnosis, fleet, groups, hard, jobs, lifetime, models, releases, rollouts,
+    server, settings, shadow, summary, telemetry, trust,
 };
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;
@@ -144,9 +144,12 @@ routes! {
     POST "/api/v1/bundles" Needs(P::ModelImport), NONE => Some("ReleaseView"), releases::import, "Imports a bundle that the project's keys signed";
 
     POST "/api/v1/claims" Needs(P::DeviceClaim), Some("ClaimRequest") => Some("ClaimView"), fleet::claim, "A claim code with which devices enrol";
-    GET "/api/v1/devices" Needs(P::DeviceRead), NONE => Some("[DeviceView]"), fleet::devices, "Devices: all, or those that a query finds; query: filter (CEL), search, sort, limit, after. The header X-Total-Count says how many match, Link where the next page is";
+    GET "/api/v1/devices" Needs(P::DeviceRead), NONE => Some("[DeviceView]"), fleet::devices, "Devices: all, or those that a query finds; query: filter (CEL), search, sort, limit, after, all_states (those that have been decommissioned, too). The header X-Total-Count says how many match, Link where the next page is";
     POST "/api/v1/device-tags" Needs(P::DeviceControl), Some("TagRequest") => Some("TagAnswer"), groups::tag, "Writes names, labels and attributes on devices";
     POST "/api/v1/device-quarantine" Needs(P::DeviceControl), Some("QuarantineRequest") => Some("TagAnswer"), groups::quarantine, "Keeps rollouts away from devices for a reason, or without one lets them in again";
+    POST "/api/v1/device-decommission" Needs(P::DeviceControl), Some("DecommissionRequest") => Some("TagAnswer"), lifetime::decommission, "Takes devices out of service, for good: they never connect again, and nothing is asked of them any more";
+    GET "/api/v1/fleet" Needs(P::DeviceRead), NONE => Some("FleetView"), summary::fleet, "The whole fleet: devices by state, what they run, rollouts under way, and the devices that need somebody's eye";
+    GET "/api/v1/devices/{id}/history" Needs(P::DeviceRead), NONE => Some("[RanView]"), lifetime::history, "What ran on a device and when, newest first";
     GET "/api/v1/devices/{id}" Needs(P::DeviceRead), NONE => Some("DeviceView"), fleet::device, "One device";
     GET "/api/v1/devices/{id}/telemetry" Needs(P::DeviceRead), NONE => Some("DeviceTelemetryView"), telemetry::device, "The recent past of a device: samples and events";
     GET "/api/v1/models/{model}/telemetry" Needs(P::DeviceRead), NONE => Some("[ReleaseTelemetryView]"), telemetry::model, "What all devices say of a model, by release: latency, answers, confidence, drift";

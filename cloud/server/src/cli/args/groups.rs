@@ -31,6 +31,9 @@ pub struct DeviceList {
     /// All that there are.
     #[arg(long)]
     pub all: bool,
+    /// Those that have been decommissioned, too.
+    #[arg(long)]
+    pub all_states: bool,
     /// The control plane.
     #[command(flatten)]
     pub target: Target,

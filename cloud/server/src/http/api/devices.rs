@@ -44,6 +44,33 @@ pub struct QuarantineRequest {
     pub reason: Option<String>,
 }
 
+/// Takes devices out of service, for good.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DecommissionRequest {
+    /// Device ids.
+    pub devices: Vec<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Something that happened to a model of a device.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RanView {
+    /// When the device said so, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Model; `flotilla-agent` for the agent itself.
+    pub model: String,
+    /// Digest of the release.
+    pub release: String,
+    /// confirmed (it serves), reverted (it serves again), failed, or removed (nothing serves any more).
+    pub outcome: String,
+    /// The stable code of a failure.
+    pub code: Option<String>,
+    /// The rollout that brought it, if that is known.
+    pub rollout: Option<String>,
+}
+
 /// What became of an order for many devices.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TagAnswer {

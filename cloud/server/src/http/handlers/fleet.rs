@@ -9,7 +9,7 @@ use super::super::service::{Answer, Call, Handled, percent_encode};
 use super::telemetry;
 use crate::app::App;
 use crate::evaluations::Evaluation;
-use flotilla_fleet::{ModelView, Query, Tags};
+use flotilla_fleet::{DeviceState, ModelView, Query, Tags};
 use flotilla_identity::now_ms;
 use flotilla_protocol::enrol::EnrolRequest;
 use flotilla_protocol::renew::RenewRequest;
@@ -97,6 +97,7 @@ pub(crate) async fn devices(call: Call) -> Handled {
         sort: call.query("sort")?,
         limit: call.query("limit")?,
         after: call.query("after")?,
+        all_states: call.query("all_states")?.unwrap_or(false),
     };
     let page = call.app.fleet.find(&query).await?;
     let mut views = Vec::with_capacity(page.devices.len());
@@ -112,10 +113,13 @@ pub(crate) async fn devices(call: Call) -> Handled {
     answer.with(http::header::LINK, &format!("<{link}>; rel=\"next\""))
 }
 
-/// Devices by id.
+/// Devices by id, without those that have been decommissioned.
 pub(crate) async fn device_views(app: &App) -> Result<Vec<DeviceView>, Problem> {
     let mut views = Vec::new();
-    for device in app.fleet.devices(None, LISTED).await? {
+    let devices = app.fleet.devices(None, LISTED).await?;
+    let in_service =
+        devices.into_iter().filter(|device| !matches!(device.state, DeviceState::Decommissioned { .. }));
+    for device in in_service {
         views.push(view(app, device).await?);
     }
     Ok(views)

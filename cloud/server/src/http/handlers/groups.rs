@@ -39,7 +39,7 @@ fn selection(devices: Option<Vec<String>>, filter: Option<String>) -> Result<Sel
     }
 }
 
-fn answer(done: Vec<Ordered>) -> Handled {
+pub(super) fn answer(done: Vec<Ordered>) -> Handled {
     let changed = done.iter().filter(|one| matches!(one.outcome, Ok(true))).count();
     let (devices, failed) = orders::told(done)?;
     Answer::json(&TagAnswer { devices: devices.len(), changed, failed })
@@ -126,7 +126,7 @@ fn page(found: IdPage) -> DeviceIdPage {
     DeviceIdPage { total: found.total, devices, next: found.next }
 }
 
-fn ids(texts: &[String]) -> Result<Vec<DeviceId>, Problem> {
+pub(super) fn ids(texts: &[String]) -> Result<Vec<DeviceId>, Problem> {
     let id = |text: &String| text.parse().map_err(|e| Problem::new(ErrorCode::InvalidInput, format!("{e}")));
     texts.iter().map(id).collect()
 }

@@ -9,6 +9,7 @@ pub(crate) mod fleet;
 pub(crate) mod groups;
 pub(crate) mod hard;
 pub(crate) mod jobs;
+pub(crate) mod lifetime;
 pub(crate) mod models;
 mod orders;
 pub(crate) mod releases;
@@ -18,6 +19,7 @@ pub(crate) mod rollouts;
 pub(crate) mod server;
 pub(crate) mod settings;
 pub(crate) mod shadow;
+pub(crate) mod summary;
 pub(crate) mod telemetry;
 pub(crate) mod trust;
 

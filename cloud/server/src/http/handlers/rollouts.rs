@@ -40,6 +40,15 @@ pub(crate) async fn rollout_views(app: &App) -> Result<Vec<RolloutView>, Problem
     Ok(views)
 }
 
+/// The rollouts of these that are not over, newest first, without their devices.
+pub(super) async fn under_way(app: &App) -> Result<Vec<RolloutView>, Problem> {
+    let mut views = Vec::new();
+    for rollout in app.fleet.rollouts(None, LISTED).await?.iter().filter(|rollout| rollout.is_active()) {
+        views.push(view(app, rollout, 0).await?);
+    }
+    Ok(views)
+}
+
 /// `POST /api/v1/rollouts`
 pub(crate) async fn roll_out(mut call: Call) -> Handled {
     let request = call.json().await?;
