@@ -142,7 +142,7 @@ fn summarise(rows: &[Arc<Row>], at_ms: u64) -> FleetSummary {
     let mut summary = FleetSummary { at_ms, ..FleetSummary::default() };
     let mut boards: HashMap<&str, usize> = HashMap::new();
     let mut models: HashMap<&str, Counted<'_>> = HashMap::new();
-    let mut concerns: BTreeMap<ConcernReason, Vec<(u64, &Row, Option<&RowModel>)>> = BTreeMap::new();
+    let mut concerns: BTreeMap<ConcernReason, Vec<Worry<'_>>> = BTreeMap::new();
     for row in rows {
         if row.state == DECOMMISSIONED {
             summary.decommissioned += 1;
@@ -158,8 +158,8 @@ fn summarise(rows: &[Arc<Row>], at_ms: u64) -> FleetSummary {
         row.models.iter().for_each(|model| models.entry(&model.name).or_default().count(model));
         let drifted = drifted(row);
         summary.drifted += usize::from(drifted.is_some());
-        if let Some((reason, weight, model)) = concern(row, drifted, at_ms) {
-            concerns.entry(reason).or_default().push((weight, row, model));
+        if let Some((reason, worry)) = concern(row, drifted, at_ms) {
+            concerns.entry(reason).or_default().push(worry);
         }
     }
     let (boards, other_boards) = most(boards, BOARDS);
@@ -169,8 +169,8 @@ fn summarise(rows: &[Arc<Row>], at_ms: u64) -> FleetSummary {
     models.sort_by_key(|(name, counted)| (Reverse(counted.devices), *name));
     summary.models = models.into_iter().take(MODELS).map(|(name, counted)| counted.told(name)).collect();
     for (reason, mut of) in concerns {
-        of.sort_by_key(|(weight, row, _)| (Reverse(*weight), &row.id));
-        summary.worst.extend(of.into_iter().take(NAMED).map(|(_, row, model)| told(reason, row, model)));
+        of.sort_by_key(|worry| (Reverse(worry.weight), &worry.row.id));
+        summary.worst.extend(of.into_iter().take(NAMED).map(|worry| worry.told(reason)));
     }
     summary
 }
@@ -227,36 +227,45 @@ fn drifted(row: &Row) -> Option<&RowModel> {
     row.models.iter().filter(shifted).max_by_key(|model| model.drift)
 }
 
-/// Why a device needs somebody's eye most, how much beside others, and for which model.
+/// A device that needs somebody's eye.
+struct Worry<'a> {
+    /// How much, beside others for the same reason.
+    weight: u64,
+    row: &'a Row,
+    model: Option<&'a RowModel>,
+}
+
+/// Why a device needs somebody's eye most.
 fn concern<'a>(
     row: &'a Row,
     drifted: Option<&'a RowModel>,
     now_ms: u64,
-) -> Option<(ConcernReason, u64, Option<&'a RowModel>)> {
+) -> Option<(ConcernReason, Worry<'a>)> {
     let silent_ms = now_ms.saturating_sub(row.last_seen_ms().unwrap_or(row.enrolled_at_ms));
     let failed = row.models.iter().find(|model| matches!(model.phase, Phase::Failed | Phase::Reverting));
-    if row.state == "quarantined" {
-        return Some((ConcernReason::Quarantined, silent_ms, failed));
-    }
-    if failed.is_some() {
-        return Some((ConcernReason::Failed, silent_ms, failed));
-    }
-    if let Some(model) = drifted {
-        return Some((ConcernReason::Drifted, model.drift.unwrap_or_default().into(), drifted));
-    }
-    (!row.online()).then_some((ConcernReason::Offline, silent_ms, None))
+    let (reason, weight, model) = match (failed, drifted) {
+        _ if row.state == "quarantined" => (ConcernReason::Quarantined, silent_ms, failed),
+        (Some(_), _) => (ConcernReason::Failed, silent_ms, failed),
+        (None, Some(model)) => (ConcernReason::Drifted, model.drift.unwrap_or_default().into(), Some(model)),
+        (None, None) if !row.online() => (ConcernReason::Offline, silent_ms, None),
+        (None, None) => return None,
+    };
+    Some((reason, Worry { weight, row, model }))
 }
 
-fn told(reason: ConcernReason, row: &Row, model: Option<&RowModel>) -> Concern {
-    Concern {
-        device: row.id.clone(),
-        name: row.name.as_deref().map(str::to_owned),
-        reason,
-        online: row.online(),
-        last_seen_ms: row.last_seen_ms(),
-        model: model.map(|model| model.name.to_string()),
-        code: model.and_then(|model| model.failure),
-        drift: model.and_then(|model| model.drift),
+impl Worry<'_> {
+    fn told(&self, reason: ConcernReason) -> Concern {
+        let Self { row, model, weight: _ } = self;
+        Concern {
+            device: row.id.clone(),
+            name: row.name.as_deref().map(str::to_owned),
+            reason,
+            online: row.online(),
+            last_seen_ms: row.last_seen_ms(),
+            model: model.map(|model| model.name.to_string()),
+            code: model.and_then(|model| model.failure),
+            drift: model.and_then(|model| model.drift),
+        }
     }
 }
 
