@@ -42,7 +42,7 @@ function body(overview, link) {
     <${Loop} overview=${overview} />
     <${Devices} devices=${overview.devices} />
     <${Telemetry} devices=${overview.devices} />
-    <${Rollouts} rollouts=${overview.rollouts} />
+    <${Rollouts} rollouts=${overview.rollouts} releases=${overview.releases} />
     <${Shadows} shadows=${overview.shadows} />
     <div class="pair">
       <${Training} jobs=${overview.jobs} />

@@ -43,6 +43,8 @@ assets! {
     "views/devices.js": SCRIPT,
     "views/telemetry.js": SCRIPT,
     "views/rollouts.js": SCRIPT,
+    "views/new_rollout.js": SCRIPT,
+    "views/evidence.js": SCRIPT,
     "views/shadows.js": SCRIPT,
     "views/training.js": SCRIPT,
     "views/chart.js": SCRIPT,

@@ -147,6 +147,7 @@ impl Fleet {
             connections: connections.clone(),
             changes: changes.clone(),
             wake: Default::default(),
+            beginning: Default::default(),
             news: Default::default(),
             board: Default::default(),
         });

@@ -3,11 +3,12 @@
 
 use crate::error::{Error, Result};
 use crate::expression::{Asked, Expression};
+use crate::rollout::Rollout;
 use crate::roster::{Found, Query, Roster, Row, Search};
 use crate::store::{self, ATTEMPTS, Store};
 use flotilla_identity::{Actor, audit, now_ms};
 use flotilla_protocol::{ActorId, DeviceId, GroupName};
-use flotilla_storage::{Batch, Entity, Table, Versioned, compound};
+use flotilla_storage::{Batch, Entity, PAGE_ENTITIES, Table, Versioned, compound};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::{BTreeSet, HashSet};
@@ -285,9 +286,22 @@ impl Groups {
     async fn user(&self, name: &GroupName, now_ms: u64) -> Result<Option<String>> {
         let claims = store::all(&self.store.claims, &[]).await?.into_iter().map(|claim| claim.value);
         let mut open = claims.filter(|claim| claim.is_open(now_ms) && claim.group.as_ref() == Some(name));
-        Ok(open
-            .next()
-            .map(|claim| format!("the claim code {}, which puts devices into it", claim.id.short())))
+        if let Some(claim) = open.next() {
+            return Ok(Some(format!("the claim code {}, which puts devices into it", claim.id.short())));
+        }
+        let (active, by) = (Rollout::ACTIVE, Rollout::BY_STATE);
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = self.store.rollouts.lookup(by, active, after.as_deref(), PAGE_ENTITIES).await?;
+            let mut rollouts = page.items.into_iter().map(|rollout| rollout.value);
+            if let Some(rollout) = rollouts.find(|rollout| rollout.follows.as_ref() == Some(name)) {
+                return Ok(Some(format!("rollout {}, which takes its late comers in", rollout.id)));
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(None),
+            }
+        }
     }
 
     async fn check_devices(&self, devices: &BTreeSet<DeviceId>) -> Result<()> {

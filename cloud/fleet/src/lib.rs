@@ -56,10 +56,10 @@ pub use ingest::{DeviceEvent, DeviceEvents, HistoryPoint, LatestSample, Rollup};
 pub use orders::{Ordered, Selection};
 pub use renewal::{PendingRenewal, RenewalState};
 pub use rollout::{
-    Action, Baseline, DeviceControl, Failures, Figures, Follows, Observation, Observations, Obstacle, OnStop,
-    Pace, Partner, Policy, Preflight, Ramp, Reason, Report, Retry, Rollout, RolloutControl, RolloutDevice,
-    RolloutRequest, RolloutState, Sent, Status, Tally, Target, Tolerance, Wanted, Watch, Watched, Wave,
-    WaveSpec, Window, plan, resolve,
+    Action, Baseline, DeviceControl, Evidence, Failures, Figures, Follows, Observation, Observations,
+    Obstacle, OnStop, Pace, Partner, Policy, Preflight, Ramp, Reason, Report, Retry, Rollout, RolloutControl,
+    RolloutDevice, RolloutRequest, RolloutState, SOAK_S, Sent, Status, Tally, Target, Tolerance,
+    WATCHED_FLEET, Wanted, Watch, Watched, Wave, WaveSpec, Window, plan, resolve,
 };
 pub use roster::Query;
 pub use telemetry::ReleaseTelemetry;

@@ -3,10 +3,10 @@
 use crate::rollouts::rollout_until;
 use crate::support::{Installation, device, model};
 use flotilla_fleet::{
-    DeviceControl, OnStop, Pace, Policy, Retry, RolloutControl, RolloutRequest, RolloutState, Selection,
-    Status, WaveSpec,
+    DeviceControl, GroupSpec, OnStop, Pace, Policy, Retry, RolloutControl, RolloutRequest, RolloutState,
+    Selection, Status, WaveSpec,
 };
-use flotilla_protocol::ErrorCode;
+use flotilla_protocol::{ErrorCode, GroupName};
 
 fn to_all() -> RolloutRequest {
     RolloutRequest { waves: Some(vec![WaveSpec::Rest]), ..RolloutRequest::newest(model("digits")) }
@@ -184,5 +184,37 @@ async fn a_device_that_fails_again_and_again_gets_no_updates_until_it_is_release
         device.confirm(&desired, "digits").await;
     }
     rollout_until(&installation, &rollout.id, |r| r.state == RolloutState::Succeeded).await;
+    installation.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_into_the_group_later_is_taken_in_until_the_rollout_is_finished() {
+    let folder = tempfile::tempdir().unwrap();
+    let installation = Installation::open(folder.path()).await;
+    let release = installation.release("digits", 1.0).await;
+    let (fleet, admin) = (&installation.fleet, &installation.admin);
+    let group: GroupName = "gates".parse().unwrap();
+    let all = GroupSpec::Dynamic(r#"id.startsWith("gate")"#.into());
+    fleet.create_group(admin, &group, all).await.unwrap();
+    let mut first = installation.device("gate-1").await;
+    let nobody = RolloutRequest { follows: true, ..to_all() };
+    assert_eq!(fleet.start_rollout(admin, nobody).await.unwrap_err().code(), ErrorCode::InvalidInput);
+    let request = RolloutRequest { group: Some(group.clone()), follows: true, ..to_all() };
+    let rollout = fleet.start_rollout(admin, request).await.unwrap();
+    let desired = first.desired_release("digits", Some(release.digest)).await;
+    first.confirm(&desired, "digits").await;
+    assert_eq!(fleet.delete_group(admin, &group).await.unwrap_err().code(), ErrorCode::WrongState);
+
+    let mut late = installation.device("gate-2").await;
+    installation.enrol("other-1").await;
+    let desired = late.desired_release("digits", Some(release.digest)).await;
+    late.confirm(&desired, "digits").await;
+    let (running, targets) = rollout_until(&installation, &rollout.id, |r| r.waves[0].devices == 2).await;
+    assert_eq!((running.state, targets.len()), (RolloutState::Running, 2));
+    fleet.control_rollout(admin, &rollout.id, RolloutControl::Finish).await.unwrap();
+    let (ended, targets) = rollout_until(&installation, &rollout.id, |r| !r.is_active()).await;
+    assert_eq!(ended.state, RolloutState::Succeeded);
+    assert!(targets.iter().all(|target| matches!(target.status, Status::Confirmed { .. })), "{targets:?}");
+    fleet.delete_group(admin, &group).await.unwrap();
     installation.close().await;
 }

@@ -20,8 +20,8 @@ pub use hard::{
     HardExampleView, HardPolicy, UnlabelledView,
 };
 pub use rollouts::{
-    GateFindingView, ObstacleView, RampView, RolloutDevicePage, RolloutDeviceRequest, RolloutPlanView,
-    RolloutRequest, RolloutView, WatchView, WaveCounts, WaveDeviceView, WaveView,
+    EvidenceView, GateFindingView, ObstacleView, RampView, RolloutDevicePage, RolloutDeviceRequest,
+    RolloutPlanView, RolloutRequest, RolloutView, WatchView, WaveCounts, WaveDeviceView, WaveView,
 };
 use serde::{Deserialize, Serialize};
 pub use shadow::{

@@ -71,6 +71,7 @@ use utoipa::OpenApi;
     api::WaveCounts,
     api::WatchView,
     api::GateFindingView,
+    api::EvidenceView,
     api::RolloutPlanView,
     api::ObstacleView,
     api::Overview,

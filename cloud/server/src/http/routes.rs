@@ -189,6 +189,7 @@ routes! {
     POST "/api/v1/rollouts/{id}/pause" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::pause, "Touches no further device until the rollout is resumed";
     POST "/api/v1/rollouts/{id}/resume" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::resume, "Goes on; what the rollout asks is answered with yes";
     POST "/api/v1/rollouts/{id}/rollback" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::roll_back, "Stops a rollout and sends every device that it touched back; one that has ended, too";
+    POST "/api/v1/rollouts/{id}/finish" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::finish, "Takes no late comers in any more; the rollout ends once all its devices have";
     POST "/api/v1/rollouts/{id}/abort" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::abort, "Stops a rollout; devices keep what they confirmed";
 }
 

@@ -126,6 +126,11 @@ pub(crate) async fn roll_back(call: Call) -> Handled {
     control(&call, RolloutControl::Rollback).await
 }
 
+/// `POST /api/v1/rollouts/{id}/finish`
+pub(crate) async fn finish(call: Call) -> Handled {
+    control(&call, RolloutControl::Finish).await
+}
+
 /// `POST /api/v1/rollouts/{id}/abort`
 pub(crate) async fn abort(call: Call) -> Handled {
     control(&call, RolloutControl::Abort).await
