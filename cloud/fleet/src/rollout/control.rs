@@ -183,7 +183,7 @@ impl Rollouts {
         let same = Expect::Version(found.version);
         for page in changed.chunks(COMMIT_DEVICES) {
             let mut batch = Batch::new();
-            batch.require(Collection::<Rollout>::key(found.value.id()), same.clone());
+            batch.require(Collection::<Rollout>::key(found.value.id()), same);
             for (device, status) in page {
                 let value = RolloutDevice { status: status.clone(), ..device.value.clone() };
                 self.store.rollout_devices.update(&mut batch, device, &value)?;

@@ -53,12 +53,12 @@ async fn no_more_devices_are_under_way_than_the_plan_allows() {
     let rollout = installation.fleet.start_rollout(&installation.admin, request).await.unwrap();
     let order = installation.fleet.rollout_devices(&rollout.id).await.unwrap();
     devices.sort_by_key(|device| order.iter().position(|target| target.device == device.id));
-    for place in 0..devices.len() {
-        let desired = devices[place].desired_release("digits", Some(release.digest)).await;
+    for (place, device) in devices.iter_mut().enumerate() {
+        let desired = device.desired_release("digits", Some(release.digest)).await;
         let told = installation.fleet.rollout_devices(&rollout.id).await.unwrap();
         assert_eq!(told.iter().filter(|target| target.sent.is_some()).count(), place + 1);
         assert_eq!(told.iter().filter(|target| target.status == Status::Sent).count(), 1);
-        devices[place].confirm(&desired, "digits").await;
+        device.confirm(&desired, "digits").await;
     }
     let (ended, _) = rollout_until(&installation, &rollout.id, |r| !r.is_active()).await;
     assert_eq!(ended.state, RolloutState::Succeeded);
@@ -131,7 +131,7 @@ async fn a_newer_rollout_takes_its_devices_from_an_older_one() {
     let rest: Vec<_> = devices[1..].iter().map(|device| device.id.clone()).collect();
     let request = RolloutRequest { devices: Some(rest), ..to_all() };
     let plan = fleet.preflight(request.clone()).await.unwrap();
-    assert_eq!(plan.supersedes, [older.id.clone()]);
+    assert_eq!(plan.supersedes, std::slice::from_ref(&older.id));
     let newer = fleet.start_rollout(admin, request).await.unwrap();
     for device in &mut devices[1..] {
         let desired = device.desired_release("digits", Some(new.digest)).await;
