@@ -264,6 +264,10 @@ fn an_open_page_follows_training_and_rollout_without_a_reload() {
     }
 }
 
+/// Types into a field of the form for a new rollout.
+const FILL: &str = "var fill = (name, value) => { const field = document.forms[0].elements[name]; field.value = value; \
+     field.dispatchEvent(new Event('input', { bubbles: true })); }";
+
 #[test]
 fn a_wave_that_is_watched_is_shown_paused_resumed_and_sent_back_from_the_page() {
     let plane = Plane::start();
@@ -272,8 +276,20 @@ fn a_wave_that_is_watched_is_shown_paused_resumed_and_sent_back_from_the_page() 
     let mut devices: Vec<_> = (1..=2).map(|n| Device::enrol(&plane, &format!("box-{n}"))).collect();
     devices.iter_mut().for_each(Device::start);
     let release = plane.release(json!({ "epochs": 1, "patience": 0, "seed": 1 }));
-    let create = ["rollout", "create", release["digest"].as_str().unwrap(), "--detach"];
-    let _rollout: Value = plane.cli(&[&create[..], &["--wave", "1", "--soak", "30m"]].concat());
+    // What it would do is shown before anybody is touched.
+    let digest = release["digest"].as_str().unwrap();
+    page.wait_for("document.querySelector('[data-order=new]') !== null", PAGE);
+    page.eval("document.querySelector('[data-order=new]').click()");
+    page.wait_for("document.querySelector('form.new') !== null", PAGE);
+    page.eval(&format!("{FILL}; fill('release', '{digest}'); fill('waves', '1, 200%')"));
+    page.eval("document.querySelector('[data-order=plan]').click()");
+    page.wait_for("document.querySelector('form.new .bad')?.textContent.includes('200%')", PAGE);
+    page.eval(&format!("{FILL}; fill('waves', '1'); fill('soak', '0.5')"));
+    page.eval("document.querySelector('[data-order=plan]').click()");
+    page.wait_for("document.querySelector('[data-plan]')?.textContent.includes('waves of 1 + 1')", PAGE);
+    everything_fits(&mut page);
+    assert_eq!(plane.get("/api/v1/rollouts").1, json!([]), "nobody is touched");
+    page.eval("document.querySelector('[data-order=create]').click()");
     page.wait_for("document.querySelector('.watch')?.textContent.includes('for 30 min to 4 h')", PAGE);
     assert_eq!(page.eval("document.querySelectorAll('.waves > li.waiting .chip.pending').length"), 1);
     everything_fits(&mut page);
@@ -292,7 +308,7 @@ fn a_wave_that_is_watched_is_shown_paused_resumed_and_sent_back_from_the_page() 
     page.eval("document.querySelector('[data-order=rollback]').click()");
     page.wait_for(&state("rolled_back"), PAGE);
     assert_eq!(
-        page.eval("document.querySelector('[data-order]')"),
+        page.eval("document.querySelector('[data-rollout] [data-order]')"),
         Value::Null,
         "there is nothing left to stop"
     );
