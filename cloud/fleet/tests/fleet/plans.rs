@@ -3,8 +3,8 @@
 use crate::rollouts::rollout_until;
 use crate::support::{Installation, device, model};
 use flotilla_fleet::{
-    DeviceControl, OnStop, Pace, Policy, Retry, RolloutControl, RolloutRequest, RolloutState, Status,
-    WaveSpec,
+    DeviceControl, OnStop, Pace, Policy, Retry, RolloutControl, RolloutRequest, RolloutState, Selection,
+    Status, WaveSpec,
 };
 use flotilla_protocol::ErrorCode;
 

@@ -15,6 +15,7 @@ mod shadow;
 mod table;
 mod telemetry;
 mod trust;
+mod twin;
 mod upload;
 
 use args::{Cli, Command, Output};
