@@ -17,7 +17,14 @@ pub(crate) async fn show(call: Call) -> Handled {
     let names: BTreeSet<&ModelName> = twin.wanted.keys().chain(twin.models.keys()).collect();
     let mut models = Vec::with_capacity(names.len());
     for name in names {
-        models.push(model(&call.app, &twin, name).await?);
+        let model = model(&call.app, &twin, name).await?;
+        // An agent as it was installed is no release.
+        let installed = name.as_str() == AGENT_NAME
+            && (&model.wanted, &model.running, &model.candidate, &model.failure)
+                == (&None, &None, &None, &None);
+        if !installed {
+            models.push(model);
+        }
     }
     let reported = twin.head.as_ref().map(|head| {
         json!({
