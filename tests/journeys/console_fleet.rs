@@ -98,6 +98,16 @@ fn ten_thousand_devices_are_scrolled_found_sorted_and_changed_from_the_page() {
     press(&mut page, "Home");
     first_is(&mut page, "box-1");
 
+    // Whoever looks at a device and comes back is where they were.
+    page.eval("document.querySelector('.grid').scrollTop = 44 * 5000");
+    click(&mut page, &format!("[data-device={}] a", id(4_999)));
+    page.wait_for(&format!("document.querySelector('[data-page]')?.dataset.page === '{}'", id(4_999)), PAGE);
+    page.eval("history.back()");
+    page.wait_for(&format!("{SHOWN}.includes('{}')", id(4_999)), PAGE);
+    assert_eq!(page.eval("document.querySelector('.grid').scrollTop"), 44 * 5000);
+    press(&mut page, "Home");
+    first_is(&mut page, "box-1");
+
     // Words, an expression, a group, a mistake that is named.
     type_into(&mut page, "[name=search]", "jetson edge-0001");
     total_is(&mut page, 3);
@@ -165,6 +175,9 @@ fn bulk(page: &mut Browser, plane: &Plane) {
         &format!("document.querySelector('[data-device=\"{}\"] .chip')?.textContent === 'pilot'", id(20)),
         PAGE,
     );
+
+    everything_fits(page, "bulk");
+    page.look(1440, false);
 
     // Two that are picked go into quarantine, and out again.
     click(page, ".grid .head input");

@@ -4,7 +4,10 @@ import { useEffect, useRef, useState } from '/console/vendor/htm/standalone.modu
 /** What changes all the time is asked for again at most this often. */
 export const EVERY_MS = 1000;
 
-/** Asks one. Answers `{ value, total }`, `total` being how many there are where this is a page of them, or `{ problem }`. */
+/**
+ * Asks one. Answers `{ value, total }`, `total` being how many there are where this is a page of them; or `{ problem, lost }`,
+ * `lost` where the question did not get through.
+ */
 export async function get(path, signal) {
   try {
     const response = await fetch(path, { signal });
@@ -13,7 +16,7 @@ export async function get(path, signal) {
     const total = response.headers.get('x-total-count');
     return { value, total: total === null ? null : Number(total) };
   } catch {
-    return { problem: 'the control plane does not answer' };
+    return { problem: 'the control plane does not answer', lost: true };
   }
 }
 

@@ -30,17 +30,22 @@ export function Card({ device, model, alone = false }) {
     <dl>
       ${model ? html`<${Fact} name="Latency p50 / p95 / p99" value=${latency(model)} />` : ''}
       ${drift ? html`<${Fact} name="Farthest off" value=${`${drift.cause}, last ${count(drift.predictions)}`} />` : ''}
-      <${Fact} name="Temperature" value=${degrees(device.temperature_c)} />
-      <${Fact} name="CPU" value=${share(device.cpu_percent)} />
-      <${Fact} name="Network in / out" value=${`${bytes(device.received_bytes)} / ${bytes(device.network_sent_bytes)}`} />
-      ${(device.npus ?? []).map((npu, index) => html`<${Fact} key=${index} name=${`NPU ${npu.chip}`} value=${unit(npu)} />`)}
+      ${alone ? '' : html`<${Sensors} device=${device} />`}
     </dl>
     ${model && model.predictions > 0 ? html`<div class="charts">
       <${Answers} classes=${model.classes} /><${Confidence} counts=${model.confidence} /></div>` : ''}
   </article>`;
 }
 
-function Fact({ name, value }) {
+/** What the device itself measures, whatever it runs. */
+export function Sensors({ device }) {
+  return html`<${Fact} name="Temperature" value=${degrees(device.temperature_c)} />
+    <${Fact} name="CPU" value=${share(device.cpu_percent)} />
+    <${Fact} name="Network in / out" value=${`${bytes(device.received_bytes)} / ${bytes(device.network_sent_bytes)}`} />
+    ${(device.npus ?? []).map((npu, index) => html`<${Fact} key=${index} name=${`NPU ${npu.chip}`} value=${unit(npu)} />`)}`;
+}
+
+export function Fact({ name, value }) {
   return html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
 }
 

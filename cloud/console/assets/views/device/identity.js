@@ -2,10 +2,11 @@
 import { html, useState } from '/console/vendor/htm/standalone.module.js';
 import { ago, bytes, clock, count, short } from '/console/format.js';
 import { order } from '/console/post.js';
-import { Dot, measured } from '/console/views/fleet/columns.js';
+import { Dot } from '/console/views/fleet/columns.js';
+import { Fact, Sensors } from '/console/views/telemetry.js';
 
 export function Identity({ device, again }) {
-  const fact = (name, value) => html`<div><dt>${name}</dt><dd>${value || '–'}</dd></div>`;
+  const fact = (name, value) => html`<${Fact} name=${name} value=${value || '–'} />`;
   return html`<section id="identity">
     <h2 class="title"><${Dot} device=${device} /> ${device.id}${device.name ? html` <small>${device.name}</small>` : ''}
       ${' '}<span class="state ${device.state}">${device.state.replaceAll('_', ' ')}</span></h2>
@@ -23,8 +24,7 @@ export function Identity({ device, again }) {
       ${fact('Engines', device.engines.join(', '))}
       ${fact('Agent memory', bytes(device.rss_bytes))}
       ${fact('Disk free', bytes(device.disk_free_bytes))}
-      ${fact('CPU', measured(device.cpu_percent, 0, '%'))}
-      ${fact('Temperature', measured(device.temperature_c, 1, '°C'))}
+      <${Sensors} device=${device} />
       ${fact('Enrolled', clock(device.enrolled_at_ms))}
       ${fact('Certificate ends', clock(device.certificate_ends_ms))}
       ${fact('Records', `${count(device.records)}${device.records_dropped + device.records_missing > 0

@@ -16,7 +16,7 @@ export const COLUMNS = [
   { name: 'seen', title: 'Seen', sort: 'seen', n: true, cell: (device) => (device.connected ? 'online' : ago(device.last_seen_ms)) },
 ];
 
-export function measured(value, digits, unit) {
+function measured(value, digits, unit) {
   return typeof value === 'number' ? `${value.toFixed(digits)} ${unit}` : '–';
 }
 

@@ -4,6 +4,8 @@ import { EVERY_MS, get } from '/console/get.js';
 
 /** Devices of a page. */
 const PAGE = 100;
+/** Until a question is asked again that did not get through. */
+const RETRY_MS = 2000;
 /** Pages that are kept; those farthest from what is looked at go. */
 const KEPT = 12;
 
@@ -43,13 +45,16 @@ class Found {
   hear(stamp) {
     const news = this.stamp !== undefined && this.stamp !== stamp;
     this.stamp = stamp;
-    if (!news || this.timer) return;
-    this.timer = setTimeout(() => {
+    if (news) this.again(this.asked + EVERY_MS - Date.now());
+  }
+
+  again(wait) {
+    this.timer ??= setTimeout(() => {
       this.timer = null;
       this.asked = Date.now();
       this.age += 1;
       this.look(this.seen[0] * PAGE, this.seen[1] * PAGE);
-    }, Math.max(0, this.asked + EVERY_MS - Date.now()));
+    }, Math.max(0, wait));
   }
 
   end() {
@@ -64,6 +69,7 @@ class Found {
     this.asking.delete(page);
     if (this.stop.signal.aborted) return;
     this.problem = answer.problem ?? '';
+    if (answer.lost) this.again(RETRY_MS);
     if (answer.value) {
       this.total = answer.total;
       this.pages.set(page, { age, devices: answer.value });

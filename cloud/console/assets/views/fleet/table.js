@@ -114,8 +114,9 @@ function Grid({ shown, asked, total, sort, setSort, selected, setSelected }) {
   const rows = Math.min(total, REACHED);
   const [view, setView] = useState({ top: kept.top, height: 600 });
   const [active, setActive] = useState(0);
+  const placed = useRef(false);
   const measure = () => {
-    kept.top = box.current.scrollTop;
+    if (placed.current) kept.top = box.current.scrollTop;
     setView({ top: box.current.scrollTop, height: box.current.clientHeight });
   };
   useLayoutEffect(() => {
@@ -124,7 +125,6 @@ function Grid({ shown, asked, total, sort, setSort, selected, setSelected }) {
     return () => observer.disconnect();
   }, []);
   // Once the list is as long as it was, one is where one was.
-  const placed = useRef(false);
   useLayoutEffect(() => {
     if (placed.current || rows === 0) return;
     placed.current = true;
