@@ -43,9 +43,9 @@ mod transfer;
 pub use changes::Change;
 pub use claims::{CLAIM_TTL_MS, CLAIM_USES, Claim, ClaimRequest};
 pub use devices::{
-    Asked, COMMAND_DEADLINE_MAX_MS, COMMAND_DEADLINE_MS, Certificate, Device, DeviceState, DeviceView,
-    Examined, Health, ModelState, ModelView, Order, Problem, PulledLog, Quarantine, ReleaseView, ReportHead,
-    ShadowView, Shadows, Stage, TagChange, Tags, Traffic, Twin,
+    Asked, COMMAND_DEADLINE_MAX_MS, COMMAND_DEADLINE_MS, Certificate, Compared, Device, DeviceState,
+    DeviceView, Difference, Examined, Health, ModelState, ModelView, Order, Problem, PulledLog, Quarantine,
+    ReleaseView, ReportHead, ShadowView, Shadows, Stage, TagChange, Tags, Traffic, Twin,
 };
 pub use error::{Error, Result};
 pub use expression::ExpressionError;
@@ -61,5 +61,5 @@ pub use rollout::{
     RolloutDevice, RolloutRequest, RolloutState, SOAK_S, Sent, Status, Tally, Target, Tolerance,
     WATCHED_FLEET, Wanted, Watch, Watched, Wave, WaveSpec, Window, plan, resolve,
 };
-pub use roster::Query;
+pub use roster::{Census, Query};
 pub use telemetry::ReleaseTelemetry;

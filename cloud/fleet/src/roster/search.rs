@@ -35,6 +35,9 @@ pub struct Query {
     pub limit: Option<usize>,
     /// Where the page begins: what the page before said.
     pub after: Option<String>,
+    /// So many of the devices from there on are passed over: whoever scrolls through a long list jumps.
+    #[serde(default)]
+    pub skip: Option<usize>,
 }
 
 /// A query that is understood.
@@ -45,6 +48,7 @@ pub(crate) struct Search {
     sort: Vec<Sort>,
     limit: usize,
     after: Option<Cursor>,
+    skip: usize,
 }
 
 /// The rows of one page.
@@ -76,6 +80,7 @@ impl Search {
             sort,
             limit,
             after,
+            skip: query.skip.unwrap_or(0),
         })
     }
 
@@ -93,18 +98,21 @@ impl Search {
             rows.retain(|row| after.order(row, &self.sort).is_lt());
         }
         let by = |a: &Arc<Row>, b: &Arc<Row>| order(a, b, &self.sort);
-        let more = rows.len() > self.limit;
+        let end = self.skip.saturating_add(self.limit);
+        let more = rows.len() > end;
         if more {
-            // The page alone is sorted, not all that follows it.
-            rows.select_nth_unstable_by(self.limit - 1, by);
-            rows.truncate(self.limit);
+            // What follows the page is not sorted.
+            rows.select_nth_unstable_by(end - 1, by);
+            rows.truncate(end);
         }
         rows.sort_unstable_by(by);
+        rows.drain(..self.skip.min(rows.len()));
         let next = rows.last().filter(|_| more).map(|last| Cursor::at(last, &self.sort).write());
         Found { total, page: rows, next }
     }
 
-    fn matches(&self, row: &Row, now_ms: u64, in_group: &dyn Fn(usize, &Row) -> bool) -> bool {
+    /// Whether a device is one of those that are looked for.
+    pub(crate) fn matches(&self, row: &Row, now_ms: u64, in_group: &dyn Fn(usize, &Row) -> bool) -> bool {
         if !self.words.iter().all(|word| says(row, word)) {
             return false;
         }

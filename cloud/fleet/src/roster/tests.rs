@@ -212,7 +212,14 @@ fn fleet(devices: usize) -> Vec<Arc<Row>> {
 }
 
 fn query(filter: &str, sort: &str, limit: usize, after: Option<String>) -> Query {
-    Query { filter: Some(filter.into()), search: None, sort: Some(sort.into()), limit: Some(limit), after }
+    Query {
+        filter: Some(filter.into()),
+        search: None,
+        sort: Some(sort.into()),
+        limit: Some(limit),
+        after,
+        skip: None,
+    }
 }
 
 fn find(rows: &[Arc<Row>], query: &Query) -> Found {
@@ -280,6 +287,26 @@ fn pages_show_every_device_once_in_order_while_others_come_and_go() {
     assert_eq!(first.page.len() + second.page.len(), 1_000);
     let of = |found: &Found| found.page.iter().map(|row| row.id.clone()).collect::<BTreeSet<_>>();
     assert!(of(&first).is_disjoint(&of(&second)));
+}
+
+#[test]
+fn a_page_in_the_middle_is_found_without_the_pages_before_it() {
+    let rows = fleet(1_000);
+    for sort in ["", "-cpu,board", "name"] {
+        let all: Vec<_> = find(&rows, &query("true", sort, 1_000, None)).page;
+        for (skip, limit, shown) in
+            [(0, 10, 10), (495, 10, 10), (995, 10, 5), (1_000, 10, 0), (usize::MAX, 10, 0)]
+        {
+            let page = find(&rows, &Query { skip: Some(skip), ..query("true", sort, limit, None) });
+            let end = skip.min(all.len()) + shown;
+            assert_eq!(page.page, all[end - shown..end], "{sort} from {skip}");
+            assert_eq!((page.total, page.next.is_some()), (1_000, end < 1_000), "{sort} from {skip}");
+        }
+        // Behind a cursor it counts from there.
+        let first = find(&rows, &query("true", sort, 10, None));
+        let page = find(&rows, &Query { skip: Some(5), ..query("true", sort, 10, first.next) });
+        assert_eq!(page.page, all[15..25], "{sort}");
+    }
 }
 
 #[test]

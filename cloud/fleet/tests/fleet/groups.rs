@@ -64,7 +64,7 @@ async fn what_operators_write_on_devices_is_found_at_once_kept_over_a_restart_an
     assert!(detail.contains("berlin"), "{detail}");
 
     // Many at once, by an expression; what is not possible on one is named and holds up nobody.
-    let on = Selection::Filter(r#""canary" in labels"#.into());
+    let on = Selection::Matching(filter(r#""canary" in labels"#));
     let done = cloud.fleet.tag(&cloud.admin, on, site("paris")).await.unwrap();
     assert_eq!(done.iter().filter(|one| matches!(one.outcome, Ok(true))).count(), 2);
     let on = Selection::Devices(vec![device("gate-3"), device("nobody")]);

@@ -16,6 +16,7 @@ mod simulate;
 mod table;
 mod telemetry;
 mod trust;
+mod twin;
 mod upload;
 
 use args::{Cli, Command, Output};

@@ -38,6 +38,9 @@ use utoipa::OpenApi;
     api::DeviceView,
     api::DeviceModelView,
     api::DeviceEvaluation,
+    api::TwinView,
+    api::TwinModelView,
+    api::TwinDifference,
     api::DeviceTelemetryView,
     api::ReleaseTelemetryView,
     api::CommandRequest,
@@ -75,6 +78,7 @@ use utoipa::OpenApi;
     api::RolloutPlanView,
     api::ObstacleView,
     api::Overview,
+    api::FleetView,
     api::LoginView,
     api::WhoAmI,
 )))]

@@ -2,7 +2,7 @@
 
 use super::handlers::{
     commands, console, datasets, diagnosis, fleet, groups, hard, jobs, models, releases, rollouts, server,
-    settings, shadow, telemetry, trust,
+    settings, shadow, telemetry, trust, twin,
 };
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;
@@ -144,10 +144,11 @@ routes! {
     POST "/api/v1/bundles" Needs(P::ModelImport), NONE => Some("ReleaseView"), releases::import, "Imports a bundle that the project's keys signed";
 
     POST "/api/v1/claims" Needs(P::DeviceClaim), Some("ClaimRequest") => Some("ClaimView"), fleet::claim, "A claim code with which devices enrol";
-    GET "/api/v1/devices" Needs(P::DeviceRead), NONE => Some("[DeviceView]"), fleet::devices, "Devices: all, or those that a query finds; query: filter (CEL), search, sort, limit, after. The header X-Total-Count says how many match, Link where the next page is";
+    GET "/api/v1/devices" Needs(P::DeviceRead), NONE => Some("[DeviceView]"), fleet::devices, "Devices: all, or those that a query finds; query: filter (CEL), search, sort, limit, after, skip (that many of the devices from there on). The header X-Total-Count says how many match, Link where the next page is";
     POST "/api/v1/device-tags" Needs(P::DeviceControl), Some("TagRequest") => Some("TagAnswer"), groups::tag, "Writes names, labels and attributes on devices";
     POST "/api/v1/device-quarantine" Needs(P::DeviceControl), Some("QuarantineRequest") => Some("TagAnswer"), groups::quarantine, "Keeps rollouts away from devices for a reason, or without one lets them in again";
     GET "/api/v1/devices/{id}" Needs(P::DeviceRead), NONE => Some("DeviceView"), fleet::device, "One device";
+    GET "/api/v1/devices/{id}/twin" Needs(P::DeviceRead), NONE => Some("TwinView"), twin::show, "What a device should be, what it says it is, and where the two differ";
     GET "/api/v1/devices/{id}/telemetry" Needs(P::DeviceRead), NONE => Some("DeviceTelemetryView"), telemetry::device, "The recent past of a device: samples and events";
     GET "/api/v1/models/{model}/telemetry" Needs(P::DeviceRead), NONE => Some("[ReleaseTelemetryView]"), telemetry::model, "What all devices say of a model, by release: latency, answers, confidence, drift";
     POST "/api/v1/devices/{id}/revoke" Needs(P::DeviceControl), NONE => Some("DeviceView"), fleet::revoke, "Shuts a device out at once";

@@ -20,6 +20,7 @@ pub(crate) mod settings;
 pub(crate) mod shadow;
 pub(crate) mod telemetry;
 pub(crate) mod trust;
+pub(crate) mod twin;
 
 /// Conversions of every crate's error into a problem: code and text, nothing else.
 macro_rules! problems {
