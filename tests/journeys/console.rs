@@ -317,7 +317,7 @@ fn a_wave_that_is_watched_is_shown_paused_resumed_and_sent_back_from_the_page() 
     page.eval(&format!("{FILL}; fill('waves', '1'); fill('soak', '0.5')"));
     page.eval("document.querySelector('[data-order=plan]').click()");
     page.wait_for("document.querySelector('[data-plan]')?.textContent.includes('waves of 1 + 1')", PAGE);
-    everything_fits(&mut page);
+    everything_fits(&mut page, "new-rollout");
     assert_eq!(plane.get("/api/v1/rollouts").1, json!([]), "nobody is touched");
     page.eval("document.querySelector('[data-order=create]').click()");
     page.wait_for("document.querySelector('.watch')?.textContent.includes('for 30 min to 4 h')", PAGE);
