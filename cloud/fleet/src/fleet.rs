@@ -316,11 +316,6 @@ impl Fleet {
         Views::new(&self.inner.store, &self.inner.parts.registry, &self.inner.connections)
     }
 
-    /// A page of the devices behind `after`, by id.
-    pub async fn devices(&self, after: Option<&DeviceId>, limit: usize) -> Result<Vec<DeviceView>> {
-        self.views().devices(after, limit).await
-    }
-
     /// One device.
     pub async fn device(&self, id: &DeviceId) -> Result<DeviceView> {
         self.views().device(id).await
