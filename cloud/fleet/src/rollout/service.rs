@@ -150,9 +150,9 @@ impl Rollouts {
         let active = self.active().await?.into_iter().map(|active| active.value);
         let older = active.filter(|older| older.model == request.model && older.state.is_under_way());
         let supersedes = older.map(|older| older.id).collect();
-        let specs = request.waves(targets.len());
+        let (specs, watch) = (request.waves(targets.len()), request.watch(targets.len())?);
         let (waves, _) = resolve(&new_id(now_ms), targets, &specs, request.tolerance.as_ref());
-        Ok(Preflight { release, waves, supersedes, obstacles })
+        Ok(Preflight { release, waves, watch, supersedes, obstacles })
     }
 
     async fn longest_probation_s(&self) -> Result<u64> {

@@ -109,6 +109,16 @@ pub(super) fn device_view(device: &RolloutDevice) -> WaveDeviceView {
     }
 }
 
+/// How long its waves are watched, in words.
+pub(super) fn watch_words(watch: &Watch) -> String {
+    let span = |ms: u64| humantime::format_duration(Duration::from_millis(ms)).to_string();
+    format!(
+        "each wave is watched for {} at least, and asks after {}",
+        span(watch.soak_ms),
+        span(watch.max_soak_ms)
+    )
+}
+
 /// How a rollout goes about it, a phrase for each thing that is not as usual.
 pub(super) fn policy_words(policy: &Policy) -> Vec<String> {
     let span = |ms: u64| humantime::format_duration(Duration::from_millis(ms)).to_string();
