@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
 
-const PAGE: Duration = Duration::from_secs(60);
+pub(crate) const PAGE: Duration = Duration::from_secs(60);
 
 /// Notes every state that the page shows from now on, without repetitions.
 const WATCH: &str = r"
@@ -30,8 +30,13 @@ const WATCH: &str = r"
 const ROWS: &str = r"
     [...document.querySelectorAll('[data-device]')].map((row) => Object.fromEntries([
         ['id', row.dataset.device], ['state', row.dataset.state],
-        ...[...row.querySelectorAll('td')].map((cell) => [cell.dataset.th, cell.textContent.trim()]),
+        ...[...row.querySelectorAll('[data-th]')].map((cell) => [cell.dataset.th, cell.textContent.trim()]),
     ]))
+";
+
+/// The cells of a device's model on its page, each under its heading.
+const MODEL: &str = r"
+    Object.fromEntries([...document.querySelectorAll('[data-model] td')].map((cell) => [cell.dataset.th, cell.textContent.trim()]))
 ";
 
 /// The telemetry cards: title, facts by name, and how many bars there are.
@@ -126,18 +131,18 @@ pub(crate) fn shows_the_loop(url: &str, report: &Value) {
     devices_as_the_api_says(&mut page, report);
     telemetry_as_reported(&mut page, report);
     compression_as_reported(&mut page, report);
-    everything_fits(&mut page);
+    everything_fits(&mut page, "console");
+    pages_of_devices(&mut page, report);
 }
 
-/// Accuracy, latency, memory and predictions of every device, as people read them.
+/// State, release and agent of every device, as people read them.
 fn devices_as_the_api_says(page: &mut Browser, report: &Value) {
-    let overview = "fetch('/api/v1/overview').then((answer) => answer.json())";
+    let devices = "fetch('/api/v1/devices').then((answer) => answer.json())";
     // Telemetry comes every few seconds: one comparison may fall between an answer and the page's next state.
     let rows = eventually("the page shows what the API says", PAGE, || {
-        let known =
-            page.eval(overview)["devices"].as_array().unwrap().iter().map(row).collect::<Option<Vec<_>>>()?;
+        let known = page.eval(devices).as_array().unwrap().iter().map(row).collect::<Option<Vec<_>>>()?;
         let shown = page.eval(ROWS);
-        let wanted = ["id", "state", "Accuracy", "Latency p50 / p95", "Memory", "Predictions"];
+        let wanted = ["id", "state", "Release", "Agent", "Seen"];
         let shown: Vec<Value> = shown
             .as_array()
             .unwrap()
@@ -146,28 +151,53 @@ fn devices_as_the_api_says(page: &mut Browser, report: &Value) {
             .collect();
         (shown == known).then_some(shown)
     });
-    let tested = report["dataset"]["test"].as_u64().unwrap();
     for (row, device) in rows.iter().zip(report["devices"].as_array().unwrap()) {
         assert_eq!(row["id"], device["id"]);
-        assert_eq!(row["Accuracy"], percent(&device["accuracy"]), "as it was counted on the device");
-        assert_eq!(row["Predictions"], tested.to_string());
-        assert!(row["Memory"].as_str().unwrap().ends_with(" MB"), "{row}");
-        assert!(row["Latency p50 / p95"].as_str().unwrap().contains('≤'), "measured by the device: {row}");
     }
 }
 
 /// A device as its row should read; `None` while it has not reported everything.
 fn row(device: &Value) -> Option<Value> {
     let model = &device["models"][0];
-    let latency = |name: &str| Some(format!("≤ {}", micros(model[name].as_u64()?)));
+    let release = model["release"].as_str()?.get(..12)?;
     Some(json!({
         "id": device["id"],
         "state": model["state"],
-        "Accuracy": percent(&model["accuracy"]),
-        "Latency p50 / p95": format!("{} / {}", latency("p50_us")?, latency("p95_us")?),
-        "Memory": bytes(device["rss_bytes"].as_u64()?),
-        "Predictions": model["predictions"].to_string(),
+        "Release": format!("{} v{} {release}", model["model"].as_str()?, model["version"]),
+        "Agent": device["agent"],
+        "Seen": "online",
     }))
+}
+
+/// The page of each device: nothing differs, and the figures are those of the report.
+fn pages_of_devices(page: &mut Browser, report: &Value) {
+    let tested = report["dataset"]["test"].as_u64().unwrap();
+    for device in report["devices"].as_array().unwrap() {
+        let id = device["id"].as_str().unwrap();
+        page.eval(&format!("location.hash = '#/devices/{id}'"));
+        page.wait_for(&format!("document.querySelector('[data-page]').dataset.page === '{id}'"), PAGE);
+        page.wait_for("document.querySelector('[data-differences]').dataset.differences === '0'", PAGE);
+        let cells = page.eval(MODEL);
+        assert_eq!(cells["Wanted"], cells["Running"], "{cells}");
+        assert_eq!(cells["Phase"], "confirmed");
+        assert_eq!(cells["Accuracy"], percent(&device["accuracy"]), "as it was counted on the device");
+        let predictions = format!("{:?} === {MODEL}.Predictions", tested.to_string());
+        page.wait_for(&predictions, PAGE);
+        // Telemetry comes every few seconds: one comparison may fall between an answer and the page's next state.
+        eventually("latency and memory as the device measured them", PAGE, || {
+            let view = page.eval(&format!("fetch('/api/v1/devices/{id}').then((answer) => answer.json())"));
+            let latency = |name: &str| Some(format!("≤ {}", micros(view["models"][0][name].as_u64()?)));
+            let latency = format!("{} / {}", latency("p50_us")?, latency("p95_us")?);
+            let memory = format!("Agent memory{}", bytes(view["rss_bytes"].as_u64()?));
+            let shown = page.eval("document.querySelector('#identity').textContent");
+            (page.eval(MODEL)["Latency p50 / p95"] == latency && shown.as_str()?.contains(&memory))
+                .then_some(())
+        });
+        page.wait_for("document.querySelectorAll('#history canvas').length === 3", PAGE);
+        page.wait_for("document.querySelector('[data-event=confirmed]') !== null", PAGE);
+    }
+    everything_fits(page, "device");
+    page.eval("history.back()");
 }
 
 /// A card a device: its drift in words, its latency's tail, and a bar for each answer and tenth of confidence.
@@ -208,7 +238,7 @@ fn compression_as_reported(page: &mut Browser, report: &Value) {
     }
 }
 
-fn everything_fits(page: &mut Browser) {
+pub(crate) fn everything_fits(page: &mut Browser, name: &str) {
     for width in [1440, 390] {
         for dark in [false, true] {
             page.look(width, dark);
@@ -216,7 +246,7 @@ fn everything_fits(page: &mut Browser) {
             let misfits = page.eval(&format!("{FRAMES}.then(() => {MISFITS})"));
             assert_eq!(misfits, json!([]), "at {width} px: {misfits:#}");
             if let Some(folder) = std::env::var_os("FLOTILLA_SCREENSHOTS") {
-                let name = format!("console-{width}-{}.png", if dark { "dark" } else { "light" });
+                let name = format!("{name}-{width}-{}.png", if dark { "dark" } else { "light" });
                 page.screenshot(&Path::new(&folder).join(name));
             }
         }
@@ -264,6 +294,10 @@ fn an_open_page_follows_training_and_rollout_without_a_reload() {
     }
 }
 
+/// Types into a field of the form for a new rollout.
+const FILL: &str = "var fill = (name, value) => { const field = document.forms[0].elements[name]; field.value = value; \
+     field.dispatchEvent(new Event('input', { bubbles: true })); }";
+
 #[test]
 fn a_wave_that_is_watched_is_shown_paused_resumed_and_sent_back_from_the_page() {
     let plane = Plane::start();
@@ -272,11 +306,23 @@ fn a_wave_that_is_watched_is_shown_paused_resumed_and_sent_back_from_the_page() 
     let mut devices: Vec<_> = (1..=2).map(|n| Device::enrol(&plane, &format!("box-{n}"))).collect();
     devices.iter_mut().for_each(Device::start);
     let release = plane.release(json!({ "epochs": 1, "patience": 0, "seed": 1 }));
-    let create = ["rollout", "create", release["digest"].as_str().unwrap(), "--detach"];
-    let _rollout: Value = plane.cli(&[&create[..], &["--wave", "1", "--soak", "30m"]].concat());
+    // What it would do is shown before anybody is touched.
+    let digest = release["digest"].as_str().unwrap();
+    page.wait_for("document.querySelector('[data-order=new]') !== null", PAGE);
+    page.eval("document.querySelector('[data-order=new]').click()");
+    page.wait_for("document.querySelector('form.new') !== null", PAGE);
+    page.eval(&format!("{FILL}; fill('release', '{digest}'); fill('waves', '1, 200%')"));
+    page.eval("document.querySelector('[data-order=plan]').click()");
+    page.wait_for("document.querySelector('form.new .bad')?.textContent.includes('200%')", PAGE);
+    page.eval(&format!("{FILL}; fill('waves', '1'); fill('soak', '0.5')"));
+    page.eval("document.querySelector('[data-order=plan]').click()");
+    page.wait_for("document.querySelector('[data-plan]')?.textContent.includes('waves of 1 + 1')", PAGE);
+    everything_fits(&mut page, "new-rollout");
+    assert_eq!(plane.get("/api/v1/rollouts").1, json!([]), "nobody is touched");
+    page.eval("document.querySelector('[data-order=create]').click()");
     page.wait_for("document.querySelector('.watch')?.textContent.includes('for 30 min to 4 h')", PAGE);
     assert_eq!(page.eval("document.querySelectorAll('.waves > li.waiting .chip.pending').length"), 1);
-    everything_fits(&mut page);
+    everything_fits(&mut page, "watched-wave");
 
     let state = |state: &str| format!("document.querySelector('[data-rollout]').dataset.state === '{state}'");
     page.eval("document.querySelector('[data-order=pause]').click()");
@@ -292,7 +338,7 @@ fn a_wave_that_is_watched_is_shown_paused_resumed_and_sent_back_from_the_page() 
     page.eval("document.querySelector('[data-order=rollback]').click()");
     page.wait_for(&state("rolled_back"), PAGE);
     assert_eq!(
-        page.eval("document.querySelector('[data-order]')"),
+        page.eval("document.querySelector('[data-rollout] [data-order]')"),
         Value::Null,
         "there is nothing left to stop"
     );

@@ -39,7 +39,8 @@ fn a_release_for_other_boards_is_refused_by_the_device_with_what_to_do() {
         plane.device("box-1").filter(|v| v["connected"] == true)
     });
     let other = other["digest"].as_str().unwrap();
-    let plan: Value = plane.cli(&["rollout", "plan", other, "--wave", "50%"]);
+    let plan: Value = plane.cli(&["rollout", "plan", other, "--wave", "50%", "--soak", "30m"]);
+    assert_eq!(plan["policy"], json!(["each wave is watched for 30m at least, and asks after 4h"]), "{plan}");
     let codes: Vec<_> = plan["obstacles"]
         .as_array()
         .unwrap()

@@ -19,7 +19,7 @@ async fn a_device_knows_when_its_report_is_stored_and_an_older_control_plane_doe
     device.kill().await;
     cloud.state().says_no_report = true;
     device.spawn();
-    let second = |state: &crate::cloud::State| (state.hellos.len() >= 2).then(|| state.records.len());
+    let second = |state: &crate::cloud::State| (state.hellos.len() >= 2).then_some(state.records.len());
     let before = cloud.until("the second hello", second).await;
     cloud.until("records", |state| (state.records.len() > before + 2).then_some(())).await;
     stored(&device, false).await;

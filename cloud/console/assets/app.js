@@ -1,8 +1,11 @@
-// The console: one page, live. Each section is a view of its own over the same snapshot.
+// The console, live: the overview, whose sections are views over one snapshot, and a page a device. The snapshot says of
+// devices only how many there are and that some have changed; the views ask for those that they show.
 import { html, render } from '/console/vendor/htm/standalone.module.js';
 import { useOverview } from '/console/live.js';
 import { Loop } from '/console/views/loop.js';
-import { Devices } from '/console/views/devices.js';
+import { useRoute } from '/console/route.js';
+import { DevicePage } from '/console/views/device/page.js';
+import { Fleet } from '/console/views/fleet/table.js';
 import { Telemetry } from '/console/views/telemetry.js';
 import { Rollouts } from '/console/views/rollouts.js';
 import { Shadows } from '/console/views/shadows.js';
@@ -20,29 +23,33 @@ const LINK = {
 
 function App() {
   const { overview, link } = useOverview();
+  const route = useRoute();
   return html`
     <header>
-      <h1><img src="/console/icon.svg" alt="" width="28" height="28" /> Flotilla</h1>
+      <h1><a href="#/"><img src="/console/icon.svg" alt="" width="28" height="28" /> Flotilla</a></h1>
       <span class="project">${overview ? `project ${overview.server.project}` : ''}</span>
       <span class="link ${link}" role="status" data-link=${link}>${LINK[link]}</span>
     </header>
-    <main>${body(overview, link)}</main>
+    <main>${body(overview, link, route)}</main>
     <footer>${overview ? `Flotilla ${overview.server.version} · ` : ''}
       <a href="/api/v1/openapi.json">API description</a></footer>
   `;
 }
 
-function body(overview, link) {
+function body(overview, link, route) {
   if (link === 'signed-out') {
     return html`<section class="notice"><h2>You are signed out</h2>
       <p>Ask the command line for a fresh one-time address and open it here:</p><pre>flotilla login --dir YOUR_FOLDER</pre></section>`;
   }
   if (!overview) return html`<p class="empty">Waiting for the control plane…</p>`;
+  // A control plane that has started anew counts anew.
+  const stamp = `${overview.server.started_at_ms}/${overview.fleet.changes}`;
+  if (route.device) return html`<${DevicePage} key=${route.device} id=${route.device} stamp=${stamp} />`;
   return html`
     <${Loop} overview=${overview} />
-    <${Devices} devices=${overview.devices} />
-    <${Telemetry} devices=${overview.devices} />
-    <${Rollouts} rollouts=${overview.rollouts} />
+    <${Fleet} fleet=${overview.fleet} stamp=${stamp} />
+    <${Telemetry} devices=${overview.drifted} total=${overview.fleet.total} />
+    <${Rollouts} rollouts=${overview.rollouts} releases=${overview.releases} />
     <${Shadows} shadows=${overview.shadows} />
     <div class="pair">
       <${Training} jobs=${overview.jobs} />

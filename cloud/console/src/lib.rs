@@ -1,7 +1,7 @@
 //! The web console: plain ES modules, no build step, embedded into the binary.
 //!
 //! `assets/app.js` is the entry; each view is a module under `assets/views/`. The pages read one stream,
-//! `GET /api/v1/events`, and show its snapshots. Vendored files and their licences: `assets/vendor/README.md`.
+//! `GET /api/v1/events`, and show its snapshots; devices, of which there may be 100,000, they ask for as they are looked at. Vendored files and their licences: `assets/vendor/README.md`.
 
 /// One embedded file.
 #[derive(Clone, Copy, Debug)]
@@ -40,9 +40,23 @@ assets! {
     "style.css": STYLE,
     "icon.svg": IMAGE,
     "views/loop.js": SCRIPT,
-    "views/devices.js": SCRIPT,
+    "get.js": SCRIPT,
+    "route.js": SCRIPT,
+    "fleet.css": STYLE,
+    "views/fleet/table.js": SCRIPT,
+    "views/fleet/found.js": SCRIPT,
+    "views/fleet/columns.js": SCRIPT,
+    "views/fleet/bulk.js": SCRIPT,
+    "views/device/page.js": SCRIPT,
+    "views/device/identity.js": SCRIPT,
+    "views/device/tags.js": SCRIPT,
+    "views/device/twin.js": SCRIPT,
+    "views/device/history.js": SCRIPT,
+    "views/device/commands.js": SCRIPT,
     "views/telemetry.js": SCRIPT,
     "views/rollouts.js": SCRIPT,
+    "views/new_rollout.js": SCRIPT,
+    "views/evidence.js": SCRIPT,
     "views/shadows.js": SCRIPT,
     "views/training.js": SCRIPT,
     "views/chart.js": SCRIPT,

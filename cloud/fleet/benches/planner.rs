@@ -83,6 +83,7 @@ fn fleet(release: Digest) -> (Rollout, Vec<RolloutDevice>) {
         starts_at_ms: None,
         needs_approval: false,
         approved_waves: 0,
+        follows: None,
         superseded_by: Vec::new(),
         tallies: Vec::new(),
     };

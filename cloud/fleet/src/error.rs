@@ -100,6 +100,18 @@ pub enum Error {
         /// What was asked.
         action: &'static str,
     },
+    /// The device does not stand in the rollout as the action needs it.
+    #[error("device {device} is {state} in rollout {rollout}: it cannot be {action}")]
+    RolloutDeviceState {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The device.
+        device: DeviceId,
+        /// Where it stands.
+        state: &'static str,
+        /// What was asked.
+        action: &'static str,
+    },
     /// The model has no release.
     #[error("model {0} has no release yet: make one first")]
     NoRelease(ModelName),
@@ -204,6 +216,7 @@ impl Error {
             Self::RenewedTooOften(_) => ErrorCode::Busy,
             Self::DeviceRevoked(_) => ErrorCode::Revoked,
             Self::RolloutState { .. }
+            | Self::RolloutDeviceState { .. }
             | Self::RenewalChanged { .. }
             | Self::GroupDynamic(_)
             | Self::DeviceQuarantined(_)

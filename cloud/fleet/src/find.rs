@@ -1,10 +1,10 @@
 //! What operators ask of the whole fleet: which devices, and which groups.
 
-use crate::devices::DeviceView;
+use crate::devices::{self, Compared, DeviceView};
 use crate::error::Result;
 use crate::fleet::Fleet;
 use crate::groups::{Group, GroupSpec};
-use crate::roster::{Found, Query};
+use crate::roster::{Census, Found, Query};
 use flotilla_identity::{Actor, now_ms};
 use flotilla_protocol::{DeviceId, GroupName};
 
@@ -47,6 +47,22 @@ impl Fleet {
             devices.push(views.device(id).await?);
         }
         Ok(DevicePage { total, devices, next })
+    }
+
+    /// The fleet in figures; so many devices are named as drifted at most.
+    pub async fn census(&self, most: usize) -> Result<Census> {
+        self.inner.groups.census(most).await
+    }
+
+    /// What a device should be beside what it says it is.
+    pub async fn twin(&self, id: &DeviceId) -> Result<Compared> {
+        let project = self.inner.parts.authority.project();
+        devices::compared(&self.inner.store, project, id, now_ms()).await
+    }
+
+    /// The groups that a device is in, by name.
+    pub async fn groups_of(&self, id: &DeviceId) -> Result<Vec<GroupName>> {
+        self.inner.groups.of(id).await
     }
 
     /// Every group, by name, with the number of its devices that may connect.

@@ -147,6 +147,7 @@ impl Fleet {
             connections: connections.clone(),
             changes: changes.clone(),
             wake: Default::default(),
+            beginning: Default::default(),
             news: Default::default(),
             board: Default::default(),
         });
@@ -313,11 +314,6 @@ impl Fleet {
 
     pub(crate) fn views(&self) -> Views<'_> {
         Views::new(&self.inner.store, &self.inner.parts.registry, &self.inner.connections)
-    }
-
-    /// A page of the devices behind `after`, by id.
-    pub async fn devices(&self, after: Option<&DeviceId>, limit: usize) -> Result<Vec<DeviceView>> {
-        self.views().devices(after, limit).await
     }
 
     /// One device.

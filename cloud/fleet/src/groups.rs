@@ -3,11 +3,12 @@
 
 use crate::error::{Error, Result};
 use crate::expression::{Asked, Expression};
-use crate::roster::{Found, Query, Roster, Row, Search};
+use crate::rollout::Rollout;
+use crate::roster::{Census, Found, Query, Roster, Row, Search};
 use crate::store::{self, ATTEMPTS, Store};
 use flotilla_identity::{Actor, audit, now_ms};
 use flotilla_protocol::{ActorId, DeviceId, GroupName};
-use flotilla_storage::{Batch, Entity, Table, Versioned, compound};
+use flotilla_storage::{Batch, Entity, PAGE_ENTITIES, Table, Versioned, compound};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::{BTreeSet, HashSet};
@@ -160,19 +161,17 @@ impl Groups {
         self.find_active(query).await
     }
 
-    /// Every device that may connect and that an expression matches.
-    pub(crate) async fn matching(&self, filter: &str) -> Result<Vec<DeviceId>> {
-        let filter = filter.to_owned();
-        let filter = blocking(move || Expression::parse(&filter)).await??;
-        let groups = self.memberships(Some(&filter)).await?;
+    /// Every device that may connect and that a query looks for, on whichever page.
+    pub(crate) async fn matching(&self, query: &Query) -> Result<Vec<DeviceId>> {
+        let query = query.clone();
+        let search = blocking(move || Search::new(&query)).await??;
+        let groups = self.memberships(search.filter.as_ref()).await?;
         let rows = self.active_rows().await?;
         blocking(move || {
             let now_ms = now_ms();
-            let is_one = |row: &Row| {
-                let in_group = |number: usize| groups.get(number).is_some_and(|group| group.has(row, now_ms));
-                filter.matches(&Asked { row, now_ms, in_group: &in_group })
-            };
-            rows.iter().filter(|row| is_one(row)).map(|row| row.id.clone()).collect()
+            let in_group = |number: usize, row: &Row| groups.get(number).is_some_and(|g| g.has(row, now_ms));
+            let found = rows.iter().filter(|row| search.matches(row, now_ms, &in_group));
+            found.map(|row| row.id.clone()).collect()
         })
         .await
     }
@@ -196,6 +195,37 @@ impl Groups {
             search.find(rows, now_ms, &in_group)
         })
         .await
+    }
+
+    /// The groups that a device is in, by name.
+    pub(crate) async fn of(&self, id: &DeviceId) -> Result<Vec<GroupName>> {
+        let row = self.roster.one(id).await?.ok_or_else(|| Error::DeviceMissing(id.clone()))?;
+        let (mut names, mut dynamic) = (Vec::new(), Vec::new());
+        for Group { name, filter, .. } in self.list().await? {
+            match filter {
+                Some(filter) => dynamic.push((name, filter)),
+                None => {
+                    let member = compound([name.as_str(), id.as_str()]);
+                    names.extend(self.store.members.get(member).await?.map(|_| name));
+                }
+            }
+        }
+        let matching = blocking(move || {
+            let asked = Asked { row: &row, now_ms: now_ms(), in_group: &|_| false };
+            let is_in = |filter: &str| Ok::<_, Error>(group_filter(filter)?.matches(&asked));
+            let each = dynamic.into_iter().map(|(name, filter)| Ok(is_in(&filter)?.then_some(name)));
+            each.filter_map(Result::transpose).collect::<Result<Vec<_>>>()
+        });
+        names.extend(matching.await??);
+        names.sort();
+        Ok(names)
+    }
+
+    /// The fleet in figures; so many devices are named at most.
+    pub(crate) async fn census(&self, most: usize) -> Result<Census> {
+        let rows = self.roster.rows().await?;
+        let changes = self.roster.changes();
+        blocking(move || Census::of(&rows, changes, most)).await
     }
 
     // === operators ===
@@ -285,9 +315,22 @@ impl Groups {
     async fn user(&self, name: &GroupName, now_ms: u64) -> Result<Option<String>> {
         let claims = store::all(&self.store.claims, &[]).await?.into_iter().map(|claim| claim.value);
         let mut open = claims.filter(|claim| claim.is_open(now_ms) && claim.group.as_ref() == Some(name));
-        Ok(open
-            .next()
-            .map(|claim| format!("the claim code {}, which puts devices into it", claim.id.short())))
+        if let Some(claim) = open.next() {
+            return Ok(Some(format!("the claim code {}, which puts devices into it", claim.id.short())));
+        }
+        let (active, by) = (Rollout::ACTIVE, Rollout::BY_STATE);
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = self.store.rollouts.lookup(by, active, after.as_deref(), PAGE_ENTITIES).await?;
+            let mut rollouts = page.items.into_iter().map(|rollout| rollout.value);
+            if let Some(rollout) = rollouts.find(|rollout| rollout.follows.as_ref() == Some(name)) {
+                return Ok(Some(format!("rollout {}, which takes its late comers in", rollout.id)));
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(None),
+            }
+        }
     }
 
     async fn check_devices(&self, devices: &BTreeSet<DeviceId>) -> Result<()> {

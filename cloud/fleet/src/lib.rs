@@ -45,9 +45,9 @@ mod transfer;
 pub use changes::Change;
 pub use claims::{CLAIM_TTL_MS, CLAIM_USES, Claim, ClaimRequest};
 pub use devices::{
-    Asked, COMMAND_DEADLINE_MAX_MS, COMMAND_DEADLINE_MS, Certificate, Device, DeviceState, DeviceView,
-    Examined, Health, ModelState, ModelView, Order, Problem, PulledLog, Quarantine, Ran, RanOutcome,
-    ReleaseView, ReportHead, ShadowView, Shadows, Stage, TagChange, Tags, Traffic, Twin,
+    Asked, COMMAND_DEADLINE_MAX_MS, COMMAND_DEADLINE_MS, Certificate, Compared, Device, DeviceState,
+    DeviceView, Difference, Examined, Health, ModelState, ModelView, Order, Problem, PulledLog, Quarantine,
+    Ran, RanOutcome, ReleaseView, ReportHead, ShadowView, Shadows, Stage, TagChange, Tags, Traffic, Twin,
 };
 pub use error::{Error, Result};
 pub use expression::ExpressionError;
@@ -58,11 +58,11 @@ pub use ingest::{DeviceEvent, DeviceEvents, HistoryPoint, LatestSample, Rollup};
 pub use orders::{Ordered, Selection};
 pub use renewal::{PendingRenewal, RenewalState};
 pub use rollout::{
-    Action, Baseline, DeviceControl, Failures, Figures, Follows, Observation, Observations, Obstacle, OnStop,
-    Pace, Partner, Policy, Preflight, Ramp, Reason, Report, Retry, Rollout, RolloutControl, RolloutDevice,
-    RolloutRequest, RolloutState, Sent, Status, Tally, Target, Tolerance, Wanted, Watch, Watched, Wave,
-    WaveSpec, Window, plan, resolve,
+    Action, Baseline, DeviceControl, Evidence, Failures, Figures, Follows, Observation, Observations,
+    Obstacle, OnStop, Pace, Partner, Policy, Preflight, Ramp, Reason, Report, Retry, Rollout, RolloutControl,
+    RolloutDevice, RolloutRequest, RolloutState, SOAK_S, Sent, Status, Tally, Target, Tolerance,
+    WATCHED_FLEET, Wanted, Watch, Watched, Wave, WaveSpec, Window, plan, resolve,
 };
-pub use roster::Query;
+pub use roster::{Census, Query};
 pub use summary::{Concern, ConcernReason, FleetSummary, ModelSummary, ReleaseCount};
 pub use telemetry::ReleaseTelemetry;

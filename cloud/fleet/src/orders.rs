@@ -5,6 +5,7 @@ use crate::devices::{self, TagChange, shadow};
 use crate::error::{Error, Result};
 use crate::fleet::Fleet;
 use crate::rollout;
+use crate::roster::Query;
 use flotilla_identity::{Actor, now_ms};
 use flotilla_protocol::manifest::agent_name;
 use flotilla_protocol::message::{HardExamples, SHARE_ALL};
@@ -20,8 +21,8 @@ const NAMED: usize = 10_000;
 pub enum Selection {
     /// These.
     Devices(Vec<DeviceId>),
-    /// Those that an expression matches at this moment.
-    Filter(String),
+    /// Those that may connect and that a query looks for at this moment, on whichever page.
+    Matching(Query),
 }
 
 /// What became of an order on one device.
@@ -214,7 +215,7 @@ impl Fleet {
     async fn selected(&self, on: Selection) -> Result<Vec<DeviceId>> {
         match on {
             Selection::Devices(named) => distinct(named),
-            Selection::Filter(filter) => self.inner.groups.matching(&filter).await,
+            Selection::Matching(query) => self.inner.groups.matching(&query).await,
         }
     }
 

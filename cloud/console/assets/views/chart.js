@@ -17,8 +17,11 @@ function useDark() {
   return dark;
 }
 
-/** `series`: `[{ label, colour, scale, values }]`; `xs`: the shared axis; `percent` names the scale shown in per cent. */
-export function Chart({ xs, series, xLabel, label }) {
+/**
+ * `series`: `[{ label, colour, scale, values }]`; `xs`: the shared axis, in seconds since 1970 where it is one of `time`;
+ * `axes`: `[{ scale, show, side }]`, `show` writing a value of the scale.
+ */
+export function Chart({ xs, series, axes, time = false, xLabel, label }) {
   const holder = useRef(null);
   const plot = useRef(null);
   const dark = useDark();
@@ -26,27 +29,35 @@ export function Chart({ xs, series, xLabel, label }) {
     const css = getComputedStyle(document.documentElement);
     const colour = (name) => css.getPropertyValue(name).trim();
     const axis = { stroke: colour('--muted'), grid: { stroke: colour('--line'), width: 1 }, ticks: { stroke: colour('--line') } };
+    const width = () => Math.max(260, holder.current.clientWidth);
+    const show = (scale) => axes.find((one) => one.scale === scale).show;
     const options = {
-      width: Math.max(260, holder.current.clientWidth),
+      width: width(),
       height: HEIGHT,
-      scales: { x: { time: false } },
+      scales: { x: { time } },
       axes: [
-        { ...axis, label: xLabel, labelSize: 20 },
-        { ...axis, scale: 'share', values: (_, ticks) => ticks.map((t) => `${+(t * 100).toFixed(1)} %`), size: 60 },
-        { ...axis, scale: 'loss', side: 1, grid: { show: false }, size: 56 },
+        xLabel ? { ...axis, label: xLabel, labelSize: 20 } : axis,
+        ...axes.map((one) => ({
+          ...axis,
+          scale: one.scale,
+          side: one.side ?? 3,
+          grid: one.side === 1 ? { show: false } : axis.grid,
+          values: (_, ticks) => ticks.map((tick) => one.show(tick)),
+          size: 64,
+        })),
       ],
-      series: [{ label: xLabel }, ...series.map((line) => ({
+      series: [xLabel ? { label: xLabel } : {}, ...series.map((line) => ({
         label: line.label,
         stroke: colour(line.colour),
         width: 2,
         scale: line.scale,
         dash: line.dash,
         points: { show: xs.length < 30, size: 4 },
-        value: (_, v) => (v === null ? '–' : line.scale === 'share' ? `${(v * 100).toFixed(2)} %` : v.toFixed(4)),
+        value: (_, v) => (v === null || v === undefined ? '–' : show(line.scale)(v)),
       }))],
     };
     plot.current = new uPlot(options, [xs, ...series.map((line) => line.values)], holder.current);
-    const observer = new ResizeObserver(() => plot.current.setSize({ width: Math.max(260, holder.current.clientWidth), height: HEIGHT }));
+    const observer = new ResizeObserver(() => plot.current.setSize({ width: width(), height: HEIGHT }));
     observer.observe(holder.current);
     return () => {
       observer.disconnect();

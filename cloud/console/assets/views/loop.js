@@ -7,8 +7,7 @@ export function Loop({ overview }) {
   const training = overview.jobs.filter((job) => job.kind === 'train').at(-1);
   const compression = overview.compression.at(-1);
   const rollout = overview.rollouts.at(-1);
-  const confirmed = overview.devices.filter((device) => device.state === 'confirmed').length;
-  const online = overview.devices.filter((device) => device.connected).length;
+  const { total, online, states } = overview.fleet;
   return html`<ol class="loop" aria-label="The loop">
     <${Step} verb="Collect" value=${dataset ? `${count(dataset.samples)} samples` : 'no dataset yet'}
       note=${dataset ? `${dataset.name} v${dataset.version}, ${dataset.classes} classes` : ''} />
@@ -18,7 +17,7 @@ export function Loop({ overview }) {
       note=${compression ? `${percent(compression.bytes_after / compression.bytes_before, 0)} of ${bytes(compression.bytes_before)}, accuracy ${percent(compression.accuracy_after)}` : ''} />
     <${Step} verb="Ship" value=${rollout ? rollout.state.replaceAll('_', ' ') : 'no rollout yet'}
       note=${rollout ? `${rollout.model}, ${rollout.waves.length} waves` : ''} />
-    <${Step} verb="Watch" value=${`${confirmed} of ${overview.devices.length} confirmed`} note=${`${online} online`} />
+    <${Step} verb="Watch" value=${`${count(states.confirmed ?? 0)} of ${count(total)} confirmed`} note=${`${count(online)} online`} />
   </ol>`;
 }
 

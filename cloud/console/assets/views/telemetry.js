@@ -1,43 +1,51 @@
 // What the devices tell: sensors, latency, what the models answer, how sure they are, and whether that has drifted.
 import { html } from '/console/vendor/htm/standalone.module.js';
 import { bytes, count, micros, percent } from '/console/format.js';
+import { deviceHref } from '/console/route.js';
 
 /** Cards that are shown, those that drifted most first. */
 const CARDS = 12;
 /** Labels that have a bar of their own. */
 const LABELS = 10;
 
-export function Telemetry({ devices }) {
+export function Telemetry({ devices, total }) {
   const told = devices.flatMap((device) => (device.models.length > 0 ? device.models : [null]).map((model) => ({ device, model })));
   const score = ({ model }) => model?.drift?.score ?? -1;
   const cards = [...told].sort((a, b) => score(b) - score(a));
+  const rest = Math.max(0, total - devices.length) + Math.max(0, cards.length - CARDS);
   return html`<section id="telemetry"><h2>Telemetry</h2>
     ${cards.length === 0
       ? html`<p class="empty">Devices tell of themselves once they have enrolled.</p>`
       : html`<div class="told">${cards.slice(0, CARDS).map(({ device, model }) => html`<${Card}
           key=${`${device.id}/${model?.model}`} device=${device} model=${model} />`)}</div>
-        ${cards.length > CARDS ? html`<p class="empty">And ${cards.length - CARDS} more that have drifted less.</p>` : ''}`}
+        ${rest > 0 ? html`<p class="empty">And ${count(rest)} more that have not drifted farther.</p>` : ''}`}
   </section>`;
 }
 
-function Card({ device, model }) {
+/** What a model on a device tells; `alone` on the page of that device. */
+export function Card({ device, model, alone = false }) {
   const drift = model?.drift;
   return html`<article data-told=${device.id} data-shift=${drift?.shift ?? ''}>
-    <h3>${device.id}${model ? ` · ${model.model}` : ''} ${model ? html`<${Shift} drift=${drift} />` : ''}</h3>
+    <h3>${alone ? '' : html`<a href=${deviceHref(device.id)}>${device.id}</a>`}${model ? `${alone ? '' : ' · '}${model.model}` : ''} ${model ? html`<${Shift} drift=${drift} />` : ''}</h3>
     <dl>
       ${model ? html`<${Fact} name="Latency p50 / p95 / p99" value=${latency(model)} />` : ''}
       ${drift ? html`<${Fact} name="Farthest off" value=${`${drift.cause}, last ${count(drift.predictions)}`} />` : ''}
-      <${Fact} name="Temperature" value=${degrees(device.temperature_c)} />
-      <${Fact} name="CPU" value=${share(device.cpu_percent)} />
-      <${Fact} name="Network in / out" value=${`${bytes(device.received_bytes)} / ${bytes(device.network_sent_bytes)}`} />
-      ${(device.npus ?? []).map((npu, index) => html`<${Fact} key=${index} name=${`NPU ${npu.chip}`} value=${unit(npu)} />`)}
+      ${alone ? '' : html`<${Sensors} device=${device} />`}
     </dl>
     ${model && model.predictions > 0 ? html`<div class="charts">
       <${Answers} classes=${model.classes} /><${Confidence} counts=${model.confidence} /></div>` : ''}
   </article>`;
 }
 
-function Fact({ name, value }) {
+/** What the device itself measures, whatever it runs. */
+export function Sensors({ device }) {
+  return html`<${Fact} name="Temperature" value=${degrees(device.temperature_c)} />
+    <${Fact} name="CPU" value=${share(device.cpu_percent)} />
+    <${Fact} name="Network in / out" value=${`${bytes(device.received_bytes)} / ${bytes(device.network_sent_bytes)}`} />
+    ${(device.npus ?? []).map((npu, index) => html`<${Fact} key=${index} name=${`NPU ${npu.chip}`} value=${unit(npu)} />`)}`;
+}
+
+export function Fact({ name, value }) {
   return html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
 }
 

@@ -3,6 +3,8 @@ import { html } from '/console/vendor/htm/standalone.module.js';
 import { Chart } from '/console/views/chart.js';
 import { count, percent } from '/console/format.js';
 
+const AXES = [{ scale: 'share', show: (v) => `${+(v * 100).toFixed(2)} %` }, { scale: 'loss', side: 1, show: (v) => `${+v.toFixed(4)}` }];
+
 export function Training({ jobs }) {
   const job = jobs.filter((j) => j.kind === 'train').at(-1);
   return html`<section id="training"><h2>Training</h2>${job ? html`<${Job} key=${job.id} job=${job} />` : html`<p class="empty">Nothing has been trained yet.</p>`}</section>`;
@@ -16,7 +18,7 @@ function Job({ job }) {
       ${job.progress ? html` <small>${job.progress.stage} ${job.progress.done} / ${job.progress.total}</small>` : ''}</p>
     ${job.failure ? html`<p class="bad">${job.failure.code}: ${job.failure.detail}</p>` : ''}
     ${metrics.length === 0 ? html`<p class="empty">The first epoch is running…</p>` : html`<${Chart}
-      xs=${column('epoch')} xLabel="epoch" label="Training curve: accuracy and loss by epoch" series=${[
+      xs=${column('epoch')} xLabel="epoch" label="Training curve: accuracy and loss by epoch" axes=${AXES} series=${[
         { label: 'validation accuracy', colour: '--accent', scale: 'share', values: column('validation_accuracy') },
         { label: 'training accuracy', colour: '--accent-2', scale: 'share', values: column('train_accuracy') },
         { label: 'validation loss', colour: '--accent-3', scale: 'loss', dash: [5, 4], values: column('validation_loss') },

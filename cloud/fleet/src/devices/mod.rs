@@ -1,6 +1,7 @@
 //! Devices, their twins, and what people see of them.
 
 mod commands;
+mod compare;
 mod consents;
 mod decommission;
 mod device;
@@ -16,6 +17,8 @@ mod view;
 
 pub use commands::{Asked, COMMAND_DEADLINE_MAX_MS, COMMAND_DEADLINE_MS, Order, PulledLog, Stage};
 pub(crate) use commands::{CommandHistory, command, commands, finish, keep_log, pulled};
+pub(crate) use compare::compared;
+pub use compare::{Compared, Difference};
 pub(crate) use consents::{Consents, all_consents, consent, consented, consents, senders_consents};
 pub(crate) use decommission::decommission;
 pub(crate) use device::ENGINES;

@@ -163,20 +163,6 @@ impl<'a> Views<'a> {
         Self { store, registry, connections, releases: HashMap::new(), labels: HashMap::new() }
     }
 
-    /// A page of the devices behind `after`, by id.
-    pub(crate) async fn devices(
-        &mut self,
-        after: Option<&DeviceId>,
-        limit: usize,
-    ) -> Result<Vec<DeviceView>> {
-        let after = after.map(|id| id.as_str().as_bytes());
-        let mut views = Vec::new();
-        for device in self.store.devices.list(after, limit).await?.items {
-            views.push(self.device(&device.value.id).await?);
-        }
-        Ok(views)
-    }
-
     /// One device. Its connection is looked up before its records: a connection is forgotten only after what it leaves
     /// behind is written, so a device that shows as gone shows all of it.
     pub(crate) async fn device(&mut self, id: &DeviceId) -> Result<DeviceView> {

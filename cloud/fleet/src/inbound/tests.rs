@@ -109,6 +109,7 @@ impl Talk {
             connections: connections.clone(),
             changes: changes.clone(),
             wake: Default::default(),
+            beginning: Default::default(),
             news: Default::default(),
             board: Default::default(),
         };

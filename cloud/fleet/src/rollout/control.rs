@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::store::{self, ATTEMPTS};
 use flotilla_identity::{Actor, audit};
 use flotilla_protocol::{DeviceId, ErrorCode, RolloutId};
-use flotilla_storage::{Batch, Versioned};
+use flotilla_storage::{Batch, Collection, Entity, Expect, Versioned};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -27,6 +27,8 @@ pub enum RolloutControl {
     Pause,
     /// Go on.
     Resume,
+    /// Take nobody in any more; it ends once all that are in it have.
+    Finish,
     /// Stop; devices keep what they were told.
     Abort,
     /// Stop, and send every touched device back.
@@ -41,6 +43,7 @@ impl RolloutControl {
             Self::Reject => "rejected",
             Self::Pause => "paused",
             Self::Resume => "resumed",
+            Self::Finish => "finished",
             Self::Abort => "aborted",
             Self::Rollback => "rolled back",
         }
@@ -84,6 +87,7 @@ impl Rollout {
                 self.reason = Some(said("rejected"));
                 self.finish(Aborted, now_ms);
             }
+            (Control::Finish, Running | Paused) if self.follows.is_some() => self.follows = None,
             (Control::Pause, Running) => self.state = Paused,
             (Control::Resume, Paused) => self.resume(now_ms),
             (Control::Abort, Draft | WaitingForApproval | Scheduled | Running | Paused) => {
@@ -142,42 +146,32 @@ impl Rollouts {
         for _ in 0..ATTEMPTS {
             let found = self.store.rollouts.get(id.as_str()).await?;
             let found = found.ok_or_else(|| Error::RolloutMissing(id.clone()))?;
-            let stands = |state: RolloutState| match control {
-                DeviceControl::Skip(_) => found.value.is_active() && state != RolloutState::Stopping,
-                DeviceControl::Retry(_) => {
-                    matches!(state, RolloutState::Running | RolloutState::Paused | RolloutState::Failed)
-                }
-            };
-            if !stands(found.value.state) {
+            if !control.is_possible(&found.value) {
                 return Err(Error::RolloutState {
                     rollout: id.clone(),
                     state: found.value.state.as_str(),
-                    action: match control {
-                        DeviceControl::Skip(_) => "changed",
-                        DeviceControl::Retry(_) => "tried again",
-                    },
+                    action: control.participle(),
                 });
             }
             let devices = store::all(&self.store.rollout_devices, &RolloutDevice::prefix(id)).await?;
+            control.check(id, &devices)?;
             let changed: Vec<_> = devices
                 .iter()
                 .filter_map(|device| Some((device, control.of(&device.value, now_ms)?)))
                 .collect();
-            if changed.is_empty() && !control.is_known(&devices) {
-                return Err(Error::Invalid(format!("rollout {id} has no such device")));
-            }
-            if self.write(actor, &found, &changed, control, now_ms).await? {
+            if let Some(rollout) = self.write(actor, &found, &changed, control, now_ms).await? {
                 // Whoever keeps them in memory reads them anew.
                 self.news.rollout(id);
                 self.changes.rollout(id);
                 self.wake.notify_one();
-                let now = self.store.rollouts.get(id.as_str()).await?;
-                return now.map(|now| now.value).ok_or_else(|| Error::RolloutMissing(id.clone()));
+                return Ok(rollout);
             }
         }
         Err(Error::Contended(format!("rollout {id}")))
     }
 
+    /// Writes the devices, and last the rollout, whose version rises: whoever has planned with what was before has lost.
+    /// `None` if another change came first; what is written then stays, and the next attempt does the rest.
     async fn write(
         &self,
         actor: &Actor,
@@ -185,43 +179,72 @@ impl Rollouts {
         changed: &[(&Versioned<RolloutDevice>, Status)],
         control: &DeviceControl,
         now_ms: u64,
-    ) -> Result<bool> {
-        for (first, page) in changed.chunks(COMMIT_DEVICES).enumerate() {
+    ) -> Result<Option<Rollout>> {
+        let same = Expect::Version(found.version);
+        for page in changed.chunks(COMMIT_DEVICES) {
             let mut batch = Batch::new();
+            batch.require(Collection::<Rollout>::key(found.value.id()), same);
             for (device, status) in page {
                 let value = RolloutDevice { status: status.clone(), ..device.value.clone() };
                 self.store.rollout_devices.update(&mut batch, device, &value)?;
             }
-            if first == 0 {
-                let rollout = &found.value;
-                let detail = json!({ "control": control, "devices": changed.len() });
-                audit::record(&mut batch, actor, "rollout:devices", &subject(&rollout.id), detail, now_ms)?;
-                // One that had stopped for its failures goes on.
-                if rollout.state == RolloutState::Failed {
-                    let mut again = rollout.clone();
-                    again.reason = None;
-                    again.finished_at_ms = None;
-                    again.begin(now_ms);
-                    self.store.rollouts.update(&mut batch, found, &again)?;
-                }
-            }
             if !self.store.try_commit(batch).await? {
-                return Ok(false);
+                return Ok(None);
             }
         }
-        Ok(true)
+        let _beginning = self.beginning.lock().await;
+        let mut rollout = found.value.clone();
+        if rollout.state == RolloutState::Failed {
+            // One that had stopped for its failures goes on, with what others have left it.
+            rollout.reason = None;
+            rollout.finished_at_ms = None;
+            rollout.tallies.clear();
+            rollout.begin(now_ms);
+            let others = self.active().await?.into_iter().map(|other| other.value);
+            let newer = others.filter(|other| other.model == rollout.model && other.state.is_under_way());
+            let newer: Vec<_> = newer.map(|other| other.id).collect();
+            for id in newer {
+                if id != rollout.id && !rollout.superseded_by.contains(&id) {
+                    rollout.superseded_by.push(id);
+                }
+            }
+        }
+        let mut batch = Batch::new();
+        self.store.rollouts.update(&mut batch, found, &rollout)?;
+        let detail = json!({ "control": control, "devices": changed.len(), "state": rollout.state });
+        audit::record(&mut batch, actor, "rollout:devices", &subject(&rollout.id), detail, now_ms)?;
+        Ok(self.store.try_commit(batch).await?.then_some(rollout))
     }
 }
 
 impl DeviceControl {
+    fn participle(&self) -> &'static str {
+        match self {
+            Self::Skip(_) => "left out",
+            Self::Retry(_) => "told again",
+        }
+    }
+
+    /// Whether the rollout is in a state that allows it.
+    fn is_possible(&self, rollout: &Rollout) -> bool {
+        use RolloutState::{Failed, Paused, Running, Stopping};
+        match self {
+            Self::Skip(_) => rollout.is_active() && !matches!(rollout.state, Stopping | Failed),
+            Self::Retry(_) => match rollout.state {
+                Running | Paused => true,
+                Failed => !rollout.is_active(),
+                _ => false,
+            },
+        }
+    }
+
     /// What becomes of a device; `None` if nothing.
     fn of(&self, device: &RolloutDevice, now_ms: u64) -> Option<Status> {
         match (self, &device.status) {
-            (Self::Skip(id), Status::Pending | Status::Retrying { .. } | Status::Failed { .. })
-                if device.device == *id =>
-            {
-                Some(Status::Skipped { code: ErrorCode::Cancelled, at_ms: now_ms })
-            }
+            (
+                Self::Skip(id),
+                Status::Pending | Status::Sent | Status::Retrying { .. } | Status::Failed { .. },
+            ) if device.device == *id => Some(Status::Skipped { code: ErrorCode::Cancelled, at_ms: now_ms }),
             (Self::Retry(id), Status::Failed { code, detail, .. })
                 if id.as_ref().is_none_or(|id| device.device == *id) =>
             {
@@ -231,11 +254,23 @@ impl DeviceControl {
         }
     }
 
-    /// Whether the device that it names is there.
-    fn is_known(&self, devices: &[Versioned<RolloutDevice>]) -> bool {
-        match self {
-            Self::Skip(id) | Self::Retry(Some(id)) => devices.iter().any(|device| device.value.device == *id),
-            Self::Retry(None) => true,
+    /// Refuses where the device that it names does not stand as it must. What is done already is fine.
+    fn check(&self, id: &RolloutId, devices: &[Versioned<RolloutDevice>]) -> Result<()> {
+        let (Self::Skip(named) | Self::Retry(Some(named))) = self else { return Ok(()) };
+        let found = devices.iter().find(|device| device.value.device == *named);
+        let found = found.ok_or_else(|| Error::Invalid(format!("device {named} is not in rollout {id}")))?;
+        let is_done = match self {
+            Self::Skip(_) => matches!(found.value.status, Status::Skipped { .. }),
+            Self::Retry(_) => matches!(found.value.status, Status::Retrying { .. }),
+        };
+        if is_done || self.of(&found.value, 0).is_some() {
+            return Ok(());
         }
+        Err(Error::RolloutDeviceState {
+            rollout: id.clone(),
+            device: named.clone(),
+            state: found.value.status.as_str(),
+            action: self.participle(),
+        })
     }
 }

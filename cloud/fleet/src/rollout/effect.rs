@@ -95,6 +95,7 @@ impl Rollout {
     pub(super) fn look(&mut self, look: Look, follows: &Follows, now_ms: u64) {
         if let Some(watched) = &mut self.watched {
             watched.windows += 1;
+            watched.draw(&look, now_ms);
             watched.begin_window(now_ms);
             watched.look = Some(look);
             watched.through = *follows == Follows::Wave;
@@ -138,10 +139,33 @@ impl Rollout {
 
     /// Ends because its devices belong to newer rollouts.
     pub(super) fn give_way(&mut self, now_ms: u64) {
-        let newest = self.superseded_by.last().map(|id| id.to_string()).unwrap_or_default();
-        let detail = format!("its devices belong to a newer rollout: {newest}");
-        self.reason = Some(Reason { code: ErrorCode::Superseded, detail, device: None });
+        self.reason = Some(self.given_way("its devices belong"));
         self.finish(RolloutState::Aborted, now_ms);
+    }
+
+    /// Every wave is through. It says so if others have taken devices from it.
+    pub(super) fn succeed(&mut self, superseded: u32, now_ms: u64) {
+        if superseded > 0 {
+            self.reason = Some(self.given_way(&format!("{superseded} of its devices belong")));
+        }
+        self.finish(RolloutState::Succeeded, now_ms);
+    }
+
+    fn given_way(&self, what: &str) -> Reason {
+        let newest = self.superseded_by.last().map(|id| id.to_string()).unwrap_or_default();
+        let detail = format!("{what} to a newer rollout: {newest}");
+        Reason { code: ErrorCode::Superseded, detail, device: None }
+    }
+
+    /// Takes devices into its last wave, which tolerates as large a share of failures as before.
+    pub(super) fn take_in(&mut self, devices: u32) {
+        if let Some(wave) = self.waves.last_mut() {
+            let (before, after) =
+                (u64::from(wave.devices.max(1)), u64::from(wave.devices) + u64::from(devices));
+            let failures = u64::from(wave.max_failures) * after / before;
+            wave.devices = u32::try_from(after).unwrap_or(u32::MAX);
+            wave.max_failures = u32::try_from(failures).unwrap_or(u32::MAX);
+        }
     }
 
     /// Its devices are sent back.

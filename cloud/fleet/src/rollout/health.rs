@@ -19,6 +19,9 @@ const LEAST_DRIFT: u32 = 200;
 /// Windows of one wave at most: each is twice as long as the one before.
 const WINDOWS: u32 = 16;
 
+/// Points of a curve that are kept: all metrics over all windows.
+const CURVE: usize = WINDOWS as usize * Metric::ALL.len();
+
 /// How a wave is watched before the next one begins.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Watch {
@@ -46,12 +49,40 @@ pub struct Watched {
     /// Whether the wave is through: by evidence, or because an operator went on without any.
     #[serde(default)]
     pub through: bool,
+    /// What was seen at the end of each window.
+    #[serde(default)]
+    pub curve: Vec<Evidence>,
+}
+
+/// What one metric said at the end of one window, each in shares of what is needed: 1 decides.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Of which metric.
+    pub metric: Metric,
+    /// Evidence that the release does worse.
+    pub against: f64,
+    /// Evidence that it does no harm.
+    pub in_favour: f64,
+}
+
+impl Evidence {
+    fn of(finding: &Finding, at_ms: u64) -> Self {
+        let share = |has: f64, needed: f64| if needed > 0.0 { (has / needed).max(0.0) } else { 0.0 };
+        Self {
+            at_ms,
+            metric: finding.metric,
+            against: share(finding.against, finding.against_needed),
+            in_favour: share(finding.in_favour, finding.in_favour_needed),
+        }
+    }
 }
 
 impl Watched {
     /// A watch that begins now.
     pub(super) fn from(since_ms: u64) -> Self {
-        Self { since_ms, window_ms: since_ms, windows: 0, look: None, through: false }
+        Self { since_ms, window_ms: since_ms, windows: 0, look: None, through: false, curve: Vec::new() }
     }
 
     /// When the present window ends: each is twice as long as the one before, as far as the longest watch lets it.
@@ -61,6 +92,13 @@ impl Watched {
         self.window_ms
             .saturating_add(length_ms)
             .min(last_ms.max(self.window_ms.saturating_add(watch.soak_ms)))
+    }
+
+    /// Adds what was seen at the end of a window to the curve.
+    pub(super) fn draw(&mut self, look: &Look, now_ms: u64) {
+        self.curve.extend(look.findings.iter().map(|finding| Evidence::of(finding, now_ms)));
+        let over = self.curve.len().saturating_sub(CURVE);
+        self.curve.drain(..over);
     }
 
     /// What the devices said meanwhile is too old to be looked at: the window begins again.

@@ -8,6 +8,7 @@
 //! - `preflight`: who cannot take a release, and why.
 //! - `effect`: what each action changes, also pure; the same code runs in the simulation tests.
 //! - `reconcile`: performs the actions, each in one commit with its audit record; `work`: what it keeps in memory.
+//! - `late`: who comes into the group later.
 //! - `service`, `control`: what an operator does; `fleet`: what the fleet offers of it.
 //!
 //! A later wave is touched only when the one before it is through. A wave with more failures than it tolerates ends
@@ -20,6 +21,9 @@ mod effect;
 mod fleet;
 mod health;
 mod judge;
+mod late;
+#[cfg(test)]
+mod late_drift_tests;
 mod planner;
 mod policy;
 mod preflight;
@@ -37,11 +41,11 @@ mod window;
 mod work;
 
 pub use control::{DeviceControl, RolloutControl};
-pub use health::{Baseline, Figures, Follows, Partner, Watch, Watched};
+pub use health::{Baseline, Evidence, Figures, Follows, Partner, Watch, Watched};
 pub use planner::{Action, Observation, Observations, Report, plan};
 pub use policy::{Failures, OnStop, Pace, Policy, Ramp, Retry, Tolerance};
 pub use preflight::{Obstacle, Preflight};
-pub use request::RolloutRequest;
+pub use request::{RolloutRequest, SOAK_S, WATCHED_FLEET};
 pub(crate) use service::{Rollouts, release};
 pub use state::{
     Reason, Rollout, RolloutDevice, RolloutState, Sent, Status, Tally, Target, Wanted, Wave, WaveSpec,

@@ -2,7 +2,7 @@
 
 use super::health::{self, Figures, Follows, Step};
 use super::judge::{judge, judge_again};
-use super::policy::{Lately, OnStop};
+use super::policy::{Lately, OnStop, Retry};
 use super::state::{Reason, Rollout, RolloutDevice, RolloutState, Sent, Status, Tally};
 use super::window::Open;
 use flotilla_gates::gate::Look;
@@ -131,10 +131,14 @@ pub(super) fn due_ms(rollout: &Rollout, sent: &Sent) -> u64 {
     sent.at_ms.max(rollout.counted_from_ms).saturating_add(rollout.deadline_ms)
 }
 
-/// Touched devices that have not been told to go back.
+/// Touched devices that have not been told to go back: those left out later, too, for their documents may still name the
+/// release.
 fn reverts(devices: &[RolloutDevice], most: usize) -> Vec<Action> {
+    let is_gone = |status: &Status| {
+        matches!(status, Status::Skipped { code: ErrorCode::Revoked | ErrorCode::NotFound, .. })
+    };
     let open = |device: &RolloutDevice| {
-        device.sent.is_some() && !matches!(device.status, Status::Reverted { .. } | Status::Skipped { .. })
+        device.sent.is_some() && !matches!(device.status, Status::Reverted { .. }) && !is_gone(&device.status)
     };
     let open = devices.iter().enumerate().filter(|(_, device)| open(device));
     let reverts: Vec<Action> = open.take(most).map(|(index, _)| Action::Revert { index }).collect();
@@ -149,7 +153,7 @@ struct Survey {
     tallies: Vec<Tally>,
     /// The first that has failed, a wave.
     failed: Vec<Option<usize>>,
-    /// The first of the present wave that is still to be told.
+    /// The first that is still to be told: one of an earlier wave may be told again.
     next: Option<usize>,
     lately: Lately,
 }
@@ -183,11 +187,17 @@ impl Survey {
         seen
     }
 
+    /// Whether any device has confirmed the release. Until one has, the next ones stand for the first wave, whose devices
+    /// may have been taken over by another rollout.
+    fn is_proven(&self) -> bool {
+        self.lately.confirmed > 0
+    }
+
     fn count(&mut self, index: usize, device: &RolloutDevice, now_ms: u64) {
         let wave = device.wave as usize;
         self.tallies[wave].count(&device.status);
         match &device.status {
-            Status::Pending | Status::Retrying { .. } if wave + 1 == self.tallies.len() => {
+            Status::Pending | Status::Retrying { .. } => {
                 self.next = self.next.or(Some(index));
             }
             Status::Failed { .. } => self.failed[wave] = self.failed[wave].or(Some(index)),
@@ -237,12 +247,13 @@ fn decide(
 ) -> Option<Action> {
     for ((wave, tally), first) in rollout.waves.iter().zip(&seen.tallies).zip(&seen.failed) {
         let enough = tally.open() == 0 || tally.devices() - tally.open() >= wave.counted_after;
-        if enough && tally.failed > wave.max_failures {
+        let tolerated = if seen.is_proven() { wave.max_failures } else { rollout.waves[0].max_failures };
+        if enough && tally.failed > tolerated {
             return first.map(|first| Action::Fail { reason: reason_of(&devices[first]) });
         }
     }
     let tally = seen.tallies.last()?;
-    if tally.devices() == 0 || tally.open() > 0 {
+    if tally.devices() == 0 || seen.tallies.iter().any(|tally| tally.open() > 0) {
         return None;
     }
     let is_last = rollout.wave as usize + 1 >= rollout.waves.len();
@@ -264,6 +275,10 @@ fn decide(
         }
     }
     if is_last {
+        if rollout.followed().is_some() {
+            // Until somebody ends it, or a newer one begins.
+            return None;
+        }
         let confirmed: u32 = seen.tallies.iter().map(|tally| tally.confirmed).sum();
         return Some(if confirmed > 0 { Action::Succeed } else { Action::GiveWay });
     }
@@ -298,14 +313,17 @@ fn sends(
 ) -> Vec<Action> {
     let Some(first) = seen.next else { return Vec::new() };
     let mut open = Open::at(rollout.policy.window.as_ref(), now_ms);
-    let room = rollout.policy.pace.room(&seen.lately).min(most);
+    let unproven = rollout.waves.first().map_or(0, |wave| wave.devices).saturating_sub(seen.lately.under_way);
+    let room = if seen.is_proven() { most } else { most.min(unproven as usize) };
+    let room = rollout.policy.pace.room(&seen.lately).min(room);
     let due = |device: &RolloutDevice| match device.status {
         Status::Pending => true,
-        Status::Retrying { from_ms, .. } => now_ms >= from_ms,
+        Status::Retrying { from_ms, .. } => Retry::is_due(from_ms, now_ms),
         _ => false,
     };
-    let wave = devices.iter().enumerate().skip(first).take_while(|(_, device)| device.wave == rollout.wave);
-    wave.filter(|(_, device)| due(device) && open.is_for(device.zone.as_deref()))
+    let begun = devices.iter().enumerate().skip(first).take_while(|(_, device)| device.wave <= rollout.wave);
+    begun
+        .filter(|(_, device)| due(device) && open.is_for(device.zone.as_deref()))
         .take(room)
         .map(|(index, _)| Action::SetDesired { index })
         .collect()

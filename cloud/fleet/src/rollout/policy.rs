@@ -211,7 +211,15 @@ impl Retry {
     pub(super) fn again_ms(&self, code: ErrorCode, tries: u32, now_ms: u64) -> Option<u64> {
         let meant = if self.codes.is_empty() { may_pass(code) } else { self.codes.contains(&code) };
         let wait_ms = self.wait_ms.saturating_mul(1 << tries.saturating_sub(1).min(31)).min(WAIT_MAX_MS);
-        (meant && tries < self.tries).then(|| now_ms.saturating_add(wait_ms))
+        // An earlier version did not count them.
+        (meant && tries.max(1) < self.tries).then(|| now_ms.saturating_add(wait_ms))
+    }
+}
+
+impl Retry {
+    /// Whether the moment to tell a device again has come. One that is too far ahead is of a clock that was wrong.
+    pub(super) fn is_due(from_ms: u64, now_ms: u64) -> bool {
+        now_ms >= from_ms || from_ms - now_ms > WAIT_MAX_MS
     }
 }
 
@@ -279,6 +287,9 @@ mod tests {
         let waits = [1, 2, 3, 4].map(|tries| retry.again_ms(ErrorCode::Network, tries, 0));
         assert_eq!(waits, [Some(1_000), Some(2_000), Some(4_000), None]);
         assert_eq!(retry.again_ms(ErrorCode::ProbeMismatch, 1, 0), None);
+        assert!(!Retry::is_due(5_000, 4_999) && Retry::is_due(5_000, 5_000));
+        assert!(Retry::is_due(3 * WAIT_MAX_MS, WAIT_MAX_MS), "of a clock that was ahead");
+        assert_eq!(Retry::default().again_ms(ErrorCode::Network, 0, 0), None, "of an earlier version");
         let named = Retry { codes: vec![ErrorCode::ProbeTooSlow], ..retry };
         assert_eq!(named.again_ms(ErrorCode::ProbeTooSlow, 1, 0), Some(1_000));
         assert_eq!(named.again_ms(ErrorCode::Network, 1, 0), None, "only what is named");

@@ -1,6 +1,7 @@
 //! Who cannot take a release, and why: asked before a rollout touches anybody. What it says is no promise: a device
 //! may come back, or change.
 
+use super::health::Watch;
 use super::state::Wave;
 use crate::devices::Device;
 use flotilla_protocol::{DeviceId, ErrorCode, ReleaseManifest, RolloutId};
@@ -13,6 +14,8 @@ pub struct Preflight {
     pub release: Release,
     /// Its waves. Which device is in which is decided when it starts.
     pub waves: Vec<Wave>,
+    /// How they would be watched, if they would.
+    pub watch: Option<Watch>,
     /// Rollouts of the same model that are under way: it would take its devices from them.
     pub supersedes: Vec<RolloutId>,
     /// What stands in its way, by device.

@@ -55,6 +55,13 @@ impl Rollouts {
         let news = self.news.take();
         let mut active = self.active().await?;
         active.sort_by_key(|rollout| (u8::MAX - rollout.value.policy.priority, rollout.value.created_at_ms));
+        // What only waits has nothing in memory.
+        let now_ms = now_ms();
+        active.retain(|rollout| match rollout.value.state {
+            RolloutState::Draft | RolloutState::WaitingForApproval => false,
+            RolloutState::Scheduled => rollout.value.starts_at_ms.is_none_or(|at| now_ms >= at),
+            _ => true,
+        });
         let wanted: BTreeSet<RolloutId> = active.iter().map(|rollout| rollout.value.id.clone()).collect();
         works.retain(|id, _| wanted.contains(id) && !news.rollouts.contains(id));
         self.board.keep(&wanted);
@@ -100,15 +107,15 @@ impl Rollouts {
             None => Work::read(&self.store, rollout).await?,
         };
         work.give_way(&self.store).await?;
+        self.take_in(&mut work, now_ms()).await?;
         self.board.show(&work);
         while !stop.is_cancelled() {
             let now_ms = now_ms();
             work.hear_late(now_ms);
             let observed = self.observe(&mut work, now_ms).await?;
             let actions = plan(&work.rollout.value, &work.devices, &observed, now_ms, ACTIONS);
-            if actions.len() < ACTIONS || !actions.iter().all(|action| matches!(action, Action::Mark { .. }))
-            {
-                work.heard.clear();
+            if actions.is_empty() && !work.heard.is_empty() {
+                continue;
             }
             if actions.is_empty() {
                 works.insert(id, work);
@@ -142,7 +149,11 @@ impl Rollouts {
             let device = &work.devices[*place];
             device.wave <= rollout.wave && matches!(device.status, Status::Sent | Status::Confirmed { .. })
         });
-        for device in work.heard.iter().map(|place| &work.devices[*place].device) {
+        // Some at a time, so that what they say is acted on; who is looked at is heard once.
+        let behind = work.heard.iter().nth(ACTIONS).copied().filter(|_| !looks);
+        let later = behind.map_or_else(BTreeSet::new, |place| work.heard.split_off(&place));
+        let heard = std::mem::replace(&mut work.heard, later);
+        for device in heard.iter().map(|place| &work.devices[*place].device) {
             let known = self.store.devices.get(device.as_str()).await?;
             let twin = self.store.twins.get(device.as_str()).await?;
             let head = self.store.reports.get(device.as_str()).await?;
@@ -193,6 +204,9 @@ impl Rollouts {
 
     /// Performs a plan, some devices a commit. `false` where another change came first.
     async fn perform(&self, work: &mut Work, actions: &[Action], now_ms: u64) -> Result<bool> {
+        // Of two that begin at the same moment one sees the other.
+        let begins = actions.contains(&Action::Begin);
+        let _beginning = if begins { Some(self.beginning.lock().await) } else { None };
         for actions in actions.chunks(COMMIT_DEVICES) {
             let (mut batch, mut changed, mut next) = (Batch::new(), Vec::new(), None);
             for action in actions {
@@ -253,6 +267,12 @@ impl Rollouts {
             }
             (Action::SetDesired { .. }, None) => {
                 device.status = Status::Skipped { code: ErrorCode::NotFound, at_ms: now_ms };
+            }
+            // What another rollout has told it is no failure of this one.
+            (Action::Mark { status: Status::Skipped { code: ErrorCode::WrongState, at_ms }, .. }, _)
+                if work.is_taken(index) =>
+            {
+                device.status = Status::Skipped { code: ErrorCode::Superseded, at_ms: *at_ms };
             }
             (Action::Mark { status, .. }, _) => device.status = status.clone(),
             (Action::Revert { .. }, twin) => effect::revert(rollout, &mut device, twin.as_mut(), now_ms),
@@ -338,7 +358,10 @@ impl Rollouts {
             Action::Look { look, follows } => rollout.look(look.clone(), follows, now_ms),
             Action::Ask { reason } => rollout.ask(reason.clone()),
             Action::Advance => rollout.advance(),
-            Action::Succeed => rollout.finish(RolloutState::Succeeded, now_ms),
+            Action::Succeed => {
+                let tallies = rollout.tally(&work.devices);
+                rollout.succeed(tallies.iter().map(|tally| tally.superseded).sum(), now_ms);
+            }
             Action::GiveWay => rollout.give_way(now_ms),
             Action::Fail { reason } => rollout.fail(reason.clone(), now_ms),
             Action::RolledBack => rollout.finish(RolloutState::RolledBack, now_ms),

@@ -14,6 +14,10 @@ const DEADLINE_S: u64 = 30 * 60;
 const DEADLINE_MAX_S: u64 = 90 * 24 * 60 * 60;
 /// The longest watch over one wave: 30 days.
 const SOAK_MAX_S: u64 = 30 * 24 * 60 * 60;
+/// From so many devices on, a rollout of which nothing else is said is watched: fewer prove nothing.
+pub const WATCHED_FLEET: usize = 100;
+/// For so long at least, in seconds: what begins to drift within two hours is seen before the next wave.
+pub const SOAK_S: u64 = 3 * 60 * 60;
 /// The furthest ahead that a rollout may be scheduled: a year.
 const AHEAD_MAX_MS: u64 = 366 * 24 * 60 * 60 * 1000;
 
@@ -31,6 +35,9 @@ pub struct RolloutRequest {
     /// The devices of this group instead, as they are when the rollout starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<GroupName>,
+    /// Whether devices that come into the group later are taken in.
+    #[serde(default)]
+    pub follows: bool,
     /// The waves; one canary and then the rest where none are named.
     #[serde(default)]
     pub waves: Option<Vec<WaveSpec>>,
@@ -40,7 +47,8 @@ pub struct RolloutRequest {
     /// How long a device may take, in seconds; its probation and half an hour where nothing is said.
     #[serde(default)]
     pub deadline_s: Option<u64>,
-    /// How long a wave is watched at least before the next one begins, in seconds; not at all where nothing is said.
+    /// How long a wave is watched at least before the next one begins, in seconds; not at all if that is none. Where
+    /// nothing is said, and no waves are named either, a fleet of [`WATCHED_FLEET`] is watched for [`SOAK_S`].
     #[serde(default)]
     pub soak_s: Option<u64>,
     /// After how long a wave of which nothing is certain pauses the rollout, in seconds; eight times the shortest watch
@@ -69,6 +77,7 @@ impl RolloutRequest {
             release: None,
             devices: None,
             group: None,
+            follows: false,
             waves: None,
             tolerance: None,
             deadline_s: None,
@@ -81,13 +90,28 @@ impl RolloutRequest {
         }
     }
 
-    /// Refuses what cannot be meant, and says how waves are watched.
-    pub(super) fn check(&self, now_ms: u64) -> Result<Option<Watch>> {
+    /// Refuses what cannot be meant.
+    pub(super) fn check(&self, now_ms: u64) -> Result<()> {
         self.policy.check()?;
+        watch(self.soak_s, self.max_soak_s)?;
+        if self.follows && self.group.is_none() {
+            return Err(Error::Invalid("who comes later is taken into a group: name one".into()));
+        }
         if self.starts_at_ms.is_some_and(|at| at > now_ms.saturating_add(AHEAD_MAX_MS)) {
             return Err(Error::Invalid("a rollout begins within a year".into()));
         }
-        watch(self.soak_s, self.max_soak_s)
+        Ok(())
+    }
+
+    /// How the waves of so many devices are watched.
+    pub(super) fn watch(&self, devices: usize) -> Result<Option<Watch>> {
+        watch(self.soak(devices), self.max_soak_s)
+    }
+
+    /// How long they are watched at least, in seconds.
+    fn soak(&self, devices: usize) -> Option<u64> {
+        let usual = (self.waves.is_none() && devices >= WATCHED_FLEET).then_some(SOAK_S);
+        self.soak_s.or(usual)
     }
 
     /// How long a device may take, in milliseconds.
@@ -104,7 +128,8 @@ impl RolloutRequest {
 
     /// The waves that are asked for.
     pub(super) fn waves(&self, devices: usize) -> Vec<WaveSpec> {
-        self.waves.clone().unwrap_or_else(|| default_waves(self.soak_s.is_some(), devices))
+        let is_watched = self.soak(devices).is_some_and(|soak| soak > 0);
+        self.waves.clone().unwrap_or_else(|| default_waves(is_watched, devices))
     }
 }
 
@@ -122,7 +147,7 @@ fn default_waves(watched: bool, devices: usize) -> Vec<WaveSpec> {
 
 /// How waves are watched, if they are.
 fn watch(soak_s: Option<u64>, max_soak_s: Option<u64>) -> Result<Option<Watch>> {
-    let Some(soak_s) = soak_s else {
+    let Some(soak_s) = soak_s.filter(|soak| *soak > 0) else {
         return match max_soak_s {
             None => Ok(None),
             Some(_) => Err(Error::Invalid("a longest watch needs a shortest one: soak_s".into())),
@@ -135,4 +160,25 @@ fn watch(soak_s: Option<u64>, max_soak_s: Option<u64>) -> Result<Option<Watch>> 
         )));
     }
     Ok(Some(Watch { soak_ms: soak_s * 1000, max_soak_ms: max_soak_s * 1000, health: Health::default() }))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fleet_that_can_prove_something_is_watched_unless_something_else_is_said() {
+        let usual = RolloutRequest::newest("digits".parse().unwrap());
+        let watched = |request: &RolloutRequest, devices| {
+            let watch = request.watch(devices).unwrap();
+            (watch.map(|watch| watch.soak_ms / 1000), request.waves(devices).len())
+        };
+        assert_eq!(watched(&usual, 99), (None, 2));
+        assert_eq!(watched(&usual, 100), (Some(SOAK_S), 4));
+        assert_eq!(watched(&RolloutRequest { soak_s: Some(0), ..usual.clone() }, 10_000), (None, 2));
+        assert_eq!(watched(&RolloutRequest { soak_s: Some(60), ..usual.clone() }, 10), (Some(60), 4));
+        let named = RolloutRequest { waves: Some(vec![WaveSpec::Rest]), ..usual };
+        assert_eq!(watched(&named, 10_000), (None, 1));
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::preflight::{self, Preflight};
 use super::request::RolloutRequest;
-use super::state::{Rollout, RolloutDevice, RolloutState, Status, Tally, Target, Wanted, resolve};
+use super::state::{Rollout, RolloutDevice, RolloutState, Status, Tally, Target, Wanted, Wave, resolve};
 use super::work::{Board, News};
 use crate::changes::Changes;
 use crate::connections::Connections;
@@ -16,10 +16,12 @@ use flotilla_storage::Batch;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 
 /// Devices of one rollout at most.
-const ROLLOUT_DEVICES: usize = 100_000;
+pub(super) const ROLLOUT_DEVICES: usize = 100_000;
+/// Rollouts at the same time that are not over, drafts and scheduled ones with them.
+const ACTIVE: usize = 100;
 /// The attribute of a device that names its time zone.
 const TIME_ZONE: &str = "timezone";
 /// Targets that are written in one commit.
@@ -34,6 +36,8 @@ pub(crate) struct Rollouts {
     pub(crate) changes: Changes,
     /// Told when there may be something to do.
     pub(crate) wake: Notify,
+    /// Held by a rollout that begins, while it takes its devices from others.
+    pub(crate) beginning: Mutex<()>,
     /// What the reconciler has not looked at.
     pub(crate) news: News,
     /// What it shows.
@@ -51,12 +55,12 @@ impl Rollouts {
 
     /// Starts a rollout. Its devices are resolved now: one that enrols later is not part of it.
     pub(crate) async fn start(&self, actor: &Actor, request: RolloutRequest, now_ms: u64) -> Result<Rollout> {
-        let watch = request.check(now_ms)?;
+        request.check(now_ms)?;
         let deadline_ms = request.deadline_ms(self.longest_probation_s().await?)?;
         let release = release(&self.registry, &request.model, request.release.as_ref()).await?;
         let targets = self.targets(&request).await?;
         let id = new_id(now_ms);
-        let specs = request.waves(targets.len());
+        let (specs, watch) = (request.waves(targets.len()), request.watch(targets.len())?);
         let (waves, targets) = resolve(&id, targets, &specs, request.tolerance.as_ref());
         let state = match &request {
             RolloutRequest { draft: true, .. } => RolloutState::Draft,
@@ -88,6 +92,7 @@ impl Rollouts {
             starts_at_ms: request.starts_at_ms,
             needs_approval: request.needs_approval,
             approved_waves: 0,
+            follows: request.group.filter(|_| request.follows),
             superseded_by: Vec::new(),
             tallies: Vec::new(),
         };
@@ -108,6 +113,10 @@ impl Rollouts {
 
     /// Writes the rollout itself, and takes its devices from older ones if it begins at once.
     async fn insert(&self, actor: &Actor, rollout: &Rollout, devices: usize, now_ms: u64) -> Result<()> {
+        let _beginning = self.beginning.lock().await;
+        if self.active().await?.len() >= ACTIVE {
+            return Err(Error::Busy { what: "rollouts that are not over", bound: ACTIVE });
+        }
         for _ in 0..ATTEMPTS {
             let mut batch = Batch::new();
             self.store.rollouts.insert(&mut batch, rollout)?;
@@ -141,9 +150,9 @@ impl Rollouts {
         let active = self.active().await?.into_iter().map(|active| active.value);
         let older = active.filter(|older| older.model == request.model && older.state.is_under_way());
         let supersedes = older.map(|older| older.id).collect();
-        let specs = request.waves(targets.len());
+        let (specs, watch) = (request.waves(targets.len()), request.watch(targets.len())?);
         let (waves, _) = resolve(&new_id(now_ms), targets, &specs, request.tolerance.as_ref());
-        Ok(Preflight { release, waves, supersedes, obstacles })
+        Ok(Preflight { release, waves, watch, supersedes, obstacles })
     }
 
     async fn longest_probation_s(&self) -> Result<u64> {
@@ -209,7 +218,7 @@ impl Rollouts {
     }
 
     /// The time zone that is written on a device.
-    async fn zone(&self, id: &DeviceId) -> Result<Option<Box<str>>> {
+    pub(super) async fn zone(&self, id: &DeviceId) -> Result<Option<Box<str>>> {
         let device = self.store.devices.get(id.as_str()).await?;
         let zone = device.and_then(|mut device| device.value.tags.attributes.remove(TIME_ZONE));
         Ok(zone.map(Into::into))
@@ -232,13 +241,29 @@ impl Rollouts {
 
     /// How many devices of each wave stand where.
     pub(crate) async fn tallies(&self, rollout: &Rollout) -> Result<Vec<Tally>> {
+        use RolloutState::{Draft, Scheduled, WaitingForApproval};
         if !rollout.tallies.is_empty() && !rollout.is_active() {
             return Ok(rollout.tallies.clone());
         }
         if let Some(shown) = self.board.get(&rollout.id) {
             return Ok(shown);
         }
-        Ok(rollout.tally(&self.devices(&rollout.id).await?))
+        if matches!(rollout.state, Draft | WaitingForApproval | Scheduled) {
+            let waiting = |wave: &Wave| Tally { pending: wave.devices, ..Tally::default() };
+            return Ok(rollout.waves.iter().map(waiting).collect());
+        }
+        let tallies = rollout.tally(&self.devices(&rollout.id).await?);
+        // Those of one that is over stay as they are: it is counted once.
+        self.store
+            .modify(&self.store.rollouts, rollout.id.as_str().as_bytes(), |found, _| {
+                let is_new = !found.is_active() && found.tallies.is_empty();
+                if is_new {
+                    found.tallies = tallies.clone();
+                }
+                Ok(is_new)
+            })
+            .await?;
+        Ok(tallies)
     }
 
     /// The devices of a rollout, in their order.

@@ -3,7 +3,7 @@
 use super::health::{Baseline, Watch, Watched};
 use super::policy::{Failures, Policy, Tolerance};
 use flotilla_protocol::message::DesiredModel;
-use flotilla_protocol::{ActorId, DeviceId, Digest, ErrorCode, ModelName, RolloutId};
+use flotilla_protocol::{ActorId, DeviceId, Digest, ErrorCode, GroupName, ModelName, RolloutId};
 use flotilla_storage::{Entity, Table, compound};
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +57,9 @@ pub struct Rollout {
     /// Waves that an operator has approved, where each is asked for.
     #[serde(default)]
     pub approved_waves: u32,
+    /// The group whose late comers it takes in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<GroupName>,
     /// Newer rollouts of the same model: their devices are theirs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub superseded_by: Vec<RolloutId>,
@@ -344,6 +347,12 @@ impl Rollout {
             Failed => self.finished_at_ms.is_none(),
             RolloutState::Succeeded | RolloutState::RolledBack | RolloutState::Aborted => false,
         }
+    }
+
+    /// The group whose late comers it takes in now: a newer rollout of the model takes them from it.
+    pub(super) fn followed(&self) -> Option<&GroupName> {
+        let follows = self.state == RolloutState::Running && self.superseded_by.is_empty();
+        self.follows.as_ref().filter(|_| follows)
     }
 
     /// How many devices of each wave stand where.

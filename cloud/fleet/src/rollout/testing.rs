@@ -46,6 +46,7 @@ pub(super) fn rollout(id: &str, devices: usize, specs: &[WaveSpec]) -> (Rollout,
         starts_at_ms: None,
         needs_approval: false,
         approved_waves: 0,
+        follows: None,
         superseded_by: Vec::new(),
         tallies: Vec::new(),
     };

@@ -595,6 +595,8 @@ fn devices_that_a_newer_rollout_has_end_the_older_one_without_harm() {
         "nothing failed"
     );
     rollout.advance();
+    let actions = plan(&rollout, &devices, &Observations::new(), 2, ACTIONS);
+    assert_eq!(actions, [Action::SetDesired { index: 1 }], "the next one stands for the canary");
     (devices[1].status, devices[2].status) = (taken.clone(), Status::Confirmed { at_ms: 1 });
     assert_eq!(plan(&rollout, &devices, &Observations::new(), 2, ACTIONS), [Action::Succeed]);
     devices[2].status = taken;
@@ -626,4 +628,27 @@ fn one_that_is_told_again_goes_back_to_what_it_ran_before_the_first_time() {
     assert_eq!(other.0.status.as_str(), "skipped");
     effect::revert(&rollout, &mut devices[0], Some(&mut twin), 2_000);
     assert_eq!(twin.models.get(&model()).cloned(), before);
+}
+
+#[test]
+fn one_of_an_earlier_wave_is_told_again_before_the_next_wave_begins() {
+    let (mut rollout, mut devices) = rollout("r1", 3, &[WaveSpec::Devices(1), WaveSpec::Devices(1)]);
+    rollout.wave = 1;
+    devices[0].status = Status::Retrying { code: ErrorCode::Network, detail: "gone".into(), from_ms: 5 };
+    devices[1].status = Status::Confirmed { at_ms: 1 };
+    assert_eq!(plan(&rollout, &devices, &Observations::new(), 4, ACTIONS), []);
+    assert_eq!(plan(&rollout, &devices, &Observations::new(), 5, ACTIONS), [Action::SetDesired { index: 0 }]);
+}
+
+#[test]
+fn one_that_was_left_out_after_it_was_told_goes_back_with_the_others() {
+    let (mut rollout, mut devices) = rollout("r1", 2, &[WaveSpec::Rest]);
+    let mut twin = Twin::new(devices[0].device.clone(), Settings::default(), 0);
+    effect::send(&rollout, &mut devices[0], &mut twin, Standing::Free, 1_000);
+    devices[0].status = Status::Skipped { code: ErrorCode::Cancelled, at_ms: 2 };
+    rollout.state = RolloutState::Stopping;
+    let actions = plan(&rollout, &devices, &Observations::new(), 3, ACTIONS);
+    assert_eq!(actions, [Action::Revert { index: 0 }]);
+    devices[0].status = Status::Skipped { code: ErrorCode::Revoked, at_ms: 2 };
+    assert_eq!(plan(&rollout, &devices, &Observations::new(), 3, ACTIONS), [Action::RolledBack]);
 }

@@ -2,7 +2,7 @@
 //! a commit that meets another version throws the memory away.
 
 use super::planner::due_ms;
-use super::state::{Rollout, RolloutDevice, Status, Tally};
+use super::state::{Rollout, RolloutDevice, RolloutState, Status, Tally};
 use crate::error::Result;
 use crate::store::{self, Store};
 use flotilla_protocol::{DeviceId, RolloutId};
@@ -82,6 +82,8 @@ pub(super) struct Work {
     versions: Vec<u64>,
     /// Places in the order, by device.
     places: Vec<u32>,
+    /// When late comers were last looked for.
+    pub(super) joined_ms: Option<u64>,
     /// Places of devices that are to be looked at.
     pub(super) heard: BTreeSet<usize>,
     /// Beside each device, whether a newer rollout has it; empty if none has any.
@@ -99,7 +101,16 @@ impl Work {
         let mut places: Vec<u32> = (0..).take(devices.len()).collect();
         places.sort_unstable_by(|a, b| devices[*a as usize].device.cmp(&devices[*b as usize].device));
         let heard = (0..devices.len()).filter(|place| devices[*place].sent.is_some()).collect();
-        Ok(Self { rollout, devices, versions, places, heard, taken: Vec::new(), taken_by: 0 })
+        Ok(Self {
+            rollout,
+            devices,
+            versions,
+            places,
+            joined_ms: None,
+            heard,
+            taken: Vec::new(),
+            taken_by: 0,
+        })
     }
 
     /// The same with the rollout as it is stored now.
@@ -122,6 +133,9 @@ impl Work {
     /// Those that are late are looked at before they are judged.
     pub(super) fn hear_late(&mut self, now_ms: u64) {
         let rollout = &self.rollout.value;
+        if rollout.state != RolloutState::Running {
+            return;
+        }
         let is_late = |device: &RolloutDevice| {
             device.status == Status::Sent
                 && device.sent.as_deref().is_some_and(|sent| now_ms >= due_ms(rollout, sent))
@@ -143,6 +157,23 @@ impl Work {
         }
     }
 
+    /// A commit has taken devices in.
+    pub(super) fn taken_in(&mut self, rollout: Rollout, devices: Vec<RolloutDevice>, version: u64) {
+        self.rollout = Versioned { value: rollout, version };
+        for device in devices {
+            let at =
+                self.places.partition_point(|place| self.devices[*place as usize].device < device.device);
+            self.places.insert(at, device.position);
+            self.devices.push(device);
+            self.versions.push(version);
+        }
+    }
+
+    /// Whether the rollout is for a device.
+    pub(super) fn has(&self, device: &DeviceId) -> bool {
+        self.place(device).is_some()
+    }
+
     /// Whether a newer rollout has the device at this place.
     pub(super) fn is_taken(&self, place: usize) -> bool {
         self.taken.get(place).copied().unwrap_or(false)
@@ -153,8 +184,12 @@ impl Work {
         let newer = self.rollout.value.superseded_by.clone();
         for id in newer.iter().skip(self.taken_by) {
             self.taken.resize(self.devices.len(), false);
+            // One that has come to nothing has only what it told.
+            let theirs = store.rollouts.get(id.as_str()).await?.map(|newer| newer.value.state);
+            let is_over = matches!(theirs, Some(RolloutState::Aborted | RolloutState::RolledBack));
             for theirs in store::all(&store.rollout_devices, &RolloutDevice::prefix(id)).await? {
-                if let Some(place) = self.place(&theirs.value.device) {
+                let has = !is_over || theirs.value.sent.is_some();
+                if let Some(place) = self.place(&theirs.value.device).filter(|_| has) {
                     self.taken[place] = true;
                 }
             }

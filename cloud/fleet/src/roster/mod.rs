@@ -4,6 +4,7 @@
 //! It holds nothing that the records and the open connections do not say: it is made from them at the start, and a device
 //! that has changed is read again ([`Changes`] says which). Who asks the roster has the changes that were told before.
 
+mod census;
 mod row;
 mod search;
 #[cfg(test)]
@@ -13,6 +14,7 @@ pub(crate) mod testing;
 #[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests;
 
+pub use census::Census;
 pub(crate) use row::{MODELS, Row, RowModel, RowRelease};
 use row::{Pool, Read};
 pub use search::Query;
@@ -26,6 +28,7 @@ use crate::store::{self, Store};
 use flotilla_protocol::{DeviceId, Digest};
 use flotilla_registry::Registry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +45,8 @@ pub(crate) struct Roster {
     connections: Arc<Connections>,
     stale: Arc<Stale>,
     rows: RwLock<BTreeMap<DeviceId, Arc<Row>>>,
+    /// Rows that were read again.
+    changes: AtomicU64,
     /// Held by whoever reads devices again.
     reader: tokio::sync::Mutex<Reader>,
 }
@@ -68,6 +73,7 @@ impl Roster {
             connections,
             stale: changes.stale(),
             rows: RwLock::default(),
+            changes: AtomicU64::new(0),
             reader: tokio::sync::Mutex::default(),
         };
         roster.rebuild().await?;
@@ -113,6 +119,17 @@ impl Roster {
         Ok(self.rows.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect())
     }
 
+    /// The row of one device.
+    pub(crate) async fn one(&self, id: &DeviceId) -> Result<Option<Arc<Row>>> {
+        self.refresh().await?;
+        Ok(self.rows.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned())
+    }
+
+    /// How often a row was read again: who sees another number than before looks again.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
     /// Reads the devices again that have changed.
     async fn refresh(&self) -> Result<()> {
         // One at a time: who waits finds it done.
@@ -124,6 +141,7 @@ impl Roster {
                 None => None,
             };
             self.put(&id, row);
+            self.changes.fetch_add(1, Ordering::Relaxed);
             taken.done(&id);
         }
         Ok(())

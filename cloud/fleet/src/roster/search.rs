@@ -38,6 +38,9 @@ pub struct Query {
     /// Whether devices are meant, too, that have been decommissioned. A filter that names that state asks for them by itself.
     #[serde(default)]
     pub all_states: bool,
+    /// So many of the devices from there on are passed over: whoever scrolls through a long list jumps.
+    #[serde(default)]
+    pub skip: Option<usize>,
 }
 
 /// A query that is understood.
@@ -49,6 +52,7 @@ pub(crate) struct Search {
     limit: usize,
     after: Option<Cursor>,
     all_states: bool,
+    skip: usize,
 }
 
 /// The rows of one page.
@@ -82,6 +86,7 @@ impl Search {
             after,
             all_states: query.all_states
                 || query.filter.as_ref().is_some_and(|filter| filter.contains(DECOMMISSIONED)),
+            skip: query.skip.unwrap_or(0),
         })
     }
 
@@ -99,18 +104,21 @@ impl Search {
             rows.retain(|row| after.order(row, &self.sort).is_lt());
         }
         let by = |a: &Arc<Row>, b: &Arc<Row>| order(a, b, &self.sort);
-        let more = rows.len() > self.limit;
+        let end = self.skip.saturating_add(self.limit);
+        let more = rows.len() > end;
         if more {
-            // The page alone is sorted, not all that follows it.
-            rows.select_nth_unstable_by(self.limit - 1, by);
-            rows.truncate(self.limit);
+            // What follows the page is not sorted.
+            rows.select_nth_unstable_by(end - 1, by);
+            rows.truncate(end);
         }
         rows.sort_unstable_by(by);
+        rows.drain(..self.skip.min(rows.len()));
         let next = rows.last().filter(|_| more).map(|last| Cursor::at(last, &self.sort).write());
         Found { total, page: rows, next }
     }
 
-    fn matches(&self, row: &Row, now_ms: u64, in_group: &dyn Fn(usize, &Row) -> bool) -> bool {
+    /// Whether a device is one of those that are looked for.
+    pub(crate) fn matches(&self, row: &Row, now_ms: u64, in_group: &dyn Fn(usize, &Row) -> bool) -> bool {
         if row.state == DECOMMISSIONED && !self.all_states {
             return false;
         }

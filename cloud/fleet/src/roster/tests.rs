@@ -290,6 +290,26 @@ fn pages_show_every_device_once_in_order_while_others_come_and_go() {
 }
 
 #[test]
+fn a_page_in_the_middle_is_found_without_the_pages_before_it() {
+    let rows = fleet(1_000);
+    for sort in ["", "-cpu,board", "name"] {
+        let all: Vec<_> = find(&rows, &query("true", sort, 1_000, None)).page;
+        for (skip, limit, shown) in
+            [(0, 10, 10), (495, 10, 10), (995, 10, 5), (1_000, 10, 0), (usize::MAX, 10, 0)]
+        {
+            let page = find(&rows, &Query { skip: Some(skip), ..query("true", sort, limit, None) });
+            let end = skip.min(all.len()) + shown;
+            assert_eq!(page.page, all[end - shown..end], "{sort} from {skip}");
+            assert_eq!((page.total, page.next.is_some()), (1_000, end < 1_000), "{sort} from {skip}");
+        }
+        // Behind a cursor it counts from there.
+        let first = find(&rows, &query("true", sort, 10, None));
+        let page = find(&rows, &Query { skip: Some(5), ..query("true", sort, 10, first.next) });
+        assert_eq!(page.page, all[15..25], "{sort}");
+    }
+}
+
+#[test]
 fn a_query_that_cannot_be_answered_says_why() {
     let cursor = find(&fleet(10), &query("true", "cpu", 2, None)).next;
     for (bad, says) in [

@@ -64,9 +64,18 @@ async fn what_operators_write_on_devices_is_found_at_once_kept_over_a_restart_an
     assert!(detail.contains("berlin"), "{detail}");
 
     // Many at once, by an expression; what is not possible on one is named and holds up nobody.
-    let on = Selection::Filter(r#""canary" in labels"#.into());
+    let on = Selection::Matching(filter(r#""canary" in labels"#));
     let done = cloud.fleet.tag(&cloud.admin, on, site("paris")).await.unwrap();
     assert_eq!(done.iter().filter(|one| matches!(one.outcome, Ok(true))).count(), 2);
+    let words = |search: &str| Query { search: Some(search.to_owned()), ..Query::default() };
+    let narrow = Query { limit: Some(1), ..words("GATE") };
+    let on = Selection::Matching(Query { filter: Some(r#""canary" in labels"#.into()), ..narrow });
+    let done = cloud.fleet.tag(&cloud.admin, on, label(&["door"])).await.unwrap();
+    assert_eq!(done.len(), 2, "an order is for all that match, on whichever page");
+    let done =
+        cloud.fleet.tag(&cloud.admin, Selection::Matching(words("gate-2 canary")), label(&["wall"])).await;
+    let done: Vec<_> = done.unwrap().iter().map(|one| one.device.to_string()).collect();
+    assert_eq!(done, ["gate-2"]);
     let on = Selection::Devices(vec![device("gate-3"), device("nobody")]);
     let done = cloud.fleet.tag(&cloud.admin, on, site("rome")).await.unwrap();
     assert_eq!(done[1].outcome.as_ref().unwrap_err().code(), ErrorCode::NotFound);
@@ -79,7 +88,7 @@ async fn what_operators_write_on_devices_is_found_at_once_kept_over_a_restart_an
     assert_eq!(cloud.found(r#"attributes.site == "paris""#).await, ["gate-1", "gate-2"]);
     assert_eq!(
         cloud.fleet.device(&device("gate-1")).await.unwrap().tags.labels,
-        ["canary".to_owned()].into()
+        ["canary".to_owned(), "door".to_owned()].into()
     );
     cloud.close().await;
 }
@@ -123,6 +132,13 @@ async fn a_static_group_keeps_its_members_and_a_dynamic_one_takes_late_comers() 
     cloud.tag(&["gate-2", "gate-3"], label(&["canary"])).await;
     assert_eq!(cloud.members("canaries").await, ["gate-2", "gate-3"]);
     assert_eq!(cloud.found(r#""canaries" in groups && "lab" in groups"#).await, ["gate-2"]);
+    let of = async |id: &str| {
+        let all = fleet.groups_of(&device(id)).await.unwrap();
+        all.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(of("gate-1").await, ["lab"]);
+    assert_eq!(of("gate-2").await, ["canaries", "lab"]);
+    assert_eq!(fleet.groups_of(&device("nobody")).await.unwrap_err().code(), ErrorCode::NotFound);
     fleet.add_to_group(admin, &group("lab"), vec![device("gate-3"), device("gate-2")]).await.unwrap();
     fleet.remove_from_group(admin, &group("lab"), vec![device("gate-1")]).await.unwrap();
     assert_eq!(cloud.members("lab").await, ["gate-2", "gate-3"]);

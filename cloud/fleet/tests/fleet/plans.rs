@@ -3,10 +3,10 @@
 use crate::rollouts::rollout_until;
 use crate::support::{Installation, device, model};
 use flotilla_fleet::{
-    DeviceControl, OnStop, Pace, Policy, Retry, RolloutControl, RolloutRequest, RolloutState, Selection,
-    Status, WaveSpec,
+    DeviceControl, GroupSpec, OnStop, Pace, Policy, Retry, RolloutControl, RolloutRequest, RolloutState,
+    Selection, Status, WaveSpec,
 };
-use flotilla_protocol::ErrorCode;
+use flotilla_protocol::{ErrorCode, GroupName};
 
 fn to_all() -> RolloutRequest {
     RolloutRequest { waves: Some(vec![WaveSpec::Rest]), ..RolloutRequest::newest(model("digits")) }
@@ -53,12 +53,12 @@ async fn no_more_devices_are_under_way_than_the_plan_allows() {
     let rollout = installation.fleet.start_rollout(&installation.admin, request).await.unwrap();
     let order = installation.fleet.rollout_devices(&rollout.id).await.unwrap();
     devices.sort_by_key(|device| order.iter().position(|target| target.device == device.id));
-    for place in 0..devices.len() {
-        let desired = devices[place].desired_release("digits", Some(release.digest)).await;
+    for (place, device) in devices.iter_mut().enumerate() {
+        let desired = device.desired_release("digits", Some(release.digest)).await;
         let told = installation.fleet.rollout_devices(&rollout.id).await.unwrap();
         assert_eq!(told.iter().filter(|target| target.sent.is_some()).count(), place + 1);
         assert_eq!(told.iter().filter(|target| target.status == Status::Sent).count(), 1);
-        devices[place].confirm(&desired, "digits").await;
+        device.confirm(&desired, "digits").await;
     }
     let (ended, _) = rollout_until(&installation, &rollout.id, |r| !r.is_active()).await;
     assert_eq!(ended.state, RolloutState::Succeeded);
@@ -131,7 +131,7 @@ async fn a_newer_rollout_takes_its_devices_from_an_older_one() {
     let rest: Vec<_> = devices[1..].iter().map(|device| device.id.clone()).collect();
     let request = RolloutRequest { devices: Some(rest), ..to_all() };
     let plan = fleet.preflight(request.clone()).await.unwrap();
-    assert_eq!(plan.supersedes, [older.id.clone()]);
+    assert_eq!(plan.supersedes, std::slice::from_ref(&older.id));
     let newer = fleet.start_rollout(admin, request).await.unwrap();
     for device in &mut devices[1..] {
         let desired = device.desired_release("digits", Some(new.digest)).await;
@@ -184,5 +184,37 @@ async fn a_device_that_fails_again_and_again_gets_no_updates_until_it_is_release
         device.confirm(&desired, "digits").await;
     }
     rollout_until(&installation, &rollout.id, |r| r.state == RolloutState::Succeeded).await;
+    installation.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_into_the_group_later_is_taken_in_until_the_rollout_is_finished() {
+    let folder = tempfile::tempdir().unwrap();
+    let installation = Installation::open(folder.path()).await;
+    let release = installation.release("digits", 1.0).await;
+    let (fleet, admin) = (&installation.fleet, &installation.admin);
+    let group: GroupName = "gates".parse().unwrap();
+    let all = GroupSpec::Dynamic(r#"id.startsWith("gate")"#.into());
+    fleet.create_group(admin, &group, all).await.unwrap();
+    let mut first = installation.device("gate-1").await;
+    let nobody = RolloutRequest { follows: true, ..to_all() };
+    assert_eq!(fleet.start_rollout(admin, nobody).await.unwrap_err().code(), ErrorCode::InvalidInput);
+    let request = RolloutRequest { group: Some(group.clone()), follows: true, ..to_all() };
+    let rollout = fleet.start_rollout(admin, request).await.unwrap();
+    let desired = first.desired_release("digits", Some(release.digest)).await;
+    first.confirm(&desired, "digits").await;
+    assert_eq!(fleet.delete_group(admin, &group).await.unwrap_err().code(), ErrorCode::WrongState);
+
+    let mut late = installation.device("gate-2").await;
+    installation.enrol("other-1").await;
+    let desired = late.desired_release("digits", Some(release.digest)).await;
+    late.confirm(&desired, "digits").await;
+    let (running, targets) = rollout_until(&installation, &rollout.id, |r| r.waves[0].devices == 2).await;
+    assert_eq!((running.state, targets.len()), (RolloutState::Running, 2));
+    fleet.control_rollout(admin, &rollout.id, RolloutControl::Finish).await.unwrap();
+    let (ended, targets) = rollout_until(&installation, &rollout.id, |r| !r.is_active()).await;
+    assert_eq!(ended.state, RolloutState::Succeeded);
+    assert!(targets.iter().all(|target| matches!(target.status, Status::Confirmed { .. })), "{targets:?}");
+    fleet.delete_group(admin, &group).await.unwrap();
     installation.close().await;
 }

@@ -457,6 +457,14 @@ pub enum Device {
         #[command(flatten)]
         target: Target,
     },
+    /// Show what a device should run beside what it says it runs, and where the two differ.
+    Twin {
+        /// The device.
+        id: String,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
     /// Write a new claim code to a file (mode 0600).
     Claim {
         /// The file to write; give it to `flotilla-agent enrol --claim FILE`.
@@ -771,6 +779,7 @@ impl Command {
                 | Device::Name { target, .. }
                 | Device::Show { target, .. }
                 | Device::Telemetry { target, .. }
+                | Device::Twin { target, .. }
                 | Device::Claim { target, .. }
                 | Device::Settings(DeviceSettings { target, .. })
                 | Device::Diagnose { target, .. }

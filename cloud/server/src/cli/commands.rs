@@ -7,12 +7,12 @@ use super::client::Client;
 use super::exit::Failure;
 use super::{
     diagnose, follow, groups, hard, lifetime, order, read_file, rollout, shadow, table, telemetry, top,
-    trust, upload,
+    trust, twin, upload,
 };
 use crate::http::api::{
     ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, CompressRequest,
     DatasetView, DeviceTelemetryView, DeviceView, ImportView, JobView, Json, LoginView, ModelVersionView,
-    RejectRequest, ReleaseRequest, ReleaseTelemetryView, ReleaseView, TagRequest, TrainRequest,
+    RejectRequest, ReleaseRequest, ReleaseTelemetryView, ReleaseView, TagRequest, TrainRequest, TwinView,
 };
 use crate::progress::Progress;
 use flotilla_protocol::ErrorCode;
@@ -344,6 +344,11 @@ fn device(command: Device, out: &Out) -> Done {
             let path = format!("/api/v1/devices/{}/telemetry", encode(&id));
             let told: DeviceTelemetryView = client(&target)?.get(&path)?;
             out.show(&told, telemetry::print_telemetry)
+        }
+        Device::Twin { id, target } => {
+            let path = format!("/api/v1/devices/{}/twin", encode(&id));
+            let view: TwinView = client(&target)?.get(&path)?;
+            out.show(&view, twin::print)
         }
         Device::Diagnose { id, wait, target } => {
             let view = diagnose::ask(&client(&target)?, &encode(&id), Duration::from_secs(wait))?;

@@ -57,7 +57,8 @@ pub(crate) fn rollout(client: &Client, mut rollout: RolloutView) -> Result<Rollo
     }
     progress.clear();
     rollout = client.get(&format!("/api/v1/rollouts/{}", rollout.id))?;
-    if rollout.state == "succeeded" {
+    // One that takes late comers in has reached all that there are.
+    if rollout.state == "succeeded" || rollout.state == "running" {
         return Ok(rollout);
     }
     let verb = if rollout.is_over() { "ended as" } else { "is" };

@@ -66,7 +66,7 @@ fn those(those: Those) -> TagRequest {
 /// Keeps rollouts away from devices for a reason, or lets them in again.
 pub(super) fn quarantine(on: Those, reason: Option<String>, target: &Target, out: &Out) -> Done {
     let TagRequest { devices, filter, .. } = those(on);
-    let request = QuarantineRequest { devices, filter, reason };
+    let request = QuarantineRequest { devices, filter, search: None, reason };
     tag(client(target)?.post("/api/v1/device-quarantine", &request)?, out)
 }
 

@@ -18,6 +18,7 @@ mod table;
 mod telemetry;
 mod top;
 mod trust;
+mod twin;
 mod upload;
 
 use args::{Cli, Command, Output};

@@ -59,6 +59,7 @@ pub(super) fn run(command: Rollout, out: &Out) -> Done {
         Rollout::Pause(rollout) => order(&rollout, "pause", &Json::Null, out),
         Rollout::Resume(rollout) => order(&rollout, "resume", &Json::Null, out),
         Rollout::Rollback(rollout) => order(&rollout, "rollback", &Json::Null, out),
+        Rollout::Finish(rollout) => order(&rollout, "finish", &Json::Null, out),
         Rollout::Abort(rollout) => order(&rollout, "abort", &Json::Null, out),
         Rollout::Retry { device, rollout } => order(&rollout, "retry", &RolloutDeviceRequest { device }, out),
         Rollout::Skip { device, rollout } => {
@@ -87,6 +88,7 @@ fn request_of(spec: &RolloutSpec) -> Result<RolloutRequest, Failure> {
         release: spec.release.clone(),
         devices: some(&spec.devices),
         group: spec.group.clone(),
+        follows: spec.follows,
         waves: some(&spec.waves),
         soak_s: spec.soak.map(|time| time.as_secs()),
         max_soak_s: spec.max_soak.map(|time| time.as_secs()),
@@ -160,6 +162,9 @@ fn print_plan(plan: &RolloutPlanView) {
 fn print(rollout: &RolloutView) {
     println!("{} {} {} {}", rollout.id, rollout.model, rollout.state, rollout.reason);
     rollout.policy.iter().for_each(|phrase| println!("  {phrase}"));
+    if let Some(group) = &rollout.follows {
+        println!("  takes in devices that come into group {group}");
+    }
     if let Some(newer) = rollout.superseded_by.last() {
         println!("  devices belong to the newer {newer}");
     }

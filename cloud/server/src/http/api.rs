@@ -8,6 +8,7 @@ mod rollouts;
 mod shadow;
 mod summary;
 mod telemetry;
+mod twin;
 
 pub use commands::{CommandRequest, CommandView};
 pub use devices::{
@@ -21,18 +22,19 @@ pub use hard::{
     HardExampleView, HardPolicy, UnlabelledView,
 };
 pub use rollouts::{
-    GateFindingView, ObstacleView, RampView, RolloutDevicePage, RolloutDeviceRequest, RolloutPlanView,
-    RolloutRequest, RolloutView, WatchView, WaveCounts, WaveDeviceView, WaveView,
+    EvidenceView, GateFindingView, ObstacleView, RampView, RolloutDevicePage, RolloutDeviceRequest,
+    RolloutPlanView, RolloutRequest, RolloutView, WatchView, WaveCounts, WaveDeviceView, WaveView,
 };
 use serde::{Deserialize, Serialize};
 pub use shadow::{
     DisagreementView, ShadowDeviceView, ShadowFiguresView, ShadowRequest, ShadowStop, ShadowView,
 };
 use std::collections::BTreeMap;
-pub use summary::{BoardCount, ConcernView, FleetView, ModelCounts, ReleaseCounts};
+pub use summary::{BoardCount, ConcernView, FleetSummaryView, ModelCounts, ReleaseCounts};
 pub use telemetry::{
     ClassCount, DeviceTelemetryView, DriftView, EventView, HistoryView, NpuView, ReleaseTelemetryView,
 };
+pub use twin::{TwinDifference, TwinModelView, TwinView};
 use utoipa::ToSchema;
 
 /// Any JSON object whose shape another crate owns.
@@ -366,6 +368,9 @@ pub struct DeviceView {
     /// The attributes that operators gave it.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
+    /// The groups that it is in; told of a single device only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Vec<String>>,
     /// When it enrolled, in milliseconds since 1970.
     #[serde(default)]
     pub enrolled_at_ms: u64,
@@ -622,14 +627,29 @@ pub struct Overview {
     pub compression: Vec<CompressionView>,
     /// Releases, oldest first.
     pub releases: Vec<ReleaseView>,
-    /// Devices by id.
-    pub devices: Vec<DeviceView>,
+    /// Devices in figures.
+    pub fleet: FleetView,
+    /// Devices whose models have drifted most, the farthest first.
+    pub drifted: Vec<DeviceView>,
     /// Rollouts, oldest first.
     pub rollouts: Vec<RolloutView>,
     /// The first hard examples that wait for a decision.
     pub hard_examples: Vec<HardExampleView>,
     /// Releases that run beside confirmed ones.
     pub shadows: Vec<ShadowView>,
+}
+
+/// The devices in figures.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FleetView {
+    /// Devices, those that are revoked with them, but not those that have been decommissioned.
+    pub total: usize,
+    /// Devices that are connected.
+    pub online: usize,
+    /// Devices by state.
+    pub states: BTreeMap<String, usize>,
+    /// Another number than before says that a device has changed: ask for those that you show.
+    pub changes: u64,
 }
 
 /// The control plane itself.

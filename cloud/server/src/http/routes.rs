@@ -2,7 +2,7 @@
 
 use super::handlers::{
     commands, console, datasets, diagnosis, fleet, groups, hard, jobs, lifetime, models, releases, rollouts,
-    server, settings, shadow, summary, telemetry, trust,
+    server, settings, shadow, summary, telemetry, trust, twin,
 };
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;
@@ -144,13 +144,14 @@ routes! {
     POST "/api/v1/bundles" Needs(P::ModelImport), NONE => Some("ReleaseView"), releases::import, "Imports a bundle that the project's keys signed";
 
     POST "/api/v1/claims" Needs(P::DeviceClaim), Some("ClaimRequest") => Some("ClaimView"), fleet::claim, "A claim code with which devices enrol";
-    GET "/api/v1/devices" Needs(P::DeviceRead), NONE => Some("[DeviceView]"), fleet::devices, "Devices: all, or those that a query finds; query: filter (CEL), search, sort, limit, after, all_states (those that have been decommissioned, too). The header X-Total-Count says how many match, Link where the next page is";
+    GET "/api/v1/devices" Needs(P::DeviceRead), NONE => Some("[DeviceView]"), fleet::devices, "Devices: all, or those that a query finds; query: filter (CEL), search, sort, limit, after, all_states (those that have been decommissioned, too), skip (that many of the devices from there on). The header X-Total-Count says how many match, Link where the next page is";
     POST "/api/v1/device-tags" Needs(P::DeviceControl), Some("TagRequest") => Some("TagAnswer"), groups::tag, "Writes names, labels and attributes on devices";
     POST "/api/v1/device-quarantine" Needs(P::DeviceControl), Some("QuarantineRequest") => Some("TagAnswer"), groups::quarantine, "Keeps rollouts away from devices for a reason, or without one lets them in again";
     POST "/api/v1/device-decommission" Needs(P::DeviceControl), Some("DecommissionRequest") => Some("TagAnswer"), lifetime::decommission, "Takes devices out of service, for good: they never connect again, and nothing is asked of them any more";
-    GET "/api/v1/fleet" Needs(P::DeviceRead), NONE => Some("FleetView"), summary::fleet, "The whole fleet: devices by state, what they run, rollouts under way, and the devices that need somebody's eye";
+    GET "/api/v1/fleet" Needs(P::DeviceRead), NONE => Some("FleetSummaryView"), summary::fleet, "The whole fleet: devices by state, what they run, rollouts under way, and the devices that need somebody's eye";
     GET "/api/v1/devices/{id}/history" Needs(P::DeviceRead), NONE => Some("[RanView]"), lifetime::history, "What ran on a device and when, newest first";
     GET "/api/v1/devices/{id}" Needs(P::DeviceRead), NONE => Some("DeviceView"), fleet::device, "One device";
+    GET "/api/v1/devices/{id}/twin" Needs(P::DeviceRead), NONE => Some("TwinView"), twin::show, "What a device should be, what it says it is, and where the two differ";
     GET "/api/v1/devices/{id}/telemetry" Needs(P::DeviceRead), NONE => Some("DeviceTelemetryView"), telemetry::device, "The recent past of a device: samples and events";
     GET "/api/v1/models/{model}/telemetry" Needs(P::DeviceRead), NONE => Some("[ReleaseTelemetryView]"), telemetry::model, "What all devices say of a model, by release: latency, answers, confidence, drift";
     POST "/api/v1/devices/{id}/revoke" Needs(P::DeviceControl), NONE => Some("DeviceView"), fleet::revoke, "Shuts a device out at once";
@@ -192,6 +193,7 @@ routes! {
     POST "/api/v1/rollouts/{id}/pause" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::pause, "Touches no further device until the rollout is resumed";
     POST "/api/v1/rollouts/{id}/resume" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::resume, "Goes on; what the rollout asks is answered with yes";
     POST "/api/v1/rollouts/{id}/rollback" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::roll_back, "Stops a rollout and sends every device that it touched back; one that has ended, too";
+    POST "/api/v1/rollouts/{id}/finish" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::finish, "Takes no late comers in any more; the rollout ends once all its devices have";
     POST "/api/v1/rollouts/{id}/abort" Needs(P::RolloutControl), NONE => Some("RolloutView"), rollouts::abort, "Stops a rollout; devices keep what they confirmed";
 }
 

@@ -45,6 +45,8 @@ pub enum Rollout {
     Resume(RolloutId),
     /// Stop a rollout and send every device that it touched back; one that has ended, too.
     Rollback(RolloutId),
+    /// Take no late comers in any more; it ends once all its devices have.
+    Finish(RolloutId),
     /// Stop a rollout; devices keep what they confirmed.
     Abort(RolloutId),
     /// Tell devices again that have failed; one that has stopped and held goes on.
@@ -82,6 +84,7 @@ impl Rollout {
             | Self::Pause(rollout)
             | Self::Resume(rollout)
             | Self::Rollback(rollout)
+            | Self::Finish(rollout)
             | Self::Abort(rollout)
             | Self::Retry { rollout, .. }
             | Self::Skip { rollout, .. } => &rollout.target,
@@ -100,11 +103,15 @@ pub struct RolloutSpec {
     /// The devices of this group, as they are now, instead.
     #[arg(long, value_name = "NAME", conflicts_with = "devices")]
     pub group: Option<String>,
+    /// Take in devices that come into the group later, until the rollout is finished or a newer one begins.
+    #[arg(long = "follow-group", requires = "group")]
+    pub follows: bool,
     /// Devices of a wave: a number, or a share of all such as 10%; repeat for each wave. What is left makes one more.
     /// One device by default.
     #[arg(long = "wave", value_name = "SIZE")]
     pub waves: Vec<String>,
-    /// Watch each wave for this long at least before the next one begins, such as 30m: it goes on once the release is
+    /// Watch each wave for this long at least before the next one begins, such as 30m, or 0s for not at all; 3h by default
+    /// for 100 devices or more, if no waves are named. A wave that is watched goes on once the release is
     /// shown to do no harm, and stops the rollout once it is shown to do worse than what waiting devices run.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub soak: Option<Duration>,

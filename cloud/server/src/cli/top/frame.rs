@@ -1,7 +1,7 @@
 //! One frame of `flotilla fleet top`. Pure: the fleet and the size of the terminal in, lines out.
 
 use super::super::table;
-use crate::http::api::{ConcernView, FleetView, ModelCounts, RolloutView, WaveView};
+use crate::http::api::{ConcernView, FleetSummaryView, ModelCounts, RolloutView, WaveView};
 use std::time::Duration;
 
 /// Characters of a bar, at most.
@@ -41,7 +41,7 @@ pub(super) struct Rates {
 
 impl Rates {
     /// From two answers; none if the control plane has started anew in between.
-    pub(super) fn between(before: &FleetView, now: &FleetView) -> Option<Self> {
+    pub(super) fn between(before: &FleetSummaryView, now: &FleetSummaryView) -> Option<Self> {
         let seconds = now.at_ms.checked_sub(before.at_ms).filter(|ms| *ms > 0)? as f64 / 1_000.0;
         let each = |before: u64, now: u64| Some(now.checked_sub(before)? as f64 / seconds);
         Some(Self {
@@ -53,7 +53,12 @@ impl Rates {
 }
 
 /// The lines that fit. Where not all do, each part has its share.
-pub(super) fn frame(view: &FleetView, rates: Option<Rates>, problem: Option<&str>, size: Size) -> Vec<Line> {
+pub(super) fn frame(
+    view: &FleetSummaryView,
+    rates: Option<Rates>,
+    problem: Option<&str>,
+    size: Size,
+) -> Vec<Line> {
     let mut head = vec![heading(title(view)), plain(traffic(view, rates))];
     head.extend(problem.map(|problem| bad(problem.to_owned())));
     let mut parts = vec![head, concerns(view), rollouts(view), models(view), states(view)];
@@ -116,7 +121,7 @@ fn bad(text: String) -> Line {
     Line { tone: Tone::Bad, text }
 }
 
-fn title(view: &FleetView) -> String {
+fn title(view: &FleetSummaryView) -> String {
     let seconds = view.at_ms / 1_000;
     let time = format!("{:02}:{:02}:{:02} UTC", seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
     let offline = may_connect(view).saturating_sub(view.online);
@@ -128,11 +133,11 @@ fn title(view: &FleetView) -> String {
 }
 
 /// Devices that may connect.
-fn may_connect(view: &FleetView) -> usize {
+fn may_connect(view: &FleetSummaryView) -> usize {
     view.devices.saturating_sub(view.states.get("revoked").copied().unwrap_or_default())
 }
 
-fn traffic(view: &FleetView, rates: Option<Rates>) -> String {
+fn traffic(view: &FleetSummaryView, rates: Option<Rates>) -> String {
     match rates {
         Some(rates) => format!(
             "{:.1} messages/s, {}/s from devices, {}/s to devices",
@@ -159,7 +164,7 @@ fn bytes(count: f64) -> String {
     format!("{count:.decimals$} {}", units[unit])
 }
 
-fn states(view: &FleetView) -> Vec<Line> {
+fn states(view: &FleetSummaryView) -> Vec<Line> {
     let counts = view.states.iter().map(|(state, count)| format!("{count} {state}"));
     let boards = view.boards.iter().map(|of| {
         let board = if of.board.is_empty() { "not told" } else { &of.board };
@@ -176,7 +181,7 @@ fn states(view: &FleetView) -> Vec<Line> {
     lines
 }
 
-fn models(view: &FleetView) -> Vec<Line> {
+fn models(view: &FleetSummaryView) -> Vec<Line> {
     let mut lines = Vec::new();
     for model in &view.models {
         let changing = match model.changing {
@@ -208,7 +213,7 @@ fn bar(part: usize, whole: usize) -> String {
     "#".repeat((part * BAR).div_ceil(whole.max(1)).min(BAR))
 }
 
-fn rollouts(view: &FleetView) -> Vec<Line> {
+fn rollouts(view: &FleetSummaryView) -> Vec<Line> {
     let mut lines = Vec::new();
     for rollout in &view.rollouts {
         lines.push(rollout_line(rollout));
@@ -261,7 +266,7 @@ fn scaled(part: u32, whole: u32) -> usize {
     (u64::from(part) * BAR as u64 / u64::from(whole.max(1))) as usize
 }
 
-fn concerns(view: &FleetView) -> Vec<Line> {
+fn concerns(view: &FleetSummaryView) -> Vec<Line> {
     if view.worst.is_empty() {
         return Vec::new();
     }

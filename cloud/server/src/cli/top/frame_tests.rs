@@ -34,7 +34,7 @@ fn rollout() -> RolloutView {
     .unwrap()
 }
 
-fn fleet() -> FleetView {
+fn fleet() -> FleetSummaryView {
     let release =
         |digest: &str, version, devices| ReleaseCounts { release: digest.repeat(32), version, devices };
     let worst = vec![
@@ -53,7 +53,7 @@ fn fleet() -> FleetView {
         ConcernView { last_seen_ms: Some(NOW - 3 * 86_400_000 - 7_200_000), ..concern("gate-9", "offline") },
         ConcernView { last_seen_ms: None, ..concern("gate-10", "offline") },
     ];
-    FleetView {
+    FleetSummaryView {
         at_ms: NOW,
         devices: 111,
         decommissioned: 2,
@@ -112,12 +112,12 @@ fn a_whole_frame_says_what_there_is_to_say() {
 #[test]
 fn rates_come_from_two_answers_and_not_across_a_restart_of_the_control_plane() {
     let before = fleet();
-    let now = FleetView { at_ms: NOW + 2_000, messages: 705, received_bytes: 3_500, ..fleet() };
+    let now = FleetSummaryView { at_ms: NOW + 2_000, messages: 705, received_bytes: 3_500, ..fleet() };
     let rates = Rates::between(&before, &now);
     let lines = frame(&now, rates, Some("no answer for 4 s"), PAGE);
     assert_eq!(lines[1].text, "2.5 messages/s, 1.0 kB/s from devices, 0 B/s to devices");
     assert_eq!((lines[2].text.as_str(), lines[2].tone), ("no answer for 4 s", Tone::Bad));
-    assert_eq!(Rates::between(&now, &FleetView { at_ms: NOW + 9_000, ..fleet() }), None);
+    assert_eq!(Rates::between(&now, &FleetSummaryView { at_ms: NOW + 9_000, ..fleet() }), None);
     assert_eq!(Rates::between(&before, &before), None);
 }
 
@@ -160,7 +160,7 @@ fn a_frame_fits_into_every_terminal_and_every_part_has_its_share() {
 
 #[test]
 fn an_empty_fleet_is_two_lines() {
-    let lines = frame(&FleetView::default(), None, None, PAGE);
+    let lines = frame(&FleetSummaryView::default(), None, None, PAGE);
     let wanted = [
         "00:00:00 UTC  0 devices, 0 online, 0 offline",
         "0 messages, 0 B from devices, 0 B to devices since the control plane started",

@@ -7,7 +7,7 @@ use super::args::{Fleet, FleetTop};
 use super::client::{Client, ClientError};
 use super::commands::{Done, Out, client};
 use super::exit::Failure;
-use crate::http::api::FleetView;
+use crate::http::api::FleetSummaryView;
 use crate::signals::Termination;
 use flotilla_protocol::ErrorCode;
 use frame::{Rates, Size, frame};
@@ -38,7 +38,7 @@ pub(super) fn run(command: Fleet, out: &Out) -> Done {
     })
 }
 
-fn ask(client: &Client) -> Result<FleetView, ClientError> {
+fn ask(client: &Client) -> Result<FleetSummaryView, ClientError> {
     client.get("/api/v1/fleet")
 }
 
@@ -53,7 +53,7 @@ fn watch(client: Client) -> Done {
 }
 
 /// Shows one frame after the other until somebody ends it.
-async fn live(client: Client, first: FleetView) -> std::io::Result<()> {
+async fn live(client: Client, first: FleetSummaryView) -> std::io::Result<()> {
     let ended = Termination::listen()?.wait();
     tokio::pin!(ended);
     let mut resized = signal(SignalKind::window_change())?;

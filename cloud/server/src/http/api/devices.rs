@@ -9,12 +9,15 @@ use utoipa::ToSchema;
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TagRequest {
-    /// Device ids; or `filter`.
+    /// Device ids; or `filter`, `search` or both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<Vec<String>>,
     /// An expression (CEL): every device that may connect and matches now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
+    /// Words, as those of a search for devices: of the devices that the filter leaves, those that they find.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<String>,
     /// The name from now on; an empty one takes it away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -33,12 +36,15 @@ pub struct TagRequest {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QuarantineRequest {
-    /// Device ids; or `filter`.
+    /// Device ids; or `filter`, `search` or both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<Vec<String>>,
     /// An expression (CEL): every device that may connect and matches now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
+    /// Words, as those of a search for devices: of the devices that the filter leaves, those that they find.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<String>,
     /// Why no rollout is to take them; null releases them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

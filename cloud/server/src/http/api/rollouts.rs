@@ -16,11 +16,15 @@ pub struct RolloutRequest {
     /// A group instead: its devices as they are when the rollout starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// Whether devices that come into the group later are taken in, until the rollout is finished or a newer one begins.
+    #[serde(default)]
+    pub follows: bool,
     /// How many devices each wave has: `5`, or `10%` of all; what is left makes one more. One device, then the rest, by
     /// default.
     #[serde(default)]
     pub waves: Option<Vec<String>>,
-    /// How long each wave is watched at least before the next one begins, in seconds; not at all by default. A wave that
+    /// How long each wave is watched at least before the next one begins, in seconds; 0 for not at all. By default three
+    /// hours, if no waves are named and there are at least 100 devices; else not at all. A wave that
     /// is watched goes on once the release is shown to do no harm, and stops the rollout once it is shown to do worse.
     #[serde(default)]
     pub soak_s: Option<u64>,
@@ -136,6 +140,9 @@ pub struct RolloutView {
     /// How it goes about it, in words: pace, retries, hours, what happens when it stops.
     #[serde(default)]
     pub policy: Vec<String>,
+    /// The group whose late comers it takes in.
+    #[serde(default)]
+    pub follows: Option<String>,
     /// Newer rollouts that have taken devices from it.
     #[serde(default)]
     pub superseded_by: Vec<String>,
@@ -151,6 +158,8 @@ impl RolloutView {
     pub fn waits_for_somebody(&self) -> bool {
         match self.state.as_str() {
             "draft" | "waiting_for_approval" => true,
+            // One that takes late comers in goes on without an end.
+            "running" if self.follows.is_some() => self.waves.iter().all(|wave| wave.counts.is_decided()),
             // One that was paused by hand goes on with a word of the same person.
             "paused" => !self.reason.is_empty(),
             _ => false,
@@ -198,6 +207,12 @@ pub struct WaveCounts {
     pub reverted: u32,
 }
 
+impl WaveCounts {
+    fn is_decided(&self) -> bool {
+        self.pending + self.sent + self.retrying == 0
+    }
+}
+
 /// A page of the devices of a rollout, in its order.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct RolloutDevicePage {
@@ -237,6 +252,22 @@ pub struct WatchView {
     pub windows: u32,
     /// What was found at the end of the last one.
     pub findings: Vec<GateFindingView>,
+    /// What was found at the end of each, a point a metric.
+    #[serde(default)]
+    pub curve: Vec<EvidenceView>,
+}
+
+/// What one metric said at the end of one window.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct EvidenceView {
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    /// Which metric.
+    pub metric: String,
+    /// Evidence that the release does worse, in shares of what stops the rollout.
+    pub against: f64,
+    /// Evidence that it does no harm, in shares of what lets the wave through.
+    pub in_favour: f64,
 }
 
 /// What one metric says of the release: the change of updated devices beside that of devices that wait.

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 /// The whole fleet: how many devices stand where, what they run, and which need somebody's eye.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
-pub struct FleetView {
+pub struct FleetSummaryView {
     /// When it was counted, in milliseconds since 1970.
     pub at_ms: u64,
     /// Devices, without those that have been decommissioned.

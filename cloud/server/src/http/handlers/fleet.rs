@@ -2,14 +2,14 @@
 
 use super::super::api::{
     AgentUpgradeView, ApproveRequest, ClaimRequest, ClaimView, ClassCount, DeviceEvaluation, DeviceModelView,
-    DeviceView, FailureView, ProbeView, RejectRequest,
+    DeviceView, FailureView, FleetView, ProbeView, RejectRequest,
 };
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled, percent_encode};
 use super::telemetry;
 use crate::app::App;
 use crate::evaluations::Evaluation;
-use flotilla_fleet::{DeviceState, ModelView, Query, Tags};
+use flotilla_fleet::{ModelView, Query, Tags};
 use flotilla_identity::now_ms;
 use flotilla_protocol::enrol::EnrolRequest;
 use flotilla_protocol::renew::RenewRequest;
@@ -18,8 +18,8 @@ use http::StatusCode;
 
 /// How many devices match, on all pages.
 const TOTAL: http::HeaderName = http::HeaderName::from_static("x-total-count");
-/// Devices that one answer lists.
-const LISTED: usize = 500;
+/// Devices that the overview shows as those that have drifted most.
+const DRIFTED: usize = 12;
 
 /// `POST /api/v1/enrol`
 pub(crate) async fn enrol(mut call: Call) -> Handled {
@@ -98,6 +98,7 @@ pub(crate) async fn devices(call: Call) -> Handled {
         limit: call.query("limit")?,
         after: call.query("after")?,
         all_states: call.query("all_states")?.unwrap_or(false),
+        skip: call.query("skip")?,
     };
     let page = call.app.fleet.find(&query).await?;
     let mut views = Vec::with_capacity(page.devices.len());
@@ -107,22 +108,26 @@ pub(crate) async fn devices(call: Call) -> Handled {
     let answer = Answer::json(&views)?.with(TOTAL, &page.total.to_string())?;
     let Some(next) = page.next else { return Ok(answer) };
     let mut link = format!("/api/v1/devices?after={}", percent_encode(&next));
-    for (name, value) in call.query.iter().filter(|(name, _)| *name != "after") {
+    for (name, value) in call.query.iter().filter(|(name, _)| !["after", "skip"].contains(&name.as_str())) {
         link += &format!("&{}={}", percent_encode(name), percent_encode(value));
     }
     answer.with(http::header::LINK, &format!("<{link}>; rel=\"next\""))
 }
 
-/// Devices by id, without those that have been decommissioned.
-pub(crate) async fn device_views(app: &App) -> Result<Vec<DeviceView>, Problem> {
-    let mut views = Vec::new();
-    let devices = app.fleet.devices(None, LISTED).await?;
-    let in_service =
-        devices.into_iter().filter(|device| !matches!(device.state, DeviceState::Decommissioned { .. }));
-    for device in in_service {
-        views.push(view(app, device).await?);
+/// The fleet in figures, and the devices that have drifted most.
+pub(crate) async fn census(app: &App) -> Result<(FleetView, Vec<DeviceView>), Problem> {
+    let census = app.fleet.census(DRIFTED).await?;
+    let mut drifted = Vec::with_capacity(census.drifted.len());
+    for id in &census.drifted {
+        drifted.push(view(app, app.fleet.device(id).await?).await?);
     }
-    Ok(views)
+    let fleet = FleetView {
+        total: census.total,
+        online: census.online,
+        states: census.states.into_iter().map(|(state, devices)| (state.to_owned(), devices)).collect(),
+        changes: census.changes,
+    };
+    Ok((fleet, drifted))
 }
 
 /// `GET /api/v1/devices/{id}`
@@ -133,7 +138,9 @@ pub(crate) async fn device(call: Call) -> Handled {
 async fn one_device(call: &Call) -> Handled {
     let id: DeviceId = call.param("id")?;
     let device = call.app.fleet.device(&id).await?;
-    Answer::json(&view(&call.app, device).await?)
+    let groups = call.app.fleet.groups_of(&id).await?;
+    let groups = Some(groups.iter().map(ToString::to_string).collect());
+    Answer::json(&DeviceView { groups, ..view(&call.app, device).await? })
 }
 
 async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceView, Problem> {
@@ -150,6 +157,7 @@ async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceVie
         name: device.tags.name,
         labels: device.tags.labels.into_iter().collect(),
         attributes: device.tags.attributes,
+        groups: None,
         enrolled_at_ms: device.enrolled_at_ms,
         board: device.board.board,
         engines: device.board.engines,

@@ -14,7 +14,7 @@ use http::StatusCode;
 /// `POST /api/v1/device-tags`
 pub(crate) async fn tag(mut call: Call) -> Handled {
     let request: TagRequest = call.json().await?;
-    let on = selection(request.devices, request.filter)?;
+    let on = selection(request.devices, request.filter, request.search)?;
     let change = TagChange {
         name: request.name,
         add: request.add.into_iter().collect(),
@@ -27,15 +27,21 @@ pub(crate) async fn tag(mut call: Call) -> Handled {
 /// `POST /api/v1/device-quarantine`
 pub(crate) async fn quarantine(mut call: Call) -> Handled {
     let request: QuarantineRequest = call.json().await?;
-    let on = selection(request.devices, request.filter)?;
+    let on = selection(request.devices, request.filter, request.search)?;
     answer(call.app.fleet.quarantine(call.actor()?, on, request.reason).await?)
 }
 
-fn selection(devices: Option<Vec<String>>, filter: Option<String>) -> Result<Selection, Problem> {
-    match (devices, filter) {
-        (Some(devices), None) => Ok(Selection::Devices(ids(&devices)?)),
-        (None, Some(filter)) => Ok(Selection::Filter(filter)),
-        _ => Err(either("an order is for `devices` or for those that match a `filter`")),
+fn selection(
+    devices: Option<Vec<String>>,
+    filter: Option<String>,
+    search: Option<String>,
+) -> Result<Selection, Problem> {
+    match (devices, filter, search) {
+        (Some(devices), None, None) => Ok(Selection::Devices(ids(&devices)?)),
+        (None, None, None) | (Some(_), _, _) => {
+            Err(either("an order is for `devices`, or for those that a `filter`, a `search` or both find"))
+        }
+        (None, filter, search) => Ok(Selection::Matching(Query { filter, search, ..Query::default() })),
     }
 }
 

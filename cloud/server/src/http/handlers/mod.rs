@@ -22,6 +22,7 @@ pub(crate) mod shadow;
 pub(crate) mod summary;
 pub(crate) mod telemetry;
 pub(crate) mod trust;
+pub(crate) mod twin;
 
 /// Conversions of every crate's error into a problem: code and text, nothing else.
 macro_rules! problems {

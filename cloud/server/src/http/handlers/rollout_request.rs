@@ -37,6 +37,7 @@ pub(super) async fn wanted(
         deadline_s: request.deadline_s,
         soak_s: request.soak_s,
         max_soak_s: request.max_soak_s,
+        follows: request.follows,
         draft: request.draft,
         needs_approval: request.needs_approval,
         starts_at_ms: request.starts_at_ms,

@@ -1,7 +1,11 @@
 //! Rollouts as people see them.
 
-use super::super::api::{GateFindingView, RolloutView, WatchView, WaveCounts, WaveDeviceView, WaveView};
-use flotilla_fleet::{OnStop, Policy, Rollout, RolloutDevice, RolloutState, Status, Tally, Watch, Watched};
+use super::super::api::{
+    EvidenceView, GateFindingView, RolloutView, WatchView, WaveCounts, WaveDeviceView, WaveView,
+};
+use flotilla_fleet::{
+    Evidence, OnStop, Policy, Rollout, RolloutDevice, RolloutState, Status, Tally, Watch, Watched,
+};
 use flotilla_gates::gate::Finding;
 use std::time::Duration;
 
@@ -31,6 +35,7 @@ pub(super) fn rollout_view(rollout: &Rollout, tallies: &[Tally], devices: &[Roll
         created_by: rollout.created_by.to_string(),
         starts_at_ms: rollout.starts_at_ms,
         policy: policy_words(&rollout.policy),
+        follows: rollout.follows.as_ref().map(|group| group.to_string()),
         superseded_by: rollout.superseded_by.iter().map(|id| id.to_string()).collect(),
     }
 }
@@ -59,6 +64,16 @@ fn watch_view(watch: &Watch, watched: Option<&Watched>) -> WatchView {
         since_ms: watched.map(|watched| watched.since_ms),
         windows: watched.map_or(0, |watched| watched.windows),
         findings: findings.unwrap_or_default().iter().map(finding).collect(),
+        curve: watched.map(|watched| watched.curve.iter().map(evidence).collect()).unwrap_or_default(),
+    }
+}
+
+fn evidence(point: &Evidence) -> EvidenceView {
+    EvidenceView {
+        at_ms: point.at_ms,
+        metric: point.metric.as_str().to_owned(),
+        against: point.against,
+        in_favour: point.in_favour,
     }
 }
 
@@ -92,6 +107,16 @@ pub(super) fn device_view(device: &RolloutDevice) -> WaveDeviceView {
         wave: device.wave + 1,
         tries: device.tries,
     }
+}
+
+/// How long its waves are watched, in words.
+pub(super) fn watch_words(watch: &Watch) -> String {
+    let span = |ms: u64| humantime::format_duration(Duration::from_millis(ms)).to_string();
+    format!(
+        "each wave is watched for {} at least, and asks after {}",
+        span(watch.soak_ms),
+        span(watch.max_soak_ms)
+    )
 }
 
 /// How a rollout goes about it, a phrase for each thing that is not as usual.

@@ -6,7 +6,7 @@ use super::super::api::{
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use super::rollout_request::wanted;
-use super::rollout_view::{device_view, policy_words, rollout_view};
+use super::rollout_view::{device_view, policy_words, rollout_view, watch_words};
 use super::telemetry;
 use crate::app::App;
 use flotilla_fleet::{DeviceControl, Obstacle, Rollout, RolloutControl, Status};
@@ -61,8 +61,9 @@ pub(crate) async fn roll_out(mut call: Call) -> Handled {
 pub(crate) async fn plan(mut call: Call) -> Handled {
     let request = call.json().await?;
     let request = wanted(&call.app, request).await?;
-    let policy = policy_words(&request.policy);
+    let mut policy = policy_words(&request.policy);
     let plan = call.app.fleet.preflight(request).await?;
+    policy.extend(plan.watch.as_ref().map(watch_words));
     let obstacle = |found: &Obstacle| ObstacleView {
         device: found.device.to_string(),
         code: found.code.to_string(),
@@ -133,6 +134,11 @@ pub(crate) async fn resume(call: Call) -> Handled {
 /// `POST /api/v1/rollouts/{id}/rollback`
 pub(crate) async fn roll_back(call: Call) -> Handled {
     control(&call, RolloutControl::Rollback).await
+}
+
+/// `POST /api/v1/rollouts/{id}/finish`
+pub(crate) async fn finish(call: Call) -> Handled {
+    control(&call, RolloutControl::Finish).await
 }
 
 /// `POST /api/v1/rollouts/{id}/abort`

@@ -51,6 +51,7 @@ pub(crate) async fn overview(call: Call) -> Handled {
 }
 
 async fn whole(app: &App) -> Result<Overview, Problem> {
+    let (census, drifted) = fleet::census(app).await?;
     Ok(Overview {
         server: ServerView {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -62,7 +63,8 @@ async fn whole(app: &App) -> Result<Overview, Problem> {
         jobs: jobs::views(app).await?,
         compression: models::compression_views(app).await?,
         releases: releases::views(app).await?,
-        devices: fleet::device_views(app).await?,
+        fleet: census,
+        drifted,
         rollouts: rollouts::rollout_views(app).await?,
         hard_examples: hard::waiting(app).await?,
         shadows: shadow::views(app).await?,

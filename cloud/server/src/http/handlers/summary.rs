@@ -1,6 +1,6 @@
 //! The whole fleet in some numbers.
 
-use super::super::api::{BoardCount, ConcernView, FleetView, ModelCounts, ReleaseCounts};
+use super::super::api::{BoardCount, ConcernView, FleetSummaryView, ModelCounts, ReleaseCounts};
 use super::super::service::{Answer, Call, Handled};
 use super::rollouts;
 use flotilla_fleet::{Concern, FleetSummary, ModelSummary};
@@ -9,12 +9,12 @@ use flotilla_fleet::{Concern, FleetSummary, ModelSummary};
 pub(crate) async fn fleet(call: Call) -> Handled {
     let summary = call.app.fleet.summary().await?;
     let rollouts = rollouts::under_way(&call.app).await?;
-    Answer::json(&FleetView { rollouts, ..view(summary) })
+    Answer::json(&FleetSummaryView { rollouts, ..view(summary) })
 }
 
-fn view(summary: FleetSummary) -> FleetView {
+fn view(summary: FleetSummary) -> FleetSummaryView {
     let board = |(board, devices)| BoardCount { board, devices };
-    FleetView {
+    FleetSummaryView {
         at_ms: summary.at_ms,
         devices: summary.devices,
         decommissioned: summary.decommissioned,
