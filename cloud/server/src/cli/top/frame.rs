@@ -310,5 +310,6 @@ fn span(ms: u64) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 #[path = "frame_tests.rs"]
 mod tests;
