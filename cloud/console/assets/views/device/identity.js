@@ -30,7 +30,7 @@ export function Identity({ device, again }) {
       ${fact('Records', `${count(device.records)}${device.records_dropped + device.records_missing > 0
         ? `, ${count(device.records_dropped)} dropped, ${count(device.records_missing)} missing` : ''}`)}
     </dl>
-    ${device.state === 'revoked' ? '' : html`<${Quarantine} device=${device} again=${again} />`}
+    ${['revoked', 'decommissioned'].includes(device.state) ? '' : html`<${Quarantine} device=${device} again=${again} />`}
   </section>`;
 }
 
