@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::process::Command;
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 const DEVICES: u32 = 50;
 
 fn release(plane: &Plane) -> String {
@@ -92,17 +92,28 @@ fn devices_that_drop_crash_and_lie_do_not_keep_a_rollout_from_its_end() {
     }
 }
 
-/// A flood costs the device its connection, and nobody else anything.
+/// A flood costs the device its connection, and nobody else anything. Whether the device itself comes through is its own
+/// affair: what it floods with takes the place of what it has to say.
 #[test]
 fn a_flooding_device_is_cut_off_and_the_others_go_on() {
     let plane = Plane::start();
     let release = release(&plane);
-    let arguments = ["--flooding", "2%", "--until-release", &release];
-    let simulation = Simulation::start(&plane, DEVICES, &arguments);
+    let simulation = Simulation::start(&plane, DEVICES, &["--flooding", "2%"]);
     wait_until_connected(&plane);
-    let rollout = roll_out(&plane, &release);
-    assert_eq!(rollout["state"], "succeeded", "{rollout}");
-    assert_eq!(simulation.report()["releases"][0]["running"], DEVICES);
+    let rollout: Value =
+        plane.cli(&["rollout", "create", &release, "--wave", "100%", "--soak", "0s", "--detach"]);
+    eventually("all others run the release", LIMIT, || {
+        let running = devices(&plane).iter().filter(|device| runs(device, &release)).count();
+        (running >= DEVICES as usize - 1).then_some(())
+    });
+    let (_, view) = plane.get(&format!("/api/v1/rollouts/{}", rollout["id"].as_str().unwrap()));
+    assert!(matches!(view["state"].as_str(), Some("running" | "succeeded")), "{view}");
+    let report = simulation.stop();
+    assert!(
+        report["connected"].as_u64() >= Some(u64::from(DEVICES) - 1),
+        "nobody else was cut off: {report}"
+    );
+    assert_eq!(report["failures"], json!({}), "{report}");
 }
 
 #[test]

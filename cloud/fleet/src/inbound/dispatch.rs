@@ -68,14 +68,7 @@ impl Dispatcher {
     fn dispatch(&mut self, event: Inbound, stop: &CancellationToken) {
         match event {
             Inbound::Connected { peer, connection, .. } => self.connected(&peer, connection, stop),
-            Inbound::Disconnected { peer, connection } => {
-                let is_current = |c: &Conversation| c.number == connection;
-                if self.current.get(&peer.device).is_some_and(is_current)
-                    && let Some(conversation) = self.current.remove(&peer.device)
-                {
-                    self.end(peer.device.clone(), conversation.task);
-                }
-            }
+            Inbound::Disconnected { peer, connection } => self.gone(&peer.device, connection),
             Inbound::Message { peer, connection, channel, payload } => {
                 let Some(conversation) = self.current.get(&peer.device) else { return };
                 if conversation.number != connection {
@@ -89,6 +82,8 @@ impl Dispatcher {
                 if !sent {
                     tracing::warn!(device = %peer.device, "a device that sends faster than it is heard is cut off");
                     self.core.downlink.disconnect(&peer.project, &peer.device);
+                    // What comes after the message that is lost would be out of order.
+                    self.gone(&peer.device, connection);
                 }
             }
         }
@@ -116,6 +111,16 @@ impl Dispatcher {
             worker.run(mail).await;
         });
         self.current.insert(device.clone(), Conversation { number, mailbox, stop, task });
+    }
+
+    /// A connection is over: its conversation ends with what has come so far.
+    fn gone(&mut self, device: &DeviceId, connection: u64) {
+        let is_current = |c: &Conversation| c.number == connection;
+        if self.current.get(device).is_some_and(is_current)
+            && let Some(conversation) = self.current.remove(device)
+        {
+            self.end(device.clone(), conversation.task);
+        }
     }
 
     fn end(&mut self, device: DeviceId, task: JoinHandle<()>) {
