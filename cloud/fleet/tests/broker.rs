@@ -1,6 +1,8 @@
 //! The broker as devices meet it: real MQTT clients over real TLS.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+#[path = "broker/sessions.rs"]
+mod sessions;
 #[path = "broker/support.rs"]
 mod support;
 

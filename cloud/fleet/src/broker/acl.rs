@@ -1,9 +1,9 @@
 //! What a connection may do. Pure decisions over the certificate's identity; everything not named here is denied.
 
 use super::PeerIdentity;
+use super::packet::QoS;
 use flotilla_protocol::limits;
 use flotilla_protocol::topic::{Channel, Down, Topic, Up};
-use rmqtt::codec::types::QoS;
 
 /// Why something is denied. Texts go to the log, never to the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,8 +18,6 @@ pub(super) enum Denied {
     TooLarge,
     #[error("the device sends more than its rate bound")]
     Rate,
-    #[error("the connection is being closed")]
-    Closing,
 }
 
 fn own(peer: &PeerIdentity, topic: &str) -> Result<Channel, Denied> {
@@ -55,7 +53,7 @@ pub(super) fn subscribe(peer: &PeerIdentity, filter: &str, qos: QoS) -> Result<D
     if qos == QoS::AtMostOnce { Err(Denied::Qos) } else { Ok(channel) }
 }
 
-/// May the peer leave this will? rmqtt publishes wills without asking, so this is asked before it sees them.
+/// May the peer leave this will? Asked when it connects; what passes is handed over unseen when it has gone.
 pub(super) fn will(
     peer: &PeerIdentity,
     topic: &str,

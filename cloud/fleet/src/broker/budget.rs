@@ -1,8 +1,8 @@
-//! Room for messages on their way to a device: counted when they are handed to the engine, given back when the device
-//! has acknowledged them. The engine's own queues have no bound in bytes; this is it.
+//! Room for messages on their way to a device: taken before they are queued, given back when the device has acknowledged
+//! them. The queues have no bound of their own; this is it.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// What a message costs beyond its payload: topic, packet and queue entry. It also bounds the number of small messages.
@@ -19,8 +19,6 @@ pub(super) struct Budget {
 struct Held {
     bytes: usize,
     closed: bool,
-    /// When the device last acknowledged something, or began to owe it.
-    progress: Instant,
 }
 
 /// Why there is no room.
@@ -35,8 +33,8 @@ pub(super) enum NoRoom {
 }
 
 impl Budget {
-    pub(super) fn new(limit: usize, all: Arc<Semaphore>, now: Instant) -> Self {
-        let held = Mutex::new(Held { bytes: 0, closed: false, progress: now });
+    pub(super) fn new(limit: usize, all: Arc<Semaphore>) -> Self {
+        let held = Mutex::new(Held { bytes: 0, closed: false });
         Self { own: Semaphore::new(limit), all, limit, held }
     }
 
@@ -56,9 +54,6 @@ impl Budget {
         if held.closed {
             return Err(NoRoom::Closed);
         }
-        if held.bytes == 0 {
-            held.progress = Instant::now();
-        }
         held.bytes += cost as usize;
         own.forget();
         all.forget();
@@ -70,7 +65,6 @@ impl Budget {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = (self.cost(payload) as usize).min(held.bytes);
         held.bytes -= bytes;
-        held.progress = Instant::now();
         self.own.add_permits(bytes);
         self.all.add_permits(bytes);
     }
@@ -81,12 +75,6 @@ impl Budget {
         held.closed = true;
         self.own.close();
         self.all.add_permits(std::mem::take(&mut held.bytes));
-    }
-
-    /// Has the device left messages unacknowledged for longer than `patience`?
-    pub(super) fn stalled(&self, now: Instant, patience: Duration) -> bool {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.bytes > 0 && now.saturating_duration_since(held.progress) > patience
     }
 }
 
@@ -100,7 +88,7 @@ mod tests {
     #[tokio::test]
     async fn room_comes_back_when_messages_are_acknowledged() {
         let all = Arc::new(Semaphore::new(100_000));
-        let budget = Budget::new(4 * OVERHEAD, all.clone(), Instant::now());
+        let budget = Budget::new(4 * OVERHEAD, all.clone());
         budget.take(OVERHEAD, NOW).await.unwrap();
         budget.take(OVERHEAD, NOW).await.unwrap();
         assert_eq!(budget.take(0, NOW).await, Err(NoRoom::Device));
@@ -114,8 +102,8 @@ mod tests {
     #[tokio::test]
     async fn all_devices_share_one_bound() {
         let all = Arc::new(Semaphore::new(2 * OVERHEAD));
-        let slow = Budget::new(10 * OVERHEAD, all.clone(), Instant::now());
-        let other = Budget::new(10 * OVERHEAD, all.clone(), Instant::now());
+        let slow = Budget::new(10 * OVERHEAD, all.clone());
+        let other = Budget::new(10 * OVERHEAD, all.clone());
         slow.take(OVERHEAD, NOW).await.unwrap();
         assert_eq!(other.take(0, NOW).await, Err(NoRoom::All));
         slow.close();
@@ -125,7 +113,7 @@ mod tests {
     #[tokio::test]
     async fn giving_back_more_than_was_taken_makes_no_room() {
         let all = Arc::new(Semaphore::new(8 * OVERHEAD));
-        let budget = Budget::new(2 * OVERHEAD, all.clone(), Instant::now());
+        let budget = Budget::new(2 * OVERHEAD, all.clone());
         budget.take(0, NOW).await.unwrap();
         budget.give_back(0);
         budget.give_back(0);
@@ -136,23 +124,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_larger_than_the_share_passes_alone() {
-        let budget = Budget::new(100, Arc::new(Semaphore::new(1000)), Instant::now());
+        let budget = Budget::new(100, Arc::new(Semaphore::new(1000)));
         budget.take(5000, NOW).await.unwrap();
         budget.give_back(5000);
         budget.take(5000, NOW).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_device_stalls_when_it_owes_acknowledgements_for_too_long() {
-        let start = Instant::now();
-        let patience = Duration::from_secs(60);
-        let budget = Budget::new(10 * OVERHEAD, Arc::new(Semaphore::new(100_000)), start);
-        let later = start + Duration::from_secs(3600);
-        assert!(!budget.stalled(later, patience), "an idle device owes nothing");
-        budget.take(0, NOW).await.unwrap();
-        assert!(!budget.stalled(Instant::now(), patience));
-        assert!(budget.stalled(later, patience));
-        budget.give_back(0);
-        assert!(!budget.stalled(later, patience));
     }
 }

@@ -23,7 +23,7 @@ pub struct BrokerConfig {
 /// What one device, and all devices together, may use of the broker.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// Connections at a time, each with its MQTT session. A connection takes three file descriptors.
+    /// Connections at a time, each with its MQTT session. A connection takes one file descriptor.
     pub connections: usize,
     /// Connections that have not been let in yet; the next one is dropped unheard.
     pub handshakes: usize,
@@ -75,11 +75,9 @@ impl Default for Bounds {
 
 /// Refused subscriptions after which a connection ends: a device that asks on is broken or probing.
 pub(super) const REFUSALS: u32 = 32;
-/// Largest MQTT packet: a full payload and its topic.
+/// Largest message as a packet: a full payload and its topic.
 pub(super) const PACKET: usize = limits::MQTT_PAYLOAD + KIB;
-/// Largest CONNECT packet: ids and a small will.
-pub(super) const CONNECT: usize = 16 * KIB;
+/// Largest packet of any other kind: ids and a small will, or some topics.
+pub(super) const CONTROL: usize = 16 * KIB;
 /// Longest keep-alive, in seconds. Longer ones, and none at all, become this one: a dead connection must end some time.
 pub(super) const KEEP_ALIVE: u16 = 3600;
-/// Pending connections that the kernel holds for us.
-pub(super) const BACKLOG: i32 = 512;

@@ -2,9 +2,7 @@
 
 use super::budget::NoRoom;
 use super::config::BrokerConfig;
-use super::engine::Engine;
 use super::gate::{self, Gate};
-use super::hooks::Shared;
 use super::registry::Registry;
 use super::{Authority, Error, Inbound};
 use async_trait::async_trait;
@@ -13,13 +11,10 @@ use flotilla_protocol::topic::Down;
 use flotilla_protocol::{DeviceId, ProjectId, limits};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-#[cfg(test)]
-mod tests;
 
 /// How long a shutdown waits for connections to end.
 const SHUTDOWN: Duration = Duration::from_secs(10);
@@ -54,8 +49,7 @@ pub trait Downlink: Send + Sync {
 pub struct Broker {
     address: SocketAddr,
     publish_timeout: Duration,
-    engine: Engine,
-    shared: Arc<Shared>,
+    registry: Arc<Registry>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -72,15 +66,12 @@ impl Broker {
         let address =
             listener.local_addr().map_err(|source| Error::Bind { address: config.listen, source })?;
         let stop = CancellationToken::new();
-        let registry = Registry::new(config.bounds.clone(), stop.clone());
-        let shared = Arc::new(Shared::new(registry, inbound));
-        let engine = Engine::start(&config.bounds, &shared).await?;
-        let gate = Arc::new(Gate::new(&config, authority, shared.clone(), engine.address())?);
+        let registry = Arc::new(Registry::new(config.bounds.clone(), stop.clone()));
+        let gate = Arc::new(Gate::new(&config, authority, registry.clone(), inbound)?);
         let tasks = TaskTracker::new();
         tasks.spawn(gate.run(listener, tasks.clone(), stop.clone()));
-        tasks.spawn(cut_off_stalled(shared.clone(), config.bounds.ack_timeout, stop.clone()));
         tracing::info!(%address, "devices may connect");
-        Ok(Self { address, publish_timeout: config.bounds.publish_timeout, engine, shared, tasks, stop })
+        Ok(Self { address, publish_timeout: config.bounds.publish_timeout, registry, tasks, stop })
     }
 
     /// Where devices connect: the real port when 0 was asked for.
@@ -95,7 +86,6 @@ impl Broker {
         if tokio::time::timeout(SHUTDOWN, self.tasks.wait()).await.is_err() {
             tracing::warn!("some connections did not end in time");
         }
-        self.shared.close();
     }
 }
 
@@ -119,13 +109,17 @@ impl Downlink for Broker {
             return Err(Error::TooLarge { bytes, limit });
         }
         let not_connected = || Error::NotConnected { project: project.clone(), device: device.clone() };
-        let link = self.shared.registry.current(project, device).ok_or_else(not_connected)?;
+        let link = self.registry.current(project, device).ok_or_else(not_connected)?;
         if !link.is_subscribed(channel) {
             return Err(Error::NotSubscribed { project: project.clone(), device: device.clone(), channel });
         }
         let waited = self.publish_timeout;
         match link.budget.take(bytes, waited).await {
-            Ok(()) => self.engine.deliver(&link, channel, payload).await,
+            Ok(()) if link.deliver(channel, payload) => Ok(()),
+            Ok(()) => {
+                link.budget.give_back(bytes);
+                Err(not_connected())
+            }
             Err(NoRoom::Closed) => Err(not_connected()),
             Err(NoRoom::All) => Err(Error::Busy { waited }),
             Err(NoRoom::Device) => {
@@ -135,28 +129,10 @@ impl Downlink for Broker {
     }
 
     fn disconnect(&self, project: &ProjectId, device: &DeviceId) {
-        self.shared.registry.cut(project, device);
+        self.registry.cut(project, device);
     }
 
     fn is_connected(&self, project: &ProjectId, device: &DeviceId) -> bool {
-        self.shared.registry.current(project, device).is_some()
-    }
-}
-
-/// Cuts off devices that acknowledge nothing, so that they cannot hold the room that all devices share.
-async fn cut_off_stalled(shared: Arc<Shared>, patience: Duration, stop: CancellationToken) {
-    let mut rounds = tokio::time::interval((patience / 4).max(Duration::from_millis(10)));
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = rounds.tick() => {}
-        }
-        let now = Instant::now();
-        for link in shared.registry.all() {
-            if link.budget.stalled(now, patience) {
-                tracing::warn!(device = %link.peer(), ?patience, "a device that acknowledges nothing is cut off");
-                link.cut.cancel();
-            }
-        }
+        self.registry.current(project, device).is_some()
     }
 }

@@ -37,12 +37,6 @@ pub enum Error {
         /// Why, where TLS says so.
         source: Option<rustls::Error>,
     },
-    /// rmqtt did not start.
-    #[error("the MQTT engine did not start: check that loopback sockets are allowed")]
-    Engine {
-        /// rmqtt's answer.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
     /// The device has no connection.
     #[error("device {project}/{device} is not connected: it gets what it needs after its next hello")]
     NotConnected {
@@ -98,7 +92,6 @@ impl Error {
             Self::AddressInUse { .. } => ErrorCode::PortInUse,
             Self::Bind { .. } => ErrorCode::Network,
             Self::Tls { .. } => ErrorCode::Tls,
-            Self::Engine { .. } => ErrorCode::Internal,
             Self::NotConnected { .. } | Self::NotSubscribed { .. } => ErrorCode::WrongState,
             Self::TooLarge { .. } => ErrorCode::TooLarge,
             Self::DeviceBusy { .. } | Self::Busy { .. } => ErrorCode::Busy,

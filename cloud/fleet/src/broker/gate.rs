@@ -1,19 +1,23 @@
-//! The devices' port: TLS, identity, admission, and the bytes between a device and its session.
+//! The devices' port: TLS, identity and admission, and the one task of each connection.
 
 use super::config::BrokerConfig;
 use super::connect::{self, Refused};
-use super::hooks::Shared;
 use super::link::Link;
-use super::{Authority, Decision, Error, tls};
+use super::packet::{ConnectReturnCode, Sent};
+use super::registry::Registry;
+use super::session::Session;
+use super::wire::{self, Wire};
+use super::{Authority, Bounds, Decision, Error, Inbound, tls};
 use crate::ca;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use flotilla_protocol::topic::Up;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -22,18 +26,14 @@ use tokio_util::task::TaskTracker;
 
 /// Pause after the system refused to accept a connection, as when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long the end of a session may take to be reported before its connection is given up.
-const FAREWELL: Duration = Duration::from_secs(60);
-/// How long the last bytes to a device may take once its session is over.
-const LAST_BYTES: Duration = Duration::from_secs(1);
 
 /// What the connections of the port share.
 pub(super) struct Gate {
     tls: TlsAcceptor,
-    shared: Arc<Shared>,
+    registry: Arc<Registry>,
     authority: Arc<dyn Authority>,
-    engine: SocketAddr,
-    handshake_timeout: Duration,
+    inbound: mpsc::Sender<Inbound>,
+    bounds: Bounds,
     connections: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
 }
@@ -50,17 +50,17 @@ impl Gate {
     pub(super) fn new(
         config: &BrokerConfig,
         authority: Arc<dyn Authority>,
-        shared: Arc<Shared>,
-        engine: SocketAddr,
+        registry: Arc<Registry>,
+        inbound: mpsc::Sender<Inbound>,
     ) -> Result<Self, Error> {
         Ok(Self {
             tls: tls::acceptor(config)?,
-            shared,
+            registry,
             authority,
-            engine,
-            handshake_timeout: config.bounds.handshake_timeout,
+            inbound,
             connections: Arc::new(Semaphore::new(config.bounds.connections)),
             handshakes: Arc::new(Semaphore::new(config.bounds.handshakes)),
+            bounds: config.bounds.clone(),
         })
     }
 
@@ -98,6 +98,11 @@ impl Gate {
         }
     }
 
+    /// Hands over an event; waits for room. If nobody receives any more, nobody misses it.
+    async fn report(&self, event: Inbound) {
+        let _ = self.inbound.send(event).await;
+    }
+
     async fn serve(
         &self,
         stream: TcpStream,
@@ -105,14 +110,18 @@ impl Gate {
         handshake: OwnedSemaphorePermit,
         stop: CancellationToken,
     ) {
-        let mut entered = Entered { shared: &self.shared, link: None };
+        let mut entered = Entered { gate: self, link: None };
+        // In a box of its own: a connection lasts, and its handshake needs more room than all that follows.
         let admission = tokio::select! {
             () = stop.cancelled() => Ok(Err(Refused::Cut)),
-            admission = timeout(self.handshake_timeout, self.admit(stream, remote, &mut entered)) => admission,
+            admission = timeout(self.bounds.handshake_timeout, Box::pin(self.admit(stream, remote, &mut entered))) => {
+                admission
+            }
         };
         drop(handshake);
+        let mut will = None;
         match admission {
-            Ok(Ok((device, engine, link))) => carry(device, engine, &link).await,
+            Ok(Ok((wire, session, link))) => will = wire::carry(wire, session, &link, &self.inbound).await,
             Ok(Err(refused @ (Refused::Gone | Refused::Io(_) | Refused::NotMqtt))) => {
                 tracing::debug!(%remote, reason = %refused, "a connection came to nothing");
             }
@@ -123,95 +132,72 @@ impl Gate {
                 tracing::debug!(%remote, device = entered.name(), "a connection said too little in time")
             }
         }
-        entered.leave().await;
+        entered.leave(will).await;
     }
 
-    /// From a fresh socket to a session in the engine; a refusal is told to the device where it can understand one.
+    /// From a fresh socket to a session; a refusal is told to the device where it can understand one.
     async fn admit(
         &self,
         stream: TcpStream,
         remote: SocketAddr,
         entered: &mut Entered<'_>,
-    ) -> Result<(TlsStream<TcpStream>, TcpStream, Arc<Link>), Refused> {
+    ) -> Result<(Wire, Session, Arc<Link>), Refused> {
         stream.set_nodelay(true)?;
         let mut device = self.tls.accept(stream).await?;
-        match self.session(&mut device, remote, entered).await {
-            Ok((engine, link)) => Ok((device, engine, link)),
-            Err(refused) => {
-                if let Some(answer) = refused.answer() {
-                    device.write_all(&answer).await?;
-                    device.shutdown().await?;
-                }
-                Err(refused)
-            }
+        let mut early = BytesMut::new();
+        let admitted = self.session(&mut device, &mut early, remote, entered).await;
+        let code = match &admitted {
+            Ok(_) => ConnectReturnCode::Success,
+            Err(refused) => match refused.answer() {
+                Some(code) => code,
+                None => return admitted.map(|(session, link)| (Wire::new(device, early), session, link)),
+            },
+        };
+        let mut answer = BytesMut::new();
+        Sent::ConnAck(code).write(&mut answer)?;
+        device.write_all(&answer).await?;
+        device.flush().await?;
+        if admitted.is_err() {
+            device.shutdown().await?;
         }
+        admitted.map(|(session, link)| (Wire::new(device, early), session, link))
     }
 
     async fn session(
         &self,
         device: &mut TlsStream<TcpStream>,
+        early: &mut BytesMut,
         remote: SocketAddr,
         entered: &mut Entered<'_>,
-    ) -> Result<(TcpStream, Arc<Link>), Refused> {
+    ) -> Result<(Session, Arc<Link>), Refused> {
         let shown = device.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let peer = ca::device_identity(shown.map_or(&[][..], |shown| shown)).map_err(Refused::Certificate)?;
-        let mut early = BytesMut::new();
-        let connect = connect::read(device, &mut early).await?;
+        let connect = connect::read(device, early).await?;
         connect::check(&connect, &peer)?;
-        let link = self.shared.registry.enter(peer, remote).ok_or(Refused::TooMany)?;
+        let link = self.registry.enter(peer, remote).ok_or(Refused::TooMany)?;
         entered.link = Some(link.clone());
         if let Decision::Refuse(refusal) = self.authority.connect(link.peer()).await {
             return Err(Refused::Authority(refusal));
         }
-        if !self.shared.registry.admit(&link) {
+        if !self.registry.admit(&link) {
             return Err(Refused::Cut);
         }
-        let mut engine = TcpStream::connect(self.engine).await?;
-        engine.set_nodelay(true)?;
-        engine.write_all(&connect::rewrite(connect, &link)?).await?;
-        let mut answer = [0; 4];
-        engine.read_exact(&mut answer).await?;
-        if answer != [0x20, 2, 0, 0] {
-            return Err(Refused::Engine);
+        let room = self.inbound.reserve().await.map_err(|_| Refused::Cut)?;
+        if !link.go_live() {
+            return Err(Refused::Cut);
         }
-        device.write_all(&answer).await?;
-        engine.write_all(&early).await?;
-        Ok((engine, link))
-    }
-}
-
-/// Carries bytes between the device and its session until the session ends or the link is cut.
-async fn carry(device: TlsStream<TcpStream>, mut engine: TcpStream, link: &Link) {
-    let (mut from_device, mut to_device) = tokio::io::split(device);
-    let (mut from_engine, mut to_engine) = engine.split();
-    let up = async {
-        // However the device's side ends, the session reads what it sent before it learns of the end.
-        let _ended = tokio::io::copy(&mut from_device, &mut to_engine).await;
-        let _closed = to_engine.shutdown().await;
-        std::future::pending::<()>().await;
-    };
-    let down = async {
-        if tokio::io::copy(&mut from_engine, &mut to_device).await.is_err() {
-            // The device is gone, but unread bytes would reset the socket and take its last messages with them.
-            let _drained = tokio::io::copy(&mut from_engine, &mut tokio::io::sink()).await;
-        }
-        let _closed = to_device.shutdown().await;
-    };
-    let over = async {
-        link.finished.cancelled().await;
-        tokio::time::sleep(LAST_BYTES).await;
-    };
-    tokio::select! {
-        () = link.cut.cancelled() => {}
-        () = over => {}
-        () = down => {}
-        () = up => {}
+        let (peer, connection) = (link.peer().clone(), link.number());
+        room.send(Inbound::Connected { peer, connection, remote: link.remote() });
+        let will = connect.last_will.map(|will| will.message);
+        let session =
+            Session::new(link.peer().clone(), &self.bounds, connect.keep_alive, will, Instant::now());
+        Ok((session, link))
     }
 }
 
 /// A connection's place in the registry, given up when the connection has ended in every respect.
 struct Entered<'a> {
-    shared: &'a Shared,
+    gate: &'a Gate,
     link: Option<Arc<Link>>,
 }
 
@@ -220,13 +206,15 @@ impl Entered<'_> {
         self.link.as_ref().map(|link| link.peer().to_string())
     }
 
-    /// Waits until the end of a live session has been reported.
-    async fn leave(self) {
-        let Some(link) = &self.link else { return };
-        if link.close() && timeout(FAREWELL, link.finished.cancelled()).await.is_err() {
-            tracing::error!(device = %link.peer(), connection = link.number(), "the engine did not report a session's end");
-            self.shared.ended(link).await;
+    /// Reports what is still to be reported: the device's will, then the end of a connection whose begin was reported.
+    async fn leave(self, will: Option<Bytes>) {
+        let Some(link) = self.link.as_ref().filter(|link| link.close()) else { return };
+        let (peer, connection) = (link.peer(), link.number());
+        if let Some(payload) = will {
+            let message = Inbound::Message { peer: peer.clone(), connection, channel: Up::Event, payload };
+            self.gate.report(message).await;
         }
+        self.gate.report(Inbound::Disconnected { peer: peer.clone(), connection }).await;
     }
 }
 
@@ -234,7 +222,7 @@ impl Drop for Entered<'_> {
     fn drop(&mut self) {
         if let Some(link) = &self.link {
             link.close();
-            self.shared.registry.leave(link);
+            self.gate.registry.leave(link);
         }
     }
 }

@@ -2,22 +2,24 @@
 //!
 //! - [`Authority`] is asked who may connect; [`Inbound`] is what devices do; [`Downlink`] is how the control plane
 //!   reaches them. An external broker fits by implementing [`Downlink`] and producing [`Inbound`].
-//! - [`Broker`] is the embedded one. The wire, its bounds and the identity of the peer are ours (`gate`); MQTT sessions
-//!   are rmqtt's (`engine`), decided by our hooks (`hooks`).
+//! - [`Broker`] is the embedded one: the part of MQTT that devices need, and nothing that one device could reach another
+//!   with. Sessions are clean, nothing is retained, there is no routing: what a device says is handed over as
+//!   [`Inbound`], what is for it goes into the mail of its one connection.
 //!
 //! ```text
-//! device == TLS, client certificate ==> gate == loopback, one-time password ==> rmqtt session -- hooks --> Inbound
+//! device == TLS, client certificate ==> gate -- one task a connection: wire <-> session --> Inbound
+//!                                                          ^ mail of the link <-- Downlink
 //! ```
 //!
-//! The gate terminates TLS because rmqtt's own listener shows its hooks neither the certificate's URI name nor its
-//! issuer, bounds neither unauthenticated connections nor the wait for CONNECT, and reads keys from files. It checks
-//! the CONNECT packet and rewrites it before rmqtt sees a byte: a session name of our own (two projects may each have a
-//! device of the same name), a clean session, and a random password that one connection can use once. The loopback
-//! port between the two is therefore worth nothing to another user of the machine.
+//! The `gate` accepts, ends TLS, reads CONNECT (`connect`) and asks the authority, all within bounds for those who have
+//! not shown yet who they are. `session` decides, without I/O; `wire` carries its packets, whose bytes are the business of
+//! `packet`; a `link` is what others see of a connection, the `registry` knows them all, and `budget` is the room that
+//! messages to a device take. A connection costs one file descriptor and, at rest, a few KiB beside what TLS needs.
 //!
 //! Default deny: the client id must be the certificate's device; a device publishes to its own up topics, subscribes to
-//! its own down topics with QoS 1, and may leave a will on its own `event` topic. A refused publish also ends the
-//! connection, because MQTT 3.1.1 has no other way to say no, and rmqtt would acknowledge it.
+//! its own down topics with QoS 1, and may leave a will on its own `event` topic, which is handed over when it goes
+//! without good-bye, for whatever reason. A refused publish ends the connection, because MQTT 3.1.1 has no other way to
+//! say no; so do QoS 2, and whatever breaks the protocol.
 
 mod acl;
 mod authority;
@@ -25,15 +27,16 @@ mod budget;
 mod config;
 mod connect;
 mod embedded;
-mod engine;
 mod error;
 mod event;
 mod gate;
-mod hooks;
 mod link;
+mod packet;
 mod rate;
 mod registry;
+mod session;
 mod tls;
+mod wire;
 
 pub use crate::ca::PeerIdentity;
 pub use authority::{Authority, Decision, Refusal};

@@ -1,15 +1,13 @@
-//! All connections, by number and by device.
+//! All connections, by device.
 
 use super::link::Link;
 use super::{Bounds, PeerIdentity};
 use flotilla_protocol::{DeviceId, ProjectId};
-use ring::rand::{SecureRandom, SystemRandom};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 /// The connections of the broker.
 pub(super) struct Registry {
@@ -22,7 +20,6 @@ pub(super) struct Registry {
 #[derive(Default)]
 struct Inner {
     last: u64,
-    links: HashMap<u64, Arc<Link>>,
     devices: HashMap<(ProjectId, DeviceId), Vec<Arc<Link>>>,
 }
 
@@ -37,14 +34,11 @@ impl Registry {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new connection, or `None` if its device has too many or the system has no randomness for its password.
+    /// A new connection, or `None` if its device has too many.
     ///
     /// It is entered before the authority is asked: whoever revokes a device and then disconnects it also reaches the
     /// connections that were allowed a moment before the revocation.
     pub(super) fn enter(&self, peer: PeerIdentity, remote: SocketAddr) -> Option<Arc<Link>> {
-        let mut secret = Zeroizing::new([0; 32]);
-        SystemRandom::new().fill(secret.as_mut()).ok()?;
-        let password = Zeroizing::new(hex::encode(secret.as_ref()));
         let mut inner = self.inner();
         let key = (peer.project.clone(), peer.device.clone());
         if inner.devices.get(&key).is_some_and(|links| links.len() >= self.bounds.connections_per_device) {
@@ -52,8 +46,7 @@ impl Registry {
         }
         inner.last += 1;
         let (all, cut) = (self.all.clone(), self.stop.child_token());
-        let link = Arc::new(Link::new(inner.last, peer, remote, password, &self.bounds, all, cut));
-        inner.links.insert(link.number(), link.clone());
+        let link = Arc::new(Link::new(inner.last, peer, remote, &self.bounds, all, cut));
         inner.devices.entry(key).or_default().push(link.clone());
         Some(link)
     }
@@ -76,7 +69,6 @@ impl Registry {
     /// Forgets a connection.
     pub(super) fn leave(&self, link: &Link) {
         let mut inner = self.inner();
-        inner.links.remove(&link.number());
         let key = (link.peer().project.clone(), link.peer().device.clone());
         if let Some(links) = inner.devices.get_mut(&key) {
             links.retain(|other| other.number() != link.number());
@@ -84,11 +76,6 @@ impl Registry {
                 inner.devices.remove(&key);
             }
         }
-    }
-
-    /// The connection with this number.
-    pub(super) fn by_number(&self, number: u64) -> Option<Arc<Link>> {
-        self.inner().links.get(&number).cloned()
     }
 
     /// The device's current connection.
@@ -103,11 +90,6 @@ impl Registry {
         for link in self.inner().devices.get(&(project.clone(), device.clone())).into_iter().flatten() {
             link.cut.cancel();
         }
-    }
-
-    /// Every connection.
-    pub(super) fn all(&self) -> Vec<Arc<Link>> {
-        self.inner().links.values().cloned().collect()
     }
 }
 
@@ -133,7 +115,6 @@ mod tests {
     fn live(registry: &Registry, project: &str) -> Arc<Link> {
         let link = registry.enter(peer(project), remote()).unwrap();
         assert!(registry.admit(&link));
-        assert!(link.authenticate(link.password().as_bytes()));
         assert!(link.go_live());
         link
     }
@@ -148,7 +129,6 @@ mod tests {
         assert!(second.is_live() && namesake.is_live());
         let current = registry.current(&second.peer().project, &second.peer().device).unwrap();
         assert_eq!(current.number(), second.number());
-        assert_ne!(second.session(), namesake.session());
     }
 
     #[test]
@@ -182,19 +162,6 @@ mod tests {
     }
 
     #[test]
-    fn a_password_works_once_for_an_admitted_connection_and_no_other() {
-        let registry = Registry::new(Bounds::default(), CancellationToken::new());
-        let link = registry.enter(peer("shop"), remote()).unwrap();
-        let other = registry.enter(peer("other"), remote()).unwrap();
-        assert!(!link.authenticate(link.password().as_bytes()), "not before it is admitted");
-        assert!(registry.admit(&link));
-        assert!(!link.authenticate(other.password().as_bytes()));
-        assert!(!link.authenticate(b""));
-        assert!(link.authenticate(link.password().as_bytes()));
-        assert!(!link.authenticate(link.password().as_bytes()));
-    }
-
-    #[test]
     fn what_has_ended_is_forgotten() {
         let registry = Registry::new(Bounds::default(), CancellationToken::new());
         let link = live(&registry, "shop");
@@ -203,7 +170,7 @@ mod tests {
         assert!(link.close(), "it was live: its end must be reported");
         assert!(!link.close(), "once");
         registry.leave(&link);
-        assert!(registry.all().is_empty() && registry.by_number(link.number()).is_none());
+        assert!(registry.inner().devices.is_empty());
         assert!(registry.current(&link.peer().project, &link.peer().device).is_none());
     }
 }
