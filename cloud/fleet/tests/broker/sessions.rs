@@ -20,7 +20,8 @@ impl Raw {
         let socket = TcpStream::connect(here.broker.local_addr()).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let mut this = Self(soon(connector.connect(name, socket)).await.unwrap());
-        this.say(&[b"\x10\x12\0\x04MQTT\x04\x02\0".as_slice(), &[keep_alive], b"\0\x06gate-7"].concat()).await;
+        this.say(&[b"\x10\x12\0\x04MQTT\x04\x02\0".as_slice(), &[keep_alive], b"\0\x06gate-7"].concat())
+            .await;
         assert_eq!(this.hear(4).await, [0x20, 2, 0, 0]);
         assert_eq!(here.connected().await, "gate-7");
         this
