@@ -94,12 +94,12 @@ impl Rollout {
     /// Remembers what was seen at the end of a window, and does what follows.
     pub(super) fn look(&mut self, look: Look, follows: &Follows, now_ms: u64) {
         if let Some(watched) = &mut self.watched {
-            watched.windows += 1;
-            watched.draw(&look, now_ms);
-            watched.begin_window(now_ms);
-            watched.look = Some(look);
-            watched.through = *follows == Follows::Wave;
+            watched.seen(look, follows, now_ms);
         }
+        self.follow(follows, now_ms);
+    }
+
+    pub(super) fn follow(&mut self, follows: &Follows, now_ms: u64) {
         match follows {
             Follows::Window | Follows::Wave => {}
             Follows::Stop(detail) => {
@@ -129,6 +129,15 @@ impl Rollout {
         if let Some(watched) = &mut self.watched {
             watched.through |= asked.is_some();
             watched.begin_window(now_ms);
+        }
+        if let Some(stage) = self.shadow.as_mut().filter(|stage| !stage.over) {
+            match &mut stage.watched {
+                Some(watched) => {
+                    watched.through |= asked.is_some();
+                    watched.begin_window(now_ms);
+                }
+                None => stage.over |= asked.is_some(),
+            }
         }
     }
 

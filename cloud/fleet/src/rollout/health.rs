@@ -94,8 +94,27 @@ impl Watched {
             .min(last_ms.max(self.window_ms.saturating_add(watch.soak_ms)))
     }
 
+    /// Whether a window is over, or the clock that said when it began was ahead.
+    pub(super) fn is_look_due(&self, watch: &Watch, now_ms: u64) -> bool {
+        now_ms < self.window_ms || now_ms >= self.end_ms(watch)
+    }
+
+    /// Whether the window that is over now is the last one.
+    pub(super) fn is_last(&self, watch: &Watch, now_ms: u64) -> bool {
+        now_ms >= self.since_ms.saturating_add(watch.max_soak_ms) || self.windows + 1 >= WINDOWS
+    }
+
+    /// Remembers what was seen at the end of a window.
+    pub(super) fn seen(&mut self, look: Look, follows: &Follows, now_ms: u64) {
+        self.windows += 1;
+        self.draw(&look, now_ms);
+        self.begin_window(now_ms);
+        self.look = Some(look);
+        self.through = *follows == Follows::Wave;
+    }
+
     /// Adds what was seen at the end of a window to the curve.
-    pub(super) fn draw(&mut self, look: &Look, now_ms: u64) {
+    fn draw(&mut self, look: &Look, now_ms: u64) {
         self.curve.extend(look.findings.iter().map(|finding| Evidence::of(finding, now_ms)));
         let over = self.curve.len().saturating_sub(CURVE);
         self.curve.drain(..over);
@@ -270,8 +289,7 @@ pub(super) enum Step {
 impl Rollout {
     /// Whether the devices of the present wave are to be looked at now.
     pub(super) fn is_look_due(&self, now_ms: u64) -> bool {
-        self.watching()
-            .is_some_and(|(watch, watched)| now_ms < watched.window_ms || now_ms >= watched.end_ms(watch))
+        self.watching().is_some_and(|(watch, watched)| watched.is_look_due(watch, now_ms))
     }
 
     fn watching(&self) -> Option<(&Watch, &Watched)> {
@@ -305,8 +323,6 @@ pub(super) fn step(
     let size = rollout.waves.get(rollout.wave as usize).map_or(0, |wave| wave.devices);
     let beside =
         wave.iter().any(|device| device.baseline.as_ref().is_some_and(|known| known.partner.is_some()));
-    let is_last =
-        now_ms >= watched.since_ms.saturating_add(watch.max_soak_ms) || watched.windows + 1 >= WINDOWS;
     let follows = match look.verdict(&watch.health, size) {
         Verdict::Worse if beside => Follows::Stop(look.worse().map(reason).unwrap_or_default()),
         Verdict::Worse => Follows::Pause(alarm(look.worse(), "nobody waits any more to compare them with")),
@@ -314,7 +330,7 @@ pub(super) fn step(
             Some(finding) => Follows::Pause(alarm(Some(finding), "they are too few to be certain")),
             None => Follows::Wave,
         },
-        Verdict::Open if is_last => Follows::Pause(open(&look)),
+        Verdict::Open if watched.is_last(watch, now_ms) => Follows::Pause(open(&look)),
         Verdict::Open => Follows::Window,
     };
     Step::Look(look, follows)
@@ -335,7 +351,8 @@ fn reason(finding: &Finding) -> String {
     )
 }
 
-fn open(look: &Look) -> String {
+/// What is not certain at the end of the last window.
+pub(super) fn open(look: &Look) -> String {
     let open = look.findings.iter().filter(|finding| finding.verdict == Verdict::Open);
     let names: Vec<&str> = open.map(|finding| finding.metric.as_str()).collect();
     let of =

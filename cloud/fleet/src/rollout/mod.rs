@@ -5,6 +5,7 @@
 //! - `planner`: what to do next, a pure function of what is remembered and what devices report; `judge`: what has become
 //!   of one device.
 //! - `health`: what devices say of a release while a wave is watched, for `flotilla-gates` to judge.
+//! - `stage`: the shadow stage before the first wave.
 //! - `preflight`: who cannot take a release, and why.
 //! - `effect`: what each action changes, also pure; the same code runs in the simulation tests.
 //! - `reconcile`: performs the actions, each in one commit with its audit record; `work`: what it keeps in memory.
@@ -32,6 +33,7 @@ mod request;
 mod service;
 #[cfg(test)]
 mod simulation;
+mod stage;
 mod state;
 #[cfg(test)]
 mod testing;
@@ -45,8 +47,9 @@ pub use health::{Baseline, Evidence, Figures, Follows, Partner, Watch, Watched};
 pub use planner::{Action, Observation, Observations, Report, plan};
 pub use policy::{Failures, OnStop, Pace, Policy, Ramp, Retry, Tolerance};
 pub use preflight::{Obstacle, Preflight};
-pub use request::{RolloutRequest, SOAK_S, WATCHED_FLEET};
+pub use request::{RolloutRequest, SOAK_S, ShadowRequest, WATCHED_FLEET};
 pub(crate) use service::{Rollouts, release};
+pub use stage::{SHADOWED_MOST, ShadowPart, ShadowSeen, ShadowStage};
 pub use state::{
     Reason, Rollout, RolloutDevice, RolloutState, Sent, Status, Tally, Target, Wanted, Wave, WaveSpec,
     resolve,

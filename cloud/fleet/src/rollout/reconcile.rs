@@ -8,6 +8,7 @@ use super::effect::{self, Standing};
 use super::health::{self, Baseline, Figures, Partner};
 use super::planner::{ACTIONS, Action, Observation, Observations, Report, plan};
 use super::service::{Rollouts, subject};
+use super::stage::{self, ShadowSeen};
 use super::state::{Rollout, RolloutDevice, RolloutState, Status};
 use super::work::Work;
 use crate::devices::ModelState;
@@ -136,6 +137,9 @@ impl Rollouts {
     /// What is known of the devices of which there is news, and of all that are looked at.
     async fn observe(&self, work: &mut Work, now_ms: u64) -> Result<Observations> {
         let rollout = &work.rollout.value;
+        if rollout.open_stage().is_some() {
+            return self.observe_shadows(work, now_ms).await;
+        }
         let mut observed = Observations::new();
         if !matches!(rollout.state, RolloutState::Running | RolloutState::Paused) {
             return Ok(observed);
@@ -165,7 +169,7 @@ impl Rollouts {
                     desired_version: head.value.desired_version,
                     model: state.map(|state| state.value.report),
                 }),
-                figures: None,
+                ..Observation::default()
             };
             observed.insert(device.clone(), observation);
         }
@@ -178,6 +182,30 @@ impl Rollouts {
                     observed.entry(device.clone()).or_default().figures = figures;
                 }
             }
+        }
+        Ok(observed)
+    }
+
+    /// What is known of the shadows of which there is news, and of all when they are looked at.
+    async fn observe_shadows(&self, work: &mut Work, now_ms: u64) -> Result<Observations> {
+        let rollout = &work.rollout.value;
+        let (looks, heard) = (rollout.is_stage_due(now_ms), std::mem::take(&mut work.heard));
+        let told = work.devices.iter().enumerate().filter(|(_, device)| device.is_shadowed());
+        let mut observed = Observations::new();
+        for (_, device) in told.filter(|(place, _)| looks || heard.contains(place)) {
+            let id = &device.device;
+            let known = self.store.devices.get(id.as_str()).await?;
+            let report = self.store.shadows.get(ModelState::id_of(id, &rollout.model)).await?;
+            let figures = self.store.figures.get(id.as_str()).await?;
+            let figures = figures.and_then(|mut kept| kept.value.models.remove(&rollout.model));
+            let shadow = ShadowSeen {
+                report: report.map(|state| state.value.report),
+                received_ms: figures.as_ref().map_or(0, |figures| figures.at_ms),
+                figures: figures.map(|figures| figures.total()),
+            };
+            let revoked = known.is_none_or(|device| !device.value.is_active());
+            let seen = Observation { revoked, shadow: Some(shadow), ..Observation::default() };
+            observed.insert(id.clone(), seen);
         }
         Ok(observed)
     }
@@ -211,7 +239,11 @@ impl Rollouts {
             let (mut batch, mut changed, mut next) = (Batch::new(), Vec::new(), None);
             for action in actions {
                 match action {
-                    Action::SetDesired { index } | Action::Revert { index } | Action::Mark { index, .. } => {
+                    Action::SetDesired { index }
+                    | Action::Revert { index }
+                    | Action::Mark { index, .. }
+                    | Action::Shadow { index }
+                    | Action::Unshadow { index, .. } => {
                         let device = self.change_device(&mut batch, work, *index, action, now_ms).await?;
                         changed.push((*index, device));
                     }
@@ -275,6 +307,13 @@ impl Rollouts {
                 device.status = Status::Skipped { code: ErrorCode::Superseded, at_ms: *at_ms };
             }
             (Action::Mark { status, .. }, _) => device.status = status.clone(),
+            (Action::Shadow { .. }, twin) => {
+                let standing = self.standing(work, index).await?;
+                stage::shadow(rollout, &mut device, twin.as_mut(), standing, now_ms);
+            }
+            (Action::Unshadow { code, .. }, twin) => {
+                stage::unshadow(rollout, &mut device, twin.as_mut(), *code, now_ms);
+            }
             (Action::Revert { .. }, twin) => effect::revert(rollout, &mut device, twin.as_mut(), now_ms),
             _ => {}
         }
@@ -286,7 +325,7 @@ impl Rollouts {
             self.store.twins.update(batch, found, twin)?;
         }
         let detail = json!({
-            "device": device.device, "wave": device.wave, "status": device.status,
+            "device": device.device, "wave": device.wave, "status": device.status, "shadow": device.shadow,
             "desired_version": twin.map(|twin| twin.version),
         });
         let subject = format!("{}/{}", subject(&rollout.id), device.device);
@@ -354,6 +393,9 @@ impl Rollouts {
                 rollout.begin(now_ms);
                 self.supersede(batch, &rollout, now_ms).await?;
             }
+            Action::WatchStage { told } => rollout.watch_stage(*told, now_ms),
+            Action::LookAtStage { look, follows } => rollout.look_at_stage(look.clone(), follows, now_ms),
+            Action::EndStage => rollout.end_stage(),
             Action::Watch => rollout.watch(now_ms),
             Action::Look { look, follows } => rollout.look(look.clone(), follows, now_ms),
             Action::Ask { reason } => rollout.ask(reason.clone()),
@@ -365,14 +407,22 @@ impl Rollouts {
             Action::GiveWay => rollout.give_way(now_ms),
             Action::Fail { reason } => rollout.fail(reason.clone(), now_ms),
             Action::RolledBack => rollout.finish(RolloutState::RolledBack, now_ms),
-            Action::SetDesired { .. } | Action::Mark { .. } | Action::Revert { .. } => {}
+            Action::SetDesired { .. }
+            | Action::Mark { .. }
+            | Action::Revert { .. }
+            | Action::Shadow { .. }
+            | Action::Unshadow { .. } => {}
         }
         if !rollout.is_active() {
             rollout.tallies = rollout.tally(&work.devices);
         }
         tracing::info!(rollout = %rollout.id, state = rollout.state.as_str(), wave = rollout.wave + 1, "a rollout goes on");
         self.store.rollouts.update(batch, found, &rollout)?;
-        let look = rollout.watched.as_ref().and_then(|watched| watched.look.as_ref());
+        let watched = match rollout.open_stage() {
+            Some(stage) => stage.watched.as_ref(),
+            None => rollout.watched.as_ref(),
+        };
+        let look = watched.and_then(|watched| watched.look.as_ref());
         let detail =
             json!({ "state": rollout.state, "wave": rollout.wave, "reason": rollout.reason, "look": look });
         audit::record(batch, &Actor::system(), "rollout:progress", &subject(&rollout.id), detail, now_ms)?;

@@ -114,7 +114,7 @@ impl Fleet {
             revoked: self.kinds[place] == Kind::Revoked,
             desired: self.twins[place].models.get(&model()).cloned(),
             report,
-            figures: None,
+            ..Observation::default()
         }
     }
 

@@ -174,7 +174,7 @@ impl World {
                 revoked: self.outcomes[device] == Outcome::Revoked,
                 desired: twin.models.get(&model()).cloned(),
                 report: self.reports.get(device).cloned(),
-                figures: None,
+                ..Observation::default()
             };
             (device.clone(), observation)
         };
@@ -232,6 +232,7 @@ impl World {
                 assert!(twin.version > version || *twin == before, "going back is a newer document");
             }
             Action::RolledBack => self.rollout.finish(RolloutState::RolledBack, self.now_ms),
+            other => panic!("nobody asked for a shadow: {other:?}"),
         }
     }
 
@@ -514,7 +515,7 @@ fn a_device_is_judged_by_its_answer_to_the_document_it_was_sent() {
             revoked: false,
             desired: twin.models.get(&model()).cloned(),
             report: Some(Report { desired_version: version, model: Some(report) }),
-            figures: None,
+            ..Observation::default()
         };
         let observed = Observations::from([(devices[0].device.clone(), observation)]);
         match plan(&rollout, &devices, &observed, now_ms, ACTIONS).as_slice() {
