@@ -101,7 +101,8 @@ impl ShadowStage {
         self.watched.as_ref().is_some_and(|watched| watched.is_look_due(&self.watch, now_ms))
     }
 
-    fn is_through(&self) -> bool {
+    /// Whether the release may go on to the first wave.
+    pub fn is_through(&self) -> bool {
         self.watched.as_ref().is_some_and(|watched| watched.through)
     }
 }

@@ -11,4 +11,5 @@ mod logs;
 mod plans;
 mod rollouts;
 mod shadows;
+mod stage;
 mod support;
