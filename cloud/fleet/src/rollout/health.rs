@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 const LEAST: u64 = 100;
 /// The same of drift, which is of the last predictions.
 const LEAST_DRIFT: u32 = 200;
+/// A day in milliseconds.
+const DAY_MS: f64 = 24.0 * 60.0 * 60.0 * 1000.0;
 /// Windows of one wave at most: each is twice as long as the one before.
 const WINDOWS: u32 = 16;
 
@@ -143,6 +145,9 @@ pub struct Figures {
     pub drift: Option<f64>,
     /// Memory of the agent, in bytes.
     pub memory_bytes: u64,
+    /// Starts of the agent that were known then.
+    #[serde(default)]
+    pub starts: u64,
     /// When that came, by the cloud's clock.
     pub received_ms: u64,
 }
@@ -160,6 +165,7 @@ impl Figures {
             confidence: of.confidence.clone(),
             drift: drift.map(|drift| f64::from(drift.score()) / 1_000.0),
             memory_bytes: latest.sample.rss_bytes,
+            starts: latest.starts,
             received_ms: latest.received_ms,
         })
     }
@@ -184,6 +190,14 @@ impl Figures {
         .into_iter()
         .filter_map(|(metric, figure)| Some((metric, figure?)))
         .collect()
+    }
+
+    /// Starts a day since an earlier moment. Before that they count as none: which of two devices is updated is chance, and
+    /// so is which of them was the more restless one.
+    fn restarts(&self, earlier: &Figures) -> Option<Change> {
+        let days = self.received_ms.checked_sub(earlier.received_ms)? as f64 / DAY_MS;
+        let starts = self.starts.checked_sub(earlier.starts)? as f64;
+        (days > 0.0).then(|| Change { before: 0.0, after: starts / days })
     }
 
     /// What was counted since an earlier moment; none if another release has taken over, or the agent was started anew.
@@ -362,6 +376,16 @@ pub(super) fn open(look: &Look) -> String {
     )
 }
 
+/// How a device changed: by its figures, if there are any since, and its starts.
+fn changes(before: &Figures, after: Option<Figures>, restarts: Option<Change>) -> BTreeMap<Metric, Change> {
+    let figures = before.metrics();
+    let after = after.map(|after| after.metrics()).unwrap_or_default();
+    let both = after.into_iter().filter_map(|(metric, after)| {
+        Some((metric, Change { before: figures.get(&metric).copied()?, after }))
+    });
+    both.chain(restarts.map(|change| (Metric::Restarts, change))).collect()
+}
+
 /// The code of a rollout that its gate has stopped.
 pub(super) const WORSE: ErrorCode = ErrorCode::ProbationFailed;
 
@@ -374,13 +398,6 @@ fn pairs(
     now: &Now,
 ) -> BTreeMap<Metric, Vec<Pair>> {
     let mut pairs: BTreeMap<Metric, Vec<Pair>> = BTreeMap::new();
-    let changes = |before: &Figures, after: &Figures| -> BTreeMap<Metric, Change> {
-        let before = before.metrics();
-        let both = after.metrics().into_iter().filter_map(|(metric, after)| {
-            Some((metric, Change { before: before.get(&metric).copied()?, after }))
-        });
-        both.collect()
-    };
     let wanted = Some(rollout.wanted.release);
     let fresh =
         |device: &DeviceId| now.get(device).filter(|figures| figures.received_ms >= watched.window_ms);
@@ -392,12 +409,13 @@ fn pairs(
         if baseline.own.release == wanted {
             continue;
         }
-        let updated = changes(&baseline.own, after);
+        let updated = changes(&baseline.own, Some(after.clone()), after.restarts(&baseline.own));
         let waiting = match &baseline.partner {
             Some(Partner { device, figures: Some(before) }) if before.release != wanted => {
-                let after = fresh(device).and_then(|after| after.since(before));
-                let Some(after) = after else { continue };
-                Some(changes(before, &after))
+                let Some(after) = fresh(device).filter(|after| after.release == before.release) else {
+                    continue;
+                };
+                Some(changes(before, after.since(before), after.restarts(before)))
             }
             None if !anybody => None,
             _ => continue,

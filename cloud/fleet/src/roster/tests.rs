@@ -109,7 +109,8 @@ impl Cloud {
                 let cpu_percent = random.random_range(0..100) as f32;
                 let models = [(model, telemetry)].into();
                 let sample = TelemetrySample { cpu_percent, models, ..TelemetrySample::default() };
-                let latest = LatestSample { device: id.clone(), at_ms: NOW, received_ms: NOW, sample };
+                let latest =
+                    LatestSample { device: id.clone(), at_ms: NOW, received_ms: NOW, starts: 0, sample };
                 let found = store.samples.get(id.as_str()).await.unwrap();
                 let mut batch = Batch::new();
                 store::put(&store.samples, &mut batch, found.as_ref(), &latest).unwrap();
@@ -209,7 +210,8 @@ fn fleet(devices: usize) -> Vec<Arc<Row>> {
         };
         let models = vec![model("digits", 1), model("faces", (n % 2) as u8)];
         let sample = TelemetrySample { cpu_percent: (n % 1_000) as f32 / 10.0, ..TelemetrySample::default() };
-        let sample = LatestSample { device: device.id.clone(), at_ms: NOW, received_ms: NOW, sample };
+        let sample =
+            LatestSample { device: device.id.clone(), at_ms: NOW, received_ms: NOW, starts: 0, sample };
         let read = Read { device, twin: None, models, sample: Some(sample) };
         let release = |digest: &Digest| RowRelease { digest: digest.to_string(), version: Some(1) };
         Arc::new(read.row(None, pool, release))

@@ -311,7 +311,7 @@ pub struct EvidenceView {
 /// What one metric says of the release: the change of updated devices beside that of devices that wait.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct GateFindingView {
-    /// errors, latency_p95, memory, drift or confidence.
+    /// errors, latency_p95, memory, restarts, drift or confidence; of a shadow errors, confidence or disagreement.
     pub metric: String,
     /// Devices that were compared, each beside another one.
     pub devices: u32,
