@@ -6,6 +6,7 @@ mod devices;
 mod gates;
 mod groups;
 mod hard_examples;
+mod kills;
 mod lifetime;
 mod logs;
 mod plans;
