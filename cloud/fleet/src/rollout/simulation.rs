@@ -163,7 +163,8 @@ impl Fleet {
     }
 
     fn go_as_far_as_possible(&mut self, random: &mut SmallRng, mut observed: Observations) {
-        let kills = self.troubles.kills;
+        // Each death is followed by a look at all that were told: as many in a large fleet as in a small one.
+        let deadly = 0.02 * (10_000.0 / self.devices.len() as f64).min(1.0);
         loop {
             if self.now_ms < self.full_until_ms {
                 // Nothing is stored, so nothing has happened; what was heard is read again once there is room.
@@ -186,7 +187,7 @@ impl Fleet {
                     self.full_until_ms = self.now_ms + random.random_range(MINUTE_MS..HOUR_MS);
                     return;
                 }
-                if kills && random.random_bool(0.02) {
+                if self.troubles.kills && random.random_bool(deadly) {
                     // It starts again and looks at all that were told.
                     observed = self.all_told();
                     break;
