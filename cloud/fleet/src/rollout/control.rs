@@ -5,7 +5,7 @@ use super::state::{Reason, Rollout, RolloutDevice, RolloutState, Status};
 use crate::error::{Error, Result};
 use crate::store::{self, ATTEMPTS};
 use flotilla_identity::{Actor, audit};
-use flotilla_protocol::{DeviceId, ErrorCode, RolloutId};
+use flotilla_protocol::{DeviceId, ErrorCode, ModelName, RolloutId};
 use flotilla_storage::{Batch, Collection, Entity, Expect, Versioned};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -109,6 +109,18 @@ impl Rollout {
     }
 }
 
+impl Rollout {
+    /// What had ended and acts again does so beside the rollouts of its model that have begun meanwhile: their devices are
+    /// theirs.
+    fn make_way(&mut self, under_way: &[(ModelName, RolloutId)]) {
+        for (model, id) in under_way {
+            if *model == self.model && *id != self.id && !self.superseded_by.contains(id) {
+                self.superseded_by.push(id.clone());
+            }
+        }
+    }
+}
+
 impl Rollouts {
     /// Does what an operator wants with a rollout. Repeating it changes nothing.
     pub(crate) async fn control(
@@ -118,11 +130,21 @@ impl Rollouts {
         control: RolloutControl,
         now_ms: u64,
     ) -> Result<Rollout> {
+        // One that begins meanwhile takes what is there then.
+        let _beginning = self.beginning.lock().await;
+        let under_way = match control {
+            RolloutControl::Rollback => self.under_way().await?,
+            _ => Vec::new(),
+        };
         let changed = self
             .store
             .modify(&self.store.rollouts, id.as_str().as_bytes(), |rollout, batch| {
+                let was_over = !rollout.state.is_under_way();
                 if !rollout.controlled(actor, control, now_ms)? {
                     return Ok(false);
+                }
+                if was_over {
+                    rollout.make_way(&under_way);
                 }
                 let detail = json!({ "control": control, "state": rollout.state });
                 audit::record(batch, actor, "rollout:control", &subject(id), detail, now_ms)?;
@@ -133,6 +155,12 @@ impl Rollouts {
         self.changes.rollout(id);
         self.wake.notify_one();
         Ok(rollout)
+    }
+
+    /// The rollouts that have a say in what devices run, with their models.
+    async fn under_way(&self) -> Result<Vec<(ModelName, RolloutId)>> {
+        let active = self.active().await?.into_iter().map(|other| other.value);
+        Ok(active.filter(|other| other.state.is_under_way()).map(|other| (other.model, other.id)).collect())
     }
 
     /// Does what an operator wants with devices of a rollout. Repeating it changes nothing.
@@ -200,14 +228,7 @@ impl Rollouts {
             rollout.finished_at_ms = None;
             rollout.tallies.clear();
             rollout.begin(now_ms);
-            let others = self.active().await?.into_iter().map(|other| other.value);
-            let newer = others.filter(|other| other.model == rollout.model && other.state.is_under_way());
-            let newer: Vec<_> = newer.map(|other| other.id).collect();
-            for id in newer {
-                if id != rollout.id && !rollout.superseded_by.contains(&id) {
-                    rollout.superseded_by.push(id);
-                }
-            }
+            rollout.make_way(&self.under_way().await?);
         }
         let mut batch = Batch::new();
         self.store.rollouts.update(&mut batch, found, &rollout)?;

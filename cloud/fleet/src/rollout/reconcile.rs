@@ -142,6 +142,8 @@ impl Rollouts {
         }
         let mut observed = Observations::new();
         if !matches!(rollout.state, RolloutState::Running | RolloutState::Paused) {
+            // Who is sent back is told so whatever it says.
+            work.heard.clear();
             return Ok(observed);
         }
         let looks = rollout.is_look_due(now_ms);
@@ -314,7 +316,12 @@ impl Rollouts {
             (Action::Unshadow { code, .. }, twin) => {
                 stage::unshadow(rollout, &mut device, twin.as_mut(), *code, now_ms);
             }
-            (Action::Revert { .. }, twin) => effect::revert(rollout, &mut device, twin.as_mut(), now_ms),
+            (Action::Revert { .. }, twin) => {
+                effect::revert(rollout, &mut device, twin.as_mut(), now_ms);
+                if matches!(device.status, Status::Reverted { desired_version: None, .. }) {
+                    self.withdraw(batch, work, index).await?;
+                }
+            }
             _ => {}
         }
         self.remember(batch, rollout, &device, now_ms).await?;
@@ -331,6 +338,25 @@ impl Rollouts {
         let subject = format!("{}/{}", subject(&rollout.id), device.device);
         audit::record(batch, &Actor::system(), "rollout:device", &subject, detail, now_ms)?;
         Ok(device)
+    }
+
+    /// A release that goes back is nothing to go back to: newer rollouts of its devices, too, return to what was before.
+    async fn withdraw(&self, batch: &mut Batch, work: &Work, index: usize) -> Result<()> {
+        let (release, device) = (work.rollout.value.wanted.release, &work.devices[index]);
+        let Some(ours) = &device.sent else { return Ok(()) };
+        for (newer, position) in work.in_newer(index) {
+            let found = self.store.rollout_devices.get(RolloutDevice::id_of(newer, position)).await?;
+            let Some(found) = found else { continue };
+            let mut changed = found.value.clone();
+            let Some(sent) = changed.sent.as_mut() else { continue };
+            if sent.previous.as_ref().is_some_and(|to| to.release == release && to.attempt == ours.attempt) {
+                sent.previous = ours.previous.clone();
+                self.store.rollout_devices.update(batch, &found, &changed)?;
+                // Whoever keeps it in memory reads it anew.
+                self.news.rollout(newer);
+            }
+        }
+        Ok(())
     }
 
     /// Whether a device may be told now.
