@@ -281,8 +281,6 @@ impl Worker {
             Ok(()) => {
                 self.report_version = Some(reported.version);
                 self.answered = self.answered.max(reported.desired_version);
-                self.core.rollouts.hear(&self.device);
-                self.core.changes.device(&self.device);
             }
             // The device repeats its report until it is told that it is stored.
             Err(error) => self.failed("its report", &error),
@@ -328,6 +326,8 @@ impl Worker {
         devices::note_runs(store, &mut batch, &self.device, changes, now_ms).await?;
         shadow::store_reports(store, &mut batch, &self.device, &reported.shadows).await?;
         store.commit(batch).await?;
+        self.core.rollouts.hear(&self.device);
+        self.core.changes.device(&self.device);
         if reported.commands.is_empty() {
             return Ok(());
         }
@@ -513,8 +513,8 @@ impl Worker {
     /// Writes down when the device was last seen, what it got wrong and how much it talked.
     async fn write_down(&mut self) {
         let (store, seen_ms) = (&self.core.store, self.connection.last_seen_ms());
-        let (health, traffic) = (self.health.clone(), self.connection.traffic());
-        let new = self.connection.uncounted();
+        let health = self.health.clone();
+        let (new, traffic) = self.connection.uncounted();
         if new == Traffic::default() && health == Health::default() {
             return;
         }

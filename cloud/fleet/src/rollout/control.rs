@@ -5,7 +5,7 @@ use super::state::{Reason, Rollout, RolloutDevice, RolloutState, Status};
 use crate::error::{Error, Result};
 use crate::store::{self, ATTEMPTS};
 use flotilla_identity::{Actor, audit};
-use flotilla_protocol::{DeviceId, ErrorCode, ModelName, RolloutId};
+use flotilla_protocol::{DeviceId, ErrorCode, RolloutId};
 use flotilla_storage::{Batch, Collection, Entity, Expect, Versioned};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -110,12 +110,14 @@ impl Rollout {
 }
 
 impl Rollout {
-    /// What had ended and acts again does so beside the rollouts of its model that have begun meanwhile: their devices are
-    /// theirs.
-    fn make_way(&mut self, under_way: &[(ModelName, RolloutId)]) {
-        for (model, id) in under_way {
-            if *model == self.model && *id != self.id && !self.superseded_by.contains(id) {
-                self.superseded_by.push(id.clone());
+    /// What had stopped and goes on does so beside the rollouts of its model that have begun meanwhile: their devices are
+    /// theirs. Those of which it had taken devices itself have not.
+    fn make_way(&mut self, active: &[Versioned<Rollout>]) {
+        for other in active.iter().map(|other| &other.value) {
+            let newer = other.id != self.id && !other.superseded_by.contains(&self.id);
+            let of_model = other.model == self.model && other.state.is_under_way();
+            if newer && of_model && !self.superseded_by.contains(&other.id) {
+                self.superseded_by.push(other.id.clone());
             }
         }
     }
@@ -130,21 +132,11 @@ impl Rollouts {
         control: RolloutControl,
         now_ms: u64,
     ) -> Result<Rollout> {
-        // One that begins meanwhile takes what is there then.
-        let _beginning = self.beginning.lock().await;
-        let under_way = match control {
-            RolloutControl::Rollback => self.under_way().await?,
-            _ => Vec::new(),
-        };
         let changed = self
             .store
             .modify(&self.store.rollouts, id.as_str().as_bytes(), |rollout, batch| {
-                let was_over = !rollout.state.is_under_way();
                 if !rollout.controlled(actor, control, now_ms)? {
                     return Ok(false);
-                }
-                if was_over {
-                    rollout.make_way(&under_way);
                 }
                 let detail = json!({ "control": control, "state": rollout.state });
                 audit::record(batch, actor, "rollout:control", &subject(id), detail, now_ms)?;
@@ -155,12 +147,6 @@ impl Rollouts {
         self.changes.rollout(id);
         self.wake.notify_one();
         Ok(rollout)
-    }
-
-    /// The rollouts that have a say in what devices run, with their models.
-    async fn under_way(&self) -> Result<Vec<(ModelName, RolloutId)>> {
-        let active = self.active().await?.into_iter().map(|other| other.value);
-        Ok(active.filter(|other| other.state.is_under_way()).map(|other| (other.model, other.id)).collect())
     }
 
     /// Does what an operator wants with devices of a rollout. Repeating it changes nothing.
@@ -228,7 +214,7 @@ impl Rollouts {
             rollout.finished_at_ms = None;
             rollout.tallies.clear();
             rollout.begin(now_ms);
-            rollout.make_way(&self.under_way().await?);
+            rollout.make_way(&self.active().await?);
         }
         let mut batch = Batch::new();
         self.store.rollouts.update(&mut batch, found, &rollout)?;

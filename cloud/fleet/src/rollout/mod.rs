@@ -8,6 +8,7 @@
 //! - `stage`: the shadow stage before the first wave.
 //! - `preflight`: who cannot take a release, and why.
 //! - `effect`: what each action changes, also pure; the same code runs in the simulation tests.
+//! - `withdrawn`: what devices must not go back to.
 //! - `reconcile`: performs the actions, each in one commit with its audit record; `work`: what it keeps in memory.
 //! - `late`: who comes into the group later.
 //! - `service`, `control`: what an operator does; `fleet`: what the fleet offers of it.
@@ -40,6 +41,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod window;
+mod withdrawn;
 mod work;
 
 pub use control::{DeviceControl, RolloutControl};
@@ -55,3 +57,4 @@ pub use state::{
     resolve,
 };
 pub use window::Window;
+pub(crate) use withdrawn::Withdrawn;

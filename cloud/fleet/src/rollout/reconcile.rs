@@ -10,9 +10,11 @@ use super::planner::{ACTIONS, Action, Observation, Observations, Report, plan};
 use super::service::{Rollouts, subject};
 use super::stage::{self, ShadowSeen};
 use super::state::{Rollout, RolloutDevice, RolloutState, Status};
+use super::withdrawn::Withdrawn;
 use super::work::Work;
-use crate::devices::ModelState;
+use crate::devices::{ModelState, Twin};
 use crate::error::Result;
+use crate::store;
 use flotilla_identity::{Actor, audit, now_ms};
 use flotilla_protocol::{DeviceId, ErrorCode, ModelName, RolloutId};
 use flotilla_storage::{Batch, Collection, Entity, Expect, Versioned};
@@ -317,10 +319,8 @@ impl Rollouts {
                 stage::unshadow(rollout, &mut device, twin.as_mut(), *code, now_ms);
             }
             (Action::Revert { .. }, twin) => {
-                effect::revert(rollout, &mut device, twin.as_mut(), now_ms);
-                if matches!(device.status, Status::Reverted { desired_version: None, .. }) {
-                    self.withdraw(batch, work, index).await?;
-                }
+                let twin = (found.as_ref(), twin.as_mut());
+                self.revert(batch, rollout, &mut device, twin, now_ms).await?;
             }
             _ => {}
         }
@@ -340,20 +340,31 @@ impl Rollouts {
         Ok(device)
     }
 
-    /// A release that goes back is nothing to go back to: newer rollouts of its devices, too, return to what was before.
-    async fn withdraw(&self, batch: &mut Batch, work: &Work, index: usize) -> Result<()> {
-        let (release, device) = (work.rollout.value.wanted.release, &work.devices[index]);
-        let Some(ours) = &device.sent else { return Ok(()) };
-        for (newer, position) in work.in_newer(index) {
-            let found = self.store.rollout_devices.get(RolloutDevice::id_of(newer, position)).await?;
-            let Some(found) = found else { continue };
-            let mut changed = found.value.clone();
-            let Some(sent) = changed.sent.as_mut() else { continue };
-            if sent.previous.as_ref().is_some_and(|to| to.release == release && to.attempt == ours.attempt) {
-                sent.previous = ours.previous.clone();
-                self.store.rollout_devices.update(batch, &found, &changed)?;
-                // Whoever keeps it in memory reads it anew.
-                self.news.rollout(newer);
+    /// Sends a device back, or, if something newer stands on it, remembers what that must not go back to.
+    async fn revert(
+        &self,
+        batch: &mut Batch,
+        rollout: &Rollout,
+        device: &mut RolloutDevice,
+        (found, twin): (Option<&Versioned<Twin>>, Option<&mut Twin>),
+        now_ms: u64,
+    ) -> Result<()> {
+        let id = Withdrawn::id_of(&device.device, &rollout.model);
+        let noted = self.store.withdrawn.get(id.clone()).await?;
+        effect::revert(rollout, device, twin, noted.as_ref().map(|noted| &noted.value), now_ms);
+        let stands = matches!(device.status, Status::Reverted { desired_version: None, .. });
+        match (&device.sent, found) {
+            (Some(sent), Some(found)) if stands => {
+                let new = || Withdrawn::new(device.device.clone(), rollout.model.clone());
+                let mut withdrawn = noted.as_ref().map_or_else(new, |noted| noted.value.clone());
+                withdrawn.note(rollout.wanted.release, sent);
+                store::put(&self.store.withdrawn, batch, noted.as_ref(), &withdrawn)?;
+                // What stands there now stands there still.
+                batch.require(Collection::<Twin>::key(found.value.id()), Expect::Version(found.version));
+            }
+            _ => {
+                let same = noted.as_ref().map_or(Expect::Absent, |noted| Expect::Version(noted.version));
+                batch.require(Collection::<Withdrawn>::key(id), same);
             }
         }
         Ok(())

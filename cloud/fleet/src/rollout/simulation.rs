@@ -220,7 +220,7 @@ impl Fleet {
             Action::Mark { index, status } => self.devices[*index].status = status.clone(),
             Action::Revert { index } => {
                 let twin = &mut self.twins[*index];
-                effect::revert(&self.rollout, &mut self.devices[*index], Some(twin), clock_ms);
+                effect::revert(&self.rollout, &mut self.devices[*index], Some(twin), None, clock_ms);
             }
             Action::Advance => self.rollout.advance(),
             Action::Succeed => self.rollout.finish(RolloutState::Succeeded, clock_ms),

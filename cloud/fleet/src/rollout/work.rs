@@ -73,15 +73,6 @@ impl Board {
     }
 }
 
-/// A device in a newer rollout.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Taken {
-    /// Which of the newer ones.
-    by: usize,
-    /// Its place in the order of that one.
-    position: u32,
-}
-
 /// A rollout and its devices.
 pub(super) struct Work {
     pub(super) rollout: Versioned<Rollout>,
@@ -95,8 +86,8 @@ pub(super) struct Work {
     pub(super) joined_ms: Option<u64>,
     /// Places of devices that are to be looked at.
     pub(super) heard: BTreeSet<usize>,
-    /// Beside each device, the newer rollouts that have it; empty if none has any.
-    taken: Vec<Vec<Taken>>,
+    /// Beside each device, whether a newer rollout has it; empty if none has any.
+    taken: Vec<bool>,
     /// Newer rollouts that are in `taken`.
     taken_by: usize,
 }
@@ -187,28 +178,21 @@ impl Work {
 
     /// Whether a newer rollout has the device at this place.
     pub(super) fn is_taken(&self, place: usize) -> bool {
-        self.taken.get(place).is_some_and(|taken| !taken.is_empty())
-    }
-
-    /// The device at this place in the newer rollouts that have it.
-    pub(super) fn in_newer(&self, place: usize) -> impl Iterator<Item = (&RolloutId, u32)> {
-        let newer = &self.rollout.value.superseded_by;
-        let taken = self.taken.get(place).into_iter().flatten();
-        taken.filter_map(|taken| Some((newer.get(taken.by)?, taken.position)))
+        self.taken.get(place).copied().unwrap_or(false)
     }
 
     /// Reads which devices newer rollouts have, if there are any that it does not know.
     pub(super) async fn give_way(&mut self, store: &Store) -> Result<()> {
         let newer = self.rollout.value.superseded_by.clone();
-        for (by, id) in newer.iter().enumerate().skip(self.taken_by) {
-            self.taken.resize(self.devices.len(), Vec::new());
+        for id in newer.iter().skip(self.taken_by) {
+            self.taken.resize(self.devices.len(), false);
             // One that has come to nothing has only what it told.
             let theirs = store.rollouts.get(id.as_str()).await?.map(|newer| newer.value.state);
             let is_over = matches!(theirs, Some(RolloutState::Aborted | RolloutState::RolledBack));
             for theirs in store::all(&store.rollout_devices, &RolloutDevice::prefix(id)).await? {
                 let has = !is_over || theirs.value.sent.is_some();
                 if let Some(place) = self.place(&theirs.value.device).filter(|_| has) {
-                    self.taken[place].push(Taken { by, position: theirs.value.position });
+                    self.taken[place] = true;
                 }
             }
         }

@@ -176,6 +176,12 @@ async fn a_release_that_was_withdrawn_meanwhile_is_nothing_to_go_back_to() {
     gate.fail(&releases[2].1, "digits", ErrorCode::ProbeMismatch).await;
     rollout_until(&installation, &rollouts[2], |r| r.state == RolloutState::RolledBack).await;
     gate.desired_release("digits", Some(releases[0].0.digest)).await;
+    // Others go on meanwhile, and after it.
+    let next = installation.release("digits", 4.0).await;
+    let rollout = fleet.start_rollout(admin, to_all()).await.unwrap();
+    let desired = gate.desired_release("digits", Some(next.digest)).await;
+    gate.confirm(&desired, "digits").await;
+    rollout_until(&installation, &rollout.id, |r| r.state == RolloutState::Succeeded).await;
     installation.close().await;
 }
 
