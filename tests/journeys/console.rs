@@ -314,13 +314,19 @@ fn a_wave_that_is_watched_is_shown_paused_resumed_and_sent_back_from_the_page() 
     page.eval(&format!("{FILL}; fill('release', '{digest}'); fill('waves', '1, 200%')"));
     page.eval("document.querySelector('[data-order=plan]').click()");
     page.wait_for("document.querySelector('form.new .bad')?.textContent.includes('200%')", PAGE);
-    page.eval(&format!("{FILL}; fill('waves', '1'); fill('soak', '0.5')"));
+    page.eval(&format!("{FILL}; fill('waves', '1'); fill('soak', '0.5'); fill('shadow', '1')"));
     page.eval("document.querySelector('[data-order=plan]').click()");
     page.wait_for("document.querySelector('[data-plan]')?.textContent.includes('waves of 1 + 1')", PAGE);
+    page.wait_for(
+        "document.querySelector('[data-plan]').textContent.includes('as a shadow on 1 device for 1h')",
+        PAGE,
+    );
     everything_fits(&mut page, "new-rollout");
     assert_eq!(plane.get("/api/v1/rollouts").1, json!([]), "nobody is touched");
     page.eval("document.querySelector('[data-order=create]').click()");
     page.wait_for("document.querySelector('.watch')?.textContent.includes('for 30 min to 4 h')", PAGE);
+    // Nobody ran anything that it could have been a shadow of.
+    page.wait_for("document.querySelector('.shadow-stage')?.dataset.stage === 'skipped'", PAGE);
     assert_eq!(page.eval("document.querySelectorAll('.waves > li.waiting .chip.pending').length"), 1);
     everything_fits(&mut page, "watched-wave");
 

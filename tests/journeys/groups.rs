@@ -87,6 +87,13 @@ fn an_operator_finds_labels_and_groups_devices() {
     assert_eq!(shown["page"]["devices"], json!(["till-1", "till-3", "till-4"]));
 
     // Rollouts stay away from what an operator sets aside.
+    let all = json!({ "search": " ", "reason": "a script lost its variable" });
+    let (status, problem) = plane.post("/api/v1/device-quarantine", all);
+    assert_eq!(
+        (status, &problem["code"]),
+        (400, &json!("invalid_input")),
+        "no words are not all devices: {problem}"
+    );
     let aside: Value = plane.cli(&["device", "quarantine", "till-4", "--reason", "its fan is broken"]);
     assert_eq!(aside["changed"], 1);
     let view = plane.device("till-4").unwrap();

@@ -41,6 +41,10 @@ fn a_release_for_other_boards_is_refused_by_the_device_with_what_to_do() {
     let other = other["digest"].as_str().unwrap();
     let plan: Value = plane.cli(&["rollout", "plan", other, "--wave", "50%", "--soak", "30m"]);
     assert_eq!(plan["policy"], json!(["each wave is watched for 30m at least, and asks after 4h"]), "{plan}");
+    let shadow = ["--shadow", "50%", "--shadow-for", "20m", "--differing", "3"];
+    let staged: Value = plane.cli(&[&["rollout", "plan", other][..], &shadow].concat());
+    let words = "before the first wave the release runs as a shadow on 1 device for 20m at least, and asks after 2h 40m";
+    assert_eq!(staged["policy"], json!([words]), "{staged}");
     let codes: Vec<_> = plan["obstacles"]
         .as_array()
         .unwrap()

@@ -78,7 +78,8 @@ fn one(records: &Arc<dyn Records>, batch: &mut Batch, known: &Device, twin: &Twi
         rss_bytes: 40_000_000,
         ..TelemetrySample::default()
     };
-    let sample = LatestSample { device: device.id.clone(), at_ms: now_ms, received_ms: now_ms, sample };
+    let sample =
+        LatestSample { device: device.id.clone(), at_ms: now_ms, received_ms: now_ms, starts: 0, sample };
     let state = ModelState { device: device.id.clone(), model, report };
     let into = records.clone();
     Collection::new(into.clone()).insert(batch, &device).unwrap();

@@ -74,3 +74,39 @@ fn a_release_is_tried_on_real_inputs_and_then_rolled_out_without_a_second_downlo
     let (status, problem) = plane.post("/api/v1/models/digits/shadow", json!({ "release": "x" }));
     assert_eq!((status, &problem["code"]), (400, &json!("invalid_input")), "{problem}");
 }
+
+#[test]
+fn a_rollout_that_begins_as_a_shadow_reaches_applications_only_after_it_has_agreed() {
+    let plane = Plane::start_with(&["--telemetry-s", "1"]);
+    let first = plane.release(json!({ "epochs": 3, "patience": 0, "seed": 1 }));
+    let mut device = Device::enrol(&plane, "box-1");
+    device.start();
+    let _rollout: Value = plane.cli(&["rollout", "create", first["digest"].as_str().unwrap()]);
+    let second: Value = plane.cli(&["release", "create", "digits", "--version", "1"]);
+    let digest = second["digest"].as_str().unwrap();
+    let shadow = ["--shadow", "1", "--shadow-for", "2s", "--max-shadow", "10m", "--detach"];
+    let rollout: Value = plane.cli(&[&["rollout", "create", digest][..], &shadow].concat());
+    let show = || plane.get(&format!("/api/v1/rollouts/{}", rollout["id"].as_str().unwrap())).1;
+    let stage = |view: &Value| view["shadow"]["state"].as_str().unwrap().to_owned();
+    let images = images(&plane, 20);
+    let mut before = 0;
+    let view = eventually("the shadow has agreed", LIMIT, || {
+        for image in &images {
+            let (status, answer) = device.predict("digits", image);
+            assert_eq!(status, 200, "{answer}");
+            before += u32::from(answer["release"] == first["digest"]);
+        }
+        Some(show()).filter(|view| stage(view) == "done")
+    });
+    assert!(before >= 100, "applications had answers of the confirmed release meanwhile");
+    assert_eq!(view["shadow"]["devices"], 1);
+    let metrics: Vec<_> = view["shadow"]["watch"]["findings"].as_array().unwrap().iter().collect();
+    assert!(metrics.iter().any(|finding| finding["metric"] == "disagreement"), "{view}");
+    let ended = eventually("the rollout is over", LIMIT, || {
+        Some(show()).filter(|view| matches!(view["state"].as_str(), Some("succeeded" | "rolled_back")))
+    });
+    assert_eq!(ended["state"], "succeeded", "{ended}");
+    assert_eq!(device.predict("digits", &images[0]).1["release"], second["digest"]);
+    let (_, trail) = plane.get("/api/v1/audit");
+    assert!(trail.to_string().contains("\"shadow\":\"told\""), "{trail}");
+}

@@ -79,6 +79,7 @@ fn fleet(release: Digest) -> (Rollout, Vec<RolloutDevice>) {
         reason: None,
         watch: None,
         watched: None,
+        shadow: None,
         policy: Policy::default(),
         starts_at_ms: None,
         needs_approval: false,

@@ -79,6 +79,11 @@ impl Stale {
         }
     }
 
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.devices().is_empty()
+    }
+
     /// Waits until there is one.
     pub(crate) async fn some(&self) {
         while self.devices().is_empty() {
@@ -89,7 +94,7 @@ impl Stale {
     /// Takes all of them, to read them. What is left of the taken ones when this is dropped is stale as before.
     pub(crate) fn take(&self) -> Taken<'_> {
         let devices = std::mem::take(&mut *self.devices());
-        Taken { stale: self, devices }
+        Taken { stale: self, devices, unreadable: Vec::new() }
     }
 }
 
@@ -97,12 +102,19 @@ impl Stale {
 pub(crate) struct Taken<'a> {
     stale: &'a Stale,
     devices: BTreeSet<DeviceId>,
+    unreadable: Vec<DeviceId>,
 }
 
 impl Taken<'_> {
     /// One that has yet to be read.
     pub(crate) fn first(&self) -> Option<DeviceId> {
         self.devices.first().cloned()
+    }
+
+    /// It cannot be read now: it is stale as before, and the others come first.
+    pub(crate) fn later(&mut self, device: &DeviceId) {
+        self.devices.remove(device);
+        self.unreadable.push(device.clone());
     }
 
     /// It is read.
@@ -113,6 +125,7 @@ impl Taken<'_> {
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        std::mem::take(&mut self.devices).iter().for_each(|device| self.stale.add(device));
+        let left = std::mem::take(&mut self.devices);
+        left.iter().chain(&self.unreadable).for_each(|device| self.stale.add(device));
     }
 }

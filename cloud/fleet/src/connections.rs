@@ -50,9 +50,10 @@ impl Connection {
         *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = traffic;
     }
 
-    /// The traffic that does not stand in the device's record yet.
-    pub(crate) fn uncounted(&self) -> Traffic {
-        self.traffic().minus(*self.counted.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The traffic that does not stand in the device's record yet, and all of it at the same moment.
+    pub(crate) fn uncounted(&self) -> (Traffic, Traffic) {
+        let traffic = self.traffic();
+        (traffic.minus(*self.counted.lock().unwrap_or_else(PoisonError::into_inner)), traffic)
     }
 
     pub(crate) fn traffic(&self) -> Traffic {

@@ -10,7 +10,7 @@ use crate::devices::{self, DeviceView, Shadows, Traffic, Views};
 use crate::enrol::Enrolment;
 use crate::error::{Error, Result};
 use crate::groups::Groups;
-use crate::inbound::{Core, Dispatcher};
+use crate::inbound::{Core, Dispatcher, Pace};
 use crate::ingest::{DeviceEvent, HistoryPoint, Ingest};
 use crate::logs::Logs;
 use crate::renewal::{self, Challenges, PendingRenewal, Word};
@@ -179,6 +179,7 @@ impl Fleet {
             rollouts: rollouts.clone(),
             changes: changes.clone(),
             downlink: broker.clone(),
+            pace: Pace::default(),
         };
         tasks.spawn(Dispatcher::new(Arc::new(core)).run(inbound, stop.clone()));
         tasks.spawn({

@@ -60,8 +60,9 @@ pub use renewal::{PendingRenewal, RenewalState};
 pub use rollout::{
     Action, Baseline, DeviceControl, Evidence, Failures, Figures, Follows, Observation, Observations,
     Obstacle, OnStop, Pace, Partner, Policy, Preflight, Ramp, Reason, Report, Retry, Rollout, RolloutControl,
-    RolloutDevice, RolloutRequest, RolloutState, SOAK_S, Sent, Status, Tally, Target, Tolerance,
-    WATCHED_FLEET, Wanted, Watch, Watched, Wave, WaveSpec, Window, plan, resolve,
+    RolloutDevice, RolloutRequest, RolloutState, SHADOWED_MOST, SOAK_S, Sent, ShadowPart, ShadowRequest,
+    ShadowSeen, ShadowStage, Status, Tally, Target, Tolerance, WATCHED_FLEET, Wanted, Watch, Watched, Wave,
+    WaveSpec, Window, plan, resolve,
 };
 pub use roster::{Census, Query};
 pub use summary::{Concern, ConcernReason, FleetSummary, ModelSummary, ReleaseCount};

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::groups::{Group, Member};
 use crate::ingest::{DeviceEvents, FoldPosition, LatestSample, Rollup};
 use crate::renewal::PendingRenewal;
-use crate::rollout::{Rollout, RolloutDevice};
+use crate::rollout::{Rollout, RolloutDevice, Withdrawn};
 use flotilla_storage::{Batch, Collection, Entity, PAGE_ENTITIES, Page, Records, Versioned};
 use std::sync::Arc;
 
@@ -35,6 +35,7 @@ pub(crate) struct Store {
     pub(crate) members: Collection<Member>,
     pub(crate) rollouts: Collection<Rollout>,
     pub(crate) rollout_devices: Collection<RolloutDevice>,
+    pub(crate) withdrawn: Collection<Withdrawn>,
     pub(crate) rollups: Collection<Rollup>,
     pub(crate) samples: Collection<LatestSample>,
     pub(crate) events: Collection<DeviceEvents>,
@@ -60,6 +61,7 @@ impl Store {
             members: Collection::new(records.clone()),
             rollouts: Collection::new(records.clone()),
             rollout_devices: Collection::new(records.clone()),
+            withdrawn: Collection::new(records.clone()),
             rollups: Collection::new(records.clone()),
             samples: Collection::new(records.clone()),
             events: Collection::new(records.clone()),

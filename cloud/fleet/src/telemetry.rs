@@ -120,6 +120,7 @@ mod tests {
                 device: device.parse().unwrap(),
                 at_ms: 1,
                 received_ms: 1,
+                starts: 0,
                 sample: TelemetrySample { models, ..TelemetrySample::default() },
             }
         };

@@ -20,10 +20,10 @@ pub struct Health {
     pub min_devices: u32,
 }
 
+/// All that a device says of the release that serves. Disagreement is measured by shadows only.
 impl Default for Health {
     fn default() -> Self {
-        let metrics = [Metric::Errors, Metric::LatencyP95, Metric::Memory, Metric::Drift, Metric::Confidence]
-            .into_iter();
+        let metrics = Metric::ALL.into_iter().filter(|metric| *metric != Metric::Disagreement);
         Self {
             alpha: 0.05,
             beta: 0.05,

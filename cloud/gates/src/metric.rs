@@ -82,6 +82,7 @@ impl Metric {
         let (tolerated, harm) = match self {
             Self::Errors => (0.005, 0.02),
             Self::LatencyP95 | Self::Memory => (1.1f64.ln(), 1.5f64.ln()),
+            // One restart within an hour is a rate of 24: what a single device adds is bounded by the harm.
             Self::Restarts => (0.1, 1.0),
             Self::Drift => (0.05, 0.2),
             Self::Confidence => (0.02, 0.1),

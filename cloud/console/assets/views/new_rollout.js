@@ -27,6 +27,7 @@ function request(form) {
     group: text('group') || undefined,
     waves: waves.length > 0 ? waves : undefined,
     soak_s: hours === undefined ? undefined : Math.round(hours * 3600),
+    shadow: text('shadow') === '' ? undefined : { devices: text('shadow'), soak_s: Math.round((number('shadow-hours') ?? 1) * 3600) },
     per_minute: number('rate'),
     concurrency: number('concurrency'),
     window: text('window') || undefined,
@@ -62,6 +63,8 @@ export function NewRollout({ releases }) {
     <label>Group <input name="group" placeholder="all devices" /></label>
     <label>Waves <input name="waves" placeholder="1 5% 50%" /></label>
     <label>Watch each for, hours <input name="soak" type="number" min="0" step="any" placeholder="3 from 100 devices on" /></label>
+    <label>As a shadow first on <input name="shadow" placeholder="nobody; 20, or 5%" /></label>
+    <label>for, hours <input name="shadow-hours" type="number" min="0" step="any" placeholder="1" /></label>
     <label>Devices a minute <input name="rate" type="number" min="1" placeholder="no bound" /></label>
     <label>At the same time <input name="concurrency" type="number" min="1" placeholder="no bound" /></label>
     <label>Hours on their clock <input name="window" placeholder="mon-fri 01:00-05:00" /></label>

@@ -30,8 +30,9 @@ function Rollout({ rollout }) {
       ${rollout.superseded_by.length > 0 ? ` · devices belong to the newer ${rollout.superseded_by.at(-1)}` : ''}</small>
     ${rollout.policy.length > 0 ? html`<p class="reason"><small>${rollout.policy.join(' · ')}</small></p>` : ''}
     ${rollout.reason ? html`<p class="reason">${rollout.reason}</p>` : ''}
+    ${rollout.shadow ? html`<${Shadow} stage=${rollout.shadow} />` : ''}
     <ol class="waves">${rollout.waves.map((wave, index) => html`<${Wave} wave=${wave} name=${name(rollout, index)} />`)}</ol>
-    ${rollout.watch?.since_ms ? html`<${Watch} watch=${rollout.watch} />` : ''}
+    ${rollout.watch?.since_ms ? html`<${Watch} watch=${rollout.watch} words="beside devices that wait" />` : ''}
   </article>`;
 }
 
@@ -50,10 +51,27 @@ function Wave({ wave, name }) {
   </li>`;
 }
 
-/** What is known of a wave all of whose devices are decided. */
-function Watch({ watch }) {
+const STAGES = {
+  waiting: 'first the release is to run as a shadow',
+  running: 'the release runs as a shadow: no application gets an answer of it',
+  done: 'the release has run as a shadow',
+  stopped: 'the release ran as a shadow',
+  skipped: 'no device ran anything that the release could be a shadow of',
+};
+
+/** The stage before the first wave. */
+function Shadow({ stage }) {
+  const many = `${count(stage.devices)} ${stage.devices === 1 ? 'device' : 'devices'}`;
+  return html`<div class="shadow-stage" data-stage=${stage.state}>
+    <p><b>Shadow</b> <small>${stage.state} · ${STAGES[stage.state]}${stage.state === 'skipped' ? '' : ` on ${many}`}</small></p>
+    ${stage.watch.since_ms ? html`<${Watch} watch=${stage.watch} words="on the same inputs as the confirmed release" />` : ''}
+  </div>`;
+}
+
+/** What is known of a wave all of whose devices are decided, or of shadows. */
+function Watch({ watch, words }) {
   const evidence = (has, needs) => `${has.toFixed(1)} of ${needs.toFixed(1)}`;
-  return html`<p class="watch"><small>Watched since ${clock(watch.since_ms)}, beside devices that wait, for ${duration(watch.soak_s)} to
+  return html`<p class="watch"><small>Watched since ${clock(watch.since_ms)}, ${words}, for ${duration(watch.soak_s)} to
       ${' '}${duration(watch.max_soak_s)}; ${watch.windows} ${watch.windows === 1 ? 'window is' : 'windows are'} over.</small></p>
     ${watch.findings.length > 0 && html`<table class="cards">
       <thead><tr><th>Metric</th><th>Verdict</th><th>Change</th><th class="n">Devices</th>

@@ -195,7 +195,7 @@ impl<'a> Views<'a> {
         let agent_upgrade = agent.map(|at| models.remove(at));
         let renewal = self.store.renewals.get(id).await?.map(|found| found.value);
         let live = connection.as_ref().map(|connection| connection.last_seen_ms());
-        let traffic = connection.as_ref().map(|connection| connection.uncounted()).unwrap_or_default();
+        let traffic = connection.as_ref().map(|connection| connection.uncounted().0).unwrap_or_default();
         Ok(DeviceView {
             standing: state_of(&device, models.iter().map(|model| model.phase)),
             quarantine: device.quarantine,

@@ -438,7 +438,7 @@ impl Checker {
 }
 
 /// Groups that one expression asks for, at most.
-const GROUPS: usize = 8;
+pub(crate) const GROUPS: usize = 8;
 
 /// What a comprehension asks of each element. The parser writes `exists` as `result || …` from `false` on, `all` as
 /// `result && …` from `true` on, and `exists_one` as `… ? result + 1 : result` from `0` on.

@@ -92,10 +92,14 @@ impl Node {
             },
             Self::In(item, list) => {
                 let item = item.value(asked, e, depth)?;
-                let mut found = false;
-                list.each(asked, e, depth, &mut |_, element| {
-                    found = found || element.is_some_and(|element| equal(item, element));
+                let (mut found, mut lacking) = (false, false);
+                list.each(asked, e, depth, &mut |_, element| match element {
+                    Some(element) => found = found || equal(item, element),
+                    None => lacking = true,
                 });
+                if lacking && !found {
+                    return None;
+                }
                 Value::Bool(found)
             }
             Self::InGroup(number) => Value::Bool((asked.in_group)(*number)),

@@ -34,6 +34,7 @@ mod check;
 mod evaluate;
 mod tree;
 
+pub(crate) use check::GROUPS;
 pub(crate) use evaluate::Asked;
 use flotilla_protocol::GroupName;
 use tree::Node;

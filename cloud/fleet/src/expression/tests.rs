@@ -61,6 +61,7 @@ fn what_a_device_lacks_never_matches_and_never_fails_the_search() {
         "1 / 0 == 1",
         "9223372036854775807 + 1 > 0",
         r#"["berlin"].exists(s, s == attributes.site)"#,
+        r#"id in [attributes.site]"#,
     ] {
         assert!(!on(&row, lacking), "{lacking}");
         assert!(!on(&row, &format!("!({lacking})")), "nor its opposite: {lacking}");

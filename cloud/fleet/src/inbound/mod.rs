@@ -5,18 +5,21 @@
 //! - `worker`: the conversation with one device.
 //! - `examples`: the hard examples of one device.
 //! - `logs`: lines of the log of one device.
+//! - `pace`: how fast those are answered who say hello.
 //! - `fetches`, `uploads`: the model bytes of one device, and what it uploads, beside its conversation.
 
 mod dispatch;
 mod examples;
 mod fetches;
 mod logs;
+mod pace;
 #[cfg(test)]
 mod tests;
 mod uploads;
 mod worker;
 
 pub(crate) use dispatch::Dispatcher;
+pub(crate) use pace::Pace;
 
 use crate::broker::Downlink;
 use crate::ca::CertificateAuthority;
@@ -46,4 +49,5 @@ pub(crate) struct Core {
     pub(crate) rollouts: Arc<Rollouts>,
     pub(crate) changes: Changes,
     pub(crate) downlink: Arc<dyn Downlink>,
+    pub(crate) pace: Pace,
 }

@@ -1,7 +1,7 @@
 //! A conversation goes on whatever the broker, the records or a copy of the device get in its way.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use super::{Core, Dispatcher};
+use super::{Core, Dispatcher, Pace};
 use crate::authority::DeviceAuthority;
 use crate::broker::{self, Authority, Decision, Downlink, Inbound, PeerIdentity, Refusal};
 use crate::ca::{CertificateAuthority, Serial};
@@ -22,7 +22,8 @@ use flotilla_data::{Datasets, Quarantine};
 use flotilla_identity::audit;
 use flotilla_protocol::message::{
     Ack, BoardFacts, Chunk, DesiredModel, Epoch, EventKind, Fetch, Hello, Record, RecordBody, Reply,
-    ReplyBody, ReportStored, Reported, Settings, Stream, TelemetryBatch, TelemetrySample,
+    ReplyBody, ReportStored, Reported, Request, RequestBody, Settings, Stream, TelemetryBatch,
+    TelemetrySample,
 };
 use flotilla_protocol::topic::{Down, Up};
 use flotilla_protocol::{DeviceId, Digest, ErrorCode, ProjectId, codec, limits};
@@ -86,6 +87,10 @@ struct Talk {
 
 impl Talk {
     async fn new() -> Self {
+        Self::with(Pace::default()).await
+    }
+
+    async fn with(pace: Pace) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (project, device) = (ProjectId::new("shop").unwrap(), DeviceId::new("gate-7").unwrap());
         let records: Arc<dyn Records> = Arc::new(SledRecords::open(&folder.path().join("records")).unwrap());
@@ -131,6 +136,7 @@ impl Talk {
             rollouts: Arc::new(rollouts),
             changes,
             downlink: wire.clone(),
+            pace,
         };
         let (inbound, events) = mpsc::channel(16);
         let dispatcher = tokio::spawn(Dispatcher::new(Arc::new(core)).run(events, CancellationToken::new()));
@@ -410,4 +416,31 @@ async fn a_copy_that_lost_the_race_to_rotate_is_noticed_when_it_shows_the_retire
     assert_eq!(talk.stored().await.health.last_problem.unwrap().code, ErrorCode::Replayed);
     assert_eq!(authority.connect(&talk.peer(new)).await, Decision::Allow, "nobody is locked out");
     talk.close().await;
+}
+
+#[tokio::test]
+async fn devices_that_come_back_all_at_once_are_answered_one_after_the_other_and_asking_again_changes_nothing()
+ {
+    let mut talk = Talk::with(Pace::new(1, 1)).await;
+    let serial = Serial::random().unwrap();
+    talk.enrol(&[serial], Twin::new(talk.device.clone(), Settings::default(), 0)).await;
+    let begun = tokio::time::Instant::now();
+    talk.hello(serial, 1, 0).await;
+    // The second hello within a second waits for its turn.
+    talk.connect(serial).await;
+    let hello = Hello {
+        protocol: 1,
+        agent: "test 1.0".into(),
+        counter: 2,
+        epoch: Epoch(7),
+        desired_version: 0,
+        trust_version: 1,
+        board: BoardFacts::default(),
+    };
+    talk.say(serial, Up::Hello, &hello).await;
+    talk.say(serial, Up::Request, &Request { id: 1, body: RequestBody::Desired }).await;
+    let (first, _) = tokio::time::timeout(HANG, talk.sent.recv()).await.unwrap().unwrap();
+    assert_eq!(first, Down::Reply, "it hears that it was heard");
+    talk.receive(Down::Desired).await;
+    assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
 }

@@ -87,6 +87,8 @@ pub(super) struct Worker {
     answered: u64,
     /// When the desired document is sent again, and how long after the last time.
     resend: Option<(Instant, Duration)>,
+    /// Whether that is the answer to its hello, whose turn has not come yet.
+    queued: bool,
     fetches: Option<Fetches>,
     uploads: Option<Uploads>,
     /// What the device got wrong and is not written down yet.
@@ -112,6 +114,7 @@ impl Worker {
             report_version: None,
             answered: 0,
             resend: None,
+            queued: false,
             fetches: None,
             uploads: None,
             health: Health::default(),
@@ -214,7 +217,10 @@ impl Worker {
         }
         self.hello = Some(hello);
         self.core.changes.device(&self.device);
-        self.send_desired().await;
+        match self.core.pace.wait(Instant::now()) {
+            Duration::ZERO => self.send_desired().await,
+            wait => (self.queued, self.resend) = (true, Some((Instant::now() + wait, RETRY))),
+        }
         Ok(())
     }
 
@@ -275,8 +281,6 @@ impl Worker {
             Ok(()) => {
                 self.report_version = Some(reported.version);
                 self.answered = self.answered.max(reported.desired_version);
-                self.core.rollouts.hear(&self.device);
-                self.core.changes.device(&self.device);
             }
             // The device repeats its report until it is told that it is stored.
             Err(error) => self.failed("its report", &error),
@@ -322,6 +326,8 @@ impl Worker {
         devices::note_runs(store, &mut batch, &self.device, changes, now_ms).await?;
         shadow::store_reports(store, &mut batch, &self.device, &reported.shadows).await?;
         store.commit(batch).await?;
+        self.core.rollouts.hear(&self.device);
+        self.core.changes.device(&self.device);
         if reported.commands.is_empty() {
             return Ok(());
         }
@@ -390,7 +396,10 @@ impl Worker {
         let request: Request = decode(payload)?;
         let body = match request.body {
             RequestBody::Desired => {
-                self.send_desired().await;
+                // While its turn comes, asking does not make it sooner.
+                if !self.queued {
+                    self.send_desired().await;
+                }
                 ReplyBody::Ok
             }
             RequestBody::Trust { have } => self.next_trust(have).await,
@@ -449,6 +458,7 @@ impl Worker {
 
     /// Signs the desired document as of now and sends it; again and again while the device does not answer.
     async fn send_desired(&mut self) {
+        self.queued = false;
         let sent = self.try_send_desired().await;
         self.resend = match sent {
             Ok(version) if self.answered >= version => None,
@@ -503,8 +513,8 @@ impl Worker {
     /// Writes down when the device was last seen, what it got wrong and how much it talked.
     async fn write_down(&mut self) {
         let (store, seen_ms) = (&self.core.store, self.connection.last_seen_ms());
-        let (health, traffic) = (self.health.clone(), self.connection.traffic());
-        let new = self.connection.uncounted();
+        let health = self.health.clone();
+        let (new, traffic) = self.connection.uncounted();
         if new == Traffic::default() && health == Health::default() {
             return;
         }

@@ -37,6 +37,9 @@ pub struct Rollup {
     pub refused: u64,
     /// When the last record came, in milliseconds since 1970.
     pub last_record_ms: u64,
+    /// Starts of its agent that it has told of.
+    #[serde(default)]
+    pub starts: u64,
     /// The latest samples, oldest first, in short.
     #[serde(with = "rows")]
     pub history: VecDeque<HistoryPoint>,
@@ -160,6 +163,9 @@ pub struct LatestSample {
     pub at_ms: u64,
     /// When it came, by the cloud's clock.
     pub received_ms: u64,
+    /// Starts of its agent that were known then.
+    #[serde(default)]
+    pub starts: u64,
     /// The sample.
     pub sample: TelemetrySample,
 }
@@ -236,6 +242,7 @@ impl Kept {
                 missing: 0,
                 refused: 0,
                 last_record_ms: 0,
+                starts: 0,
                 history: VecDeque::new(),
             },
             sample: None,
@@ -285,11 +292,13 @@ impl Kept {
         let newer = self.sample.as_ref().is_none_or(|known| stream == Stream::Live || at_ms >= known.at_ms);
         if newer {
             let device = self.rollup.device.clone();
-            self.sample = Some(LatestSample { device, at_ms, received_ms, sample });
+            let starts = self.rollup.starts;
+            self.sample = Some(LatestSample { device, at_ms, received_ms, starts, sample });
         }
     }
 
     fn event(&mut self, at_ms: u64, received_ms: u64, event: EventRecord) {
+        self.rollup.starts += u64::from(event.kind == EventKind::Started);
         self.events.push(at_ms, received_ms, event);
     }
 }

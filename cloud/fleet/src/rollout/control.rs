@@ -109,6 +109,20 @@ impl Rollout {
     }
 }
 
+impl Rollout {
+    /// What had stopped and goes on does so beside the rollouts of its model that have begun meanwhile: their devices are
+    /// theirs. Those of which it had taken devices itself have not.
+    fn make_way(&mut self, active: &[Versioned<Rollout>]) {
+        for other in active.iter().map(|other| &other.value) {
+            let newer = other.id != self.id && !other.superseded_by.contains(&self.id);
+            let of_model = other.model == self.model && other.state.is_under_way();
+            if newer && of_model && !self.superseded_by.contains(&other.id) {
+                self.superseded_by.push(other.id.clone());
+            }
+        }
+    }
+}
+
 impl Rollouts {
     /// Does what an operator wants with a rollout. Repeating it changes nothing.
     pub(crate) async fn control(
@@ -200,14 +214,7 @@ impl Rollouts {
             rollout.finished_at_ms = None;
             rollout.tallies.clear();
             rollout.begin(now_ms);
-            let others = self.active().await?.into_iter().map(|other| other.value);
-            let newer = others.filter(|other| other.model == rollout.model && other.state.is_under_way());
-            let newer: Vec<_> = newer.map(|other| other.id).collect();
-            for id in newer {
-                if id != rollout.id && !rollout.superseded_by.contains(&id) {
-                    rollout.superseded_by.push(id);
-                }
-            }
+            rollout.make_way(&self.active().await?);
         }
         let mut batch = Batch::new();
         self.store.rollouts.update(&mut batch, found, &rollout)?;

@@ -2,6 +2,7 @@
 
 use super::health::{Follows, WORSE, Watched};
 use super::state::{Reason, Rollout, RolloutDevice, RolloutState, Sent, Status};
+use super::withdrawn::Withdrawn;
 use crate::devices::Twin;
 use flotilla_gates::gate::Look;
 use flotilla_protocol::ErrorCode;
@@ -60,7 +61,13 @@ fn is_ours(rollout: &Rollout, sent: &Sent, twin: &Twin) -> bool {
 
 /// Tells a device to go back to what it should run before. A device that another change has given something else
 /// meanwhile is left alone.
-pub(super) fn revert(rollout: &Rollout, device: &mut RolloutDevice, twin: Option<&mut Twin>, now_ms: u64) {
+pub(super) fn revert(
+    rollout: &Rollout,
+    device: &mut RolloutDevice,
+    twin: Option<&mut Twin>,
+    withdrawn: Option<&Withdrawn>,
+    now_ms: u64,
+) {
     let failure = match &device.status {
         Status::Failed { code, .. } | Status::Retrying { code, .. } => Some(*code),
         _ => None,
@@ -69,7 +76,12 @@ pub(super) fn revert(rollout: &Rollout, device: &mut RolloutDevice, twin: Option
     if let (Some(twin), Some(sent)) = (twin, &device.sent)
         && is_ours(rollout, sent, twin)
     {
-        twin.restore(&rollout.model, sent.previous.clone(), now_ms);
+        let previous = sent.previous.clone();
+        let previous = match withdrawn {
+            Some(withdrawn) => withdrawn.instead(previous),
+            None => previous,
+        };
+        twin.restore(&rollout.model, previous, now_ms);
         desired_version = Some(twin.version);
     }
     device.status = Status::Reverted { desired_version, at_ms: now_ms, failure };
@@ -94,12 +106,12 @@ impl Rollout {
     /// Remembers what was seen at the end of a window, and does what follows.
     pub(super) fn look(&mut self, look: Look, follows: &Follows, now_ms: u64) {
         if let Some(watched) = &mut self.watched {
-            watched.windows += 1;
-            watched.draw(&look, now_ms);
-            watched.begin_window(now_ms);
-            watched.look = Some(look);
-            watched.through = *follows == Follows::Wave;
+            watched.seen(look, follows, now_ms);
         }
+        self.follow(follows, now_ms);
+    }
+
+    pub(super) fn follow(&mut self, follows: &Follows, now_ms: u64) {
         match follows {
             Follows::Window | Follows::Wave => {}
             Follows::Stop(detail) => {
@@ -129,6 +141,15 @@ impl Rollout {
         if let Some(watched) = &mut self.watched {
             watched.through |= asked.is_some();
             watched.begin_window(now_ms);
+        }
+        if let Some(stage) = self.shadow.as_mut().filter(|stage| !stage.over) {
+            match &mut stage.watched {
+                Some(watched) => {
+                    watched.through |= asked.is_some();
+                    watched.begin_window(now_ms);
+                }
+                None => stage.over |= asked.is_some(),
+            }
         }
     }
 

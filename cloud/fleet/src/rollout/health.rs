@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 const LEAST: u64 = 100;
 /// The same of drift, which is of the last predictions.
 const LEAST_DRIFT: u32 = 200;
+/// A day in milliseconds.
+const DAY_MS: f64 = 24.0 * 60.0 * 60.0 * 1000.0;
 /// Windows of one wave at most: each is twice as long as the one before.
 const WINDOWS: u32 = 16;
 
@@ -94,8 +96,27 @@ impl Watched {
             .min(last_ms.max(self.window_ms.saturating_add(watch.soak_ms)))
     }
 
+    /// Whether a window is over, or the clock that said when it began was ahead.
+    pub(super) fn is_look_due(&self, watch: &Watch, now_ms: u64) -> bool {
+        now_ms < self.window_ms || now_ms >= self.end_ms(watch)
+    }
+
+    /// Whether the window that is over now is the last one.
+    pub(super) fn is_last(&self, watch: &Watch, now_ms: u64) -> bool {
+        now_ms >= self.since_ms.saturating_add(watch.max_soak_ms) || self.windows + 1 >= WINDOWS
+    }
+
+    /// Remembers what was seen at the end of a window.
+    pub(super) fn seen(&mut self, look: Look, follows: &Follows, now_ms: u64) {
+        self.windows += 1;
+        self.draw(&look, now_ms);
+        self.begin_window(now_ms);
+        self.look = Some(look);
+        self.through = *follows == Follows::Wave;
+    }
+
     /// Adds what was seen at the end of a window to the curve.
-    pub(super) fn draw(&mut self, look: &Look, now_ms: u64) {
+    fn draw(&mut self, look: &Look, now_ms: u64) {
         self.curve.extend(look.findings.iter().map(|finding| Evidence::of(finding, now_ms)));
         let over = self.curve.len().saturating_sub(CURVE);
         self.curve.drain(..over);
@@ -124,6 +145,9 @@ pub struct Figures {
     pub drift: Option<f64>,
     /// Memory of the agent, in bytes.
     pub memory_bytes: u64,
+    /// Starts of the agent that were known then.
+    #[serde(default)]
+    pub starts: u64,
     /// When that came, by the cloud's clock.
     pub received_ms: u64,
 }
@@ -141,6 +165,7 @@ impl Figures {
             confidence: of.confidence.clone(),
             drift: drift.map(|drift| f64::from(drift.score()) / 1_000.0),
             memory_bytes: latest.sample.rss_bytes,
+            starts: latest.starts,
             received_ms: latest.received_ms,
         })
     }
@@ -165,6 +190,14 @@ impl Figures {
         .into_iter()
         .filter_map(|(metric, figure)| Some((metric, figure?)))
         .collect()
+    }
+
+    /// Starts a day since an earlier moment. Before that they count as none: which of two devices is updated is chance, and
+    /// so is which of them was the more restless one.
+    fn restarts(&self, earlier: &Figures) -> Option<Change> {
+        let days = self.received_ms.checked_sub(earlier.received_ms)? as f64 / DAY_MS;
+        let starts = self.starts.checked_sub(earlier.starts)? as f64;
+        (days > 0.0).then(|| Change { before: 0.0, after: starts / days })
     }
 
     /// What was counted since an earlier moment; none if another release has taken over, or the agent was started anew.
@@ -270,8 +303,7 @@ pub(super) enum Step {
 impl Rollout {
     /// Whether the devices of the present wave are to be looked at now.
     pub(super) fn is_look_due(&self, now_ms: u64) -> bool {
-        self.watching()
-            .is_some_and(|(watch, watched)| now_ms < watched.window_ms || now_ms >= watched.end_ms(watch))
+        self.watching().is_some_and(|(watch, watched)| watched.is_look_due(watch, now_ms))
     }
 
     fn watching(&self) -> Option<(&Watch, &Watched)> {
@@ -305,8 +337,6 @@ pub(super) fn step(
     let size = rollout.waves.get(rollout.wave as usize).map_or(0, |wave| wave.devices);
     let beside =
         wave.iter().any(|device| device.baseline.as_ref().is_some_and(|known| known.partner.is_some()));
-    let is_last =
-        now_ms >= watched.since_ms.saturating_add(watch.max_soak_ms) || watched.windows + 1 >= WINDOWS;
     let follows = match look.verdict(&watch.health, size) {
         Verdict::Worse if beside => Follows::Stop(look.worse().map(reason).unwrap_or_default()),
         Verdict::Worse => Follows::Pause(alarm(look.worse(), "nobody waits any more to compare them with")),
@@ -314,7 +344,7 @@ pub(super) fn step(
             Some(finding) => Follows::Pause(alarm(Some(finding), "they are too few to be certain")),
             None => Follows::Wave,
         },
-        Verdict::Open if is_last => Follows::Pause(open(&look)),
+        Verdict::Open if watched.is_last(watch, now_ms) => Follows::Pause(open(&look)),
         Verdict::Open => Follows::Window,
     };
     Step::Look(look, follows)
@@ -335,7 +365,8 @@ fn reason(finding: &Finding) -> String {
     )
 }
 
-fn open(look: &Look) -> String {
+/// What is not certain at the end of the last window.
+pub(super) fn open(look: &Look) -> String {
     let open = look.findings.iter().filter(|finding| finding.verdict == Verdict::Open);
     let names: Vec<&str> = open.map(|finding| finding.metric.as_str()).collect();
     let of =
@@ -343,6 +374,16 @@ fn open(look: &Look) -> String {
     format!(
         "the time is up, and whether the release does harm is not certain ({of}): look at it, then resume or roll back"
     )
+}
+
+/// How a device changed: by its figures, if there are any since, and its starts.
+fn changes(before: &Figures, after: Option<Figures>, restarts: Option<Change>) -> BTreeMap<Metric, Change> {
+    let figures = before.metrics();
+    let after = after.map(|after| after.metrics()).unwrap_or_default();
+    let both = after.into_iter().filter_map(|(metric, after)| {
+        Some((metric, Change { before: figures.get(&metric).copied()?, after }))
+    });
+    both.chain(restarts.map(|change| (Metric::Restarts, change))).collect()
 }
 
 /// The code of a rollout that its gate has stopped.
@@ -357,13 +398,6 @@ fn pairs(
     now: &Now,
 ) -> BTreeMap<Metric, Vec<Pair>> {
     let mut pairs: BTreeMap<Metric, Vec<Pair>> = BTreeMap::new();
-    let changes = |before: &Figures, after: &Figures| -> BTreeMap<Metric, Change> {
-        let before = before.metrics();
-        let both = after.metrics().into_iter().filter_map(|(metric, after)| {
-            Some((metric, Change { before: before.get(&metric).copied()?, after }))
-        });
-        both.collect()
-    };
     let wanted = Some(rollout.wanted.release);
     let fresh =
         |device: &DeviceId| now.get(device).filter(|figures| figures.received_ms >= watched.window_ms);
@@ -375,12 +409,13 @@ fn pairs(
         if baseline.own.release == wanted {
             continue;
         }
-        let updated = changes(&baseline.own, after);
+        let updated = changes(&baseline.own, Some(after.clone()), after.restarts(&baseline.own));
         let waiting = match &baseline.partner {
             Some(Partner { device, figures: Some(before) }) if before.release != wanted => {
-                let after = fresh(device).and_then(|after| after.since(before));
-                let Some(after) = after else { continue };
-                Some(changes(before, &after))
+                let Some(after) = fresh(device).filter(|after| after.release == before.release) else {
+                    continue;
+                };
+                Some(changes(before, after.since(before), after.restarts(before)))
             }
             None if !anybody => None,
             _ => continue,

@@ -198,6 +198,20 @@ fn a_device_that_falls_back_while_its_wave_is_watched_counts_as_failed() {
 }
 
 #[test]
+fn a_release_under_which_agents_start_again_and_again_is_stopped_whatever_else_it_says() {
+    let mut fleet = Fleet::watched();
+    let fine = figures(release(), 1_000, 10);
+    let actions = fleet.plan(&Figures { starts: 3, ..fine.clone() }, &old(2_000, 20));
+    let [Action::Look { follows: Follows::Stop(reason), .. }] = &actions[..] else { panic!("{actions:?}") };
+    assert!(reason.contains("starts a day"), "{reason}");
+    // A power cut takes all of them down, and their counts of predictions with them.
+    let mut fleet = Fleet::watched();
+    let actions = fleet.plan(&Figures { starts: 1, ..fine }, &Figures { starts: 1, ..old(50, 0) });
+    let [Action::Look { look, follows: Follows::Window }] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!(look.findings.iter().map(|finding| finding.metric).collect::<Vec<_>>(), [Metric::Restarts]);
+}
+
+#[test]
 fn a_few_devices_that_do_harm_are_a_reason_to_ask_and_so_are_those_of_the_last_wave() {
     // The canary fails every tenth request: no evidence, but no reason to go on, either.
     let mut fleet = Fleet::new();
@@ -249,7 +263,7 @@ fn figures_are_those_of_the_release_and_those_of_a_device_that_waits_of_the_time
     };
     let sample = TelemetrySample { rss_bytes: 7, ..TelemetrySample::default() };
     let device = DeviceId::new("d1").unwrap();
-    let mut latest = LatestSample { device, at_ms: 1, received_ms: 2, sample };
+    let mut latest = LatestSample { device, at_ms: 1, received_ms: 2, starts: 3, sample };
     assert_eq!(Figures::of(&latest, &model), None);
     latest.sample.models.insert(model.clone(), telemetry);
     let said = Figures::of(&latest, &model).unwrap();

@@ -45,6 +45,7 @@ impl Rollouts {
                 status: Status::Pending,
                 sent: None,
                 baseline: None,
+                shadow: None,
                 tries: 0,
                 zone,
             };

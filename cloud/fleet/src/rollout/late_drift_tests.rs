@@ -72,7 +72,7 @@ impl Fleet {
             let figures = looks.then(|| self.figures(random, place));
             observed.insert(
                 device.device.clone(),
-                Observation { revoked: false, desired: named, report, figures },
+                Observation { revoked: false, desired: named, report, figures, shadow: None },
             );
             if let Some(waits) = partner(&self.rollout, device).filter(|place| looks && *place < DEVICES) {
                 let entry = observed.entry(self.devices[waits].device.clone()).or_default();

@@ -5,8 +5,10 @@
 //! - `planner`: what to do next, a pure function of what is remembered and what devices report; `judge`: what has become
 //!   of one device.
 //! - `health`: what devices say of a release while a wave is watched, for `flotilla-gates` to judge.
+//! - `stage`: the shadow stage before the first wave.
 //! - `preflight`: who cannot take a release, and why.
 //! - `effect`: what each action changes, also pure; the same code runs in the simulation tests.
+//! - `withdrawn`: what devices must not go back to.
 //! - `reconcile`: performs the actions, each in one commit with its audit record; `work`: what it keeps in memory.
 //! - `late`: who comes into the group later.
 //! - `service`, `control`: what an operator does; `fleet`: what the fleet offers of it.
@@ -32,12 +34,14 @@ mod request;
 mod service;
 #[cfg(test)]
 mod simulation;
+mod stage;
 mod state;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 mod window;
+mod withdrawn;
 mod work;
 
 pub use control::{DeviceControl, RolloutControl};
@@ -45,10 +49,12 @@ pub use health::{Baseline, Evidence, Figures, Follows, Partner, Watch, Watched};
 pub use planner::{Action, Observation, Observations, Report, plan};
 pub use policy::{Failures, OnStop, Pace, Policy, Ramp, Retry, Tolerance};
 pub use preflight::{Obstacle, Preflight};
-pub use request::{RolloutRequest, SOAK_S, WATCHED_FLEET};
+pub use request::{RolloutRequest, SOAK_S, ShadowRequest, WATCHED_FLEET};
 pub(crate) use service::{Rollouts, release};
+pub use stage::{SHADOWED_MOST, ShadowPart, ShadowSeen, ShadowStage};
 pub use state::{
     Reason, Rollout, RolloutDevice, RolloutState, Sent, Status, Tally, Target, Wanted, Wave, WaveSpec,
     resolve,
 };
 pub use window::Window;
+pub(crate) use withdrawn::Withdrawn;

@@ -3,6 +3,7 @@
 use super::health::{self, Figures, Follows, Step};
 use super::judge::{judge, judge_again};
 use super::policy::{Lately, OnStop, Retry};
+use super::stage::{self, ShadowSeen};
 use super::state::{Reason, Rollout, RolloutDevice, RolloutState, Sent, Status, Tally};
 use super::window::Open;
 use flotilla_gates::gate::Look;
@@ -18,6 +19,32 @@ pub(super) const ACTIONS: usize = 256;
 pub enum Action {
     /// The time of a scheduled rollout has come.
     Begin,
+    /// Let the release run as a shadow on a device, if it can.
+    Shadow {
+        /// Index of the device in the rollout's order.
+        index: usize,
+    },
+    /// End the shadow on a device.
+    Unshadow {
+        /// Index of the device in the rollout's order.
+        index: usize,
+        /// Why, if the device could not run it.
+        code: Option<ErrorCode>,
+    },
+    /// Shadows are watched from now on.
+    WatchStage {
+        /// Devices that were told.
+        told: u32,
+    },
+    /// Remember what the devices say of the shadows, and what follows.
+    LookAtStage {
+        /// What they say.
+        look: Look,
+        /// What follows.
+        follows: Follows,
+    },
+    /// No device runs the shadow any more.
+    EndStage,
     /// Write a desired document that names the release, unless the device is not to have it any more.
     SetDesired {
         /// Index of the device in the rollout's order.
@@ -75,6 +102,8 @@ pub struct Observation {
     pub report: Option<Report>,
     /// What it last said of the model, if its wave is looked at.
     pub figures: Option<Figures>,
+    /// What is known of the shadow on it, while the rollout is in that stage.
+    pub shadow: Option<ShadowSeen>,
 }
 
 /// What a device last reported.
@@ -105,6 +134,10 @@ pub fn plan(
         Aborted, Draft, Failed, Paused, RolledBack, Running, Scheduled, Stopping, Succeeded,
         WaitingForApproval,
     };
+    let has_begun = !matches!(rollout.state, Draft | WaitingForApproval | Scheduled | Paused);
+    if let Some(stage) = rollout.open_stage().filter(|_| has_begun) {
+        return stage::next(rollout, stage, devices, observed, now_ms, most);
+    }
     match rollout.state {
         Succeeded | RolledBack | Aborted | Draft | WaitingForApproval => Vec::new(),
         Failed if !rollout.is_active() => Vec::new(),

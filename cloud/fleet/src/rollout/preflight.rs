@@ -2,6 +2,7 @@
 //! may come back, or change.
 
 use super::health::Watch;
+use super::stage::ShadowStage;
 use super::state::Wave;
 use crate::devices::Device;
 use flotilla_protocol::{DeviceId, ErrorCode, ReleaseManifest, RolloutId};
@@ -16,6 +17,8 @@ pub struct Preflight {
     pub waves: Vec<Wave>,
     /// How they would be watched, if they would.
     pub watch: Option<Watch>,
+    /// The stage before the first wave, if it is asked for.
+    pub shadow: Option<ShadowStage>,
     /// Rollouts of the same model that are under way: it would take its devices from them.
     pub supersedes: Vec<RolloutId>,
     /// What stands in its way, by device.

@@ -8,10 +8,13 @@ use super::effect::{self, Standing};
 use super::health::{self, Baseline, Figures, Partner};
 use super::planner::{ACTIONS, Action, Observation, Observations, Report, plan};
 use super::service::{Rollouts, subject};
+use super::stage::{self, ShadowSeen};
 use super::state::{Rollout, RolloutDevice, RolloutState, Status};
+use super::withdrawn::Withdrawn;
 use super::work::Work;
-use crate::devices::ModelState;
+use crate::devices::{ModelState, Twin};
 use crate::error::Result;
+use crate::store;
 use flotilla_identity::{Actor, audit, now_ms};
 use flotilla_protocol::{DeviceId, ErrorCode, ModelName, RolloutId};
 use flotilla_storage::{Batch, Collection, Entity, Expect, Versioned};
@@ -136,8 +139,13 @@ impl Rollouts {
     /// What is known of the devices of which there is news, and of all that are looked at.
     async fn observe(&self, work: &mut Work, now_ms: u64) -> Result<Observations> {
         let rollout = &work.rollout.value;
+        if rollout.open_stage().is_some() {
+            return self.observe_shadows(work, now_ms).await;
+        }
         let mut observed = Observations::new();
         if !matches!(rollout.state, RolloutState::Running | RolloutState::Paused) {
+            // Who is sent back is told so whatever it says.
+            work.heard.clear();
             return Ok(observed);
         }
         let looks = rollout.is_look_due(now_ms);
@@ -165,7 +173,7 @@ impl Rollouts {
                     desired_version: head.value.desired_version,
                     model: state.map(|state| state.value.report),
                 }),
-                figures: None,
+                ..Observation::default()
             };
             observed.insert(device.clone(), observation);
         }
@@ -178,6 +186,30 @@ impl Rollouts {
                     observed.entry(device.clone()).or_default().figures = figures;
                 }
             }
+        }
+        Ok(observed)
+    }
+
+    /// What is known of the shadows of which there is news, and of all when they are looked at.
+    async fn observe_shadows(&self, work: &mut Work, now_ms: u64) -> Result<Observations> {
+        let rollout = &work.rollout.value;
+        let (looks, heard) = (rollout.is_stage_due(now_ms), std::mem::take(&mut work.heard));
+        let told = work.devices.iter().enumerate().filter(|(_, device)| device.is_shadowed());
+        let mut observed = Observations::new();
+        for (_, device) in told.filter(|(place, _)| looks || heard.contains(place)) {
+            let id = &device.device;
+            let known = self.store.devices.get(id.as_str()).await?;
+            let report = self.store.shadows.get(ModelState::id_of(id, &rollout.model)).await?;
+            let figures = self.store.figures.get(id.as_str()).await?;
+            let figures = figures.and_then(|mut kept| kept.value.models.remove(&rollout.model));
+            let shadow = ShadowSeen {
+                report: report.map(|state| state.value.report),
+                received_ms: figures.as_ref().map_or(0, |figures| figures.at_ms),
+                figures: figures.map(|figures| figures.total()),
+            };
+            let revoked = known.is_none_or(|device| !device.value.is_active());
+            let seen = Observation { revoked, shadow: Some(shadow), ..Observation::default() };
+            observed.insert(id.clone(), seen);
         }
         Ok(observed)
     }
@@ -211,7 +243,11 @@ impl Rollouts {
             let (mut batch, mut changed, mut next) = (Batch::new(), Vec::new(), None);
             for action in actions {
                 match action {
-                    Action::SetDesired { index } | Action::Revert { index } | Action::Mark { index, .. } => {
+                    Action::SetDesired { index }
+                    | Action::Revert { index }
+                    | Action::Mark { index, .. }
+                    | Action::Shadow { index }
+                    | Action::Unshadow { index, .. } => {
                         let device = self.change_device(&mut batch, work, *index, action, now_ms).await?;
                         changed.push((*index, device));
                     }
@@ -275,7 +311,17 @@ impl Rollouts {
                 device.status = Status::Skipped { code: ErrorCode::Superseded, at_ms: *at_ms };
             }
             (Action::Mark { status, .. }, _) => device.status = status.clone(),
-            (Action::Revert { .. }, twin) => effect::revert(rollout, &mut device, twin.as_mut(), now_ms),
+            (Action::Shadow { .. }, twin) => {
+                let standing = self.standing(work, index).await?;
+                stage::shadow(rollout, &mut device, twin.as_mut(), standing, now_ms);
+            }
+            (Action::Unshadow { code, .. }, twin) => {
+                stage::unshadow(rollout, &mut device, twin.as_mut(), *code, now_ms);
+            }
+            (Action::Revert { .. }, twin) => {
+                let twin = (found.as_ref(), twin.as_mut());
+                self.revert(batch, rollout, &mut device, twin, now_ms).await?;
+            }
             _ => {}
         }
         self.remember(batch, rollout, &device, now_ms).await?;
@@ -286,12 +332,42 @@ impl Rollouts {
             self.store.twins.update(batch, found, twin)?;
         }
         let detail = json!({
-            "device": device.device, "wave": device.wave, "status": device.status,
+            "device": device.device, "wave": device.wave, "status": device.status, "shadow": device.shadow,
             "desired_version": twin.map(|twin| twin.version),
         });
         let subject = format!("{}/{}", subject(&rollout.id), device.device);
         audit::record(batch, &Actor::system(), "rollout:device", &subject, detail, now_ms)?;
         Ok(device)
+    }
+
+    /// Sends a device back, or, if something newer stands on it, remembers what that must not go back to.
+    async fn revert(
+        &self,
+        batch: &mut Batch,
+        rollout: &Rollout,
+        device: &mut RolloutDevice,
+        (found, twin): (Option<&Versioned<Twin>>, Option<&mut Twin>),
+        now_ms: u64,
+    ) -> Result<()> {
+        let id = Withdrawn::id_of(&device.device, &rollout.model);
+        let noted = self.store.withdrawn.get(id.clone()).await?;
+        effect::revert(rollout, device, twin, noted.as_ref().map(|noted| &noted.value), now_ms);
+        let stands = matches!(device.status, Status::Reverted { desired_version: None, .. });
+        match (&device.sent, found) {
+            (Some(sent), Some(found)) if stands => {
+                let new = || Withdrawn::new(device.device.clone(), rollout.model.clone());
+                let mut withdrawn = noted.as_ref().map_or_else(new, |noted| noted.value.clone());
+                withdrawn.note(rollout.wanted.release, sent);
+                store::put(&self.store.withdrawn, batch, noted.as_ref(), &withdrawn)?;
+                // What stands there now stands there still.
+                batch.require(Collection::<Twin>::key(found.value.id()), Expect::Version(found.version));
+            }
+            _ => {
+                let same = noted.as_ref().map_or(Expect::Absent, |noted| Expect::Version(noted.version));
+                batch.require(Collection::<Withdrawn>::key(id), same);
+            }
+        }
+        Ok(())
     }
 
     /// Whether a device may be told now.
@@ -354,6 +430,9 @@ impl Rollouts {
                 rollout.begin(now_ms);
                 self.supersede(batch, &rollout, now_ms).await?;
             }
+            Action::WatchStage { told } => rollout.watch_stage(*told, now_ms),
+            Action::LookAtStage { look, follows } => rollout.look_at_stage(look.clone(), follows, now_ms),
+            Action::EndStage => rollout.end_stage(),
             Action::Watch => rollout.watch(now_ms),
             Action::Look { look, follows } => rollout.look(look.clone(), follows, now_ms),
             Action::Ask { reason } => rollout.ask(reason.clone()),
@@ -365,14 +444,22 @@ impl Rollouts {
             Action::GiveWay => rollout.give_way(now_ms),
             Action::Fail { reason } => rollout.fail(reason.clone(), now_ms),
             Action::RolledBack => rollout.finish(RolloutState::RolledBack, now_ms),
-            Action::SetDesired { .. } | Action::Mark { .. } | Action::Revert { .. } => {}
+            Action::SetDesired { .. }
+            | Action::Mark { .. }
+            | Action::Revert { .. }
+            | Action::Shadow { .. }
+            | Action::Unshadow { .. } => {}
         }
         if !rollout.is_active() {
             rollout.tallies = rollout.tally(&work.devices);
         }
         tracing::info!(rollout = %rollout.id, state = rollout.state.as_str(), wave = rollout.wave + 1, "a rollout goes on");
         self.store.rollouts.update(batch, found, &rollout)?;
-        let look = rollout.watched.as_ref().and_then(|watched| watched.look.as_ref());
+        let watched = match rollout.open_stage() {
+            Some(stage) => stage.watched.as_ref(),
+            None => rollout.watched.as_ref(),
+        };
+        let look = watched.and_then(|watched| watched.look.as_ref());
         let detail =
             json!({ "state": rollout.state, "wave": rollout.wave, "reason": rollout.reason, "look": look });
         audit::record(batch, &Actor::system(), "rollout:progress", &subject(&rollout.id), detail, now_ms)?;

@@ -2,6 +2,7 @@
 
 use super::health::Watch;
 use super::policy::{Policy, Tolerance};
+use super::stage::{SHADOWED_MOST, ShadowStage};
 use super::state::WaveSpec;
 use crate::error::{Error, Result};
 use flotilla_gates::gate::Health;
@@ -20,6 +21,50 @@ pub const WATCHED_FLEET: usize = 100;
 pub const SOAK_S: u64 = 3 * 60 * 60;
 /// The furthest ahead that a rollout may be scheduled: a year.
 const AHEAD_MAX_MS: u64 = 366 * 24 * 60 * 60 * 1000;
+
+/// A stage before the first wave in which the release runs as a shadow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShadowRequest {
+    /// On how many devices.
+    pub devices: WaveSpec,
+    /// For how long at least, in seconds.
+    pub soak_s: u64,
+    /// After how long it asks if nothing is certain, in seconds; eight times the shortest watch where nothing is said.
+    #[serde(default)]
+    pub max_soak_s: Option<u64>,
+    /// Of a hundred inputs so many are seen by it, too; all of them where nothing is said.
+    #[serde(default)]
+    pub share_percent: Option<u8>,
+    /// Of a hundred answers so many may differ; 5 where nothing is said.
+    #[serde(default)]
+    pub differing_percent: Option<u8>,
+}
+
+impl ShadowRequest {
+    /// The stage of a rollout to so many devices; at least one of them, and at most [`SHADOWED_MOST`].
+    fn stage(&self, devices: usize) -> Result<ShadowStage> {
+        let bad = |what: &str| Err(Error::Invalid(format!("the shadow stage: {what}")));
+        let share = self.share_percent.unwrap_or(100);
+        if !(1..=100).contains(&share) {
+            return bad("1 to 100 of a hundred inputs are seen by a shadow");
+        }
+        if self.differing_percent.is_some_and(|percent| percent > 50) {
+            return bad("0 to 50 of a hundred answers may differ");
+        }
+        let Some(watch) = watch(Some(self.soak_s), self.max_soak_s)? else {
+            return bad("a stage that takes no time shows nothing: soak_s is 1 or more");
+        };
+        let all = u32::try_from(devices).unwrap_or(u32::MAX);
+        let asked = match self.devices {
+            WaveSpec::Devices(devices) => devices,
+            WaveSpec::Percent(percent) => (u64::from(all) * u64::from(percent)).div_ceil(100) as u32,
+            WaveSpec::Rest => all,
+        };
+        let devices = asked.min(all).clamp(1, SHADOWED_MOST);
+        let differing = self.differing_percent.map(|percent| f64::from(percent) / 100.0);
+        Ok(ShadowStage::new(devices, u32::from(share) * 10, watch.soak_ms, watch.max_soak_ms, differing))
+    }
+}
 
 /// What is to be rolled out, and how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +100,9 @@ pub struct RolloutRequest {
     /// where nothing is said.
     #[serde(default)]
     pub max_soak_s: Option<u64>,
+    /// The stage before the first wave; none where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowRequest>,
     /// How it goes about it.
     #[serde(default)]
     pub policy: Policy,
@@ -83,6 +131,7 @@ impl RolloutRequest {
             deadline_s: None,
             soak_s: None,
             max_soak_s: None,
+            shadow: None,
             policy: Policy::default(),
             draft: false,
             needs_approval: false,
@@ -106,6 +155,11 @@ impl RolloutRequest {
     /// How the waves of so many devices are watched.
     pub(super) fn watch(&self, devices: usize) -> Result<Option<Watch>> {
         watch(self.soak(devices), self.max_soak_s)
+    }
+
+    /// The stage before the first wave.
+    pub(super) fn stage(&self, devices: usize) -> Result<Option<ShadowStage>> {
+        self.shadow.as_ref().map(|shadow| shadow.stage(devices)).transpose()
     }
 
     /// How long they are watched at least, in seconds.

@@ -61,6 +61,7 @@ impl Rollouts {
         let targets = self.targets(&request).await?;
         let id = new_id(now_ms);
         let (specs, watch) = (request.waves(targets.len()), request.watch(targets.len())?);
+        let shadow = request.stage(targets.len())?;
         let (waves, targets) = resolve(&id, targets, &specs, request.tolerance.as_ref());
         let state = match &request {
             RolloutRequest { draft: true, .. } => RolloutState::Draft,
@@ -88,6 +89,7 @@ impl Rollouts {
             reason: None,
             watch,
             watched: None,
+            shadow,
             policy: request.policy,
             starts_at_ms: request.starts_at_ms,
             needs_approval: request.needs_approval,
@@ -151,8 +153,9 @@ impl Rollouts {
         let older = active.filter(|older| older.model == request.model && older.state.is_under_way());
         let supersedes = older.map(|older| older.id).collect();
         let (specs, watch) = (request.waves(targets.len()), request.watch(targets.len())?);
+        let shadow = request.stage(targets.len())?;
         let (waves, _) = resolve(&new_id(now_ms), targets, &specs, request.tolerance.as_ref());
-        Ok(Preflight { release, waves, watch, supersedes, obstacles })
+        Ok(Preflight { release, waves, watch, shadow, supersedes, obstacles })
     }
 
     async fn longest_probation_s(&self) -> Result<u64> {

@@ -1,8 +1,10 @@
 //! Rollouts to whole fleets, in virtual time: the real planner, the real effects and real twins; devices that are slow,
-//! offline for a day, faulty, revoked, or say things twice and late; a control plane that is killed between two commits
-//! and whose clock jumps. After each step what must always hold is checked.
+//! offline for a day, faulty, revoked, or say things twice and late, or lie; a control plane that is killed between two
+//! commits, whose clock jumps, whose disk is full and whose broker starts anew; an operator who pauses and resumes. After
+//! each step what must always hold is checked.
 //!
-//! `FLOTILLA_ROLLOUT_SEEDS` and `FLOTILLA_ROLLOUT_DEVICES` make it larger (`tests/run --full`).
+//! `FLOTILLA_ROLLOUT_SEEDS` and `FLOTILLA_ROLLOUT_DEVICES` make the large fleets larger, `FLOTILLA_TROUBLED_SEEDS` the
+//! number of those with all troubles together (`tests/run --full`).
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use super::effect::{self, Standing};
@@ -36,6 +38,27 @@ enum Kind {
     Flaky,
     /// It is revoked before it is told.
     Revoked,
+    /// It says that it has confirmed whatever it is told to run.
+    Lies,
+}
+
+/// What goes wrong beside devices.
+#[derive(Clone, Copy, Debug, Default)]
+struct Troubles {
+    /// Share of the devices that are away for a day.
+    away: f64,
+    /// Share of the devices that lie.
+    lies: f64,
+    /// The control plane is killed again and again, and its clock jumps.
+    kills: bool,
+    /// Commits fail for a while, again and again: the disk is full.
+    full_disk: bool,
+    /// The broker starts anew: all devices are away for a moment, and what they were saying comes twice.
+    broker: bool,
+    /// An operator pauses the rollout, and resumes it a while later.
+    operator: bool,
+    /// What must hold is checked after each commit, and not only once nothing is left to do.
+    strict: bool,
 }
 
 struct Fleet {
@@ -54,10 +77,15 @@ struct Fleet {
     skew_ms: i64,
     commits: u64,
     sent: u64,
+    troubles: Troubles,
+    /// Until when no commit succeeds.
+    full_until_ms: u64,
+    /// When an operator resumes the rollout.
+    resumes_ms: u64,
 }
 
 impl Fleet {
-    fn new(random: &mut SmallRng, devices: usize, away: f64) -> Self {
+    fn new(random: &mut SmallRng, devices: usize, troubles: Troubles) -> Self {
         let waves = [WaveSpec::Devices(1), WaveSpec::Percent(5), WaveSpec::Percent(30)];
         let (rollout, devices) =
             testing::rollout(&format!("rollout-{}", random.random::<u32>()), devices, &waves);
@@ -71,7 +99,9 @@ impl Fleet {
             ..Policy::default()
         };
         let rollout = Rollout { deadline_ms: 36 * HOUR_MS, policy, counted_from_ms: START_MS, ..rollout };
+        let lies = (troubles.lies * 1_000.0) as u32;
         let kind = |random: &mut SmallRng| match random.random_range(0..1_000) {
+            n if n >= 1_000 - lies => Kind::Lies,
             0..10 => Kind::Faulty,
             10..60 => Kind::Flaky,
             60..65 => Kind::Revoked,
@@ -87,7 +117,7 @@ impl Fleet {
             kinds: devices.iter().map(|_| kind(random)).collect(),
             back_ms: devices
                 .iter()
-                .map(|_| if random.random_bool(away) { START_MS + DAY_MS } else { START_MS })
+                .map(|_| if random.random_bool(troubles.away) { START_MS + DAY_MS } else { START_MS })
                 .collect(),
             rollout,
             devices,
@@ -97,6 +127,9 @@ impl Fleet {
             skew_ms: 0,
             commits: 0,
             sent: 0,
+            troubles,
+            full_until_ms: 0,
+            resumes_ms: 0,
         }
     }
 
@@ -114,23 +147,29 @@ impl Fleet {
             revoked: self.kinds[place] == Kind::Revoked,
             desired: self.twins[place].models.get(&model()).cloned(),
             report,
-            figures: None,
+            ..Observation::default()
         }
     }
 
     /// Plans and performs until nothing is left to do now. A kill loses what was planned and what was heard.
-    fn reconcile(&mut self, random: &mut SmallRng, heard: &[usize], kills: bool) {
+    fn reconcile(&mut self, random: &mut SmallRng, heard: &[usize]) {
         // What was said before comes once more, ahead of what is said now.
         for again in [true, false] {
             let some = heard.iter().filter(|_| !again || random.random_bool(0.1));
             let seen = some.map(|place| (self.devices[*place].device.clone(), self.observed(*place, again)));
             let observed = seen.collect();
-            self.go_as_far_as_possible(random, observed, kills);
+            self.go_as_far_as_possible(random, observed);
         }
     }
 
-    fn go_as_far_as_possible(&mut self, random: &mut SmallRng, mut observed: Observations, kills: bool) {
+    fn go_as_far_as_possible(&mut self, random: &mut SmallRng, mut observed: Observations) {
+        // Each death is followed by a look at all that were told: as many in a large fleet as in a small one.
+        let deadly = 0.02 * (10_000.0 / self.devices.len() as f64).min(1.0);
         loop {
+            if self.now_ms < self.full_until_ms {
+                // Nothing is stored, so nothing has happened; what was heard is read again once there is room.
+                return;
+            }
             let actions = plan(&self.rollout, &self.devices, &observed, self.clock_ms(), self.devices.len());
             if actions.is_empty() {
                 return;
@@ -141,16 +180,26 @@ impl Fleet {
             for chunk in actions.chunks(32) {
                 self.commits += 1;
                 chunk.iter().for_each(|action| self.perform(random, action));
-                if kills && random.random_bool(0.02) {
+                if self.troubles.strict {
+                    self.check();
+                }
+                if self.troubles.full_disk && random.random_bool(0.01) {
+                    self.full_until_ms = self.now_ms + random.random_range(MINUTE_MS..HOUR_MS);
+                    return;
+                }
+                if self.troubles.kills && random.random_bool(deadly) {
                     // It starts again and looks at all that were told.
-                    let told = (0..self.devices.len()).filter(|place| self.devices[*place].sent.is_some());
-                    observed = told
-                        .map(|place| (self.devices[place].device.clone(), self.observed(place, false)))
-                        .collect();
+                    observed = self.all_told();
                     break;
                 }
             }
         }
+    }
+
+    /// What is known of all that were told.
+    fn all_told(&self) -> Observations {
+        let told = (0..self.devices.len()).filter(|place| self.devices[*place].sent.is_some());
+        told.map(|place| (self.devices[place].device.clone(), self.observed(place, false))).collect()
     }
 
     fn perform(&mut self, random: &mut SmallRng, action: &Action) {
@@ -171,7 +220,7 @@ impl Fleet {
             Action::Mark { index, status } => self.devices[*index].status = status.clone(),
             Action::Revert { index } => {
                 let twin = &mut self.twins[*index];
-                effect::revert(&self.rollout, &mut self.devices[*index], Some(twin), clock_ms);
+                effect::revert(&self.rollout, &mut self.devices[*index], Some(twin), None, clock_ms);
             }
             Action::Advance => self.rollout.advance(),
             Action::Succeed => self.rollout.finish(RolloutState::Succeeded, clock_ms),
@@ -183,7 +232,9 @@ impl Fleet {
 
     /// Time passes until somebody has something to say.
     fn live(&mut self) -> Vec<usize> {
-        let until = self.next.peek().map_or(self.now_ms + TICK_MS, |Reverse((at, _))| at + TICK_MS);
+        // A plan looks at every device: a very large fleet is heard less often.
+        let tick_ms = TICK_MS * (self.devices.len() as u64 / 100_000).max(1);
+        let until = self.next.peek().map_or(self.now_ms + tick_ms, |Reverse((at, _))| at + tick_ms);
         self.now_ms = self.now_ms.max(until);
         let mut heard = Vec::new();
         while let Some(Reverse((_, place))) =
@@ -196,7 +247,7 @@ impl Fleet {
                 && match self.kinds[place] {
                     Kind::Faulty => true,
                     Kind::Flaky => self.devices[place].tries < 2,
-                    Kind::Good | Kind::Revoked => false,
+                    Kind::Good | Kind::Revoked | Kind::Lies => false,
                 };
             let flaky = self.kinds[place] == Kind::Flaky;
             let code = if flaky { ErrorCode::Network } else { ErrorCode::ProbeMismatch };
@@ -244,20 +295,60 @@ impl Fleet {
         }
     }
 
-    fn run(&mut self, random: &mut SmallRng, kills: bool) {
+    fn run(&mut self, random: &mut SmallRng) {
         let mut heard = Vec::new();
         for _ in 0..20_000 {
-            self.reconcile(random, &heard, kills);
+            self.reconcile(random, &heard);
             self.check();
             if !self.rollout.is_active() {
                 return;
             }
-            if kills && random.random_bool(0.1) {
-                self.skew_ms = random.random_range(-(HOUR_MS as i64)..HOUR_MS as i64);
-            }
+            self.suffer(random);
             heard = self.live();
+            if self.full_until_ms > 0 && self.now_ms >= self.full_until_ms {
+                self.full_until_ms = 0;
+                heard = (0..self.devices.len()).filter(|place| self.devices[*place].sent.is_some()).collect();
+            }
         }
         panic!("no end: {:?} {:?}", self.rollout.state, self.rollout.tally(&self.devices));
+    }
+
+    fn run_to_its_end(&mut self, random: &mut SmallRng, seed: u64) {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            self.run(random);
+            self.check_end();
+        }));
+        if let Err(panic) = outcome {
+            eprintln!("seed {seed}: {:?}", self.troubles);
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    /// What goes wrong between two looks.
+    fn suffer(&mut self, random: &mut SmallRng) {
+        let Troubles { kills, broker, operator, .. } = self.troubles;
+        if kills && random.random_bool(0.1) {
+            self.skew_ms = random.random_range(-(HOUR_MS as i64)..HOUR_MS as i64);
+        }
+        if broker && random.random_bool(0.1) {
+            // Whoever was about to speak speaks later, and some of the others once more.
+            let away_ms = random.random_range(TICK_MS..10 * TICK_MS);
+            let waiting = std::mem::take(&mut self.next);
+            self.next =
+                waiting.into_iter().map(|Reverse((at, place))| Reverse((at + away_ms, place))).collect();
+            let spoke: Vec<usize> = self.said.keys().copied().collect();
+            for place in spoke.into_iter().filter(|_| random.random_bool(0.2)) {
+                self.next.push(Reverse((self.now_ms + away_ms, place)));
+            }
+        }
+        match self.rollout.state {
+            RolloutState::Running if operator && random.random_bool(0.05) => {
+                self.rollout.state = RolloutState::Paused;
+                self.resumes_ms = self.now_ms + random.random_range(MINUTE_MS..5 * HOUR_MS);
+            }
+            RolloutState::Paused if self.now_ms >= self.resumes_ms => self.rollout.resume(self.clock_ms()),
+            _ => {}
+        }
     }
 
     /// The right end follows from what the devices are like.
@@ -268,7 +359,7 @@ impl Fleet {
             let (mut faulty, mut good) = (0, 0);
             of.for_each(|d| match kind(d) {
                 Kind::Faulty => faulty += 1,
-                Kind::Good | Kind::Flaky => good += 1,
+                Kind::Good | Kind::Flaky | Kind::Lies => good += 1,
                 Kind::Revoked => {}
             });
             faulty > max || good == 0
@@ -285,7 +376,7 @@ impl Fleet {
                 for device in &self.devices {
                     let is = device.status.as_str();
                     let should = match kind(device) {
-                        Kind::Good | Kind::Flaky => "confirmed",
+                        Kind::Good | Kind::Flaky | Kind::Lies => "confirmed",
                         Kind::Faulty => "failed",
                         Kind::Revoked => "skipped",
                     };
@@ -312,16 +403,10 @@ fn rollouts_to_a_whole_fleet_end_as_its_devices_are() {
     for seed in 0..seeds {
         let random = &mut SmallRng::seed_from_u64(seed);
         // A day without a third of the fleet, and a control plane that dies again and again, every other time.
-        let (away, kills) = (if seed % 2 == 0 { 0.3 } else { 0.0 }, seed % 4 < 2);
-        let mut fleet = Fleet::new(random, devices, away);
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            fleet.run(random, kills);
-            fleet.check_end();
-        }));
-        if let Err(panic) = outcome {
-            eprintln!("seed {seed}");
-            std::panic::resume_unwind(panic);
-        }
+        let away = if seed % 2 == 0 { 0.3 } else { 0.0 };
+        let mut fleet =
+            Fleet::new(random, devices, Troubles { away, kills: seed % 4 < 2, ..Troubles::default() });
+        fleet.run_to_its_end(random, seed);
         *ends.entry(fleet.rollout.state.as_str()).or_insert(0) += 1;
         (commits, sent) = (commits + fleet.commits, sent + fleet.sent);
     }
@@ -329,4 +414,30 @@ fn rollouts_to_a_whole_fleet_end_as_its_devices_are() {
         "{seeds} rollouts to {devices} devices each: {ends:?}, {sent} documents sent, {commits} commits"
     );
     assert!(ends.contains_key("succeeded"), "{ends:?}");
+}
+
+#[test]
+fn rollouts_end_as_they_should_with_all_troubles_together() {
+    let seeds = setting("FLOTILLA_TROUBLED_SEEDS", 300) as u64;
+    let (mut ends, mut commits) = (BTreeMap::new(), 0);
+    for seed in 0..seeds {
+        let random = &mut SmallRng::seed_from_u64(seed);
+        let devices = random.random_range(1..400);
+        let mut some = |share: f64| random.random_bool(share);
+        let troubles = Troubles {
+            away: if some(0.5) { 0.3 } else { 0.0 },
+            lies: if some(0.5) { 0.02 } else { 0.0 },
+            kills: some(0.8),
+            full_disk: some(0.8),
+            broker: some(0.8),
+            operator: some(0.8),
+            strict: true,
+        };
+        let mut fleet = Fleet::new(random, devices, troubles);
+        fleet.run_to_its_end(random, seed);
+        *ends.entry(fleet.rollout.state.as_str()).or_insert(0) += 1;
+        commits += fleet.commits;
+    }
+    println!("{seeds} troubled rollouts: {ends:?}, {commits} commits, each checked");
+    assert!(ends.contains_key("succeeded") && ends.contains_key("rolled_back"), "{ends:?}");
 }

@@ -2,6 +2,7 @@
 
 use super::health::{Baseline, Watch, Watched};
 use super::policy::{Failures, Policy, Tolerance};
+use super::stage::{ShadowPart, ShadowStage};
 use flotilla_protocol::message::DesiredModel;
 use flotilla_protocol::{ActorId, DeviceId, Digest, ErrorCode, GroupName, ModelName, RolloutId};
 use flotilla_storage::{Entity, Table, compound};
@@ -45,6 +46,9 @@ pub struct Rollout {
     /// The watch over the present wave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watched: Option<Watched>,
+    /// The stage before the first wave, in which the release runs as a shadow; none, if nobody asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowStage>,
     /// How it goes about it.
     #[serde(default)]
     pub policy: Policy,
@@ -188,6 +192,9 @@ pub struct RolloutDevice {
     /// What was known of it then, if its wave is watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Box<Baseline>>,
+    /// What it has to do with the shadow stage, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Box<ShadowPart>>,
     /// How often it was told.
     #[serde(default)]
     pub tries: u32,
@@ -344,8 +351,11 @@ impl Rollout {
         match self.state {
             Draft | WaitingForApproval | Scheduled | Running | Paused | Stopping => true,
             // An earlier version called those so that were still sending devices back.
-            Failed => self.finished_at_ms.is_none(),
-            RolloutState::Succeeded | RolloutState::RolledBack | RolloutState::Aborted => false,
+            Failed if self.finished_at_ms.is_none() => true,
+            // Devices may still run its shadow.
+            Failed | RolloutState::Succeeded | RolloutState::RolledBack | RolloutState::Aborted => {
+                self.open_stage().is_some()
+            }
         }
     }
 
@@ -441,6 +451,7 @@ pub fn resolve(
             status: Status::Pending,
             sent: None,
             baseline: None,
+            shadow: None,
             tries: 0,
             zone: target.zone,
         });

@@ -174,7 +174,7 @@ impl World {
                 revoked: self.outcomes[device] == Outcome::Revoked,
                 desired: twin.models.get(&model()).cloned(),
                 report: self.reports.get(device).cloned(),
-                figures: None,
+                ..Observation::default()
             };
             (device.clone(), observation)
         };
@@ -228,10 +228,11 @@ impl World {
                 let target = &mut self.devices[*index];
                 let twin = self.twins.get_mut(&target.device).unwrap();
                 let (version, before) = (twin.version, twin.clone());
-                effect::revert(&self.rollout, target, Some(twin), self.now_ms);
+                effect::revert(&self.rollout, target, Some(twin), None, self.now_ms);
                 assert!(twin.version > version || *twin == before, "going back is a newer document");
             }
             Action::RolledBack => self.rollout.finish(RolloutState::RolledBack, self.now_ms),
+            other => panic!("nobody asked for a shadow: {other:?}"),
         }
     }
 
@@ -514,7 +515,7 @@ fn a_device_is_judged_by_its_answer_to_the_document_it_was_sent() {
             revoked: false,
             desired: twin.models.get(&model()).cloned(),
             report: Some(Report { desired_version: version, model: Some(report) }),
-            figures: None,
+            ..Observation::default()
         };
         let observed = Observations::from([(devices[0].device.clone(), observation)]);
         match plan(&rollout, &devices, &observed, now_ms, ACTIONS).as_slice() {
@@ -626,7 +627,7 @@ fn one_that_is_told_again_goes_back_to_what_it_ran_before_the_first_time() {
     other.1.want(&model(), Digest::of(b"something else"), 80, 0).unwrap();
     effect::send(&rollout, &mut other.0, &mut other.1, Standing::Free, 2_000);
     assert_eq!(other.0.status.as_str(), "skipped");
-    effect::revert(&rollout, &mut devices[0], Some(&mut twin), 2_000);
+    effect::revert(&rollout, &mut devices[0], Some(&mut twin), None, 2_000);
     assert_eq!(twin.models.get(&model()).cloned(), before);
 }
 

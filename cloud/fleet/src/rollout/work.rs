@@ -100,7 +100,9 @@ impl Work {
         let devices: Vec<RolloutDevice> = found.into_iter().map(|device| device.value).collect();
         let mut places: Vec<u32> = (0..).take(devices.len()).collect();
         places.sort_unstable_by(|a, b| devices[*a as usize].device.cmp(&devices[*b as usize].device));
-        let heard = (0..devices.len()).filter(|place| devices[*place].sent.is_some()).collect();
+        let heard = (0..devices.len())
+            .filter(|place| devices[*place].sent.is_some() || devices[*place].is_shadowed())
+            .collect();
         Ok(Self {
             rollout,
             devices,

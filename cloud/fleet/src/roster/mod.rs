@@ -115,13 +115,13 @@ impl Roster {
 
     /// Every row, by id, with all changes that were told before.
     pub(crate) async fn rows(&self) -> Result<Vec<Arc<Row>>> {
-        self.refresh().await?;
+        self.refresh().await;
         Ok(self.rows.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect())
     }
 
     /// The row of one device.
     pub(crate) async fn one(&self, id: &DeviceId) -> Result<Option<Arc<Row>>> {
-        self.refresh().await?;
+        self.refresh().await;
         Ok(self.rows.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned())
     }
 
@@ -130,21 +130,29 @@ impl Roster {
         self.changes.load(Ordering::Relaxed)
     }
 
-    /// Reads the devices again that have changed.
-    async fn refresh(&self) -> Result<()> {
+    /// Reads the devices again that have changed. One that cannot be read is shown as it was, and holds up no other.
+    async fn refresh(&self) {
         // One at a time: who waits finds it done.
         let mut reader = self.reader.lock().await;
         let mut taken = self.stale.take();
         while let Some(id) = taken.first() {
-            let row = match self.read(&id).await? {
-                Some(read) => Some(Arc::new(self.row(&mut reader, read).await?)),
-                None => None,
-            };
-            self.put(&id, row);
-            self.changes.fetch_add(1, Ordering::Relaxed);
-            taken.done(&id);
+            match self.fresh(&mut reader, &id).await {
+                Ok(row) => {
+                    self.put(&id, row);
+                    self.changes.fetch_add(1, Ordering::Relaxed);
+                    taken.done(&id);
+                }
+                Err(error) => {
+                    tracing::error!(device = %id, %error, "what has changed of a device cannot be read now");
+                    taken.later(&id);
+                }
+            }
         }
-        Ok(())
+    }
+
+    async fn fresh(&self, reader: &mut Reader, id: &DeviceId) -> Result<Option<Arc<Row>>> {
+        let Some(read) = self.read(id).await? else { return Ok(None) };
+        Ok(Some(Arc::new(self.row(reader, read).await?)))
     }
 
     fn put(&self, id: &DeviceId, row: Option<Arc<Row>>) {
@@ -195,13 +203,8 @@ impl Roster {
                 () = stop.cancelled() => return,
                 () = self.stale.some() => {}
             }
-            let pause = match self.refresh().await {
-                Ok(()) => GATHER,
-                Err(error) => {
-                    tracing::error!(%error, "the roster cannot read what has changed now");
-                    RETRY
-                }
-            };
+            self.refresh().await;
+            let pause = if self.stale.is_empty() { GATHER } else { RETRY };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
@@ -211,7 +214,7 @@ impl Roster {
 
     /// The devices of these that a rollout may take.
     pub(crate) async fn taking_rollouts(&self, of: BTreeSet<DeviceId>) -> Result<Vec<DeviceId>> {
-        self.refresh().await?;
+        self.refresh().await;
         let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
         Ok(of.into_iter().filter(|id| rows.get(id).is_some_and(|row| row.takes_rollouts)).collect())
     }

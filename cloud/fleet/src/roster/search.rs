@@ -3,11 +3,12 @@
 use super::Row;
 use crate::devices::{DECOMMISSIONED, URGENCY};
 use crate::error::{Error, Result};
-use crate::expression::{Asked, Expression};
+use crate::expression::{Asked, Expression, GROUPS};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use flotilla_protocol::DeviceId;
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -97,13 +98,13 @@ impl Search {
         now_ms: u64,
         in_group: &dyn Fn(usize, &Row) -> bool,
     ) -> Found {
-        let mut rows = rows;
-        rows.retain(|row| self.matches(row, now_ms, in_group));
+        let matching = rows.into_iter().filter(|row| self.matches(row, now_ms, in_group));
+        let mut rows: Vec<Sorted> = matching.map(Sorted::from).collect();
         let total = rows.len();
         if let Some(after) = &self.after {
             rows.retain(|row| after.order(row, &self.sort).is_lt());
         }
-        let by = |a: &Arc<Row>, b: &Arc<Row>| order(a, b, &self.sort);
+        let by = |a: &Sorted, b: &Sorted| order(a, b, &self.sort);
         let end = self.skip.saturating_add(self.limit);
         let more = rows.len() > end;
         if more {
@@ -114,7 +115,7 @@ impl Search {
         rows.sort_unstable_by(by);
         rows.drain(..self.skip.min(rows.len()));
         let next = rows.last().filter(|_| more).map(|last| Cursor::at(last, &self.sort).write());
-        Found { total, page: rows, next }
+        Found { total, page: rows.into_iter().map(|sorted| sorted.row).collect(), next }
     }
 
     /// Whether a device is one of those that are looked for.
@@ -125,7 +126,17 @@ impl Search {
         if !self.words.iter().all(|word| says(row, word)) {
             return false;
         }
-        let asked = Asked { row, now_ms, in_group: &|number| in_group(number, row) };
+        // However often it asks for a group, whose expression may cost as much as its own, that is looked at once.
+        let known = [const { Cell::new(None) }; GROUPS];
+        let in_group = |number: usize| match known.get(number) {
+            Some(known) => known.get().unwrap_or_else(|| {
+                let is_in = in_group(number, row);
+                known.set(Some(is_in));
+                is_in
+            }),
+            None => false,
+        };
+        let asked = Asked { row, now_ms, in_group: &in_group };
         self.filter.as_ref().is_none_or(|filter| filter.matches(&asked))
     }
 }
@@ -198,7 +209,8 @@ impl Sort {
         parts.iter().map(one).collect()
     }
 
-    fn key<'a>(&self, row: &'a Row) -> Key<'a> {
+    fn key<'a>(&self, sorted: &'a Sorted) -> Key<'a> {
+        let row = &*sorted.row;
         let sample = row.sample.as_ref();
         let number = |number: Option<u64>| number.map_or(Key::None, |number| Key::Number(number as f64));
         let measured = |number: Option<f32>| match number.filter(|number| number.is_finite()) {
@@ -211,7 +223,7 @@ impl Sort {
             Column::Name => row.name.as_deref().map_or(Key::None, text),
             Column::State => Key::Number(urgency(row.state)),
             Column::Online => Key::Number(if row.online() { 0.0 } else { 1.0 }),
-            Column::Seen => number(row.last_seen_ms()),
+            Column::Seen => number(sorted.seen_ms),
             Column::Enrolled => number(Some(row.enrolled_at_ms)),
             Column::Board => text(&row.facts.board),
             Column::Arch => text(&row.facts.arch),
@@ -256,11 +268,23 @@ impl Key<'_> {
     }
 }
 
-fn order(a: &Row, b: &Row, sort: &[Sort]) -> Ordering {
+/// A row with what rises while it is sorted: connected devices are heard all the time.
+struct Sorted {
+    row: Arc<Row>,
+    seen_ms: Option<u64>,
+}
+
+impl From<Arc<Row>> for Sorted {
+    fn from(row: Arc<Row>) -> Self {
+        Self { seen_ms: row.last_seen_ms(), row }
+    }
+}
+
+fn order(a: &Sorted, b: &Sorted, sort: &[Sort]) -> Ordering {
     sort.iter()
         .map(|sort| sort.key(a).order(&sort.key(b), sort.descending))
         .find(|order| order.is_ne())
-        .unwrap_or_else(|| a.id.cmp(&b.id))
+        .unwrap_or_else(|| a.row.id.cmp(&b.row.id))
 }
 
 /// The place behind a device: what it was sorted by when its page was made, and its id. A device that comes or goes moves
@@ -291,13 +315,13 @@ impl CursorKey {
 }
 
 impl Cursor {
-    fn at(row: &Row, sort: &[Sort]) -> Self {
+    fn at(row: &Sorted, sort: &[Sort]) -> Self {
         let key = |sort: &Sort| match sort.key(row) {
             Key::Number(number) => CursorKey::Number(number.to_bits()),
             Key::Text(text) => CursorKey::Text(text.to_owned()),
             Key::None => CursorKey::None(()),
         };
-        Self { keys: sort.iter().map(key).collect(), id: row.id.clone() }
+        Self { keys: sort.iter().map(key).collect(), id: row.row.id.clone() }
     }
 
     fn write(&self) -> String {
@@ -313,12 +337,12 @@ impl Cursor {
     }
 
     /// Where the cursor stands from a row.
-    fn order(&self, row: &Row, sort: &[Sort]) -> Ordering {
+    fn order(&self, row: &Sorted, sort: &[Sort]) -> Ordering {
         self.keys
             .iter()
             .zip(sort)
             .map(|(own, sort)| own.key().order(&sort.key(row), sort.descending))
             .find(|order| order.is_ne())
-            .unwrap_or_else(|| self.id.cmp(&row.id))
+            .unwrap_or_else(|| self.id.cmp(&row.row.id))
     }
 }

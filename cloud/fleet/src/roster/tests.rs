@@ -109,7 +109,8 @@ impl Cloud {
                 let cpu_percent = random.random_range(0..100) as f32;
                 let models = [(model, telemetry)].into();
                 let sample = TelemetrySample { cpu_percent, models, ..TelemetrySample::default() };
-                let latest = LatestSample { device: id.clone(), at_ms: NOW, received_ms: NOW, sample };
+                let latest =
+                    LatestSample { device: id.clone(), at_ms: NOW, received_ms: NOW, starts: 0, sample };
                 let found = store.samples.get(id.as_str()).await.unwrap();
                 let mut batch = Batch::new();
                 store::put(&store.samples, &mut batch, found.as_ref(), &latest).unwrap();
@@ -209,7 +210,8 @@ fn fleet(devices: usize) -> Vec<Arc<Row>> {
         };
         let models = vec![model("digits", 1), model("faces", (n % 2) as u8)];
         let sample = TelemetrySample { cpu_percent: (n % 1_000) as f32 / 10.0, ..TelemetrySample::default() };
-        let sample = LatestSample { device: device.id.clone(), at_ms: NOW, received_ms: NOW, sample };
+        let sample =
+            LatestSample { device: device.id.clone(), at_ms: NOW, received_ms: NOW, starts: 0, sample };
         let read = Read { device, twin: None, models, sample: Some(sample) };
         let release = |digest: &Digest| RowRelease { digest: digest.to_string(), version: Some(1) };
         Arc::new(read.row(None, pool, release))
@@ -327,4 +329,56 @@ fn a_query_that_cannot_be_answered_says_why() {
         assert_eq!(error.code(), flotilla_protocol::ErrorCode::InvalidInput);
         assert!(error.to_string().contains(says), "{error}");
     }
+}
+
+/// However often an expression asks for a group, that is looked at once a device.
+#[test]
+fn a_group_is_looked_at_once_a_device() {
+    let rows = fleet(10);
+    let many = vec!["1"; 200].join(",");
+    let asked = query(&format!(r#"[{many}].exists(x, x > 1 || "canaries" in groups)"#), "id", 50, None);
+    let looks = std::cell::Cell::new(0);
+    let search = Search::new(&asked).unwrap();
+    let found = search.find(rows, NOW, &|_, _| {
+        looks.set(looks.get() + 1);
+        false
+    });
+    assert_eq!((found.total, looks.get()), (0, 10));
+}
+
+/// Connected devices are heard while they are sorted.
+#[test]
+fn a_page_is_sorted_by_what_was_known_when_it_was_asked_for() {
+    let connections = Connections::default();
+    let connected: Vec<_> = (0..2_000)
+        .map(|n| {
+            let id = DeviceId::new(format!("d{n:04}")).unwrap();
+            (connections.begin(&id, n + 1, NOW), id)
+        })
+        .collect();
+    let mut pool = Pool::default();
+    let rows: Vec<Arc<Row>> = connected
+        .iter()
+        .map(|(connection, id)| {
+            let device = testing::bare_device(id.as_str(), NOW);
+            let read = Read { device, twin: None, models: Vec::new(), sample: None };
+            let release = |_: &Digest| RowRelease { digest: String::new(), version: None };
+            Arc::new(read.row(Some(connection.clone()), &mut pool, release))
+        })
+        .collect();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut now = NOW;
+            while !stop.load(Ordering::Relaxed) {
+                now += 1;
+                connected.iter().for_each(|(connection, _)| connection.received(1, now));
+            }
+        });
+        for _ in 0..200 {
+            let found = find(&rows, &query("true", "-seen", 100, None));
+            assert_eq!((found.total, found.page.len()), (2_000, 100));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
 }

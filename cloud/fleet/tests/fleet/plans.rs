@@ -151,6 +151,41 @@ async fn a_newer_rollout_takes_its_devices_from_an_older_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_was_withdrawn_meanwhile_is_nothing_to_go_back_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let installation = Installation::open(folder.path()).await;
+    let mut gate = installation.device("gate-7").await;
+    let (fleet, admin) = (&installation.fleet, &installation.admin);
+    let (mut releases, mut rollouts) = (Vec::new(), Vec::new());
+    for gain in [1.0, 2.0, 3.0] {
+        let release = installation.release("digits", gain).await;
+        rollouts.push(fleet.start_rollout(admin, to_all()).await.unwrap().id);
+        let desired = gate.desired_release("digits", Some(release.digest)).await;
+        if gain < 3.0 {
+            gate.confirm(&desired, "digits").await;
+            rollout_until(&installation, &rollouts[releases.len()], |r| r.state == RolloutState::Succeeded)
+                .await;
+        }
+        releases.push((release, desired));
+    }
+    // The second one turns out to be bad while the third one is tried.
+    fleet.control_rollout(admin, &rollouts[1], RolloutControl::Rollback).await.unwrap();
+    let (_, targets) =
+        rollout_until(&installation, &rollouts[1], |r| r.state == RolloutState::RolledBack).await;
+    assert!(matches!(targets[0].status, Status::Reverted { desired_version: None, .. }), "{targets:?}");
+    gate.fail(&releases[2].1, "digits", ErrorCode::ProbeMismatch).await;
+    rollout_until(&installation, &rollouts[2], |r| r.state == RolloutState::RolledBack).await;
+    gate.desired_release("digits", Some(releases[0].0.digest)).await;
+    // Others go on meanwhile, and after it.
+    let next = installation.release("digits", 4.0).await;
+    let rollout = fleet.start_rollout(admin, to_all()).await.unwrap();
+    let desired = gate.desired_release("digits", Some(next.digest)).await;
+    gate.confirm(&desired, "digits").await;
+    rollout_until(&installation, &rollout.id, |r| r.state == RolloutState::Succeeded).await;
+    installation.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_fails_again_and_again_gets_no_updates_until_it_is_released() {
     let folder = tempfile::tempdir().unwrap();
     let installation = Installation::open(folder.path()).await;

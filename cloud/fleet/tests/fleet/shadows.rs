@@ -13,7 +13,7 @@ use flotilla_protocol::{Digest, ErrorCode};
 use flotilla_storage::{Batch, Key, Table};
 
 /// Waits until the shadow of `digits` on the one device looks as it should.
-async fn until(installation: &Installation, wanted: impl Fn(&ShadowView) -> bool) -> ShadowView {
+pub(crate) async fn until(installation: &Installation, wanted: impl Fn(&ShadowView) -> bool) -> ShadowView {
     let mut changes = installation.fleet.watch();
     soon(async {
         loop {
@@ -27,7 +27,7 @@ async fn until(installation: &Installation, wanted: impl Fn(&ShadowView) -> bool
     .await
 }
 
-fn counted(release: Digest, against: Digest, compared: u64, agreed: u64) -> ShadowTelemetry {
+pub(crate) fn counted(release: Digest, against: Digest, compared: u64, agreed: u64) -> ShadowTelemetry {
     let mut telemetry = ShadowTelemetry {
         release: Some(release),
         against: Some(against),
@@ -42,7 +42,7 @@ fn counted(release: Digest, against: Digest, compared: u64, agreed: u64) -> Shad
     telemetry
 }
 
-fn sample(seq: u64, shadow: ShadowTelemetry) -> TelemetryBatch {
+pub(crate) fn sample(seq: u64, shadow: ShadowTelemetry) -> TelemetryBatch {
     let sample = TelemetrySample {
         uptime_s: seq,
         shadows: [(model("digits"), shadow)].into(),
@@ -165,7 +165,7 @@ async fn a_shadow_is_ordered_fetched_compared_and_stopped() {
 }
 
 /// Three devices that run the newest release of `digits`.
-async fn three(installation: &Installation) -> Vec<Device> {
+pub(crate) async fn three(installation: &Installation) -> Vec<Device> {
     let mut devices = Vec::new();
     for name in ["gate-1", "gate-2", "gate-3"] {
         devices.push(installation.device(name).await);

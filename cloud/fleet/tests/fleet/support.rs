@@ -9,8 +9,8 @@ use flotilla_onnx::{Dim, GraphBuilder, Node, Value};
 use flotilla_protocol::enrol::{EnrolAnswer, EnrolRequest};
 use flotilla_protocol::manifest::{Lineage, Metrics};
 use flotilla_protocol::message::{
-    Ack, BoardFacts, Chunk, Desired, Epoch, Failure, Fetch, Hello, ModelReport, Phase, Reply, ReplyBody,
-    Reported,
+    Ack, BoardFacts, Chunk, Desired, DesiredModel, Epoch, Failure, Fetch, Hello, ModelReport, Phase, Reply,
+    ReplyBody, Reported,
 };
 use flotilla_protocol::pipeline::{
     Activation, Classification, Colour, ImageInput, Input, Layout, Output, Resize,
@@ -36,6 +36,8 @@ use std::time::Duration;
 
 /// Ends a test that hangs; nothing is measured by it.
 const HANG: Duration = Duration::from_secs(60);
+/// How often an obedient device repeats its report.
+const REPEAT: Duration = Duration::from_millis(250);
 
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(HANG, future).await.expect("this does not hang")
@@ -68,7 +70,14 @@ impl Installation {
     }
 
     pub(crate) async fn try_open(folder: &Path, listen: SocketAddr) -> Result<Self, flotilla_fleet::Error> {
-        let records: Arc<dyn Records> = Arc::new(SledRecords::open(&folder.join("records")).unwrap());
+        Self::open_with(folder, listen, Arc::new(SledRecords::open(&folder.join("records")).unwrap())).await
+    }
+
+    pub(crate) async fn open_with(
+        folder: &Path,
+        listen: SocketAddr,
+        records: Arc<dyn Records>,
+    ) -> Result<Self, flotilla_fleet::Error> {
         let objects = Objects::open(&folder.join("objects")).unwrap();
         let authority = CertificateAuthority::open_or_create(&folder.join("ca"), &project()).unwrap();
         let keys = Keys::open_or_create(&folder.join("keys")).unwrap();
@@ -173,6 +182,10 @@ impl Credentials {
     /// The same device with a later certificate.
     pub(crate) fn with(&self, key: KeyPair, certificate_pem: String) -> Self {
         Self { answer: EnrolAnswer { certificate_pem, ..self.answer.clone() }, key }
+    }
+
+    pub(crate) async fn connect(&self, address: SocketAddr) -> Result<Device, rumqttc::ConnectionError> {
+        Device::connect(self, address).await
     }
 
     fn tls(&self) -> Arc<ClientConfig> {
@@ -281,7 +294,11 @@ impl Device {
     }
 
     pub(crate) async fn hello(&mut self, counter: u64, desired_version: u64) {
-        let hello = Hello {
+        self.send(Up::Hello, &self.hello_of(counter, desired_version)).await;
+    }
+
+    fn hello_of(&self, counter: u64, desired_version: u64) -> Hello {
+        Hello {
             protocol: 1,
             agent: "test 1.0".into(),
             counter,
@@ -289,8 +306,43 @@ impl Device {
             desired_version,
             trust_version: self.trust.version,
             board: BoardFacts { board: "test-board".into(), cpus: 4, ..BoardFacts::default() },
-        };
-        self.send(Up::Hello, &hello).await;
+        }
+    }
+
+    /// Does at once whatever it is told, until the connection ends; `accepted` is the last document that it has believed.
+    /// It repeats its report as the agent does, but sooner.
+    pub(crate) async fn obey(
+        &mut self,
+        counter: u64,
+        accepted: &mut u64,
+    ) -> Result<(), rumqttc::ConnectionError> {
+        self.post(Up::Hello, &self.hello_of(counter, *accepted));
+        let (mut again, mut last) = (tokio::time::interval(REPEAT), None);
+        loop {
+            while let Some((channel, bytes)) = self.waiting.pop_front() {
+                if channel == Down::Desired {
+                    let desired: Desired = Envelope::from_bytes(&bytes)
+                        .unwrap()
+                        .open(EnvelopeKind::Desired, &self.trust.control_keys)
+                        .unwrap();
+                    // A device ignores what is older than what it has accepted.
+                    if desired.version >= *accepted {
+                        *accepted = desired.version;
+                        self.report_version += 1;
+                        last = Some(obedient(&desired, self.report_version));
+                        self.post(Up::Reported, &last);
+                    }
+                }
+            }
+            tokio::select! {
+                event = self.events.poll() => {
+                    if let Event::Incoming(packet) = event? {
+                        self.keep(packet);
+                    }
+                }
+                _ = again.tick() => last.iter().for_each(|report| self.post(Up::Reported, report)),
+            }
+        }
     }
 
     /// The next desired document, believed only as a device believes it.
@@ -388,6 +440,24 @@ impl Device {
                 }
             }
         }
+    }
+}
+
+/// The report of a device that runs what it should.
+fn obedient(desired: &Desired, version: u64) -> Reported {
+    let confirmed = |wanted: &DesiredModel| ModelReport {
+        phase: Phase::Confirmed,
+        confirmed: Some(wanted.release),
+        attempt: wanted.attempt,
+        ..ModelReport::default()
+    };
+    Reported {
+        version,
+        desired_version: desired.version,
+        models: desired.models.iter().map(|(name, wanted)| (name.clone(), confirmed(wanted))).collect(),
+        commands: vec![],
+        agent: None,
+        shadows: Default::default(),
     }
 }
 

@@ -51,7 +51,9 @@ pub(crate) fn rollout(client: &Client, mut rollout: RolloutView) -> Result<Rollo
         let (confirmed, all) = rollout.progress();
         progress.update("rollout", confirmed.into(), Some(all.into()), "devices confirmed");
         // A wave that is watched takes its time.
-        let rest = if rollout.watch.as_ref().is_some_and(|watch| watch.since_ms.is_some()) { 20 } else { 1 };
+        let stage = rollout.shadow.as_ref().map(|stage| &stage.watch);
+        let watched = stage.into_iter().chain(&rollout.watch).any(|watch| watch.since_ms.is_some());
+        let rest = if watched { 20 } else { 1 };
         std::thread::sleep(POLL * rest);
         rollout = client.get(&format!("/api/v1/rollouts/{}?brief=true", rollout.id))?;
     }

@@ -7,7 +7,7 @@ use super::exit::Failure;
 use super::{follow, table, telemetry};
 use crate::http::api::{
     GateFindingView, ObstacleView, RampView, RolloutDevicePage, RolloutDeviceRequest, RolloutPlanView,
-    RolloutRequest, RolloutView, WaveCounts, WaveDeviceView, WaveView,
+    RolloutRequest, RolloutView, ShadowStageRequest, WatchView, WaveCounts, WaveDeviceView, WaveView,
 };
 use flotilla_protocol::ErrorCode;
 use serde::Serialize;
@@ -92,6 +92,13 @@ fn request_of(spec: &RolloutSpec) -> Result<RolloutRequest, Failure> {
         waves: some(&spec.waves),
         soak_s: spec.soak.map(|time| time.as_secs()),
         max_soak_s: spec.max_soak.map(|time| time.as_secs()),
+        shadow: spec.shadow.clone().map(|devices| ShadowStageRequest {
+            devices,
+            soak_s: spec.shadow_for.as_secs(),
+            max_soak_s: spec.max_shadow.map(|time| time.as_secs()),
+            share_percent: spec.shadow_share,
+            differing_percent: spec.differing,
+        }),
         max_failures: spec.max_failures.clone(),
         min_decided: spec.min_decided,
         deadline_s: spec.deadline.map(|time| time.as_secs()),
@@ -168,12 +175,23 @@ fn print(rollout: &RolloutView) {
     if let Some(newer) = rollout.superseded_by.last() {
         println!("  devices belong to the newer {newer}");
     }
+    if let Some(stage) = &rollout.shadow {
+        println!("  shadow {} on {} devices", stage.state, stage.devices);
+        if stage.state == "running" || stage.state == "stopped" {
+            print_watch(&stage.watch);
+        }
+    }
     for (number, wave) in rollout.waves.iter().enumerate() {
         println!("  wave {} {}: {}", number + 1, wave.state, summary(wave));
     }
-    let Some(watch) = &rollout.watch else { return };
+    if let Some(watch) = &rollout.watch {
+        print_watch(watch);
+    }
+}
+
+fn print_watch(watch: &WatchView) {
     println!(
-        "  watch {} to {} s a wave, {} windows of this one are over",
+        "  watch {} to {} s, {} windows of this one are over",
         watch.soak_s, watch.max_soak_s, watch.windows
     );
     let row = |finding: &GateFindingView| {

@@ -23,7 +23,8 @@ pub use hard::{
 };
 pub use rollouts::{
     EvidenceView, GateFindingView, ObstacleView, RampView, RolloutDevicePage, RolloutDeviceRequest,
-    RolloutPlanView, RolloutRequest, RolloutView, WatchView, WaveCounts, WaveDeviceView, WaveView,
+    RolloutPlanView, RolloutRequest, RolloutView, ShadowStageRequest, ShadowStageView, WatchView, WaveCounts,
+    WaveDeviceView, WaveView,
 };
 use serde::{Deserialize, Serialize};
 pub use shadow::{

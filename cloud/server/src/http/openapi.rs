@@ -78,6 +78,8 @@ use utoipa::OpenApi;
     api::RolloutDevicePage,
     api::RolloutDeviceRequest,
     api::RampView,
+    api::ShadowStageRequest,
+    api::ShadowStageView,
     api::WaveCounts,
     api::WatchView,
     api::GateFindingView,

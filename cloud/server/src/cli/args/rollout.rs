@@ -118,6 +118,22 @@ pub struct RolloutSpec {
     /// Pause if neither is certain after this long; eight times the shortest watch by default.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "soak")]
     pub max_soak: Option<Duration>,
+    /// Before the first wave, let so many devices (a number, or a share of all such as 5%) run the release in the shadow of
+    /// what they have confirmed: it sees the same inputs, and no application gets an answer of it.
+    #[arg(long, value_name = "SIZE")]
+    pub shadow: Option<String>,
+    /// For this long at least.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1h", requires = "shadow")]
+    pub shadow_for: Duration,
+    /// Pause if it is not certain after this long whether the shadow does worse; eight times the shortest by default.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "shadow")]
+    pub max_shadow: Option<Duration>,
+    /// Let the shadow see so many of a hundred inputs; all by default.
+    #[arg(long, value_name = "PERCENT", requires = "shadow")]
+    pub shadow_share: Option<u8>,
+    /// Tolerate that so many of a hundred answers differ; 5 by default.
+    #[arg(long, value_name = "PERCENT", requires = "shadow")]
+    pub differing: Option<u8>,
     /// Failures that each wave tolerates: a number, or a share of its devices such as 5%. None in the first wave and 10%
     /// in the others by default.
     #[arg(long, value_name = "NUMBER")]

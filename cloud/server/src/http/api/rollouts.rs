@@ -31,6 +31,9 @@ pub struct RolloutRequest {
     /// After how long a wave of which neither is certain pauses the rollout, in seconds; eight times `soak_s` by default.
     #[serde(default)]
     pub max_soak_s: Option<u64>,
+    /// A stage before the first wave, in which the release runs in the shadow of what devices have confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowStageRequest>,
     /// Failures that each wave tolerates: `3`, or `5%` of its devices. None in the first and a tenth in the others, by
     /// default.
     #[serde(default)]
@@ -85,6 +88,27 @@ pub struct RolloutRequest {
     pub starts_at_ms: Option<u64>,
 }
 
+/// A stage before the first wave: on some devices the release sees the inputs, too, and no application gets an answer of
+/// it. It goes on once the release is shown to do no harm, stops the rollout once it is shown to do worse, and asks where
+/// neither is certain.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShadowStageRequest {
+    /// How many devices: `5`, or `10%` of all; 1,000 at most.
+    pub devices: String,
+    /// How long it takes at least, in seconds.
+    pub soak_s: u64,
+    /// After how long it asks if nothing is certain, in seconds; eight times `soak_s` by default.
+    #[serde(default)]
+    pub max_soak_s: Option<u64>,
+    /// How many of a hundred inputs the shadow sees, 1 to 100; all by default.
+    #[serde(default)]
+    pub share_percent: Option<u8>,
+    /// How many of a hundred answers may differ, 0 to 50; 5 by default.
+    #[serde(default)]
+    pub differing_percent: Option<u8>,
+}
+
 /// How a rate grows: by a factor for every so many devices that have confirmed the release.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -131,6 +155,9 @@ pub struct RolloutView {
     /// The watch over its waves, if they are watched.
     #[serde(default)]
     pub watch: Option<WatchView>,
+    /// The stage before its first wave, if there is one.
+    #[serde(default)]
+    pub shadow: Option<ShadowStageView>,
     /// Who started it.
     #[serde(default)]
     pub created_by: String,
@@ -239,6 +266,17 @@ pub struct WaveDeviceView {
     pub tries: u32,
 }
 
+/// The stage before the first wave.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ShadowStageView {
+    /// waiting, running, done, stopped, or skipped: no device had anything that the release could be compared with.
+    pub state: String,
+    /// Devices that are to run the shadow; once it is watched, those that do.
+    pub devices: u32,
+    /// The watch over it.
+    pub watch: WatchView,
+}
+
 /// The watch over the waves of a rollout.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct WatchView {
@@ -273,7 +311,7 @@ pub struct EvidenceView {
 /// What one metric says of the release: the change of updated devices beside that of devices that wait.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct GateFindingView {
-    /// errors, latency_p95, memory, drift or confidence.
+    /// errors, latency_p95, memory, restarts, drift or confidence; of a shadow errors, confidence or disagreement.
     pub metric: String,
     /// Devices that were compared, each beside another one.
     pub devices: u32,

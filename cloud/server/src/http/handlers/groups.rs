@@ -36,6 +36,8 @@ fn selection(
     filter: Option<String>,
     search: Option<String>,
 ) -> Result<Selection, Problem> {
+    // Words that are none would be for every device.
+    let search = search.filter(|search| !search.trim().is_empty());
     match (devices, filter, search) {
         (Some(devices), None, None) => Ok(Selection::Devices(ids(&devices)?)),
         (None, None, None) | (Some(_), _, _) => {

@@ -3,7 +3,9 @@
 use super::super::api::RolloutRequest;
 use super::super::problem::Problem;
 use crate::app::App;
-use flotilla_fleet::{Failures, OnStop, Pace, Policy, Ramp, Retry, Tolerance, WaveSpec, Window};
+use flotilla_fleet::{
+    Failures, OnStop, Pace, Policy, Ramp, Retry, ShadowRequest, Tolerance, WaveSpec, Window,
+};
 use flotilla_protocol::{Digest, ErrorCode};
 
 /// What is asked for. Bounds are the fleet's business.
@@ -37,6 +39,7 @@ pub(super) async fn wanted(
         deadline_s: request.deadline_s,
         soak_s: request.soak_s,
         max_soak_s: request.max_soak_s,
+        shadow: shadow(&request)?,
         follows: request.follows,
         draft: request.draft,
         needs_approval: request.needs_approval,
@@ -61,6 +64,18 @@ fn bad_wave(wave: &str) -> Problem {
     let detail =
         format!("a wave is a number of devices, such as 5, or a share of all, such as 10%: not {wave:?}");
     Problem::new(ErrorCode::InvalidInput, detail)
+}
+
+fn shadow(request: &RolloutRequest) -> Result<Option<ShadowRequest>, Problem> {
+    let Some(asked) = &request.shadow else { return Ok(None) };
+    let devices = wave_spec(&asked.devices).ok_or_else(|| bad_wave(&asked.devices))?;
+    Ok(Some(ShadowRequest {
+        devices,
+        soak_s: asked.soak_s,
+        max_soak_s: asked.max_soak_s,
+        share_percent: asked.share_percent,
+        differing_percent: asked.differing_percent,
+    }))
 }
 
 fn tolerance(request: &RolloutRequest) -> Result<Option<Tolerance>, Problem> {

@@ -1,10 +1,12 @@
 //! Rollouts as people see them.
 
 use super::super::api::{
-    EvidenceView, GateFindingView, RolloutView, WatchView, WaveCounts, WaveDeviceView, WaveView,
+    EvidenceView, GateFindingView, RolloutView, ShadowStageView, WatchView, WaveCounts, WaveDeviceView,
+    WaveView,
 };
 use flotilla_fleet::{
-    Evidence, OnStop, Policy, Rollout, RolloutDevice, RolloutState, Status, Tally, Watch, Watched,
+    Evidence, OnStop, Policy, Rollout, RolloutDevice, RolloutState, ShadowStage, Status, Tally, Watch,
+    Watched,
 };
 use flotilla_gates::gate::Finding;
 use std::time::Duration;
@@ -32,6 +34,7 @@ pub(super) fn rollout_view(rollout: &Rollout, tallies: &[Tally], devices: &[Roll
         finished_at_ms: rollout.finished_at_ms,
         telemetry: None,
         watch: rollout.watch.as_ref().map(|watch| watch_view(watch, rollout.watched.as_ref())),
+        shadow: rollout.shadow.as_ref().map(|stage| stage_view(rollout, stage)),
         created_by: rollout.created_by.to_string(),
         starts_at_ms: rollout.starts_at_ms,
         policy: policy_words(&rollout.policy),
@@ -46,7 +49,7 @@ fn wave_state(rollout: &Rollout, wave: u32, tally: &Tally) -> &'static str {
     match rollout.state {
         _ if tally.reverted > 0 || tally.failed > max => "failed",
         _ if through => "done",
-        RolloutState::Running if wave == rollout.wave => "running",
+        RolloutState::Running if wave == rollout.wave && rollout.open_stage().is_none() => "running",
         _ => "waiting",
     }
 }
@@ -54,6 +57,22 @@ fn wave_state(rollout: &Rollout, wave: u32, tally: &Tally) -> &'static str {
 fn counts(tally: &Tally) -> WaveCounts {
     let Tally { pending, sent, retrying, confirmed, failed, skipped, reverted, superseded: _ } = *tally;
     WaveCounts { pending, sent, retrying, confirmed, failed, skipped, reverted }
+}
+
+fn stage_view(rollout: &Rollout, stage: &ShadowStage) -> ShadowStageView {
+    let watched = stage.watched.as_ref();
+    let state = match rollout.state {
+        _ if watched.is_some_and(|watched| watched.through) => "done",
+        _ if stage.over && watched.is_none() => "skipped",
+        RolloutState::Draft | RolloutState::WaitingForApproval | RolloutState::Scheduled => "waiting",
+        RolloutState::Running | RolloutState::Paused if !stage.over => "running",
+        _ => "stopped",
+    };
+    ShadowStageView {
+        state: state.to_owned(),
+        devices: if watched.is_some() { stage.told } else { stage.devices },
+        watch: watch_view(&stage.watch, watched),
+    }
 }
 
 fn watch_view(watch: &Watch, watched: Option<&Watched>) -> WatchView {
@@ -116,6 +135,18 @@ pub(super) fn watch_words(watch: &Watch) -> String {
         "each wave is watched for {} at least, and asks after {}",
         span(watch.soak_ms),
         span(watch.max_soak_ms)
+    )
+}
+
+/// The stage before its first wave, in words.
+pub(super) fn stage_words(stage: &ShadowStage) -> String {
+    let span = |ms: u64| humantime::format_duration(Duration::from_millis(ms)).to_string();
+    format!(
+        "before the first wave the release runs as a shadow on {} {} for {} at least, and asks after {}",
+        stage.devices,
+        if stage.devices == 1 { "device" } else { "devices" },
+        span(stage.watch.soak_ms),
+        span(stage.watch.max_soak_ms)
     )
 }
 

@@ -6,7 +6,7 @@ use super::super::api::{
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use super::rollout_request::wanted;
-use super::rollout_view::{device_view, policy_words, rollout_view, watch_words};
+use super::rollout_view::{device_view, policy_words, rollout_view, stage_words, watch_words};
 use super::telemetry;
 use crate::app::App;
 use flotilla_fleet::{DeviceControl, Obstacle, Rollout, RolloutControl, Status};
@@ -63,6 +63,7 @@ pub(crate) async fn plan(mut call: Call) -> Handled {
     let request = wanted(&call.app, request).await?;
     let mut policy = policy_words(&request.policy);
     let plan = call.app.fleet.preflight(request).await?;
+    policy.extend(plan.shadow.as_ref().map(stage_words));
     policy.extend(plan.watch.as_ref().map(watch_words));
     let obstacle = |found: &Obstacle| ObstacleView {
         device: found.device.to_string(),
