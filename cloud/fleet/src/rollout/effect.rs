@@ -94,10 +94,7 @@ impl Rollout {
     /// Remembers what was seen at the end of a window, and does what follows.
     pub(super) fn look(&mut self, look: Look, follows: &Follows, now_ms: u64) {
         if let Some(watched) = &mut self.watched {
-            watched.windows += 1;
-            watched.draw(&look, now_ms);
-            watched.begin_window(now_ms);
-            watched.look = Some(look);
+            watched.close_window(look, now_ms);
             watched.through = *follows == Follows::Wave;
         }
         match follows {
