@@ -139,6 +139,8 @@ impl Rollouts {
         let rollout = &work.rollout.value;
         let mut observed = Observations::new();
         if !matches!(rollout.state, RolloutState::Running | RolloutState::Paused) {
+            // Nobody asks any more; what is left to hear would be waited for without an end.
+            work.heard.clear();
             return Ok(observed);
         }
         let looks = rollout.is_look_due(now_ms);
