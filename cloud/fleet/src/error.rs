@@ -2,7 +2,7 @@
 
 use crate::expression::ExpressionError;
 use crate::{broker, ca};
-use flotilla_protocol::{DeviceId, Digest, ErrorCode, GroupName, ModelName, RolloutId};
+use flotilla_protocol::{DeviceId, Digest, ErrorCode, ExperimentId, GroupName, ModelName, RolloutId};
 use std::io;
 use std::path::PathBuf;
 
@@ -112,6 +112,27 @@ pub enum Error {
         /// What was asked.
         action: &'static str,
     },
+    /// There is no such experiment.
+    #[error("there is no experiment {0}: `flotilla experiment list` shows those that there are")]
+    ExperimentMissing(ExperimentId),
+    /// The experiment is not in a state that allows the action.
+    #[error("experiment {experiment} is {state}: it cannot be {action} now")]
+    ExperimentState {
+        /// The experiment.
+        experiment: ExperimentId,
+        /// Where it stands.
+        state: &'static str,
+        /// What was asked.
+        action: &'static str,
+    },
+    /// Two experiments would compare releases of one model on the same devices.
+    #[error("experiment {experiment} of model {model} is not over: stop it first, or wait for its end")]
+    ExperimentExists {
+        /// The model.
+        model: ModelName,
+        /// The experiment that is not over.
+        experiment: ExperimentId,
+    },
     /// The model has no release.
     #[error("model {0} has no release yet: make one first")]
     NoRelease(ModelName),
@@ -203,9 +224,12 @@ impl Error {
             Self::ClaimInvalid => ErrorCode::ClaimInvalid,
             Self::ClaimUsed => ErrorCode::ClaimUsed,
             Self::ClaimExpired => ErrorCode::ClaimExpired,
-            Self::DeviceExists(_) | Self::GroupExists(_) => ErrorCode::AlreadyExists,
+            Self::DeviceExists(_) | Self::GroupExists(_) | Self::ExperimentExists { .. } => {
+                ErrorCode::AlreadyExists
+            }
             Self::DeviceMissing(_)
             | Self::RolloutMissing(_)
+            | Self::ExperimentMissing(_)
             | Self::GroupMissing(_)
             | Self::NoRelease(_)
             | Self::LogMissing { .. }
@@ -217,6 +241,7 @@ impl Error {
             Self::DeviceRevoked(_) => ErrorCode::Revoked,
             Self::RolloutState { .. }
             | Self::RolloutDeviceState { .. }
+            | Self::ExperimentState { .. }
             | Self::RenewalChanged { .. }
             | Self::GroupDynamic(_)
             | Self::DeviceQuarantined(_)

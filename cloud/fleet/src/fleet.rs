@@ -9,6 +9,7 @@ use crate::connections::Connections;
 use crate::devices::{self, DeviceView, Shadows, Traffic, Views};
 use crate::enrol::Enrolment;
 use crate::error::{Error, Result};
+use crate::experiments::Experiments;
 use crate::groups::Groups;
 use crate::inbound::{Core, Dispatcher, Pace};
 use crate::ingest::{DeviceEvent, HistoryPoint, Ingest};
@@ -105,6 +106,7 @@ pub(crate) struct Inner {
     pub(crate) connections: Arc<Connections>,
     pub(crate) rollouts: Arc<Rollouts>,
     pub(crate) groups: Arc<Groups>,
+    pub(crate) experiments: Arc<Experiments>,
     logs: Arc<Logs>,
     pub(crate) changes: Changes,
     downlink: Mutex<Option<Arc<Broker>>>,
@@ -151,6 +153,7 @@ impl Fleet {
             news: Default::default(),
             board: Default::default(),
         });
+        let experiments = Arc::new(Experiments::new(rollouts.clone(), roster.clone()));
 
         let (events, inbound) = mpsc::channel(INBOUND);
         let broker = BrokerConfig {
@@ -191,6 +194,10 @@ impl Fleet {
             async move { rollouts.run(stop).await }
         });
         tasks.spawn({
+            let (experiments, stop) = (experiments.clone(), stop.clone());
+            async move { experiments.run(stop).await }
+        });
+        tasks.spawn({
             let stop = stop.clone();
             async move { roster.run(stop).await }
         });
@@ -204,6 +211,7 @@ impl Fleet {
             connections,
             rollouts,
             groups,
+            experiments,
             logs,
             changes,
             downlink: Mutex::new(Some(broker)),

@@ -9,6 +9,7 @@
 //! - `summary`: the whole fleet in some numbers, and who needs somebody's eye.
 //! - `orders`: what goes to many devices at once, one after the other.
 //! - `rollout`: a release goes to many devices, a wave at a time.
+//! - `experiments`: two releases on two halves of some devices, compared.
 //! - [`Fleet`]: all of it, started and stopped together.
 //!
 //! The desired document of a device is level-triggered: it is signed and sent after each hello and on every change, and
@@ -24,6 +25,7 @@ mod connections;
 mod devices;
 mod enrol;
 mod error;
+mod experiments;
 pub mod expression;
 mod find;
 mod fleet;
@@ -50,6 +52,9 @@ pub use devices::{
     Ran, RanOutcome, ReleaseView, ReportHead, ShadowView, Shadows, Stage, TagChange, Tags, Traffic, Twin,
 };
 pub use error::{Error, Result};
+pub use experiments::{
+    Contest, Decision, Experiment, ExperimentRequest, ExperimentState, Half, Members, Promotion, Winner,
+};
 pub use expression::ExpressionError;
 pub use find::{DevicePage, IdPage};
 pub use fleet::{Fleet, FleetConfig, FleetParts, host_port};

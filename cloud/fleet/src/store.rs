@@ -6,6 +6,7 @@ use crate::devices::{
     Twin,
 };
 use crate::error::{Error, Result};
+use crate::experiments::{Experiment, ExperimentDevice};
 use crate::groups::{Group, Member};
 use crate::ingest::{DeviceEvents, FoldPosition, LatestSample, Rollup};
 use crate::renewal::PendingRenewal;
@@ -36,6 +37,8 @@ pub(crate) struct Store {
     pub(crate) rollouts: Collection<Rollout>,
     pub(crate) rollout_devices: Collection<RolloutDevice>,
     pub(crate) withdrawn: Collection<Withdrawn>,
+    pub(crate) experiments: Collection<Experiment>,
+    pub(crate) experiment_devices: Collection<ExperimentDevice>,
     pub(crate) rollups: Collection<Rollup>,
     pub(crate) samples: Collection<LatestSample>,
     pub(crate) events: Collection<DeviceEvents>,
@@ -62,6 +65,8 @@ impl Store {
             rollouts: Collection::new(records.clone()),
             rollout_devices: Collection::new(records.clone()),
             withdrawn: Collection::new(records.clone()),
+            experiments: Collection::new(records.clone()),
+            experiment_devices: Collection::new(records.clone()),
             rollups: Collection::new(records.clone()),
             samples: Collection::new(records.clone()),
             events: Collection::new(records.clone()),

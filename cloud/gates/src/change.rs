@@ -34,6 +34,17 @@ impl Pair {
         Some(of(self.updated)? - waiting)
     }
 
+    /// The same two devices, the other way round: what the one did better, the other did worse.
+    pub fn reversed(self) -> Self {
+        match self.waiting {
+            Some(waiting) => Self { updated: waiting, waiting: Some(self.updated) },
+            None => {
+                let Change { before, after } = self.updated;
+                Self { updated: Change { before: after, after: before }, waiting: None }
+            }
+        }
+    }
+
     /// The number to bet on that the release is worse than tolerated; its mean is 0 at most if it is not.
     pub fn against(&self, metric: Metric, bounds: Bounds) -> Option<f64> {
         Some(

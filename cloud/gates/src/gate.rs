@@ -161,14 +161,21 @@ impl Look {
         if self.worse().is_some() {
             return Verdict::Worse;
         }
-        if devices < health.min_devices {
+        if devices < health.min_devices || self.is_harmless(health, devices) {
             return Verdict::Harmless;
         }
+        Verdict::Open
+    }
+
+    /// Whether there is evidence of so many devices that it does no harm in anything that is asked: in errors, unless
+    /// nobody asks for them, and in every other metric that most devices have figures of.
+    pub fn is_harmless(&self, health: &Health, devices: u32) -> bool {
         let covered = |finding: &&Finding| f64::from(finding.pairs) >= COVERED * f64::from(devices);
-        let mut spoke = self.findings.iter().filter(covered);
-        let asked = self.findings.iter().any(|f| f.metric == Metric::Errors && covered(&f));
-        let shown = asked && spoke.all(|finding| finding.verdict == Verdict::Harmless);
-        if shown { Verdict::Harmless } else { Verdict::Open }
+        let mut spoke = self.findings.iter().filter(covered).peekable();
+        let errors = spoke.peek().is_some()
+            && (!health.metrics.contains_key(&Metric::Errors)
+                || self.findings.iter().any(|f| f.metric == Metric::Errors && covered(&f)));
+        errors && spoke.all(|finding| finding.verdict == Verdict::Harmless)
     }
 
     /// A metric that is on average as bad as harm. Of a few devices that is no evidence, and yet a reason to ask.

@@ -5,6 +5,7 @@
 //! - [`change`]: what a device gives to it: how it changed, against how a device changed that was not updated.
 //! - [`metric`]: what is compared, in which direction, what is tolerated.
 //! - [`gate`]: all metrics of a wave together: go on, stop, or wait.
+//! - [`versus`]: two releases on two halves of a fleet, each held against the other.
 //!
 //! The unit is the device, however many predictions it makes. What one device adds to the evidence is bounded by
 //! [`evidence::INFLUENCE`], so that a few that lie neither stop a rollout nor let a bad one pass.
@@ -32,3 +33,6 @@ pub mod change;
 pub mod evidence;
 pub mod gate;
 pub mod metric;
+#[cfg(test)]
+mod simulated;
+pub mod versus;

@@ -91,6 +91,18 @@ impl Metric {
         Bounds { tolerated, harm }
     }
 
+    /// The metric with this text.
+    pub fn from_text(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|metric| metric.as_str() == text)
+    }
+
+    /// Bounds as people say them: of latency and memory a factor, such as 1.1; of everything else a difference.
+    pub fn bounds(self, tolerated: f64, harm: f64) -> Option<Bounds> {
+        let of = |said: f64| if self.scale() == Scale::Ratio { said.ln() } else { said };
+        let bounds = Bounds { tolerated: of(tolerated), harm: of(harm) };
+        bounds.is_valid().then_some(bounds)
+    }
+
     /// A worsening in words.
     pub fn describe(self, worsening: f64) -> String {
         match self {
@@ -149,6 +161,17 @@ mod tests {
         assert_eq!(Metric::LatencyP95.worsening(0.0, 5.0), None, "nothing was measured before");
         assert_eq!(Metric::Memory.describe(2f64.ln()), "memory times 2.00");
         assert_eq!(Metric::Confidence.describe(0.2), "confidence -0.200");
+    }
+
+    #[test]
+    fn people_say_factors_of_latency_and_differences_of_errors() {
+        assert_eq!(Metric::from_text("latency_p95"), Some(Metric::LatencyP95));
+        assert_eq!(Metric::from_text("speed"), None);
+        assert_eq!(Metric::LatencyP95.bounds(1.1, 1.5), Some(Metric::LatencyP95.default_bounds()));
+        assert_eq!(Metric::Errors.bounds(0.005, 0.02), Some(Metric::Errors.default_bounds()));
+        for (tolerated, harm) in [(0.9, 1.5), (0.0, 2.0), (-1.0, 2.0), (1.5, 1.1), (f64::NAN, 2.0)] {
+            assert_eq!(Metric::LatencyP95.bounds(tolerated, harm), None, "{tolerated} {harm}");
+        }
     }
 
     #[test]

@@ -97,4 +97,6 @@ ids! {
     GroupName = "group", "group";
     /// A rollout.
     RolloutId = "rollout", "rollout";
+    /// A comparison of two releases.
+    ExperimentId = "experiment", "experiment";
 }

@@ -33,7 +33,9 @@ pub use baseline::Baseline;
 pub use digest::Digest;
 pub use envelope::{Envelope, EnvelopeKind};
 pub use error_code::ErrorCode;
-pub use id::{ActorId, DatasetName, DeviceId, GroupName, JobId, ModelName, ProjectId, RolloutId};
+pub use id::{
+    ActorId, DatasetName, DeviceId, ExperimentId, GroupName, JobId, ModelName, ProjectId, RolloutId,
+};
 pub use manifest::ReleaseManifest;
 pub use pipeline::Pipeline;
 pub use trust::TrustFile;

@@ -106,7 +106,8 @@ impl Rollout {
     /// Remembers what was seen at the end of a window, and does what follows.
     pub(super) fn look(&mut self, look: Look, follows: &Follows, now_ms: u64) {
         if let Some(watched) = &mut self.watched {
-            watched.seen(look, follows, now_ms);
+            watched.close_window(look, now_ms);
+            watched.through = *follows == Follows::Wave;
         }
         self.follow(follows, now_ms);
     }

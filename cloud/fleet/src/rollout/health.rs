@@ -1,23 +1,15 @@
 //! The health of a release while a wave is watched: what is remembered of a device when it is updated, and how that
 //! compares with what it says afterwards and with a device that still waits.
 
+use super::figures::{Figures, changes};
 use super::state::{Rollout, RolloutDevice, RolloutState, Status};
-use crate::ingest::LatestSample;
-use flotilla_gates::change::{Change, Pair};
+use flotilla_gates::change::Pair;
 use flotilla_gates::gate::{Finding, Health, Look, Verdict};
 use flotilla_gates::metric::Metric;
-use flotilla_protocol::baseline::CONFIDENCE_BINS;
-use flotilla_protocol::message::Histogram;
-use flotilla_protocol::{DeviceId, Digest, ErrorCode, ModelName};
+use flotilla_protocol::{DeviceId, ErrorCode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Predictions from which on shares and means of a device say something.
-const LEAST: u64 = 100;
-/// The same of drift, which is of the last predictions.
-const LEAST_DRIFT: u32 = 200;
-/// A day in milliseconds.
-const DAY_MS: f64 = 24.0 * 60.0 * 60.0 * 1000.0;
 /// Windows of one wave at most: each is twice as long as the one before.
 const WINDOWS: u32 = 16;
 
@@ -83,7 +75,7 @@ impl Evidence {
 
 impl Watched {
     /// A watch that begins now.
-    pub(super) fn from(since_ms: u64) -> Self {
+    pub(crate) fn from(since_ms: u64) -> Self {
         Self { since_ms, window_ms: since_ms, windows: 0, look: None, through: false, curve: Vec::new() }
     }
 
@@ -96,25 +88,6 @@ impl Watched {
             .min(last_ms.max(self.window_ms.saturating_add(watch.soak_ms)))
     }
 
-    /// Whether a window is over, or the clock that said when it began was ahead.
-    pub(super) fn is_look_due(&self, watch: &Watch, now_ms: u64) -> bool {
-        now_ms < self.window_ms || now_ms >= self.end_ms(watch)
-    }
-
-    /// Whether the window that is over now is the last one.
-    pub(super) fn is_last(&self, watch: &Watch, now_ms: u64) -> bool {
-        now_ms >= self.since_ms.saturating_add(watch.max_soak_ms) || self.windows + 1 >= WINDOWS
-    }
-
-    /// Remembers what was seen at the end of a window.
-    pub(super) fn seen(&mut self, look: Look, follows: &Follows, now_ms: u64) {
-        self.windows += 1;
-        self.draw(&look, now_ms);
-        self.begin_window(now_ms);
-        self.look = Some(look);
-        self.through = *follows == Follows::Wave;
-    }
-
     /// Adds what was seen at the end of a window to the curve.
     fn draw(&mut self, look: &Look, now_ms: u64) {
         self.curve.extend(look.findings.iter().map(|finding| Evidence::of(finding, now_ms)));
@@ -122,124 +95,28 @@ impl Watched {
         self.curve.drain(..over);
     }
 
+    /// Whether the present window is the last one.
+    pub(crate) fn is_last(&self, watch: &Watch, now_ms: u64) -> bool {
+        now_ms >= self.since_ms.saturating_add(watch.max_soak_ms) || self.windows + 1 >= WINDOWS
+    }
+
+    /// Whether its end has come, or the clock was ahead and is right again.
+    pub(crate) fn is_due(&self, watch: &Watch, now_ms: u64) -> bool {
+        now_ms < self.window_ms || now_ms >= self.end_ms(watch)
+    }
+
+    /// A window is over.
+    pub(crate) fn close_window(&mut self, look: Look, now_ms: u64) {
+        self.windows += 1;
+        self.draw(&look, now_ms);
+        self.begin_window(now_ms);
+        self.look = Some(look);
+    }
+
     /// What the devices said meanwhile is too old to be looked at: the window begins again.
-    pub(super) fn begin_window(&mut self, now_ms: u64) {
+    pub(crate) fn begin_window(&mut self, now_ms: u64) {
         self.window_ms = now_ms;
     }
-}
-
-/// What a device says of one model.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Figures {
-    /// The release that serves; the counts are its own.
-    pub release: Option<Digest>,
-    /// Predictions that it answered.
-    pub answered: u64,
-    /// Predictions that failed.
-    pub failed: u64,
-    /// Latency of those that were answered.
-    pub latency: Histogram,
-    /// Answers by the tenth of their score.
-    pub confidence: Vec<u64>,
-    /// How far inputs and answers are from the training's.
-    pub drift: Option<f64>,
-    /// Memory of the agent, in bytes.
-    pub memory_bytes: u64,
-    /// Starts of the agent that were known then.
-    #[serde(default)]
-    pub starts: u64,
-    /// When that came, by the cloud's clock.
-    pub received_ms: u64,
-}
-
-impl Figures {
-    /// What the latest sample of a device says of a model.
-    pub(crate) fn of(latest: &LatestSample, model: &ModelName) -> Option<Self> {
-        let of = latest.sample.models.get(model)?;
-        let drift = of.drift.filter(|drift| drift.predictions >= LEAST_DRIFT);
-        Some(Self {
-            release: of.release,
-            answered: of.predictions,
-            failed: of.failures,
-            latency: of.latency.clone(),
-            confidence: of.confidence.clone(),
-            drift: drift.map(|drift| f64::from(drift.score()) / 1_000.0),
-            memory_bytes: latest.sample.rss_bytes,
-            starts: latest.starts,
-            received_ms: latest.received_ms,
-        })
-    }
-
-    /// The figures of each metric, as far as there is enough to speak of one.
-    fn metrics(&self) -> BTreeMap<Metric, f64> {
-        let asked = self.answered.saturating_add(self.failed);
-        let errors = (asked >= LEAST).then(|| self.failed as f64 / asked as f64);
-        let enough = self.answered >= LEAST;
-        let answers: u64 = self.confidence.iter().fold(0, |sum, count| sum.saturating_add(*count));
-        let middle = |bin: usize| (bin as f64 + 0.5) / CONFIDENCE_BINS as f64;
-        let scores = self.confidence.iter().enumerate().map(|(bin, count)| middle(bin) * *count as f64);
-        let confidence = (answers >= LEAST).then(|| scores.sum::<f64>() / answers as f64);
-        let memory = (self.memory_bytes > 0).then_some(self.memory_bytes as f64);
-        [
-            (Metric::Errors, errors),
-            (Metric::LatencyP95, enough.then(|| quantile_us(&self.latency, 0.95)).flatten()),
-            (Metric::Memory, memory),
-            (Metric::Drift, self.drift),
-            (Metric::Confidence, confidence),
-        ]
-        .into_iter()
-        .filter_map(|(metric, figure)| Some((metric, figure?)))
-        .collect()
-    }
-
-    /// Starts a day since an earlier moment. Before that they count as none: which of two devices is updated is chance, and
-    /// so is which of them was the more restless one.
-    fn restarts(&self, earlier: &Figures) -> Option<Change> {
-        let days = self.received_ms.checked_sub(earlier.received_ms)? as f64 / DAY_MS;
-        let starts = self.starts.checked_sub(earlier.starts)? as f64;
-        (days > 0.0).then(|| Change { before: 0.0, after: starts / days })
-    }
-
-    /// What was counted since an earlier moment; none if another release has taken over, or the agent was started anew.
-    fn since(&self, earlier: &Figures) -> Option<Self> {
-        if self.release != earlier.release {
-            return None;
-        }
-        let buckets = minus(&self.latency.buckets, &earlier.latency.buckets)?;
-        Some(Self {
-            answered: self.answered.checked_sub(earlier.answered)?,
-            failed: self.failed.checked_sub(earlier.failed)?,
-            latency: Histogram {
-                buckets,
-                sum_us: self.latency.sum_us.saturating_sub(earlier.latency.sum_us),
-            },
-            confidence: minus(&self.confidence, &earlier.confidence)?,
-            ..self.clone()
-        })
-    }
-}
-
-/// Counts less those of an earlier moment.
-fn minus(counts: &[u64], earlier: &[u64]) -> Option<Vec<u64>> {
-    let at = |counts: &[u64], index: usize| counts.get(index).copied().unwrap_or(0);
-    (0..counts.len().max(earlier.len()))
-        .map(|index| at(counts, index).checked_sub(at(earlier, index)))
-        .collect()
-}
-
-/// The quantile within its bucket, as if the values in it were spread evenly on a logarithmic scale.
-fn quantile_us(latency: &Histogram, q: f64) -> Option<f64> {
-    let rank = latency.count() as f64 * q;
-    let mut below = 0.0;
-    for (bucket, count) in latency.buckets.iter().enumerate().take(Histogram::BUCKETS) {
-        let count = *count as f64;
-        if count > 0.0 && below + count >= rank {
-            let within = ((rank - below) / count).clamp(0.0, 1.0);
-            return Some((bucket as f64 - 1.0 + within).exp2());
-        }
-        below += count;
-    }
-    None
 }
 
 /// What was known when a device was told to update.
@@ -303,7 +180,7 @@ pub(super) enum Step {
 impl Rollout {
     /// Whether the devices of the present wave are to be looked at now.
     pub(super) fn is_look_due(&self, now_ms: u64) -> bool {
-        self.watching().is_some_and(|(watch, watched)| watched.is_look_due(watch, now_ms))
+        self.watching().is_some_and(|(watch, watched)| watched.is_due(watch, now_ms))
     }
 
     fn watching(&self) -> Option<(&Watch, &Watched)> {
@@ -376,16 +253,6 @@ pub(super) fn open(look: &Look) -> String {
     )
 }
 
-/// How a device changed: by its figures, if there are any since, and its starts.
-fn changes(before: &Figures, after: Option<Figures>, restarts: Option<Change>) -> BTreeMap<Metric, Change> {
-    let figures = before.metrics();
-    let after = after.map(|after| after.metrics()).unwrap_or_default();
-    let both = after.into_iter().filter_map(|(metric, after)| {
-        Some((metric, Change { before: figures.get(&metric).copied()?, after }))
-    });
-    both.chain(restarts.map(|change| (Metric::Restarts, change))).collect()
-}
-
 /// The code of a rollout that its gate has stopped.
 pub(super) const WORSE: ErrorCode = ErrorCode::ProbationFailed;
 
@@ -409,13 +276,13 @@ fn pairs(
         if baseline.own.release == wanted {
             continue;
         }
-        let updated = changes(&baseline.own, Some(after.clone()), after.restarts(&baseline.own));
+        let updated = changes(&baseline.own, Some(after), after.restarts(&baseline.own));
         let waiting = match &baseline.partner {
             Some(Partner { device, figures: Some(before) }) if before.release != wanted => {
                 let Some(after) = fresh(device).filter(|after| after.release == before.release) else {
                     continue;
                 };
-                Some(changes(before, after.since(before), after.restarts(before)))
+                Some(changes(before, after.since(before).as_ref(), after.restarts(before)))
             }
             None if !anybody => None,
             _ => continue,

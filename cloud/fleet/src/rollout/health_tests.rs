@@ -5,9 +5,11 @@ use super::super::planner::{ACTIONS, Action, Observation, Observations, Report, 
 use super::super::state::{RolloutState, Sent, WaveSpec};
 use super::super::testing::{self, release};
 use super::*;
+use crate::ingest::LatestSample;
 use flotilla_protocol::message::{
-    DesiredModel, Failure, ModelReport, ModelTelemetry, Phase, TelemetrySample,
+    DesiredModel, Failure, Histogram, ModelReport, ModelTelemetry, Phase, TelemetrySample,
 };
+use flotilla_protocol::{Digest, ModelName};
 
 const SOAK_MS: u64 = 60_000;
 

@@ -3,7 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use super::effect::{self, Standing};
-use super::health::{Baseline, Figures, Partner, partner};
+use super::figures::Figures;
+use super::health::{Baseline, Partner, partner};
 use super::planner::{ACTIONS, Action, Observation, Observations, Report, plan};
 use super::request::RolloutRequest;
 use super::state::{Rollout, RolloutDevice, RolloutState, Status};

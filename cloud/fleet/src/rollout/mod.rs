@@ -4,7 +4,7 @@
 //! - `state`: what is remembered of a rollout and of each of its devices.
 //! - `planner`: what to do next, a pure function of what is remembered and what devices report; `judge`: what has become
 //!   of one device.
-//! - `health`: what devices say of a release while a wave is watched, for `flotilla-gates` to judge.
+//! - `figures`: what a device says of a model; `health`: how devices do while a wave is watched, for `flotilla-gates` to judge.
 //! - `stage`: the shadow stage before the first wave.
 //! - `preflight`: who cannot take a release, and why.
 //! - `effect`: what each action changes, also pure; the same code runs in the simulation tests.
@@ -20,6 +20,7 @@
 
 mod control;
 mod effect;
+pub(crate) mod figures;
 mod fleet;
 mod health;
 mod judge;
@@ -45,12 +46,14 @@ mod withdrawn;
 mod work;
 
 pub use control::{DeviceControl, RolloutControl};
-pub use health::{Baseline, Evidence, Figures, Follows, Partner, Watch, Watched};
+pub use figures::Figures;
+pub use health::{Baseline, Evidence, Follows, Partner, Watch, Watched};
 pub use planner::{Action, Observation, Observations, Report, plan};
 pub use policy::{Failures, OnStop, Pace, Policy, Ramp, Retry, Tolerance};
 pub use preflight::{Obstacle, Preflight};
+pub(crate) use request::watch as watch_for;
 pub use request::{RolloutRequest, SOAK_S, ShadowRequest, WATCHED_FLEET};
-pub(crate) use service::{Rollouts, release};
+pub(crate) use service::{ROLLOUT_DEVICES, Rollouts, release};
 pub use stage::{SHADOWED_MOST, ShadowPart, ShadowSeen, ShadowStage};
 pub use state::{
     Reason, Rollout, RolloutDevice, RolloutState, Sent, Status, Tally, Target, Wanted, Wave, WaveSpec,

@@ -1,6 +1,7 @@
 //! What to do next: a pure function of what is remembered and what devices report.
 
-use super::health::{self, Figures, Follows, Step};
+use super::figures::Figures;
+use super::health::{self, Follows, Step};
 use super::judge::{judge, judge_again};
 use super::policy::{Lately, OnStop, Retry};
 use super::stage::{self, ShadowSeen};

@@ -5,7 +5,8 @@
 //! there is news, and those that are late, are read.
 
 use super::effect::{self, Standing};
-use super::health::{self, Baseline, Figures, Partner};
+use super::figures;
+use super::health::{self, Baseline, Partner};
 use super::planner::{ACTIONS, Action, Observation, Observations, Report, plan};
 use super::service::{Rollouts, subject};
 use super::stage::{self, ShadowSeen};
@@ -16,7 +17,7 @@ use crate::devices::{ModelState, Twin};
 use crate::error::Result;
 use crate::store;
 use flotilla_identity::{Actor, audit, now_ms};
-use flotilla_protocol::{DeviceId, ErrorCode, ModelName, RolloutId};
+use flotilla_protocol::{ErrorCode, RolloutId};
 use flotilla_storage::{Batch, Collection, Entity, Expect, Versioned};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -182,8 +183,8 @@ impl Rollouts {
                 let Some(baseline) = &target.baseline else { continue };
                 let partner = baseline.partner.as_ref().map(|partner| &partner.device);
                 for device in std::iter::once(&target.device).chain(partner) {
-                    let figures = self.figures(device, &rollout.model).await?;
-                    observed.entry(device.clone()).or_default().figures = figures;
+                    let said = figures::last(&self.store, device, &rollout.model).await?;
+                    observed.entry(device.clone()).or_default().figures = said;
                 }
             }
         }
@@ -214,19 +215,15 @@ impl Rollouts {
         Ok(observed)
     }
 
-    /// What a device last said of a model.
-    async fn figures(&self, device: &DeviceId, model: &ModelName) -> Result<Option<Figures>> {
-        let sample = self.store.samples.get(device.as_str()).await?;
-        Ok(sample.and_then(|sample| Figures::of(&sample.value, model)))
-    }
-
     /// What is known of a device before it is updated, and of the one that it is compared with.
     async fn baseline(&self, work: &Work, device: &RolloutDevice) -> Result<Option<Box<Baseline>>> {
         let rollout = &work.rollout.value;
-        let Some(own) = self.figures(&device.device, &rollout.model).await? else { return Ok(None) };
+        let Some(own) = figures::last(&self.store, &device.device, &rollout.model).await? else {
+            return Ok(None);
+        };
         let partner = match health::partner(rollout, device).and_then(|place| work.devices.get(place)) {
             Some(waiting) => {
-                let figures = self.figures(&waiting.device, &rollout.model).await?;
+                let figures = figures::last(&self.store, &waiting.device, &rollout.model).await?;
                 Some(Partner { device: waiting.device.clone(), figures })
             }
             None => None,

@@ -200,7 +200,7 @@ fn default_waves(watched: bool, devices: usize) -> Vec<WaveSpec> {
 }
 
 /// How waves are watched, if they are.
-fn watch(soak_s: Option<u64>, max_soak_s: Option<u64>) -> Result<Option<Watch>> {
+pub(crate) fn watch(soak_s: Option<u64>, max_soak_s: Option<u64>) -> Result<Option<Watch>> {
     let Some(soak_s) = soak_s.filter(|soak| *soak > 0) else {
         return match max_soak_s {
             None => Ok(None),

@@ -1,6 +1,6 @@
 //! What an operator starts and asks.
 
-use super::preflight::{self, Preflight};
+use super::preflight::{self, Obstacle, Preflight};
 use super::request::RolloutRequest;
 use super::state::{Rollout, RolloutDevice, RolloutState, Status, Tally, Target, Wanted, Wave, resolve};
 use super::work::{Board, News};
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, Notify};
 
 /// Devices of one rollout at most.
-pub(super) const ROLLOUT_DEVICES: usize = 100_000;
+pub(crate) const ROLLOUT_DEVICES: usize = 100_000;
 /// Rollouts at the same time that are not over, drafts and scheduled ones with them.
 const ACTIVE: usize = 100;
 /// The attribute of a device that names its time zone.
@@ -55,11 +55,44 @@ impl Rollouts {
 
     /// Starts a rollout. Its devices are resolved now: one that enrols later is not part of it.
     pub(crate) async fn start(&self, actor: &Actor, request: RolloutRequest, now_ms: u64) -> Result<Rollout> {
+        self.start_as(new_id(now_ms), actor, request, now_ms).await
+    }
+
+    /// Starts a rollout under an id that was given out before; one that has it already is that rollout.
+    pub(crate) async fn start_once(
+        &self,
+        id: RolloutId,
+        actor: &Actor,
+        request: RolloutRequest,
+        now_ms: u64,
+    ) -> Result<Rollout> {
+        if let Some(found) = self.store.rollouts.get(id.as_str()).await? {
+            return Ok(found.value);
+        }
+        // A start that was cut off has left targets, which may be others than those of now.
+        for page in
+            store::all(&self.store.rollout_devices, &RolloutDevice::prefix(&id)).await?.chunks(COMMIT_TARGETS)
+        {
+            let mut batch = Batch::new();
+            for target in page {
+                self.store.rollout_devices.delete(&mut batch, target)?;
+            }
+            self.store.commit(batch).await?;
+        }
+        self.start_as(id, actor, request, now_ms).await
+    }
+
+    async fn start_as(
+        &self,
+        id: RolloutId,
+        actor: &Actor,
+        request: RolloutRequest,
+        now_ms: u64,
+    ) -> Result<Rollout> {
         request.check(now_ms)?;
         let deadline_ms = request.deadline_ms(self.longest_probation_s().await?)?;
         let release = release(&self.registry, &request.model, request.release.as_ref()).await?;
         let targets = self.targets(&request).await?;
-        let id = new_id(now_ms);
         let (specs, watch) = (request.waves(targets.len()), request.watch(targets.len())?);
         let shadow = request.stage(targets.len())?;
         let (waves, targets) = resolve(&id, targets, &specs, request.tolerance.as_ref());
@@ -141,14 +174,9 @@ impl Rollouts {
     pub(crate) async fn preflight(&self, request: RolloutRequest, now_ms: u64) -> Result<Preflight> {
         request.check(now_ms)?;
         let release = release(&self.registry, &request.model, request.release.as_ref()).await?;
-        let manifest = self.registry.manifest(&release.digest).await?;
         let targets = self.targets(&request).await?;
-        let mut obstacles = Vec::new();
-        for target in &targets {
-            let Some(device) = self.store.devices.get(target.device.as_str()).await? else { continue };
-            let connected = self.connections.get(&target.device).is_some();
-            obstacles.extend(preflight::obstacles(&manifest, &device.value, connected, now_ms));
-        }
+        let devices = targets.iter().map(|target| &target.device);
+        let obstacles = self.obstacles(&release.digest, devices, now_ms).await?;
         let active = self.active().await?.into_iter().map(|active| active.value);
         let older = active.filter(|older| older.model == request.model && older.state.is_under_way());
         let supersedes = older.map(|older| older.id).collect();
@@ -156,6 +184,23 @@ impl Rollouts {
         let shadow = request.stage(targets.len())?;
         let (waves, _) = resolve(&new_id(now_ms), targets, &specs, request.tolerance.as_ref());
         Ok(Preflight { release, waves, watch, shadow, supersedes, obstacles })
+    }
+
+    /// What stands in the way of devices that are to have a release.
+    pub(crate) async fn obstacles(
+        &self,
+        release: &Digest,
+        devices: impl Iterator<Item = &DeviceId>,
+        now_ms: u64,
+    ) -> Result<Vec<Obstacle>> {
+        let manifest = self.registry.manifest(release).await?;
+        let mut obstacles = Vec::new();
+        for id in devices {
+            let Some(device) = self.store.devices.get(id.as_str()).await? else { continue };
+            let connected = self.connections.get(id).is_some();
+            obstacles.extend(preflight::obstacles(&manifest, &device.value, connected, now_ms));
+        }
+        Ok(obstacles)
     }
 
     async fn longest_probation_s(&self) -> Result<u64> {

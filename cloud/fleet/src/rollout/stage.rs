@@ -98,7 +98,7 @@ impl ShadowStage {
     }
 
     fn is_look_due(&self, now_ms: u64) -> bool {
-        self.watched.as_ref().is_some_and(|watched| watched.is_look_due(&self.watch, now_ms))
+        self.watched.as_ref().is_some_and(|watched| watched.is_due(&self.watch, now_ms))
     }
 
     /// Whether the release may go on to the first wave.
@@ -134,7 +134,8 @@ impl Rollout {
     /// Remembers what was seen of the shadows at the end of a window, and does what follows.
     pub(super) fn look_at_stage(&mut self, look: Look, follows: &Follows, now_ms: u64) {
         if let Some(watched) = self.shadow.as_mut().and_then(|stage| stage.watched.as_mut()) {
-            watched.seen(look, follows, now_ms);
+            watched.close_window(look, now_ms);
+            watched.through = *follows == Follows::Wave;
         }
         self.follow(follows, now_ms);
     }

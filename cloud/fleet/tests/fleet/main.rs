@@ -3,6 +3,7 @@
 
 mod certificates;
 mod devices;
+mod experiments;
 mod gates;
 mod groups;
 mod hard_examples;

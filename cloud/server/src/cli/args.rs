@@ -1,5 +1,6 @@
 //! The command line as types.
 
+mod experiment;
 mod fleet;
 mod groups;
 mod hard;
@@ -7,6 +8,7 @@ mod rollout;
 mod simulate;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use experiment::{Experiment, ExperimentId, ExperimentSpec, Side, Winner};
 pub use fleet::{DeviceDecommission, Fleet, FleetTop};
 use flotilla_protocol::message::{QuietHours, Settings};
 pub use groups::{
@@ -78,6 +80,9 @@ pub enum Command {
     /// Rollouts.
     #[command(subcommand)]
     Rollout(Rollout),
+    /// Experiments: two releases on two halves of the fleet, compared.
+    #[command(subcommand)]
+    Experiment(Experiment),
     /// The whole fleet.
     #[command(subcommand)]
     Fleet(Fleet),
@@ -756,6 +761,7 @@ impl Command {
             | Command::Trust(Trust::Key { output, .. } | Trust::Sign { output, .. }) => *output,
             Command::Login(target) | Command::Audit(target) => target.output,
             Command::Rollout(command) => command.target().output,
+            Command::Experiment(command) => command.target().output,
             Command::Train(train) => train.target.output,
             Command::Compress(compress) => compress.target.output,
             Command::Dataset(Dataset::Import { target, .. } | Dataset::List(target))

@@ -6,8 +6,8 @@ use super::args::{
 use super::client::Client;
 use super::exit::Failure;
 use super::{
-    diagnose, follow, groups, hard, lifetime, order, read_file, rollout, shadow, table, telemetry, top,
-    trust, twin, upload,
+    diagnose, experiment, follow, groups, hard, lifetime, order, read_file, rollout, shadow, table,
+    telemetry, top, trust, twin, upload,
 };
 use crate::http::api::{
     ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, CompressRequest,
@@ -45,6 +45,7 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
         Command::Fleet(command) => top::run(command, &out),
         Command::Hard(command) => hard::run(command, &out),
         Command::Rollout(command) => rollout::run(command, &out),
+        Command::Experiment(command) => experiment::run(command, &out),
         Command::Shadow(command) => shadow::run(command, &out),
         Command::Job(command) => job(command, &out),
         Command::Quickstart(_)

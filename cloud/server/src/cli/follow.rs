@@ -2,7 +2,7 @@
 
 use super::client::{Client, ClientError};
 use super::exit::Failure;
-use crate::http::api::{ImportProgressView, JobView, RolloutView};
+use crate::http::api::{ExperimentView, ImportProgressView, JobView, RolloutView};
 use crate::progress::Progress;
 use flotilla_protocol::ErrorCode;
 use std::fs::File;
@@ -66,6 +66,22 @@ pub(crate) fn rollout(client: &Client, mut rollout: RolloutView) -> Result<Rollo
     let verb = if rollout.is_over() { "ended as" } else { "is" };
     let detail = format!("{} {verb} {}: {}", rollout.id, rollout.state, rollout.reason);
     Err(Failure::new(ErrorCode::WrongState, detail))
+}
+
+/// Follows an experiment until it asks something or is over; a failure of it is the command's.
+pub(crate) fn experiment(client: &Client, mut experiment: ExperimentView) -> Result<ExperimentView, Failure> {
+    let progress = Progress::new();
+    while !experiment.rests() {
+        progress.stage("experiment", &format!("{}: {}", experiment.state, experiment.reason));
+        std::thread::sleep(POLL * 10);
+        experiment = client.get(&format!("/api/v1/experiments/{}", experiment.id))?;
+    }
+    progress.clear();
+    if experiment.state == "failed" {
+        let detail = format!("{} has failed: {}", experiment.id, experiment.reason);
+        return Err(Failure::new(ErrorCode::WrongState, detail));
+    }
+    Ok(experiment)
 }
 
 /// Does `send`, the request that imports into the dataset `name`, and shows meanwhile how far the server is.

@@ -6,6 +6,7 @@ pub mod client;
 mod commands;
 mod diagnose;
 pub mod exit;
+mod experiment;
 pub(crate) mod follow;
 mod groups;
 mod hard;

@@ -194,6 +194,11 @@ fn print_watch(watch: &WatchView) {
         "  watch {} to {} s, {} windows of this one are over",
         watch.soak_s, watch.max_soak_s, watch.windows
     );
+    print_findings(&watch.findings);
+}
+
+/// What each metric says of a release.
+pub(super) fn print_findings(findings: &[GateFindingView]) {
     let row = |finding: &GateFindingView| {
         vec![
             finding.metric.clone(),
@@ -204,9 +209,9 @@ fn print_watch(watch: &WatchView) {
             format!("{:.1} of {:.1}", finding.in_favour, finding.in_favour_needed),
         ]
     };
-    if !watch.findings.is_empty() {
+    if !findings.is_empty() {
         let header = ["METRIC", "VERDICT", "WORSE BY", "DEVICES", "EVIDENCE OF HARM", "OF NONE"];
-        table::print(&header, &watch.findings.iter().map(row).collect::<Vec<_>>());
+        table::print(&header, &findings.iter().map(row).collect::<Vec<_>>());
     }
 }
 

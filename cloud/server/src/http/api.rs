@@ -3,6 +3,7 @@
 mod commands;
 mod devices;
 mod diagnosis;
+mod experiments;
 mod hard;
 mod rollouts;
 mod shadow;
@@ -16,6 +17,9 @@ pub use devices::{
     RanView, TagAnswer, TagRequest,
 };
 pub use diagnosis::{DiagnosisAnswer, DiagnosisView, FindingView};
+pub use experiments::{
+    ExperimentMetric, ExperimentPromotion, ExperimentRequest, ExperimentStop, ExperimentView, HalfView,
+};
 use flotilla_protocol::ErrorCode;
 pub use hard::{
     HardConsentAnswer, HardConsentRequest, HardConsentView, HardDecision, HardDecisionView, HardExamplePage,

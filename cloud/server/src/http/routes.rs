@@ -1,8 +1,8 @@
 //! The ROUTES table: the one place with the method, path, permission and handler of every route.
 
 use super::handlers::{
-    commands, console, datasets, diagnosis, fleet, groups, hard, jobs, lifetime, models, releases, rollouts,
-    server, settings, shadow, summary, telemetry, trust, twin,
+    commands, console, datasets, diagnosis, experiments, fleet, groups, hard, jobs, lifetime, models,
+    releases, rollouts, server, settings, shadow, summary, telemetry, trust, twin,
 };
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;
@@ -179,6 +179,12 @@ routes! {
     GET "/api/v1/models/{model}/shadow" Needs(P::RolloutRead), NONE => Some("ShadowView"), shadow::show, "How the release that runs beside a model's confirmed one compares";
     POST "/api/v1/models/{model}/shadow" Needs(P::RolloutCreate), Some("ShadowRequest") => Some("ShadowView"), shadow::start, "Lets a release run beside the confirmed one; applications never get its answers";
     POST "/api/v1/models/{model}/shadow/stop" Needs(P::RolloutControl), Some("ShadowStop") => Some("ShadowView"), shadow::stop, "Ends the release that runs beside a model's confirmed one";
+
+    GET "/api/v1/experiments" Needs(P::RolloutRead), NONE => Some("[ExperimentView]"), experiments::list, "Experiments, oldest first";
+    POST "/api/v1/experiments" Needs(P::RolloutCreate), Some("ExperimentRequest") => Some("ExperimentView"), experiments::create, "Tries two releases of a model on two halves of some devices, and compares them";
+    GET "/api/v1/experiments/{id}" Needs(P::RolloutRead), NONE => Some("ExperimentView"), experiments::show, "One experiment, with what its halves say of each other";
+    POST "/api/v1/experiments/{id}/stop" Needs(P::RolloutControl), Some("ExperimentStop") => Some("ExperimentView"), experiments::stop, "Ends an experiment; devices keep what they have, or both halves go back";
+    POST "/api/v1/experiments/{id}/promote" Needs(P::RolloutControl), Some("ExperimentPromotion") => Some("ExperimentView"), experiments::promote, "Rolls one of its releases out to the devices of the other half, or to all";
 
     GET "/api/v1/rollouts" Needs(P::RolloutRead), NONE => Some("[RolloutView]"), rollouts::rollouts, "Rollouts, oldest first";
     POST "/api/v1/rollouts" Needs(P::RolloutCreate), Some("RolloutRequest") => Some("RolloutView"), rollouts::roll_out, "Starts a rollout: one device and then the rest, or the waves that are asked for, watched or not";

@@ -5,6 +5,7 @@ pub(crate) mod commands;
 pub(crate) mod console;
 pub(crate) mod datasets;
 pub(crate) mod diagnosis;
+pub(crate) mod experiments;
 pub(crate) mod fleet;
 pub(crate) mod groups;
 pub(crate) mod hard;

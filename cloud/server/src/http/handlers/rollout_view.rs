@@ -75,7 +75,8 @@ fn stage_view(rollout: &Rollout, stage: &ShadowStage) -> ShadowStageView {
     }
 }
 
-fn watch_view(watch: &Watch, watched: Option<&Watched>) -> WatchView {
+/// A watch, and how far it has come.
+pub(super) fn watch_view(watch: &Watch, watched: Option<&Watched>) -> WatchView {
     let findings = watched.and_then(|watched| watched.look.as_ref()).map(|look| look.findings.as_slice());
     WatchView {
         soak_s: watch.soak_ms / 1000,
