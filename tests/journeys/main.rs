@@ -13,6 +13,7 @@ mod data;
 mod deploy;
 mod doctor;
 mod drift;
+mod experiments;
 mod fleet_top;
 mod groups;
 mod hard_examples;

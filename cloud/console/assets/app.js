@@ -8,6 +8,7 @@ import { DevicePage } from '/console/views/device/page.js';
 import { Fleet } from '/console/views/fleet/table.js';
 import { Telemetry } from '/console/views/telemetry.js';
 import { Rollouts } from '/console/views/rollouts.js';
+import { Experiments } from '/console/views/experiments.js';
 import { Shadows } from '/console/views/shadows.js';
 import { Training } from '/console/views/training.js';
 import { Compression } from '/console/views/compression.js';
@@ -50,6 +51,7 @@ function body(overview, link, route) {
     <${Fleet} fleet=${overview.fleet} stamp=${stamp} />
     <${Telemetry} devices=${overview.drifted} total=${overview.fleet.total} />
     <${Rollouts} rollouts=${overview.rollouts} releases=${overview.releases} />
+    <${Experiments} stamp=${stamp} />
     <${Shadows} shadows=${overview.shadows} />
     <div class="pair">
       <${Training} jobs=${overview.jobs} />

@@ -57,6 +57,7 @@ assets! {
     "views/rollouts.js": SCRIPT,
     "views/new_rollout.js": SCRIPT,
     "views/evidence.js": SCRIPT,
+    "views/experiments.js": SCRIPT,
     "views/shadows.js": SCRIPT,
     "views/training.js": SCRIPT,
     "views/chart.js": SCRIPT,

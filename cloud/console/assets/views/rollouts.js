@@ -69,7 +69,7 @@ function Shadow({ stage }) {
 }
 
 /** What is known of a wave all of whose devices are decided, or of shadows. */
-function Watch({ watch, words }) {
+export function Watch({ watch, words }) {
   const evidence = (has, needs) => `${has.toFixed(1)} of ${needs.toFixed(1)}`;
   return html`<p class="watch"><small>Watched since ${clock(watch.since_ms)}, ${words}, for ${duration(watch.soak_s)} to
       ${' '}${duration(watch.max_soak_s)}; ${watch.windows} ${watch.windows === 1 ? 'window is' : 'windows are'} over.</small></p>
