@@ -133,7 +133,7 @@ mod tests {
             ExperimentRequest { max_soak_s: Some(u64::MAX), ..usual.clone() },
             ExperimentRequest { metrics: [(Metric::Errors, backwards)].into(), ..usual.clone() },
             ExperimentRequest {
-                metrics: [(Metric::Restarts, Metric::Restarts.default_bounds())].into(),
+                metrics: [(Metric::Disagreement, Metric::Disagreement.default_bounds())].into(),
                 ..usual.clone()
             },
         ] {
