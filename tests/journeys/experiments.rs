@@ -1,6 +1,7 @@
 //! An operator tries two releases on two halves of a fleet, looks at them, and ends it, on the command line and over HTTP.
 
-use flotilla_tests::{Plane, Simulation, eventually};
+use crate::console::{PAGE, everything_fits};
+use flotilla_tests::{Browser, Plane, Simulation, eventually};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -72,6 +73,20 @@ fn an_operator_compares_two_releases_and_ends_it() {
     let listed: Value = plane.cli(&["experiment", "list"]);
     assert_eq!(listed.as_array().unwrap().len(), 1);
 
+    // On the page they stand side by side; ended with two clicks, since it touches devices.
+    let login: Value = plane.cli(&["login"]);
+    if let Some(mut page) = Browser::open(login["url"].as_str().unwrap()) {
+        page.wait_for("document.querySelector('[data-experiment]')?.dataset.state === 'comparing'", PAGE);
+        assert_eq!(page.eval("document.querySelectorAll('[data-experiment] [data-half]').length"), 2);
+        everything_fits(&mut page, "experiment");
+        page.eval("document.querySelector('[data-experiment] [data-order=back]').click()");
+        page.wait_for(
+            "document.querySelector('[data-experiment] [data-order=back]').textContent.includes('Send 6 devices back')",
+            PAGE,
+        );
+        page.eval("document.querySelector('[data-experiment] [data-order=back]').click()");
+        page.wait_for("document.querySelector('[data-experiment]').dataset.state === 'stopped'", PAGE);
+    }
     let stopped: Value = plane.cli(&["experiment", "stop", id, "--back"]);
     assert_eq!(stopped["state"], "stopped");
     eventually("both halves have gone back", LIMIT, || {
