@@ -59,7 +59,7 @@ function Controls({ experiment, again }) {
   if (!stops && !note) return '';
   return html`<p class="controls">
     ${experiment.state === 'decided' ? ['a', 'b'].map(promote) : ''}
-    ${stops ? html`<button data-order="stop" disabled=${busy} onClick=${() => order('stop', {})}>Stop</button>
+    ${stops ? html`<button data-order="stop" disabled=${busy} onClick=${() => order('stop', {})}>Stop</button>${' '}
       <button data-order="back" class="danger" disabled=${busy} onClick=${() => (sure ? order('stop', { back: true }) : setSure(true))}>
         ${sure ? `Send ${count(experiment.a.devices + experiment.b.devices)} devices back` : 'Stop and go back'}</button>` : ''}
     ${note ? html`<small class="bad"> ${note}</small>` : ''}

@@ -27,7 +27,7 @@ function Rollout({ rollout }) {
     <${Controls} rollout=${rollout} />
     <small>${rollout.id} · ${rollout.state === 'scheduled' ? `begins ${clock(rollout.starts_at_ms)}` : `started ${clock(rollout.started_at_ms)}`}
       ${rollout.created_by ? ` by ${rollout.created_by}` : ''}${rollout.follows ? ` · takes in who comes into ${rollout.follows}` : ''}
-      ${rollout.superseded_by.length > 0 ? ` · devices belong to the newer ${rollout.superseded_by.at(-1)}` : ''}</small>
+      ${rollout.superseded_by.length > 0 ? ` · a newer rollout of the model: ${rollout.superseded_by.at(-1)}` : ''}</small>
     ${rollout.policy.length > 0 ? html`<p class="reason"><small>${rollout.policy.join(' · ')}</small></p>` : ''}
     ${rollout.reason ? html`<p class="reason">${rollout.reason}</p>` : ''}
     ${rollout.shadow ? html`<${Shadow} stage=${rollout.shadow} />` : ''}

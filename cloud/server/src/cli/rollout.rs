@@ -173,7 +173,7 @@ fn print(rollout: &RolloutView) {
         println!("  takes in devices that come into group {group}");
     }
     if let Some(newer) = rollout.superseded_by.last() {
-        println!("  devices belong to the newer {newer}");
+        println!("  a newer rollout of the model has begun: {newer}");
     }
     if let Some(stage) = &rollout.shadow {
         println!("  shadow {} on {} devices", stage.state, stage.devices);
