@@ -23,7 +23,16 @@ fn sample(uptime_s: u64) -> RecordBody {
 }
 
 fn open(folder: &Folder) -> Store {
-    let (store, repaired) = Store::open(folder).unwrap();
+    // The store before may still be on its way out: its threads let go of the folder a moment after it.
+    let begun = std::time::Instant::now();
+    let (store, repaired) = loop {
+        match Store::open(folder) {
+            Err(Unusable::System(problem)) if problem.contains("lock") && begun.elapsed().as_secs() < 30 => {
+                std::thread::yield_now();
+            }
+            opened => break opened.unwrap(),
+        }
+    };
     assert_eq!(repaired, None);
     store
 }
