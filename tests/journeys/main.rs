@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod agent_upgrade;
+mod approval;
 mod arm;
 mod certificates;
 mod commands;

@@ -1,4 +1,4 @@
-//! Who may connect: devices that are known and active, with a certificate that has not been taken from them.
+//! Who may connect: devices that are known and neither revoked nor out of service, with a certificate that has not been taken from them.
 
 use crate::broker::{Authority, Decision, PeerIdentity, Refusal};
 use crate::cloned;
@@ -22,7 +22,7 @@ impl Authority for DeviceAuthority {
         }
         match self.store.devices.get(peer.device.as_str()).await {
             Ok(None) => Decision::Refuse(Refusal::Unknown),
-            Ok(Some(device)) if !device.value.is_active() => Decision::Refuse(Refusal::Disabled),
+            Ok(Some(device)) if !device.value.may_connect() => Decision::Refuse(Refusal::Disabled),
             Ok(Some(device)) if !device.value.accepts(&peer.serial) => {
                 if let Err(error) = cloned::shown(&self.store, &peer.device, &peer.serial, now_ms()).await {
                     tracing::error!(device = %peer.device, %error, "a retired certificate was shown; that is not noted");

@@ -41,6 +41,9 @@ pub struct Claim {
     /// What is written on its devices.
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     pub tags: Tags,
+    /// Whether its devices wait for somebody's approval.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub approval: bool,
 }
 
 impl Entity for Claim {
@@ -66,12 +69,15 @@ pub struct ClaimRequest {
     /// What is written on its devices: labels and attributes.
     #[serde(default)]
     pub tags: Tags,
+    /// Whether its devices wait for somebody's approval.
+    #[serde(default)]
+    pub approval: bool,
 }
 
 impl ClaimRequest {
     /// A claim that gives its devices nothing beside their certificates.
     pub fn plain(uses: u32, ttl_ms: u64, server: String) -> Self {
-        Self { uses, ttl_ms, server, group: None, tags: Tags::default() }
+        Self { uses, ttl_ms, server, group: None, tags: Tags::default(), approval: false }
     }
 }
 
@@ -146,12 +152,16 @@ pub(crate) async fn create(
         created_by: actor.id.clone(),
         group: request.group,
         tags: request.tags,
+        approval: request.approval,
     };
     store.claims.insert(&mut batch, &claim)?;
     let mut detail =
         json!({ "uses": claim.uses, "expires_at_ms": claim.expires_at_ms, "server": request.server });
     if claim.group.is_some() || !claim.tags.is_empty() {
         detail["gives"] = json!({ "group": claim.group, "tags": claim.tags });
+    }
+    if claim.approval {
+        detail["approval"] = json!(true);
     }
     audit::record(&mut batch, actor, "device:claim", &subject(&claim.id), detail, now_ms)?;
     if !store.try_commit(batch).await? {

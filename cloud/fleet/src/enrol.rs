@@ -2,7 +2,7 @@
 
 use crate::ca::CertificateAuthority;
 use crate::claims;
-use crate::devices::{Certificate, Device, Twin};
+use crate::devices::{Certificate, Device, DeviceState, Twin};
 use crate::error::{Error, Result};
 use crate::groups;
 use crate::store::{ATTEMPTS, Store};
@@ -84,6 +84,10 @@ impl Enrolment<'_> {
             let mut device =
                 Device::enrolled(project, id.clone(), &request.board, certificate, claim.id.short(), now_ms);
             device.tags = claim.tags.clone();
+            if claim.approval {
+                device.state = DeviceState::Waiting { since_ms: now_ms };
+                detail["waits"] = json!(true);
+            }
             let mut batch = Batch::new();
             if let Some(group) = &claim.group {
                 groups::join(store, &mut batch, group, &id).await?;

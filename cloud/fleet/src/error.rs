@@ -31,6 +31,12 @@ pub enum Error {
     /// The device may not connect any more.
     #[error("device {0} is shut out for good, revoked or decommissioned: enrol it anew under another id")]
     DeviceRevoked(DeviceId),
+    /// The device waits for somebody's approval.
+    #[error("device {0} waits for approval: `flotilla device approve {0}`")]
+    DeviceWaiting(DeviceId),
+    /// The device waits for nobody's approval.
+    #[error("device {0} does not wait for approval; `flotilla device revoke {0}` shuts one of the fleet out")]
+    DeviceNotWaiting(DeviceId),
     /// No rollout takes the device.
     #[error("device {0} is in quarantine: release it first with `flotilla device release {0}`")]
     DeviceQuarantined(DeviceId),
@@ -239,7 +245,9 @@ impl Error {
             Self::RenewalRejected { .. } => ErrorCode::PermissionDenied,
             Self::RenewedTooOften(_) => ErrorCode::Busy,
             Self::DeviceRevoked(_) => ErrorCode::Revoked,
-            Self::RolloutState { .. }
+            Self::DeviceWaiting(_)
+            | Self::DeviceNotWaiting(_)
+            | Self::RolloutState { .. }
             | Self::RolloutDeviceState { .. }
             | Self::ExperimentState { .. }
             | Self::RenewalChanged { .. }

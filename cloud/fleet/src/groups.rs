@@ -338,7 +338,7 @@ impl Groups {
             let device = self.store.devices.get(id.as_str()).await?;
             let device = device.ok_or_else(|| Error::DeviceMissing(id.clone()))?;
             if !device.value.is_active() {
-                return Err(Error::DeviceRevoked(id.clone()));
+                return Err(device.value.refusal());
             }
         }
         Ok(())

@@ -211,6 +211,43 @@ impl Fleet {
         self.order(distinct(named)?, each).await
     }
 
+    /// Takes devices that wait for approval into the fleet, or, for a reason, shuts them out for good. Without names all
+    /// that wait.
+    pub async fn admit(
+        &self,
+        actor: &Actor,
+        named: Option<Vec<DeviceId>>,
+        rejected: Option<String>,
+    ) -> Result<Vec<Ordered>> {
+        let named = match named {
+            Some(named) => named,
+            None => self.waiting().await?,
+        };
+        let order = Arc::new((actor.clone(), rejected));
+        let each = move |fleet: Fleet, id: DeviceId| {
+            let order = order.clone();
+            async move {
+                let (actor, rejected) = &*order;
+                let changed =
+                    devices::admit(&fleet.inner.store, actor, &id, rejected.as_deref(), now_ms()).await?;
+                if rejected.is_some() {
+                    fleet.shut_out(&id).await;
+                } else {
+                    fleet.inner.connections.desired_changed(&id);
+                    fleet.inner.changes.device(&id);
+                }
+                Ok(changed)
+            }
+        };
+        self.order(distinct(named)?, each).await
+    }
+
+    /// The devices that wait for somebody's approval.
+    async fn waiting(&self) -> Result<Vec<DeviceId>> {
+        let rows = self.inner.groups.roster.rows().await?;
+        Ok(rows.iter().filter(|row| row.state == devices::WAITING).map(|row| row.id.clone()).collect())
+    }
+
     /// The devices that an order is for.
     async fn selected(&self, on: Selection) -> Result<Vec<DeviceId>> {
         match on {

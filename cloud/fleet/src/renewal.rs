@@ -153,7 +153,7 @@ async fn issue(
     let life_ms = u64::try_from(authority.device_validity().as_millis()).unwrap_or(u64::MAX);
     let device = store
         .modify(&store.devices, id.as_str().as_bytes(), |device, batch| {
-            if !device.is_active() {
+            if !device.may_connect() {
                 return Err(Error::DeviceRevoked(id.clone()));
             }
             if !device.count_renewal(life_ms, now_ms) {
@@ -206,7 +206,7 @@ pub(crate) async fn renew(
     if !challenges.take(&request.nonce, now_ms) {
         return Err(Error::RenewalStale);
     }
-    if !device.is_active() {
+    if !device.may_connect() {
         return Err(Error::DeviceRevoked(id));
     }
     // Signed only to look at the request; what is given out is signed when it is given.
@@ -300,7 +300,7 @@ pub(crate) async fn decide(
     now_ms: u64,
 ) -> Result<PendingRenewal> {
     let device = store.devices.get(id.as_str()).await?.ok_or_else(|| Error::DeviceMissing(id.clone()))?;
-    if !device.value.is_active() {
+    if !device.value.may_connect() {
         return Err(Error::DeviceRevoked(id.clone()));
     }
     let (by, at_ms) = (actor.id.clone(), now_ms);

@@ -2,6 +2,7 @@
 
 use super::tags::Tags;
 use crate::ca::{DeviceCertificate, Serial};
+use crate::error::Error;
 use crate::text::{bounded, millis};
 use flotilla_protocol::message::{BoardFacts, Epoch, Hello};
 use flotilla_protocol::{ActorId, DeviceId, Digest, ErrorCode, ProjectId, limits};
@@ -102,6 +103,11 @@ fn is_zero(count: &u32) -> bool {
 pub enum DeviceState {
     /// It may.
     Active,
+    /// It may, so that it can be seen, but gets nothing until somebody has approved it.
+    Waiting {
+        /// Since when, in milliseconds since 1970.
+        since_ms: u64,
+    },
     /// It may not, for good.
     Revoked {
         /// When, in milliseconds since 1970.
@@ -262,8 +268,19 @@ impl Device {
     }
 
     /// Whether the device may connect at all.
+    pub fn may_connect(&self) -> bool {
+        matches!(self.state, DeviceState::Active | DeviceState::Waiting { .. })
+    }
+
+    /// Whether it is one of the fleet: it may connect, and anything may be asked of it.
     pub fn is_active(&self) -> bool {
         self.state == DeviceState::Active
+    }
+
+    /// Why nothing may be asked of a device that is not active.
+    pub(crate) fn refusal(&self) -> Error {
+        let id = self.id.clone();
+        if self.may_connect() { Error::DeviceWaiting(id) } else { Error::DeviceRevoked(id) }
     }
 
     /// Whether a rollout may take it.
@@ -274,13 +291,13 @@ impl Device {
     /// Whether an enrolment with this claim and key is the one that made the device, which has not connected yet.
     pub(crate) fn is_enrolled_as(&self, claim: &str, key: &Digest) -> bool {
         let same_key = self.certificates.iter().any(|certificate| certificate.key == *key);
-        self.is_active() && self.claim == claim && same_key && self.hello_counter == 0
+        self.may_connect() && self.claim == claim && same_key && self.hello_counter == 0
     }
 
     /// Whether the device may connect with this certificate.
     pub fn accepts(&self, serial: &Serial) -> bool {
         let serial = serial.to_string();
-        self.is_active() && self.certificates.iter().take(CERTIFICATES).any(|known| known.serial == serial)
+        self.may_connect() && self.certificates.iter().take(CERTIFICATES).any(|known| known.serial == serial)
     }
 
     /// Whether one of its certificates is over this key.
@@ -327,7 +344,7 @@ impl Device {
         let serial = serial.to_string();
         let seen_ms = self.last_seen_ms.unwrap_or(0);
         let settled = |retired: &Retired| seen_ms >= retired.at_ms.saturating_add(SETTLED_MS);
-        self.is_active() && self.retired.iter().any(|retired| retired.serial == serial && settled(retired))
+        self.may_connect() && self.retired.iter().any(|retired| retired.serial == serial && settled(retired))
     }
 
     /// Keeps a sign of a copied folder as the last problem.

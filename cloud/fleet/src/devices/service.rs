@@ -12,7 +12,7 @@ use serde_json::json;
 /// The device, if it may connect: what is asked of another never reaches it.
 pub(super) async fn active(store: &Store, id: &DeviceId) -> Result<Device> {
     let device = store.devices.get(id.as_str()).await?.ok_or_else(|| Error::DeviceMissing(id.clone()))?.value;
-    if device.is_active() { Ok(device) } else { Err(Error::DeviceRevoked(id.clone())) }
+    if device.is_active() { Ok(device) } else { Err(device.refusal()) }
 }
 
 /// Every device that may connect.
@@ -38,7 +38,7 @@ pub(crate) async fn revoke(
     let reason = bounded(reason, limits::TEXT);
     let revoked = store
         .modify(&store.devices, id.as_str().as_bytes(), |device, batch| {
-            if !device.is_active() {
+            if !device.may_connect() {
                 return Ok(false);
             }
             device.state =
@@ -50,6 +50,41 @@ pub(crate) async fn revoke(
         })
         .await?;
     revoked.map(drop).ok_or_else(|| Error::DeviceMissing(id.clone()))
+}
+
+/// Takes a device that waits into the fleet, or, for a reason, shuts it out for good. Says whether that is a change. The
+/// caller ends the connection of one that is shut out.
+pub(crate) async fn admit(
+    store: &Store,
+    actor: &Actor,
+    id: &DeviceId,
+    rejected: Option<&str>,
+    now_ms: u64,
+) -> Result<bool> {
+    let reason = rejected.map(|reason| bounded(reason, limits::TEXT));
+    let mut changed = false;
+    let device = store
+        .modify(&store.devices, id.as_str().as_bytes(), |device, batch| {
+            let DeviceState::Waiting { since_ms } = device.state else {
+                return match (&reason, &device.state) {
+                    (None, DeviceState::Active) => Ok(false),
+                    (None, _) => Err(device.refusal()),
+                    (Some(_), _) => Err(Error::DeviceNotWaiting(id.clone())),
+                };
+            };
+            changed = true;
+            let (by, at_ms) = (actor.id.clone(), now_ms);
+            let (action, state) = match reason.clone() {
+                None => ("device:admit", DeviceState::Active),
+                Some(reason) => ("device:refuse", DeviceState::Revoked { at_ms, by, reason }),
+            };
+            device.state = state;
+            let detail = json!({ "reason": reason, "waited_ms": now_ms.saturating_sub(since_ms) });
+            audit::record(batch, actor, action, &subject(id), detail, now_ms)?;
+            Ok(true)
+        })
+        .await?;
+    device.map(|_| changed).ok_or_else(|| Error::DeviceMissing(id.clone()))
 }
 
 /// Puts a device into quarantine for a reason, or without one releases it. Says whether that is a change. A rollout that has
@@ -66,7 +101,7 @@ pub(crate) async fn quarantine(
     let device = store
         .modify(&store.devices, id.as_str().as_bytes(), |device, batch| {
             if reason.is_some() && !device.is_active() {
-                return Err(Error::DeviceRevoked(id.clone()));
+                return Err(device.refusal());
             }
             changed = reason.is_some() != device.quarantine.is_some();
             if changed {

@@ -336,6 +336,7 @@ pub(crate) fn state_of(device: &Device, phases: impl Iterator<Item = Phase>) -> 
     match device.state {
         DeviceState::Revoked { .. } => "revoked",
         DeviceState::Decommissioned { .. } => DECOMMISSIONED,
+        DeviceState::Waiting { .. } => WAITING,
         DeviceState::Active if device.quarantine.is_some() => "quarantined",
         DeviceState::Active => {
             let urgency = |phase: &Phase| URGENCY.iter().position(|known| known == phase);
@@ -346,6 +347,9 @@ pub(crate) fn state_of(device: &Device, phases: impl Iterator<Item = Phase>) -> 
 
 /// Where a device stands that has served its time: nobody is shown it who does not ask for it.
 pub(crate) const DECOMMISSIONED: &str = "decommissioned";
+
+/// Where a device stands that waits for somebody's approval.
+pub(crate) const WAITING: &str = "waiting";
 
 /// The phases by how much they need somebody's eye, the most urgent first.
 pub(crate) const URGENCY: [Phase; 10] = [

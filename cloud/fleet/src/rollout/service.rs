@@ -228,7 +228,7 @@ impl Rollouts {
                     let device = self.store.devices.get(id.as_str()).await?;
                     let device = device.ok_or_else(|| Error::DeviceMissing(id.clone()))?;
                     if !device.value.is_active() {
-                        return Err(Error::DeviceRevoked(id.clone()));
+                        return Err(device.value.refusal());
                     }
                     if !device.value.takes_rollouts() {
                         return Err(Error::DeviceQuarantined(id.clone()));

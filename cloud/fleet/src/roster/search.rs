@@ -1,7 +1,7 @@
 //! Finds, sorts and pages devices on the rows of the roster. Pure: rows in, ids out.
 
 use super::Row;
-use crate::devices::{DECOMMISSIONED, URGENCY};
+use crate::devices::{DECOMMISSIONED, URGENCY, WAITING};
 use crate::error::{Error, Result};
 use crate::expression::{Asked, Expression, GROUPS};
 use base64::Engine;
@@ -241,6 +241,9 @@ impl Sort {
 
 /// What needs somebody's eye comes first.
 fn urgency(state: &str) -> f64 {
+    if state == WAITING {
+        return -1.0;
+    }
     URGENCY.iter().position(|phase| phase.as_str() == state).unwrap_or(URGENCY.len()) as f64
 }
 

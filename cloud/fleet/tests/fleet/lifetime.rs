@@ -2,7 +2,7 @@
 
 use crate::support::{Installation, device, model};
 use flotilla_fleet::{
-    ConcernReason, DeviceState, GroupSpec, Order, Query, RanOutcome, RolloutRequest, Stage,
+    ClaimRequest, ConcernReason, DeviceState, GroupSpec, Order, Query, RanOutcome, RolloutRequest, Stage,
 };
 use flotilla_identity::audit;
 use flotilla_protocol::message::{HardExamples, Phase};
@@ -135,5 +135,75 @@ async fn a_decommissioned_device_is_out_of_everything_and_its_history_stays() {
     let summary = fleet.summary().await.unwrap();
     let worst: Vec<_> = summary.worst.iter().map(|one| (one.device.clone(), one.reason)).collect();
     assert_eq!(worst, [(device("gate-8"), ConcernReason::Offline)]);
+    installation.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_waits_for_approval_is_seen_and_gets_nothing_until_somebody_has_looked_at_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let installation = Installation::open(folder.path()).await;
+    let release = installation.release("digits", 1.0).await;
+    let request = ClaimRequest { approval: true, ..ClaimRequest::plain(2, 60_000, "localhost:1".into()) };
+    let (_, code) = installation.fleet.create_claim(&installation.admin, request).await.unwrap();
+    let good = installation.enrol_with(&code, "gate-7").await;
+    let strange = installation.enrol_with(&code, "gate-8").await;
+    let mut gate = installation.connect(&good, 1).await;
+    assert!(gate.desired().await.models.is_empty());
+
+    // Nothing is asked of it.
+    let (fleet, admin) = (&installation.fleet, &installation.admin);
+    let to = |name: &str| {
+        let devices = Some(vec![device(name)]);
+        RolloutRequest { devices, ..RolloutRequest::newest(model("digits")) }
+    };
+    let refused = fleet.start_rollout(admin, to("gate-7")).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::WrongState);
+    assert!(refused.to_string().contains("flotilla device approve gate-7"), "{refused}");
+    let all = RolloutRequest::newest(model("digits"));
+    assert_eq!(fleet.start_rollout(admin, all).await.unwrap_err().code(), ErrorCode::InvalidInput);
+    let order = Order::Ping;
+    assert_eq!(
+        fleet.command(admin, &device("gate-7"), &order, None).await.unwrap_err().code(),
+        ErrorCode::WrongState
+    );
+    let waiting = Query { filter: Some("state == 'waiting'".into()), ..Query::default() };
+    assert_eq!(found(&installation, waiting.clone()).await, ["gate-7", "gate-8"]);
+    let summary = fleet.summary().await.unwrap();
+    assert_eq!(
+        (summary.states.get("waiting"), summary.online),
+        (Some(&2), 0),
+        "it is not one of the fleet yet"
+    );
+
+    // It waits over a restart.
+    drop(gate);
+    installation.close().await;
+    let installation = Installation::open(folder.path()).await;
+    let (fleet, admin) = (&installation.fleet, &installation.admin);
+    let mut gate = installation.connect(&good, 2).await;
+    gate.desired().await;
+    assert_eq!(found(&installation, waiting.clone()).await.len(), 2);
+
+    // Taken in, it is one of the fleet at once.
+    let admit = |name: &str, reject: Option<&str>| {
+        let (name, reject) = (Some(vec![device(name)]), reject.map(str::to_owned));
+        async move { fleet.admit(admin, name, reject).await.unwrap().remove(0).outcome }
+    };
+    assert!(admit("gate-7", None).await.unwrap());
+    assert!(!admit("gate-7", None).await.unwrap(), "twice is once");
+    fleet.start_rollout(admin, to("gate-7")).await.unwrap();
+    gate.desired_release("digits", Some(release.digest)).await;
+
+    // Shut out, it is so for good.
+    let mut other = installation.connect(&strange, 1).await;
+    assert!(admit("gate-8", Some("nobody knows it")).await.unwrap());
+    other.closed().await;
+    assert!(installation.try_connect(&strange).await.is_err());
+    assert_eq!(admit("gate-8", None).await.unwrap_err().code(), ErrorCode::Revoked);
+    assert_eq!(admit("gate-7", Some("a mistake")).await.unwrap_err().code(), ErrorCode::WrongState);
+    assert!(found(&installation, waiting).await.is_empty());
+    let trail = audit::list(&*installation.records, audit::Order::NewestFirst, None, 500).await.unwrap();
+    let count = |action: &str| trail.iter().filter(|entry| entry.action == action).count();
+    assert_eq!((count("device:admit"), count("device:refuse")), (1, 1));
     installation.close().await;
 }

@@ -6,7 +6,7 @@ use flotilla_fleet::ca::CertificateAuthority;
 use flotilla_fleet::{ClaimRequest, DeviceView, Fleet, FleetConfig, FleetParts};
 use flotilla_identity::{Actor, now_ms};
 use flotilla_onnx::{Dim, GraphBuilder, Node, Value};
-use flotilla_protocol::enrol::{EnrolAnswer, EnrolRequest};
+use flotilla_protocol::enrol::{ClaimCode, EnrolAnswer, EnrolRequest};
 use flotilla_protocol::manifest::{Lineage, Metrics};
 use flotilla_protocol::message::{
     Ack, BoardFacts, Chunk, Desired, DesiredModel, Epoch, Failure, Fetch, Hello, ModelReport, Phase, Reply,
@@ -125,10 +125,14 @@ impl Installation {
     pub(crate) async fn enrol(&self, name: &str) -> Credentials {
         let request = ClaimRequest::plain(1, 60_000, "localhost:1".into());
         let (_, code) = self.fleet.create_claim(&self.admin, request).await.unwrap();
+        self.enrol_with(&code, name).await
+    }
+
+    pub(crate) async fn enrol_with(&self, code: &ClaimCode, name: &str) -> Credentials {
         let key = KeyPair::generate().unwrap();
         let csr_pem = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
         let request = EnrolRequest {
-            secret: code.secret,
+            secret: code.secret.clone(),
             csr_pem,
             device: Some(device(name)),
             board: BoardFacts::default(),

@@ -489,6 +489,9 @@ pub enum Device {
         /// An attribute that the devices get, such as site=berlin; repeat for several.
         #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = groups::attribute)]
         attributes: Vec<(String, String)>,
+        /// Let the devices wait until somebody has approved each: they may connect, and get nothing before.
+        #[arg(long)]
+        approval: bool,
         /// The control plane.
         #[command(flatten)]
         target: Target,
@@ -560,23 +563,29 @@ pub enum Device {
         #[command(flatten)]
         target: Target,
     },
-    /// Let a device have the new certificate that it asks for after the end of its old one.
+    /// Take devices into the fleet that wait for approval; or let one have the new certificate that it asks for after the
+    /// end of its old one.
     Approve {
-        /// The device.
-        id: String,
+        /// The devices.
+        #[arg(required_unless_present = "waiting")]
+        ids: Vec<String>,
+        /// All that wait for approval.
+        #[arg(long, conflicts_with = "ids")]
+        waiting: bool,
         /// The digest of the key that it asks with, as its log names it; the one that waits now if not given. Refused if
         /// another request waits.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "waiting")]
         key: Option<String>,
         /// The control plane.
         #[command(flatten)]
         target: Target,
     },
-    /// Refuse a device the new certificate that it asks for.
+    /// Shut devices out for good that wait for approval; or refuse one the new certificate that it asks for.
     Reject {
-        /// The device.
-        id: String,
-        /// Why; the device's log says it too.
+        /// The devices.
+        #[arg(required = true)]
+        ids: Vec<String>,
+        /// Why; the device's log says it too, if it asks for a certificate.
         #[arg(long, default_value = "rejected by an operator")]
         reason: String,
         /// The control plane.

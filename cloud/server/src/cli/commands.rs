@@ -6,8 +6,8 @@ use super::args::{
 use super::client::Client;
 use super::exit::Failure;
 use super::{
-    diagnose, experiment, follow, groups, hard, lifetime, order, read_file, rollout, shadow, table,
-    telemetry, top, trust, twin, upload,
+    admission, diagnose, experiment, follow, groups, hard, lifetime, order, read_file, rollout, shadow,
+    table, telemetry, top, trust, twin, upload,
 };
 use crate::http::api::{
     ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, CompressRequest,
@@ -381,8 +381,13 @@ fn device(command: Device, out: &Out) -> Done {
             let view = diagnose::last(&client(&target)?, &encode(&id))?;
             out.show(&view, diagnose::print).and_then(|()| diagnose::verdict(&view))
         }
-        Device::Approve { id, key, target } => {
-            let (client, path) = (client(&target)?, format!("/api/v1/devices/{}", encode(&id)));
+        Device::Approve { ids, waiting, key, target } => {
+            let client = client(&target)?;
+            if waiting || admission::wait(&client, &ids)? {
+                return admission::decide(&client, ids, None, out);
+            }
+            let [id] = ids.as_slice() else { return Err(admission::one_at_a_time()) };
+            let path = format!("/api/v1/devices/{}", encode(id));
             let key = match key {
                 Some(key) => key,
                 None => key_of_renewal(&client.get(&path)?)?,
@@ -391,9 +396,14 @@ fn device(command: Device, out: &Out) -> Done {
             let device: DeviceView = client.post(&path, &ApproveRequest { key })?;
             out.show(&device, |d| print_devices(std::slice::from_ref(d)))
         }
-        Device::Reject { id, reason, target } => {
-            let path = format!("/api/v1/devices/{}/renewal/reject", encode(&id));
-            let device: DeviceView = client(&target)?.post(&path, &RejectRequest { reason })?;
+        Device::Reject { ids, reason, target } => {
+            let client = client(&target)?;
+            if admission::wait(&client, &ids)? {
+                return admission::decide(&client, ids, Some(reason), out);
+            }
+            let [id] = ids.as_slice() else { return Err(admission::one_at_a_time()) };
+            let path = format!("/api/v1/devices/{}/renewal/reject", encode(id));
+            let device: DeviceView = client.post(&path, &RejectRequest { reason })?;
             out.show(&device, |d| print_devices(std::slice::from_ref(d)))
         }
         Device::Decommission(asked) => lifetime::decommission(&asked, out),
@@ -404,13 +414,14 @@ fn device(command: Device, out: &Out) -> Done {
             let device: DeviceView = client(&target)?.post(&path, &Json::Null)?;
             out.show(&device, |d| print_devices(std::slice::from_ref(d)))
         }
-        Device::Claim { file, uses, hours, group, labels, attributes, target } => {
+        Device::Claim { file, uses, hours, group, labels, attributes, approval, target } => {
             let request = ClaimRequest {
                 uses,
                 valid_s: hours.saturating_mul(3600),
                 group,
                 labels,
                 attributes: attributes.into_iter().collect(),
+                approval,
             };
             let mut server = String::new();
             write_new(&file, || {
@@ -524,6 +535,9 @@ fn key_of_renewal(device: &DeviceView) -> Result<String, Failure> {
 fn note(device: &DeviceView) -> String {
     if let Some(reason) = &device.quarantine {
         return format!("in quarantine: {reason}");
+    }
+    if device.state == "waiting" {
+        return "waits for approval: approve or reject".to_owned();
     }
     match (device.renewal.as_deref(), device.repeated_hellos) {
         (Some("pending"), _) => {

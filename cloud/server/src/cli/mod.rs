@@ -1,6 +1,7 @@
 //! The command line. Commands for a running control plane go through [`client`] and HTTP only; `quickstart`,
 //! `up`, `agent` and `job-child` run something themselves.
 
+mod admission;
 pub mod args;
 pub mod client;
 mod commands;

@@ -13,8 +13,8 @@ mod twin;
 
 pub use commands::{CommandRequest, CommandView};
 pub use devices::{
-    DecommissionRequest, DeviceIdPage, GroupChange, GroupPreview, GroupRequest, GroupView, QuarantineRequest,
-    RanView, TagAnswer, TagRequest,
+    AdmissionRequest, DecommissionRequest, DeviceIdPage, GroupChange, GroupPreview, GroupRequest, GroupView,
+    QuarantineRequest, RanView, TagAnswer, TagRequest,
 };
 pub use diagnosis::{DiagnosisAnswer, DiagnosisView, FindingView};
 pub use experiments::{
@@ -322,12 +322,15 @@ pub struct ClaimRequest {
     /// Attributes that they get.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
+    /// Whether they wait for somebody's approval: they may connect, and get nothing before.
+    #[serde(default)]
+    pub approval: bool,
 }
 
 impl ClaimRequest {
     /// A claim for so many devices and seconds that gives nothing beside certificates.
     pub fn plain(uses: u32, valid_s: u64) -> Self {
-        Self { uses, valid_s, group: None, labels: Vec::new(), attributes: BTreeMap::new() }
+        Self { uses, valid_s, group: None, labels: Vec::new(), attributes: BTreeMap::new(), approval: false }
     }
 }
 
@@ -358,7 +361,7 @@ pub struct DeviceView {
     /// The same, under the name that search goes by.
     #[serde(default)]
     pub online: bool,
-    /// The state of the model that is worst off, or `idle`; `revoked` or `decommissioned` for one that is shut out for
+    /// The state of the model that is worst off, or `idle`; `waiting` for one that waits for approval; `revoked` or `decommissioned` for one that is shut out for
     /// good, `quarantined` for one in quarantine.
     pub state: String,
     /// Why no rollout takes it, if it is in quarantine.

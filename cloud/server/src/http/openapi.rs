@@ -54,6 +54,7 @@ use utoipa::OpenApi;
     api::TagRequest,
     api::QuarantineRequest,
     api::TagAnswer,
+    api::AdmissionRequest,
     api::DecommissionRequest,
     api::RanView,
     api::FleetSummaryView,

@@ -13,6 +13,7 @@ export function Identity({ device, again }) {
     ${device.problem ? html`<p class="bad">${device.problem.code}: ${device.problem.detail}</p>` : ''}
     ${device.renewal === 'pending' ? html`<p class="bad" title=${device.renewal_key}>It asks for a new certificate over <code>${short(device.renewal_key)}</code>:
       ${' '}<code>flotilla device approve ${device.id}</code></p>` : ''}
+    ${device.state === 'waiting' ? html`<${Admission} device=${device} again=${again} />` : ''}
     <dl>
       ${fact('Seen', device.connected ? 'online' : ago(device.last_seen_ms))}
       ${fact('Board', device.board)}
@@ -30,8 +31,26 @@ export function Identity({ device, again }) {
       ${fact('Records', `${count(device.records)}${device.records_dropped + device.records_missing > 0
         ? `, ${count(device.records_dropped)} dropped, ${count(device.records_missing)} missing` : ''}`)}
     </dl>
-    ${['revoked', 'decommissioned'].includes(device.state) ? '' : html`<${Quarantine} device=${device} again=${again} />`}
+    ${['waiting', 'revoked', 'decommissioned'].includes(device.state) ? '' : html`<${Quarantine} device=${device} again=${again} />`}
   </section>`;
+}
+
+/** A device that waits to be taken into the fleet. */
+function Admission({ device, again }) {
+  const [note, setNote] = useState('');
+  const [busy, setBusy] = useState(false);
+  const [sure, setSure] = useState(false);
+  const send = async (reject) => {
+    setBusy(true);
+    const { problem } = await order('/api/v1/device-admission', { devices: [device.id], reject });
+    setNote(problem ?? '');
+    await again();
+    setBusy(false);
+  };
+  return html`<p class="line" id="admission"><span class="bad">It waits for approval, and gets nothing before.</span>
+    ${' '}<button data-order="admit" disabled=${busy} onClick=${() => send(null)}>Approve</button>
+    ${' '}<button data-order="refuse" class="danger" disabled=${busy} onClick=${() => (sure ? send('rejected in the console') : setSure(true))}>${sure ? 'Shut it out for good' : 'Reject'}</button>
+    ${note ? html` <span class="bad" role="alert">${note}</span>` : ''}</p>`;
 }
 
 function Quarantine({ device, again }) {

@@ -25,10 +25,10 @@ export function Fleet({ fleet, stamp }) {
     return html`<section id="devices"><h2>Devices</h2>
       <p class="empty">No device has enrolled yet. Make a claim code with <code>flotilla device claim</code>.</p></section>`;
   }
-  return html`<${Table} stamp=${stamp} />`;
+  return html`<${Table} stamp=${stamp} queue=${fleet.states.waiting ?? 0} />`;
 }
 
-function Table({ stamp }) {
+function Table({ stamp, queue }) {
   const [asked, setAsked] = useState({ ...kept });
   const [selected, setSelected] = useState({ all: false, ids: new Set() });
   const change = (part) => {
@@ -43,6 +43,8 @@ function Table({ stamp }) {
   const total = shown.total ?? 0;
   return html`<section id="devices" class="fleet">
     <h2>Devices <small role="status" data-total=${shown.total ?? ''}>${shown.total === null ? '' : `${count(total)} ${query.search || query.filter ? 'match' : 'in all'}`}${waiting ? ' …' : ''}</small></h2>
+    ${queue > 0 ? html`<p class="queue"><b>${count(queue)}</b> ${queue === 1 ? 'device waits' : 'devices wait'} for approval
+      ${' '}<button data-order="queue" onClick=${() => change({ filter: "state == 'waiting'", search: '', group: '' })}>Show</button></p>` : ''}
     <${Ask} asked=${asked} change=${change} problem=${problem} stamp=${stamp} />
     <${Bulk} selected=${selected} query=${query} total=${total} done=${() => setAgain((n) => n + 1)}
       clear=${() => setSelected({ all: false, ids: new Set() })} />

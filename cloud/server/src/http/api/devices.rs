@@ -50,6 +50,18 @@ pub struct QuarantineRequest {
     pub reason: Option<String>,
 }
 
+/// Takes devices that wait for approval into the fleet, or shuts them out for good.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdmissionRequest {
+    /// Device ids; all that wait by default.
+    #[serde(default)]
+    pub devices: Option<Vec<String>>,
+    /// Why they are shut out; without it they are taken in.
+    #[serde(default)]
+    pub reject: Option<String>,
+}
+
 /// Takes devices out of service, for good.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -81,6 +81,7 @@ pub(crate) async fn claim(mut call: Call) -> Handled {
             labels: request.labels.into_iter().collect(),
             attributes: request.attributes,
         },
+        approval: request.approval,
     };
     let (claim, code) = call.app.fleet.create_claim(call.actor()?, request).await?;
     Answer::json_with(

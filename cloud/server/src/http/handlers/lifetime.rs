@@ -1,19 +1,32 @@
-//! A device over its life: what ran on it, and the end of its service.
+//! A device over its life: its admission, what ran on it, and the end of its service.
 
-use super::super::api::{DecommissionRequest, RanView};
+use super::super::api::{AdmissionRequest, DecommissionRequest, RanView};
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use super::groups::{answer, ids};
 use flotilla_fleet::Ran;
 use flotilla_protocol::{DeviceId, ErrorCode, limits};
 
+/// `POST /api/v1/device-admission`
+pub(crate) async fn admit(mut call: Call) -> Handled {
+    let request: AdmissionRequest = call.json().await?;
+    request.reject.as_deref().map_or(Ok(()), |reason| check_reason("reject", reason))?;
+    let devices = request.devices.as_deref().map(ids).transpose()?;
+    answer(call.app.fleet.admit(call.actor()?, devices, request.reject).await?)
+}
+
+fn check_reason(field: &str, reason: &str) -> Result<(), Problem> {
+    if reason.len() <= limits::TEXT {
+        return Ok(());
+    }
+    let detail = format!("`{field}` has {} bytes; {} are possible", reason.len(), limits::TEXT);
+    Err(Problem::new(ErrorCode::InvalidInput, detail))
+}
+
 /// `POST /api/v1/device-decommission`
 pub(crate) async fn decommission(mut call: Call) -> Handled {
     let request: DecommissionRequest = call.json().await?;
-    if request.reason.len() > limits::TEXT {
-        let detail = format!("`reason` has {} bytes; {} are possible", request.reason.len(), limits::TEXT);
-        return Err(Problem::new(ErrorCode::InvalidInput, detail));
-    }
+    check_reason("reason", &request.reason)?;
     let devices = ids(&request.devices)?;
     answer(call.app.fleet.decommission(call.actor()?, devices, request.reason).await?)
 }
