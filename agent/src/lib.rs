@@ -70,6 +70,7 @@ pub mod probe;
 mod program;
 mod room;
 pub mod sensors;
+mod serial;
 mod shadow;
 #[cfg(test)]
 mod simulation;

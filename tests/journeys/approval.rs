@@ -1,4 +1,4 @@
-//! Devices wait until an operator has looked at each: on the command line and on the page.
+//! Who comes into the fleet: devices wait until an operator has looked at each, or come from a list of serial numbers.
 
 use crate::console::{PAGE, everything_fits};
 use flotilla_tests::{Browser, Plane, binary, run_ok};
@@ -58,4 +58,46 @@ fn an_operator_approves_who_comes_into_the_fleet() {
     let rest: Value = plane.cli(&["device", "approve", "--waiting"]);
     assert_eq!(rest["changed"], 1);
     assert_eq!(state("till-4"), "idle");
+}
+
+#[test]
+fn devices_come_from_a_list_of_serial_numbers() {
+    let plane = Plane::start();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let list = path("list.csv");
+    std::fs::write(&list, "serial,name,labels\nPF-1,Till 1,shop\nPF-1,Till 2,shop\n").unwrap();
+    let file = list.to_str().unwrap().to_owned();
+    let twice = plane.cli_output(&["device", "register", &file]);
+    let said = String::from_utf8_lossy(&twice.stderr).into_owned();
+    assert!(!twice.status.success() && said.contains("line 3 of the list: column serial"), "{said}");
+    std::fs::write(&list, "serial,name,labels\nPF-1,Till 1,shop\nPF-2,Till 2,shop\n").unwrap();
+    let done: Value = plane.cli(&["device", "register", &file]);
+    assert_eq!(done, json!({ "new": 2, "replaced": 0, "unchanged": 0, "enrolled": 0 }));
+
+    let claim = path("claim");
+    let arguments = ["device", "claim", claim.to_str().unwrap(), "--uses", "3", "--registered"];
+    assert!(plane.cli_output(&arguments).status.success());
+    let enrol = |name: &str, serial: &str| {
+        let mut command = Command::new(binary("flotilla-agent"));
+        command.args(["enrol", "--name", name, "--serial", serial, "--claim"]).arg(&claim);
+        command.arg("--dir").arg(path(name));
+        command.output().unwrap()
+    };
+    let stranger = enrol("till-9", "PF-9");
+    let said = String::from_utf8_lossy(&stranger.stderr).into_owned();
+    assert!(!stranger.status.success() && said.contains("registered serial numbers"), "{said}");
+    assert!(enrol("till-1", "PF-1").status.success());
+    let view = plane.device("till-1").unwrap();
+    assert_eq!(
+        (&view["name"], &view["serial"], &view["labels"]),
+        (&json!("Till 1"), &json!("PF-1"), &json!(["shop"]))
+    );
+    let copy = enrol("till-2", "PF-1");
+    let said = String::from_utf8_lossy(&copy.stderr).into_owned();
+    assert!(!copy.status.success() && said.contains("till-1"), "{said}");
+    let all: Value = plane.cli(&["device", "registered"]);
+    assert_eq!((&all[0]["device"], &all[1]["device"]), (&json!("till-1"), &json!(null)));
+    let left: Value = plane.cli(&["device", "unregister", "PF-2"]);
+    assert_eq!(left.as_array().unwrap().len(), 1);
 }

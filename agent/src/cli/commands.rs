@@ -4,11 +4,13 @@ use super::{Output, client};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::disk::{self, DiskError};
-use crate::enrol::{enrol as enrol_folder, read_claim};
+use crate::enrol::{Applicant, enrol as enrol_folder, read_claim};
 use crate::folder::Folder;
 use crate::program;
 use crate::sensors::Sensors;
+use crate::serial;
 use crate::{Error, doctor, identity};
+use flotilla_protocol::enrol::BoardSerial;
 use flotilla_protocol::message::Verdict;
 use flotilla_protocol::{DeviceId, ErrorCode, ModelName, limits};
 use http::Method;
@@ -18,14 +20,17 @@ use std::path::Path;
 pub(super) async fn enrol(
     claim: &Path,
     dir: &Path,
-    name: Option<DeviceId>,
+    device: Option<DeviceId>,
+    serial: Option<BoardSerial>,
     output: Output,
 ) -> Result<(), Error> {
     let claim = read_claim(claim)?;
     let folder = Folder::open(dir)?;
     let config = Config::read(&folder)?;
     let board = Sensors::new().board(&config.board);
-    let names = enrol_folder(&folder, &claim, name, board, &Clock::new(0)).await?;
+    let serial = serial.or(config.serial).or_else(|| serial::of_machine(Path::new("/")));
+    let applicant = Applicant { device, board, serial };
+    let names = enrol_folder(&folder, &claim, applicant, &Clock::new(0)).await?;
     match output {
         Output::Json => println!("{}", json!(names)),
         Output::Text => {

@@ -14,6 +14,7 @@ use crate::upgrade::{self, SelfTestArgs, self_test_main};
 use crate::{Error, clock, daemon, host, logging};
 use clap::{Subcommand, ValueEnum};
 use flotilla_device::launch::EXIT_SWITCH;
+use flotilla_protocol::enrol::BoardSerial;
 use flotilla_protocol::{DeviceId, ModelName};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -59,6 +60,9 @@ enum Command {
         /// The device id to ask for; the control plane decides.
         #[arg(long, value_name = "ID")]
         name: Option<DeviceId>,
+        /// The serial number of the board, in place of what the configuration or the board itself says.
+        #[arg(long, value_name = "SERIAL")]
+        serial: Option<BoardSerial>,
         /// How to print the result.
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
@@ -137,7 +141,9 @@ pub fn main(args: Args, prefix: ExePrefix) -> ExitCode {
         Command::Shadow(args) => return shadow_main(&args),
         Command::SelfTest(args) => return self_test_main(&args),
         Command::Run { dir, listen, until_stdin_closes } => start(&dir, listen, until_stdin_closes, prefix),
-        Command::Enrol { claim, dir, name, output } => complete(commands::enrol(&claim, &dir, name, output)),
+        Command::Enrol { claim, dir, name, serial, output } => {
+            complete(commands::enrol(&claim, &dir, name, serial, output))
+        }
         Command::Status { dir, output } => complete(commands::status(&dir, output)),
         Command::Doctor { dir, output } => complete(commands::doctor(&dir, output)),
         Command::Predict { model, file, dir } => complete(commands::predict(&model, &file, &dir)),

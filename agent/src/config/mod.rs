@@ -13,6 +13,7 @@ use crate::feed::config::{FolderFeed, StreamFeed, check as check_feeds};
 use crate::folder::{CONFIG, Folder, RESULTS};
 use crate::{Error, board, disk};
 use flotilla_protocol::board::{BoardProfile, built_in};
+use flotilla_protocol::enrol::BoardSerial;
 use flotilla_protocol::limits;
 use settings::{AUTO, Mistake, Settings};
 use std::path::{Path, PathBuf};
@@ -47,6 +48,8 @@ pub struct Config {
     pub board: String,
     /// The profile; the one of [`BOARD`] for a name that is not built in.
     pub profile: BoardProfile,
+    /// The serial number of the board, where its owner says it.
+    pub serial: Option<BoardSerial>,
     /// Seconds between signs of life on an idle connection.
     pub keepalive_s: u16,
     /// Log filter.
@@ -187,6 +190,7 @@ impl Config {
         Self {
             listen: settings.listen,
             socket_mode: settings.socket_mode,
+            serial: settings.serial,
             keepalive_s: settings.keepalive_s,
             log: settings.log,
             log_bytes: settings.log_bytes.min(storage_bytes / LOG_PART),
@@ -267,7 +271,9 @@ mod tests {
             .map(|line| {
                 line.strip_prefix("# ").filter(|rest| setting(rest) || rest.starts_with("[[")).unwrap_or(line)
             })
-            .filter(|line| !line.starts_with("board_file") && !line.starts_with("temperature_file"))
+            .filter(|line| {
+                !["board_file", "temperature_file", "serial"].iter().any(|of| line.starts_with(of))
+            })
             .fold(String::new(), |all, line| all + line + "\n");
         let config = parse(&all).unwrap();
         let (folders, streams) = (config.folders.clone(), config.streams.clone());

@@ -2,6 +2,7 @@
 
 use crate::api::Address;
 use crate::feed::config::{FolderFeed, StreamFeed, check as check_feeds};
+use flotilla_protocol::enrol::BoardSerial;
 use flotilla_protocol::limits;
 use serde::Deserialize;
 use std::fmt;
@@ -18,6 +19,9 @@ socket_mode = 0o660
 board = "auto"
 # A profile of your own, in its place.
 # board_file = "/etc/flotilla/board.toml"
+# The serial number of the board, if what the board itself says (its device tree, or DMI) is wrong or nothing. It is told at
+# enrolment: a list of serial numbers that is registered with the control plane names the device by it.
+# serial = "PF-2041-7"
 # Seconds between signs of life on an idle connection.
 keepalive_s = 240
 # What is logged to standard error: error, warn, info, debug or trace; RUST_LOG overrides it.
@@ -97,6 +101,7 @@ pub(super) struct Settings {
     pub(super) socket_mode: u32,
     pub(super) board: String,
     pub(super) board_file: Option<PathBuf>,
+    pub(super) serial: Option<BoardSerial>,
     pub(super) keepalive_s: u16,
     pub(super) log: String,
     pub(super) log_bytes: u64,
@@ -123,6 +128,7 @@ impl Default for Settings {
             socket_mode: 0o660,
             board: AUTO.to_owned(),
             board_file: None,
+            serial: None,
             keepalive_s: 240,
             log: "info".to_owned(),
             log_bytes: 4 * limits::MIB as u64,

@@ -23,7 +23,7 @@ use crate::{Error, disk, tls};
 use answer::Checked;
 pub(crate) use answer::check_certificate;
 use flotilla_device::update::UpdateJournal;
-use flotilla_protocol::enrol::{ClaimCode, ENROL_PATH, EnrolAnswer, EnrolRequest};
+use flotilla_protocol::enrol::{BoardSerial, ClaimCode, ENROL_PATH, EnrolAnswer, EnrolRequest};
 use flotilla_protocol::message::BoardFacts;
 use flotilla_protocol::{
     DeviceId, Digest, Envelope, EnvelopeKind, ModelName, ReleaseManifest, TrustFile, limits,
@@ -58,12 +58,22 @@ pub fn read_claim(path: &Path) -> Result<ClaimCode, Error> {
     text.parse().map_err(|e: flotilla_protocol::enrol::InvalidClaim| wrong(e.to_string()))
 }
 
-/// Enrols the folder. `device` is the id that it would like; the cloud decides.
+/// What a device says of itself when it enrols.
+#[derive(Clone, Debug, Default)]
+pub struct Applicant {
+    /// The id that it would like; the cloud decides.
+    pub device: Option<DeviceId>,
+    /// What it is.
+    pub board: BoardFacts,
+    /// The serial number of its board, if it has one.
+    pub serial: Option<BoardSerial>,
+}
+
+/// Enrols the folder.
 pub async fn enrol(
     folder: &Folder,
     claim: &ClaimCode,
-    device: Option<DeviceId>,
-    board: BoardFacts,
+    applicant: Applicant,
     clock: &Clock,
 ) -> Result<Names, Error> {
     let _lock = folder.lock()?;
@@ -78,7 +88,7 @@ pub async fn enrol(
         return Err(Error::Damaged { path, problem: format!("it has no {NAMES}") });
     }
     let key = enrolment_key(folder)?;
-    let enrolled = ask(claim, &key, device, board, clock).await?;
+    let enrolled = ask(claim, &key, applicant, clock).await?;
     store(folder, &key, &enrolled)?;
     Ok(enrolled.names)
 }
@@ -102,12 +112,12 @@ pub struct Enrolled {
 pub async fn ask(
     claim: &ClaimCode,
     key: &KeyPair,
-    device: Option<DeviceId>,
-    board: BoardFacts,
+    applicant: Applicant,
     clock: &Clock,
 ) -> Result<Enrolled, Error> {
     let csr_pem = signing_request(key)?;
-    let request = EnrolRequest { secret: claim.secret.clone(), csr_pem, device, board };
+    let Applicant { device, board, serial } = applicant;
+    let request = EnrolRequest { secret: claim.secret.clone(), csr_pem, device, board, serial };
     if split_address(&claim.server).is_none() {
         let problem = "its server is not HOST:PORT".to_owned();
         return Err(Error::Claim { from: "the claim code".to_owned(), problem });

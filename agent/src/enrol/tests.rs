@@ -175,8 +175,8 @@ impl Bench {
 
     async fn enrol_at(&self, server: &Server, ca: Digest) -> Result<Names, Error> {
         let claim = ClaimCode { server: server.address.clone(), ca, secret: ClaimSecret::random() };
-        enrol(&self.folder, &claim, Some("gate-7".parse().unwrap()), BoardFacts::default(), &Clock::new(0))
-            .await
+        let applicant = Applicant { device: Some("gate-7".parse().unwrap()), ..Applicant::default() };
+        enrol(&self.folder, &claim, applicant, &Clock::new(0)).await
     }
 
     async fn enrol(&self, server: &Server) -> Result<Names, Error> {

@@ -44,6 +44,9 @@ pub struct Claim {
     /// Whether its devices wait for somebody's approval.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub approval: bool,
+    /// Whether it is for registered serial numbers only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub registered: bool,
 }
 
 impl Entity for Claim {
@@ -72,12 +75,15 @@ pub struct ClaimRequest {
     /// Whether its devices wait for somebody's approval.
     #[serde(default)]
     pub approval: bool,
+    /// Whether it is for registered serial numbers only.
+    #[serde(default)]
+    pub registered: bool,
 }
 
 impl ClaimRequest {
     /// A claim that gives its devices nothing beside their certificates.
     pub fn plain(uses: u32, ttl_ms: u64, server: String) -> Self {
-        Self { uses, ttl_ms, server, group: None, tags: Tags::default(), approval: false }
+        Self { uses, ttl_ms, server, group: None, tags: Tags::default(), approval: false, registered: false }
     }
 }
 
@@ -153,6 +159,7 @@ pub(crate) async fn create(
         group: request.group,
         tags: request.tags,
         approval: request.approval,
+        registered: request.registered,
     };
     store.claims.insert(&mut batch, &claim)?;
     let mut detail =
@@ -160,8 +167,10 @@ pub(crate) async fn create(
     if claim.group.is_some() || !claim.tags.is_empty() {
         detail["gives"] = json!({ "group": claim.group, "tags": claim.tags });
     }
-    if claim.approval {
-        detail["approval"] = json!(true);
+    for (what, is) in [("approval", claim.approval), ("registered", claim.registered)] {
+        if is {
+            detail[what] = json!(true);
+        }
     }
     audit::record(&mut batch, actor, "device:claim", &subject(&claim.id), detail, now_ms)?;
     if !store.try_commit(batch).await? {

@@ -5,6 +5,7 @@ use crate::claims;
 use crate::devices::{Certificate, Device, DeviceState, Twin};
 use crate::error::{Error, Result};
 use crate::groups;
+use crate::registrations;
 use crate::store::{ATTEMPTS, Store};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -84,13 +85,30 @@ impl Enrolment<'_> {
             let mut device =
                 Device::enrolled(project, id.clone(), &request.board, certificate, claim.id.short(), now_ms);
             device.tags = claim.tags.clone();
+            device.serial = request.serial.clone();
             if claim.approval {
                 device.state = DeviceState::Waiting { since_ms: now_ms };
                 detail["waits"] = json!(true);
             }
             let mut batch = Batch::new();
-            if let Some(group) = &claim.group {
+            // What is registered of this one device wins over what all of the claim get.
+            let registered = registrations::take(store, &mut batch, request.serial.as_ref(), &id).await?;
+            if claim.registered && registered.is_none() {
+                return Err(Error::SerialUnknown);
+            }
+            let own_group = registered.as_ref().is_some_and(|registered| registered.group.is_some());
+            if let Some(group) = claim.group.as_ref().filter(|_| !own_group) {
                 groups::join(store, &mut batch, group, &id).await?;
+            }
+            if let Some(serial) = &request.serial {
+                detail["serial_number"] = json!(serial);
+            }
+            if let Some(registered) = registered {
+                detail["registered"] = json!({ "group": registered.group, "tags": registered.tags });
+                device.tags.labels.extend(registered.tags.labels);
+                device.tags.attributes.extend(registered.tags.attributes);
+                device.tags.name = registered.tags.name;
+                device.tags.check_numbers()?;
             }
             store.claims.update(&mut batch, &found, &claim)?;
             store.devices.insert(&mut batch, &device)?;

@@ -76,6 +76,7 @@ fn request(secret: &ClaimSecret, device: Option<&str>) -> EnrolRequest {
         csr_pem,
         device: device.map(|id| DeviceId::new(id).unwrap()),
         board: BoardFacts { board: "raspberry-pi-4".into(), ..BoardFacts::default() },
+        serial: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::expression::ExpressionError;
 use crate::{broker, ca};
+use flotilla_protocol::enrol::BoardSerial;
 use flotilla_protocol::{DeviceId, Digest, ErrorCode, ExperimentId, GroupName, ModelName, RolloutId};
 use std::io;
 use std::path::PathBuf;
@@ -31,6 +32,24 @@ pub enum Error {
     /// The device may not connect any more.
     #[error("device {0} is shut out for good, revoked or decommissioned: enrol it anew under another id")]
     DeviceRevoked(DeviceId),
+    /// A claim lets in registered serial numbers only.
+    #[error(
+        "this claim code is for registered serial numbers: register the board's (`flotilla device register`), or say it at enrolment with --serial"
+    )]
+    SerialUnknown,
+    /// A device has the serial number already.
+    #[error(
+        "device {device} has enrolled with serial number {serial}: decommission it first, or take the number off the list with `flotilla device unregister`"
+    )]
+    SerialTaken {
+        /// The serial number.
+        serial: BoardSerial,
+        /// The device.
+        device: DeviceId,
+    },
+    /// There is no such serial number.
+    #[error("serial number {0} is not registered")]
+    SerialMissing(BoardSerial),
     /// The device waits for somebody's approval.
     #[error("device {0} waits for approval: `flotilla device approve {0}`")]
     DeviceWaiting(DeviceId),
@@ -236,6 +255,7 @@ impl Error {
             Self::DeviceMissing(_)
             | Self::RolloutMissing(_)
             | Self::ExperimentMissing(_)
+            | Self::SerialMissing(_)
             | Self::GroupMissing(_)
             | Self::NoRelease(_)
             | Self::LogMissing { .. }
@@ -245,6 +265,8 @@ impl Error {
             Self::RenewalRejected { .. } => ErrorCode::PermissionDenied,
             Self::RenewedTooOften(_) => ErrorCode::Busy,
             Self::DeviceRevoked(_) => ErrorCode::Revoked,
+            Self::SerialUnknown => ErrorCode::PermissionDenied,
+            Self::SerialTaken { .. } => ErrorCode::AlreadyExists,
             Self::DeviceWaiting(_)
             | Self::DeviceNotWaiting(_)
             | Self::RolloutState { .. }

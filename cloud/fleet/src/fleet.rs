@@ -14,6 +14,7 @@ use crate::groups::Groups;
 use crate::inbound::{Core, Dispatcher, Pace};
 use crate::ingest::{DeviceEvent, HistoryPoint, Ingest};
 use crate::logs::Logs;
+use crate::registrations::{self, Registered, Registration};
 use crate::renewal::{self, Challenges, PendingRenewal, Word};
 use crate::rollout::Rollouts;
 use crate::roster::Roster;
@@ -24,7 +25,7 @@ use crate::transfer::Transfers;
 use bytes::Bytes;
 use flotilla_data::Quarantine;
 use flotilla_identity::{Actor, now_ms};
-use flotilla_protocol::enrol::{ClaimCode, EnrolAnswer, EnrolRequest};
+use flotilla_protocol::enrol::{BoardSerial, ClaimCode, EnrolAnswer, EnrolRequest};
 use flotilla_protocol::message::{HardExamples, Settings};
 use flotilla_protocol::renew::{Challenge, RenewAnswer, RenewRequest};
 use flotilla_protocol::{DeviceId, Digest, ModelName};
@@ -260,6 +261,21 @@ impl Fleet {
     pub async fn create_claim(&self, actor: &Actor, request: ClaimRequest) -> Result<(Claim, ClaimCode)> {
         let ca = self.inner.parts.authority.ca_hash();
         claims::create(&self.inner.store, ca, actor, request, now_ms()).await
+    }
+
+    /// Registers a list of serial numbers, as comma-separated values: devices that are expected.
+    pub async fn register(&self, actor: &Actor, list: &[u8]) -> Result<Registered> {
+        registrations::register(&self.inner.store, actor, list, now_ms()).await
+    }
+
+    /// Every registered serial number.
+    pub async fn registrations(&self) -> Result<Vec<Registration>> {
+        registrations::list(&self.inner.store).await
+    }
+
+    /// Forgets a registered serial number.
+    pub async fn unregister(&self, actor: &Actor, serial: &BoardSerial) -> Result<()> {
+        registrations::unregister(&self.inner.store, actor, serial, now_ms()).await
     }
 
     /// Every claim, without its secret.

@@ -34,6 +34,7 @@ mod inbound;
 mod ingest;
 mod logs;
 mod orders;
+mod registrations;
 mod renewal;
 mod rollout;
 mod roster;
@@ -61,6 +62,7 @@ pub use fleet::{Fleet, FleetConfig, FleetParts, host_port};
 pub use groups::{Group, GroupSpec};
 pub use ingest::{DeviceEvent, DeviceEvents, HistoryPoint, LatestSample, Rollup};
 pub use orders::{Ordered, Selection};
+pub use registrations::{LIST_BYTES, REGISTERED, Registered, Registration};
 pub use renewal::{PendingRenewal, RenewalState};
 pub use rollout::{
     Action, Baseline, DeviceControl, Evidence, Failures, Figures, Follows, Observation, Observations,

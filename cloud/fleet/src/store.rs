@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::experiments::{Experiment, ExperimentDevice};
 use crate::groups::{Group, Member};
 use crate::ingest::{DeviceEvents, FoldPosition, LatestSample, Rollup};
+use crate::registrations::Registration;
 use crate::renewal::PendingRenewal;
 use crate::rollout::{Rollout, RolloutDevice, Withdrawn};
 use flotilla_storage::{Batch, Collection, Entity, PAGE_ENTITIES, Page, Records, Versioned};
@@ -21,6 +22,7 @@ pub(crate) const ATTEMPTS: usize = 16;
 pub(crate) struct Store {
     records: Arc<dyn Records>,
     pub(crate) claims: Collection<Claim>,
+    pub(crate) registrations: Collection<Registration>,
     pub(crate) renewals: Collection<PendingRenewal>,
     pub(crate) devices: Collection<Device>,
     pub(crate) twins: Collection<Twin>,
@@ -49,6 +51,7 @@ impl Store {
     pub(crate) fn new(records: Arc<dyn Records>) -> Self {
         Self {
             claims: Collection::new(records.clone()),
+            registrations: Collection::new(records.clone()),
             renewals: Collection::new(records.clone()),
             devices: Collection::new(records.clone()),
             twins: Collection::new(records.clone()),

@@ -10,7 +10,7 @@ use crate::Error;
 use crate::options::Options;
 use flotilla_agent::clock::Clock;
 use flotilla_agent::disk::{self, DiskError};
-use flotilla_agent::enrol::{self, Enrolled};
+use flotilla_agent::enrol::{self, Applicant, Enrolled};
 use flotilla_agent::identity::Names;
 use flotilla_device::backoff::Backoff;
 use flotilla_protocol::enrol::ClaimCode;
@@ -147,9 +147,10 @@ async fn enrol_one(
 ) -> Result<(Identity, Enrolled), Error> {
     let key =
         KeyPair::generate().map_err(|e| Error::System { what: "making a key", problem: e.to_string() })?;
+    let applicant = Applicant { device: Some(device.clone()), board, serial: None };
     let mut tried = 0;
     loop {
-        match enrol::ask(claim, &key, Some(device.clone()), board.clone(), clock).await {
+        match enrol::ask(claim, &key, applicant.clone(), clock).await {
             Ok(enrolled) => {
                 let identity = Identity {
                     names: enrolled.names.clone(),

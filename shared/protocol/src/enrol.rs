@@ -81,6 +81,45 @@ impl FromStr for ClaimCode {
     }
 }
 
+/// The serial number of a board, as its maker wrote it: 1 to [`limits::ID`] printable ASCII characters without spaces.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct BoardSerial(String);
+
+/// Why a text is not the serial number of a board.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a serial number is 1 to {max} printable ASCII characters without spaces: not {0:?}", max = limits::ID)]
+pub struct InvalidSerial(String);
+
+impl BoardSerial {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for BoardSerial {
+    type Err = InvalidSerial;
+    fn from_str(text: &str) -> Result<Self, InvalidSerial> {
+        if (1..=limits::ID).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(InvalidSerial(text.chars().take(limits::ID).collect()))
+    }
+}
+
+impl fmt::Display for BoardSerial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for BoardSerial {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// What the device sends.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EnrolRequest {
@@ -93,6 +132,9 @@ pub struct EnrolRequest {
     pub device: Option<DeviceId>,
     /// What the device is.
     pub board: BoardFacts,
+    /// The serial number that the device says its board has. It is a claim and no proof: the secret admits the device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<BoardSerial>,
 }
 
 /// What the cloud answers.
@@ -110,4 +152,35 @@ pub struct EnrolAnswer {
     pub trust: String,
     /// `host:port` of the MQTT broker (TLS).
     pub mqtt: String,
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_of_an_older_agent_has_no_serial_and_one_without_is_written_as_before() {
+        let old = format!(
+            r#"{{"secret":"{}","csr_pem":"x","device":null,"board":{}}}"#,
+            "0".repeat(64),
+            serde_json::to_string(&BoardFacts::default()).unwrap()
+        );
+        let request: EnrolRequest = serde_json::from_str(&old).unwrap();
+        assert_eq!(request.serial, None);
+        assert_eq!(serde_json::to_string(&request).unwrap(), old);
+        let with = EnrolRequest { serial: Some("PF-2/A.7".parse().unwrap()), ..request };
+        let text = serde_json::to_string(&with).unwrap();
+        assert!(text.ends_with(r#","serial":"PF-2/A.7"}"#), "{text}");
+        assert_eq!(serde_json::from_str::<EnrolRequest>(&text).unwrap().serial, with.serial);
+    }
+
+    #[test]
+    fn what_is_no_serial_number_is_refused() {
+        for bad in ["", "a b", "a\n", "\u{fc}", &"x".repeat(65)] {
+            assert!(bad.parse::<BoardSerial>().is_err(), "{bad:?}");
+            assert!(serde_json::from_value::<BoardSerial>(bad.into()).is_err());
+        }
+        assert!("x".repeat(64).parse::<BoardSerial>().is_ok());
+    }
 }

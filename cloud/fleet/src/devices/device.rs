@@ -4,6 +4,7 @@ use super::tags::Tags;
 use crate::ca::{DeviceCertificate, Serial};
 use crate::error::Error;
 use crate::text::{bounded, millis};
+use flotilla_protocol::enrol::BoardSerial;
 use flotilla_protocol::message::{BoardFacts, Epoch, Hello};
 use flotilla_protocol::{ActorId, DeviceId, Digest, ErrorCode, ProjectId, limits};
 use flotilla_storage::{Entity, Table};
@@ -80,6 +81,9 @@ pub struct Device {
     /// Why no rollout takes it, if it is in quarantine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<Quarantine>,
+    /// The serial number that it said its board has when it enrolled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<BoardSerial>,
 }
 
 /// A device that connects and works, and that no rollout takes before it is released.
@@ -264,6 +268,7 @@ impl Device {
             failed_updates: 0,
             tags: Tags::default(),
             quarantine: None,
+            serial: None,
         }
     }
 

@@ -71,7 +71,7 @@ impl Tags {
         self.check_numbers()
     }
 
-    fn check_numbers(&self) -> Result<()> {
+    pub(crate) fn check_numbers(&self) -> Result<()> {
         for (what, has, bound) in [
             ("labels on one device", self.labels.len(), LABELS),
             ("attributes on one device", self.attributes.len(), ATTRIBUTES),

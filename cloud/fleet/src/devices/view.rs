@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::ingest::{HistoryPoint, LatestSample};
 use crate::renewal::PendingRenewal;
 use crate::store::{self, Store};
+use flotilla_protocol::enrol::BoardSerial;
 use flotilla_protocol::manifest::AGENT_NAME;
 use flotilla_protocol::message::{
     BoardFacts, Drift, Failure, ModelTelemetry, NpuSample, Phase, ProbeReport, Settings, SlotName,
@@ -41,6 +42,8 @@ pub struct DeviceView {
     pub last_seen_ms: Option<u64>,
     /// When it enrolled.
     pub enrolled_at_ms: u64,
+    /// The serial number that it said its board has.
+    pub serial: Option<BoardSerial>,
     /// Version of its agent.
     pub agent: String,
     /// What it is made of.
@@ -224,6 +227,7 @@ impl<'a> Views<'a> {
             traffic: device.traffic.plus(traffic),
             id: device.id,
             state: device.state,
+            serial: device.serial,
             enrolled_at_ms: device.enrolled_at_ms,
             agent: device.agent,
             board: device.board,

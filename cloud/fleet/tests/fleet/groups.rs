@@ -204,6 +204,7 @@ async fn devices_that_enrol_with_a_claim_get_its_labels_attributes_and_group() {
             csr_pem: csr.pem().unwrap(),
             device: Some(DeviceId::new(name).unwrap()),
             board: BoardFacts::default(),
+            serial: None,
         };
         fleet.enrol(request).await.unwrap();
     }

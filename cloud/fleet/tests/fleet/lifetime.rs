@@ -207,3 +207,51 @@ async fn a_device_that_waits_for_approval_is_seen_and_gets_nothing_until_somebod
     assert_eq!((count("device:admit"), count("device:refuse")), (1, 1));
     installation.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_whose_serial_number_is_registered_gets_its_line_and_nobody_else_gets_the_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let installation = Installation::open(folder.path()).await;
+    let (fleet, admin) = (&installation.fleet, &installation.admin);
+    let tills: GroupName = "tills".parse().unwrap();
+    let list = b"serial,name,group,labels,attribute.site\nPF-1,Till 1,tills,canary,berlin\nPF-2,,,,\n";
+    let missing = fleet.register(admin, list).await.unwrap_err();
+    assert_eq!(missing.code(), ErrorCode::NotFound, "its group is not there: {missing}");
+    assert!(fleet.registrations().await.unwrap().is_empty(), "nothing of it is registered");
+    fleet.create_group(admin, &tills, GroupSpec::Static(Vec::new())).await.unwrap();
+    let done = fleet.register(admin, list).await.unwrap();
+    assert_eq!((done.new, done.unchanged), (2, 0));
+    let again = fleet.register(admin, list).await.unwrap();
+    assert_eq!((again.new, again.unchanged), (0, 2), "whoever was cut off gives the list again");
+
+    let claim = ClaimRequest { registered: true, ..ClaimRequest::plain(9, 60_000, "localhost:1".into()) };
+    let (_, code) = fleet.create_claim(admin, claim).await.unwrap();
+    let unknown = installation.try_enrol(&code, "gate-1", Some("PF-9")).await.unwrap_err();
+    assert_eq!(unknown.code(), ErrorCode::PermissionDenied);
+    assert_eq!(
+        installation.try_enrol(&code, "gate-1", None).await.unwrap_err().code(),
+        ErrorCode::PermissionDenied
+    );
+    let first = installation.try_enrol(&code, "gate-1", Some("PF-1")).await.unwrap();
+    let view = fleet.device(&device("gate-1")).await.unwrap();
+    assert_eq!((view.tags.name.as_deref(), view.serial.unwrap().as_str()), (Some("Till 1"), "PF-1"));
+    assert_eq!(view.tags.attributes["site"], "berlin");
+    let in_group =
+        Query { filter: Some("'tills' in groups && 'canary' in labels".into()), ..Query::default() };
+    assert_eq!(found(&installation, in_group).await, ["gate-1"]);
+    drop(first);
+
+    // The number is taken, until its device is shut out.
+    let copy = installation.try_enrol(&code, "gate-2", Some("PF-1")).await.unwrap_err();
+    assert_eq!(copy.code(), ErrorCode::AlreadyExists);
+    assert!(copy.to_string().contains("gate-1"), "{copy}");
+    assert_eq!(fleet.register(admin, b"serial,name\nPF-1,Other\n").await.unwrap().enrolled, 1);
+    fleet.revoke(admin, &device("gate-1"), "stolen").await.unwrap();
+    installation.try_enrol(&code, "gate-2", Some("PF-1")).await.unwrap();
+    assert_eq!(fleet.device(&device("gate-2")).await.unwrap().tags.name.as_deref(), Some("Till 1"));
+    let serial = "PF-2".parse().unwrap();
+    fleet.unregister(admin, &serial).await.unwrap();
+    assert_eq!(fleet.unregister(admin, &serial).await.unwrap_err().code(), ErrorCode::NotFound);
+    assert_eq!(fleet.registrations().await.unwrap().len(), 1);
+    installation.close().await;
+}

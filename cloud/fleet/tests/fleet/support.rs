@@ -129,6 +129,15 @@ impl Installation {
     }
 
     pub(crate) async fn enrol_with(&self, code: &ClaimCode, name: &str) -> Credentials {
+        self.try_enrol(code, name, None).await.unwrap()
+    }
+
+    pub(crate) async fn try_enrol(
+        &self,
+        code: &ClaimCode,
+        name: &str,
+        serial: Option<&str>,
+    ) -> Result<Credentials, flotilla_fleet::Error> {
         let key = KeyPair::generate().unwrap();
         let csr_pem = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
         let request = EnrolRequest {
@@ -136,9 +145,10 @@ impl Installation {
             csr_pem,
             device: Some(device(name)),
             board: BoardFacts::default(),
+            serial: serial.map(|serial| serial.parse().unwrap()),
         };
-        let answer = self.fleet.enrol(request).await.unwrap();
-        Credentials { answer, key }
+        let answer = self.fleet.enrol(request).await?;
+        Ok(Credentials { answer, key })
     }
 
     /// Enrols a device, connects it and says hello.
@@ -177,6 +187,7 @@ impl Installation {
     }
 }
 
+#[derive(Debug)]
 pub(crate) struct Credentials {
     pub(crate) answer: EnrolAnswer,
     pub(crate) key: KeyPair,

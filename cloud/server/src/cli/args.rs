@@ -492,6 +492,30 @@ pub enum Device {
         /// Let the devices wait until somebody has approved each: they may connect, and get nothing before.
         #[arg(long)]
         approval: bool,
+        /// Let in registered serial numbers only; see `flotilla device register`.
+        #[arg(long)]
+        registered: bool,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Register serial numbers of boards, from a file of comma-separated values with the columns serial, name, group, labels
+    /// (with spaces between them) and attribute.KEY, of which only the first has to be there. A device that says such a
+    /// serial number when it enrols gets the rest of its line. One mistake refuses the whole file.
+    Register {
+        /// The file.
+        file: PathBuf,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// List registered serial numbers, and the devices that have enrolled with them.
+    Registered(Target),
+    /// Forget registered serial numbers; devices that have enrolled with them stay as they are.
+    Unregister {
+        /// The serial numbers.
+        #[arg(required = true)]
+        serials: Vec<String>,
         /// The control plane.
         #[command(flatten)]
         target: Target,
@@ -796,6 +820,9 @@ impl Command {
                 | Device::Telemetry { target, .. }
                 | Device::Twin { target, .. }
                 | Device::Claim { target, .. }
+                | Device::Register { target, .. }
+                | Device::Registered(target)
+                | Device::Unregister { target, .. }
                 | Device::Settings(DeviceSettings { target, .. })
                 | Device::Diagnose { target, .. }
                 | Device::Ping(Order { target, .. })

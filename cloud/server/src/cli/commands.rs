@@ -6,8 +6,8 @@ use super::args::{
 use super::client::Client;
 use super::exit::Failure;
 use super::{
-    admission, diagnose, experiment, follow, groups, hard, lifetime, order, read_file, rollout, shadow,
-    table, telemetry, top, trust, twin, upload,
+    admission, diagnose, experiment, follow, groups, hard, lifetime, order, read_file, registrations,
+    rollout, shadow, table, telemetry, top, trust, twin, upload,
 };
 use crate::http::api::{
     ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, CompressRequest,
@@ -414,7 +414,10 @@ fn device(command: Device, out: &Out) -> Done {
             let device: DeviceView = client(&target)?.post(&path, &Json::Null)?;
             out.show(&device, |d| print_devices(std::slice::from_ref(d)))
         }
-        Device::Claim { file, uses, hours, group, labels, attributes, approval, target } => {
+        Device::Register { file, target } => registrations::register(&file, &target, out),
+        Device::Registered(target) => registrations::list(&target, out),
+        Device::Unregister { serials, target } => registrations::unregister(&serials, &target, out),
+        Device::Claim { file, uses, hours, group, labels, attributes, approval, registered, target } => {
             let request = ClaimRequest {
                 uses,
                 valid_s: hours.saturating_mul(3600),
@@ -422,6 +425,7 @@ fn device(command: Device, out: &Out) -> Done {
                 labels,
                 attributes: attributes.into_iter().collect(),
                 approval,
+                registered,
             };
             let mut server = String::new();
             write_new(&file, || {

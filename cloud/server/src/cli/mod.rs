@@ -13,6 +13,7 @@ mod groups;
 mod hard;
 mod lifetime;
 mod order;
+mod registrations;
 mod rollout;
 mod shadow;
 mod simulate;

@@ -14,7 +14,7 @@ mod twin;
 pub use commands::{CommandRequest, CommandView};
 pub use devices::{
     AdmissionRequest, DecommissionRequest, DeviceIdPage, GroupChange, GroupPreview, GroupRequest, GroupView,
-    QuarantineRequest, RanView, TagAnswer, TagRequest,
+    QuarantineRequest, RanView, RegisteredView, RegistrationView, TagAnswer, TagRequest,
 };
 pub use diagnosis::{DiagnosisAnswer, DiagnosisView, FindingView};
 pub use experiments::{
@@ -325,12 +325,23 @@ pub struct ClaimRequest {
     /// Whether they wait for somebody's approval: they may connect, and get nothing before.
     #[serde(default)]
     pub approval: bool,
+    /// Whether it is for registered serial numbers only.
+    #[serde(default)]
+    pub registered: bool,
 }
 
 impl ClaimRequest {
     /// A claim for so many devices and seconds that gives nothing beside certificates.
     pub fn plain(uses: u32, valid_s: u64) -> Self {
-        Self { uses, valid_s, group: None, labels: Vec::new(), attributes: BTreeMap::new(), approval: false }
+        Self {
+            uses,
+            valid_s,
+            group: None,
+            labels: Vec::new(),
+            attributes: BTreeMap::new(),
+            approval: false,
+            registered: false,
+        }
     }
 }
 
@@ -382,6 +393,9 @@ pub struct DeviceView {
     /// When it enrolled, in milliseconds since 1970.
     #[serde(default)]
     pub enrolled_at_ms: u64,
+    /// The serial number that it said its board has: its word, and no proof.
+    #[serde(default)]
+    pub serial: Option<String>,
     /// Engines that its agent can run.
     #[serde(default)]
     pub engines: Vec<String>,

@@ -55,6 +55,8 @@ use utoipa::OpenApi;
     api::QuarantineRequest,
     api::TagAnswer,
     api::AdmissionRequest,
+    api::RegisteredView,
+    api::RegistrationView,
     api::DecommissionRequest,
     api::RanView,
     api::FleetSummaryView,

@@ -2,7 +2,7 @@
 
 use super::handlers::{
     commands, console, datasets, diagnosis, experiments, fleet, groups, hard, jobs, lifetime, models,
-    releases, rollouts, server, settings, shadow, summary, telemetry, trust, twin,
+    registrations, releases, rollouts, server, settings, shadow, summary, telemetry, trust, twin,
 };
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;
@@ -147,6 +147,9 @@ routes! {
     GET "/api/v1/devices" Needs(P::DeviceRead), NONE => Some("[DeviceView]"), fleet::devices, "Devices: all, or those that a query finds; query: filter (CEL), search, sort, limit, after, all_states (those that have been decommissioned, too), skip (that many of the devices from there on). The header X-Total-Count says how many match, Link where the next page is";
     POST "/api/v1/device-tags" Needs(P::DeviceControl), Some("TagRequest") => Some("TagAnswer"), groups::tag, "Writes names, labels and attributes on devices";
     POST "/api/v1/device-quarantine" Needs(P::DeviceControl), Some("QuarantineRequest") => Some("TagAnswer"), groups::quarantine, "Keeps rollouts away from devices for a reason, or without one lets them in again";
+    GET "/api/v1/registrations" Needs(P::DeviceRead), NONE => Some("[RegistrationView]"), registrations::list, "Registered serial numbers: devices that are expected, and those that have come";
+    POST "/api/v1/registrations" Needs(P::DeviceClaim), NONE => Some("RegisteredView"), registrations::register, "Registers the serial numbers in the body: comma-separated values with the columns serial, name, group, labels and attribute.KEY";
+    DELETE "/api/v1/registrations/{serial}" Needs(P::DeviceClaim), NONE => Some("[RegistrationView]"), registrations::unregister, "Forgets a registered serial number";
     POST "/api/v1/device-admission" Needs(P::DeviceApprove), Some("AdmissionRequest") => Some("TagAnswer"), lifetime::admit, "Takes devices that wait for approval into the fleet, or for a reason shuts them out for good";
     POST "/api/v1/device-decommission" Needs(P::DeviceControl), Some("DecommissionRequest") => Some("TagAnswer"), lifetime::decommission, "Takes devices out of service, for good: they never connect again, and nothing is asked of them any more";
     GET "/api/v1/fleet" Needs(P::DeviceRead), NONE => Some("FleetSummaryView"), summary::fleet, "The whole fleet: devices by state, what they run, rollouts under way, and the devices that need somebody's eye";

@@ -17,6 +17,7 @@ export function Identity({ device, again }) {
     <dl>
       ${fact('Seen', device.connected ? 'online' : ago(device.last_seen_ms))}
       ${fact('Board', device.board)}
+      ${device.serial ? fact('Serial number', device.serial) : ''}
       ${fact('Architecture', device.arch)}
       ${fact('System', device.os)}
       ${fact('CPUs', device.cpus > 0 ? count(device.cpus) : '')}

@@ -50,6 +50,40 @@ pub struct QuarantineRequest {
     pub reason: Option<String>,
 }
 
+/// What became of a list of serial numbers.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct RegisteredView {
+    /// Those that were not known.
+    pub new: usize,
+    /// Known ones, of which the list says something else.
+    pub replaced: usize,
+    /// Known ones, of which it says the same.
+    pub unchanged: usize,
+    /// Those with which a device has enrolled: they stay as they are.
+    pub enrolled: usize,
+}
+
+/// A registered serial number.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RegistrationView {
+    /// The serial number.
+    pub serial: String,
+    /// The name of the device that enrols with it.
+    pub name: Option<String>,
+    /// The static group that it joins.
+    pub group: Option<String>,
+    /// Its labels.
+    pub labels: Vec<String>,
+    /// Its attributes.
+    pub attributes: BTreeMap<String, String>,
+    /// Milliseconds since 1970.
+    pub registered_at_ms: u64,
+    /// Who registered it.
+    pub registered_by: String,
+    /// The device that has enrolled with it.
+    pub device: Option<String>,
+}
+
 /// Takes devices that wait for approval into the fleet, or shuts them out for good.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -82,6 +82,7 @@ pub(crate) async fn claim(mut call: Call) -> Handled {
             attributes: request.attributes,
         },
         approval: request.approval,
+        registered: request.registered,
     };
     let (claim, code) = call.app.fleet.create_claim(call.actor()?, request).await?;
     Answer::json_with(
@@ -160,6 +161,7 @@ async fn view(app: &App, device: flotilla_fleet::DeviceView) -> Result<DeviceVie
         attributes: device.tags.attributes,
         groups: None,
         enrolled_at_ms: device.enrolled_at_ms,
+        serial: device.serial.map(|serial| serial.to_string()),
         board: device.board.board,
         engines: device.board.engines,
         cpus: device.board.cpus,

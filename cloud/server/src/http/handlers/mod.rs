@@ -13,6 +13,7 @@ pub(crate) mod jobs;
 pub(crate) mod lifetime;
 pub(crate) mod models;
 mod orders;
+pub(crate) mod registrations;
 pub(crate) mod releases;
 mod rollout_request;
 mod rollout_view;
