@@ -65,7 +65,7 @@ pub struct ExperimentSpec {
     #[arg(long, value_name = "NAME", conflicts_with = "filter")]
     pub group: Option<String>,
     /// The devices that this expression is true of, instead.
-    #[arg(long = "where", value_name = "EXPRESSION")]
+    #[arg(long, value_name = "EXPRESSION")]
     pub filter: Option<String>,
     /// The share of devices that run B, 1% to 99%.
     #[arg(long, value_name = "SHARE", default_value = "50%", value_parser = share)]
@@ -77,14 +77,14 @@ pub struct ExperimentSpec {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub max_soak: Option<Duration>,
     /// Compare this metric: NAME=TOLERATED/HARM, such as errors=0.005/0.02, or latency_p95=1.1/1.5 as factors; repeat for
-    /// several. Errors, latency_p95, memory, drift and confidence with their usual bounds by default.
+    /// several. Errors, latency_p95, memory, restarts, drift and confidence with their usual bounds by default.
     #[arg(long = "metric", value_name = "METRIC", value_parser = metric)]
     pub metrics: Vec<(String, f64, f64)>,
     /// Who decides when the comparison is over.
     #[arg(long, value_enum, value_name = "WHO", default_value = "ask")]
     pub winner: Winner,
     /// What people call it.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub name: String,
     /// The control plane.
     #[command(flatten)]
