@@ -25,8 +25,12 @@ impl Default for Pace {
 }
 
 impl Pace {
-    pub(crate) fn new(per_second: u32, burst: u32) -> Self {
-        let interval = Duration::from_secs(1) / per_second.max(1);
+    fn new(per_second: u32, burst: u32) -> Self {
+        Self::every(Duration::from_secs(1) / per_second.max(1), burst)
+    }
+
+    /// One document in so long, lastingly.
+    pub(crate) fn every(interval: Duration, burst: u32) -> Self {
         Self { interval, burst: interval * burst, empty: Mutex::new(Instant::now()) }
     }
 
