@@ -58,6 +58,8 @@ fn an_operator_approves_who_comes_into_the_fleet() {
     let rest: Value = plane.cli(&["device", "approve", "--waiting"]);
     assert_eq!(rest["changed"], 1);
     assert_eq!(state("till-4"), "idle");
+    let nobody: Value = plane.cli(&["device", "approve", "--waiting"]);
+    assert_eq!(nobody["devices"], 0);
 }
 
 #[test]

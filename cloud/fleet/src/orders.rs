@@ -221,7 +221,10 @@ impl Fleet {
     ) -> Result<Vec<Ordered>> {
         let named = match named {
             Some(named) => named,
-            None => self.waiting().await?,
+            None => match self.waiting().await? {
+                nobody if nobody.is_empty() => return Ok(Vec::new()),
+                all => all,
+            },
         };
         let order = Arc::new((actor.clone(), rejected));
         let each = move |fleet: Fleet, id: DeviceId| {

@@ -499,9 +499,11 @@ pub enum Device {
         #[command(flatten)]
         target: Target,
     },
-    /// Register serial numbers of boards, from a file of comma-separated values with the columns serial, name, group, labels
-    /// (with spaces between them) and attribute.KEY, of which only the first has to be there. A device that says such a
-    /// serial number when it enrols gets the rest of its line. One mistake refuses the whole file.
+    /// Register serial numbers of boards that are expected, from a file of comma-separated values.
+    ///
+    /// Its columns are serial, name, group, labels (with spaces between them) and attribute.KEY, of which only the first has
+    /// to be there. A device that says such a serial number when it enrols gets the rest of its line. One mistake refuses the
+    /// whole file.
     Register {
         /// The file.
         file: PathBuf,
