@@ -151,9 +151,8 @@ fn resnet(cloud: &Cloud) -> Option<DesiredModel> {
     let data = PathBuf::from(std::env::var_os("FLOTILLA_TEST_DATA")?);
     let onnx = std::fs::read(data.join("models/mlperf-tiny/ic_resnet8_float.onnx")).unwrap();
     let labels = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
-    let pipeline = Pipeline {
-        format: 1,
-        input: Input::Image(ImageInput {
+    let pipeline = Pipeline::new(
+        Input::Image(ImageInput {
             width: 32,
             height: 32,
             colour: Colour::Rgb,
@@ -162,12 +161,10 @@ fn resnet(cloud: &Cloud) -> Option<DesiredModel> {
             mean: vec![0.0; 3],
             // The model wants 0 to 255.
             std: vec![1.0 / 255.0; 3],
+            ..ImageInput::none()
         }),
-        output: Output::Classification(Classification {
-            labels: labels.map(ToOwned::to_owned).to_vec(),
-            activation: Activation::None,
-        }),
-    };
+        Output::Classification(Classification::new(labels.map(ToOwned::to_owned).to_vec(), Activation::None)),
+    );
     let picture = |salt: usize| (0..PIXELS).map(|i| (i * salt % 253) as u8).collect::<Vec<u8>>();
     let mut model = Model::load(&pipeline, &onnx).unwrap();
     let golden = codec::encode(&make_golden(&mut model, [picture(3), picture(7)], 1e-3).unwrap());

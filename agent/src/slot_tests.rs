@@ -24,9 +24,10 @@ pub(crate) fn manifest() -> ReleaseManifest {
         layout: Layout::Nchw,
         mean: vec![0.0],
         std: vec![1.0],
+        ..ImageInput::none()
     };
     let labels = vec!["a".into(), "b".into()];
-    let output = Classification { labels, activation: Activation::Softmax };
+    let output = Classification::new(labels, Activation::Softmax);
     let golden = codec::encode(&Golden { tolerance: 0.1, vectors: Vec::new() });
     ReleaseManifest {
         format: 1,
@@ -44,7 +45,7 @@ pub(crate) fn manifest() -> ReleaseManifest {
             FileEntry::of("empty", &[]),
             FileEntry::of("golden", &golden),
         ],
-        pipeline: Pipeline { format: 1, input: Input::Image(image), output: Output::Classification(output) },
+        pipeline: Pipeline::new(Input::Image(image), Output::Classification(output)),
         golden: "golden".into(),
         metrics: Metrics::default(),
         lineage: Lineage::default(),

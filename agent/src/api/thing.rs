@@ -206,7 +206,16 @@ mod tests {
 
     fn image(width: u32, height: u32, colour: Colour) -> ImageInput {
         let (mean, std) = (vec![0.0; colour.channels()], vec![1.0; colour.channels()]);
-        ImageInput { width, height, colour, resize: Resize::Stretch, layout: Layout::Nchw, mean, std }
+        ImageInput {
+            width,
+            height,
+            colour,
+            resize: Resize::Stretch,
+            layout: Layout::Nchw,
+            mean,
+            std,
+            ..ImageInput::none()
+        }
     }
 
     fn pixels(text: &str, colour: Colour) -> Result<Vec<u8>, String> {

@@ -67,6 +67,7 @@ mod tests {
             layout: Layout::Nchw,
             mean: vec![0.5, 0.25, 0.0],
             std: vec![0.5, -0.25, 2.0],
+            ..ImageInput::none()
         }
     }
 

@@ -328,6 +328,7 @@ mod tests {
                 layout: Layout::Nchw,
                 mean: vec![0.0],
                 std: vec![1.0],
+                ..ImageInput::none()
             },
             labels: Arc::new([]),
         };

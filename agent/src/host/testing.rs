@@ -41,9 +41,8 @@ fn model() -> Model {
         .build()
         .unwrap()
         .write();
-    let pipeline = Pipeline {
-        format: 1,
-        input: Input::Image(ImageInput {
+    let pipeline = Pipeline::new(
+        Input::Image(ImageInput {
             width: 2,
             height: 2,
             colour: Colour::Grey,
@@ -51,11 +50,12 @@ fn model() -> Model {
             layout: Layout::Nchw,
             mean: vec![0.0],
             std: vec![1.0],
+            ..ImageInput::none()
         }),
-        output: Output::Classification(Classification {
-            labels: ["a", "b"].map(ToOwned::to_owned).to_vec(),
-            activation: Activation::Softmax,
-        }),
-    };
+        Output::Classification(Classification::new(
+            ["a", "b"].map(ToOwned::to_owned).to_vec(),
+            Activation::Softmax,
+        )),
+    );
     Model::load(&pipeline, &onnx).unwrap()
 }

@@ -175,8 +175,9 @@ fn manifest(
         layout: Layout::Nchw,
         mean: vec![0.0],
         std: vec![1.0],
+        ..ImageInput::none()
     };
-    let output = Classification { labels: vec!["a".into(), "b".into()], activation: Activation::None };
+    let output = Classification::new(vec!["a".into(), "b".into()], Activation::None);
     ReleaseManifest {
         format: 1,
         kind: ReleaseKind::Model,
@@ -188,7 +189,7 @@ fn manifest(
         expires_at_ms: None,
         variants: vec![Variant { engine: ENGINE_TRACT.into(), boards: Vec::new(), model: "model".into() }],
         files: files.iter().map(|(name, content)| FileEntry::of(name, content)).collect(),
-        pipeline: Pipeline { format: 1, input: Input::Image(image), output: Output::Classification(output) },
+        pipeline: Pipeline::new(Input::Image(image), Output::Classification(output)),
         golden: "golden".into(),
         metrics: Metrics::default(),
         lineage: Lineage::default(),

@@ -118,9 +118,8 @@ pub(crate) fn largest_object(cloud: &Cloud) -> Digest {
 }
 
 fn pipeline() -> Pipeline {
-    Pipeline {
-        format: 1,
-        input: Input::Image(ImageInput {
+    Pipeline::new(
+        Input::Image(ImageInput {
             width: 2,
             height: 2,
             colour: Colour::Grey,
@@ -128,12 +127,13 @@ fn pipeline() -> Pipeline {
             layout: Layout::Nchw,
             mean: vec![0.0],
             std: vec![1.0],
+            ..ImageInput::none()
         }),
-        output: Output::Classification(Classification {
-            labels: LABELS.map(ToOwned::to_owned).to_vec(),
-            activation: Activation::Softmax,
-        }),
-    }
+        Output::Classification(Classification::new(
+            LABELS.map(ToOwned::to_owned).to_vec(),
+            Activation::Softmax,
+        )),
+    )
 }
 
 fn onnx(label: usize, toil: usize, fragile: bool) -> Vec<u8> {

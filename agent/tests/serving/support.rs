@@ -24,9 +24,8 @@ pub(crate) fn release(text: &str) -> Digest {
 }
 
 pub(crate) fn pipeline() -> Pipeline {
-    Pipeline {
-        format: 1,
-        input: Input::Image(ImageInput {
+    Pipeline::new(
+        Input::Image(ImageInput {
             width: 2,
             height: 2,
             colour: Colour::Grey,
@@ -34,12 +33,13 @@ pub(crate) fn pipeline() -> Pipeline {
             layout: Layout::Nchw,
             mean: vec![0.0],
             std: vec![1.0],
+            ..ImageInput::none()
         }),
-        output: Output::Classification(Classification {
-            labels: LABELS.map(ToOwned::to_owned).to_vec(),
-            activation: Activation::Softmax,
-        }),
-    }
+        Output::Classification(Classification::new(
+            LABELS.map(ToOwned::to_owned).to_vec(),
+            Activation::Softmax,
+        )),
+    )
 }
 
 /// A model that always answers the label of this index.

@@ -54,9 +54,8 @@ async fn open(dir: &Path) -> Installation {
 }
 
 fn pipeline() -> Pipeline {
-    Pipeline {
-        format: 1,
-        input: Input::Image(ImageInput {
+    Pipeline::new(
+        Input::Image(ImageInput {
             width: 2,
             height: 2,
             colour: Colour::Grey,
@@ -64,12 +63,13 @@ fn pipeline() -> Pipeline {
             layout: Layout::Nchw,
             mean: vec![0.0],
             std: vec![1.0],
+            ..ImageInput::none()
         }),
-        output: Output::Classification(Classification {
-            labels: vec!["dark".into(), "bright".into()],
-            activation: Activation::Softmax,
-        }),
-    }
+        Output::Classification(Classification::new(
+            vec!["dark".into(), "bright".into()],
+            Activation::Softmax,
+        )),
+    )
 }
 
 /// Scores a picture of four pixels as dark or bright.

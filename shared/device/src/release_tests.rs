@@ -50,8 +50,9 @@ fn manifest() -> ReleaseManifest {
         layout: Layout::Nchw,
         mean: vec![0.0],
         std: vec![1.0],
+        ..ImageInput::none()
     };
-    let output = Classification { labels: vec!["0".into(), "1".into()], activation: Activation::None };
+    let output = Classification::new(vec!["0".into(), "1".into()], Activation::None);
     ReleaseManifest {
         format: 1,
         kind: ReleaseKind::Model,
@@ -67,7 +68,7 @@ fn manifest() -> ReleaseManifest {
             model: "m".into(),
         }],
         files: vec![FileEntry::of("m", &[1; 5_000]), FileEntry::of("golden", &[2; 100])],
-        pipeline: Pipeline { format: 1, input: Input::Image(image), output: Output::Classification(output) },
+        pipeline: Pipeline::new(Input::Image(image), Output::Classification(output)),
         golden: "golden".into(),
         metrics: Metrics::default(),
         lineage: Lineage::default(),

@@ -45,6 +45,12 @@ pub const BASELINE: usize = 16 * KIB;
 pub const LABELS: usize = 4096;
 /// Length of one label or file name in a release.
 pub const LABEL: usize = 256;
+/// Inputs or outputs of one network.
+pub const MODEL_PORTS: usize = 64;
+/// Values in one tensor of a network.
+pub const TENSOR_VALUES: usize = 1 << 28;
+/// Priors of one cell of a detector.
+pub const PRIORS: usize = 64;
 
 /// Records in one telemetry publish.
 pub const TELEMETRY_BATCH: usize = 512;

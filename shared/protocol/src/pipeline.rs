@@ -1,9 +1,23 @@
 //! The declarative pre- and post-processing of a model, carried in the release manifest.
 //!
 //! The same description runs in training, evaluation, cloud inference and on the device, so that no skew
-//! between them can arise. `flotilla-runtime` executes it.
+//! between them can arise. `flotilla-runtime` executes it. What is added to it later is left out where it has its
+//! default, so that a pipeline which needs nothing new is read by every version, and one that does is refused by an older
+//! device as malformed.
 
-use crate::limits;
+pub mod detection;
+mod image;
+mod output;
+mod tensors;
+
+pub use detection::{Decoder, Detection};
+pub use image::{Colour, Filter, ImageInput, Layout, Place, Resize};
+pub use output::{
+    Activation, Anomaly, AnomalyScore, Classification, Embedding, MultiLabel, Output, Regression, Target,
+    TensorsOutput,
+};
+pub use tensors::{ConstantTensor, StateTensor, TensorKind, TensorSpec, TensorsInput};
+
 use serde::{Deserialize, Serialize};
 
 /// What stands between the raw input and the tensors, and between the tensors and the answer.
@@ -15,6 +29,12 @@ pub struct Pipeline {
     pub input: Input,
     /// Tensor to answer.
     pub output: Output,
+    /// What the network keeps from one call to the next.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub states: Vec<StateTensor>,
+    /// Inputs of the network that are always the same.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub constants: Vec<ConstantTensor>,
 }
 
 /// How raw input becomes a tensor.
@@ -23,92 +43,8 @@ pub struct Pipeline {
 pub enum Input {
     /// One picture.
     Image(ImageInput),
-}
-
-/// A picture to a tensor `[1, channels, height, width]` (f32).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ImageInput {
-    /// Columns of the tensor.
-    pub width: u32,
-    /// Rows of the tensor.
-    pub height: u32,
-    /// Colour channels.
-    pub colour: Colour,
-    /// How a picture of another size is brought to `width` x `height`.
-    pub resize: Resize,
-    /// Order of the tensor's axes.
-    pub layout: Layout,
-    /// `value = (byte / 255 - mean) / std`, a channel.
-    pub mean: Vec<f32>,
-    /// See `mean`; never zero.
-    pub std: Vec<f32>,
-}
-
-/// Colour channels of an image tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Colour {
-    /// One channel, BT.601 luma.
-    Grey,
-    /// Three channels in the order red, green, blue.
-    Rgb,
-}
-
-impl Colour {
-    /// Number of channels.
-    pub fn channels(self) -> usize {
-        match self {
-            Colour::Grey => 1,
-            Colour::Rgb => 3,
-        }
-    }
-}
-
-/// How a picture changes its size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Resize {
-    /// Both sides to the target, aspect not kept, bilinear.
-    Stretch,
-    /// No resizing: another size is an error.
-    Exact,
-}
-
-/// Order of an image tensor's axes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Layout {
-    /// Batch, channel, row, column.
-    Nchw,
-    /// Batch, row, column, channel.
-    Nhwc,
-}
-
-/// How the model's outputs become an answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Output {
-    /// One of several labels.
-    Classification(Classification),
-}
-
-/// Scores a label, in the order of the model's last axis.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Classification {
-    /// Label names.
-    pub labels: Vec<String>,
-    /// What makes scores of the model's output.
-    pub activation: Activation,
-}
-
-/// What is applied to the model's raw output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// The output holds probabilities already.
-    None,
-    /// The output holds logits.
-    Softmax,
+    /// Tensors as they are.
+    Tensors(TensorsInput),
 }
 
 /// Why a pipeline cannot be used.
@@ -122,19 +58,15 @@ pub struct InvalidPipeline {
 }
 
 impl Pipeline {
+    /// A pipeline without states and constants.
+    pub fn new(input: Input, output: Output) -> Self {
+        Self { format: 1, input, output, states: Vec::new(), constants: Vec::new() }
+    }
+
     /// The pipeline of a release that holds no model. It is not usable.
     pub fn none() -> Self {
-        let image = ImageInput {
-            width: 0,
-            height: 0,
-            colour: Colour::Grey,
-            resize: Resize::Exact,
-            layout: Layout::Nchw,
-            mean: Vec::new(),
-            std: Vec::new(),
-        };
-        let classification = Classification { labels: Vec::new(), activation: Activation::None };
-        Self { format: 1, input: Input::Image(image), output: Output::Classification(classification) }
+        let classification = Classification::new(Vec::new(), Activation::None);
+        Self::new(Input::Image(ImageInput::none()), Output::Classification(classification))
     }
 
     /// Checks every bound; executing a checked pipeline cannot divide by zero or allocate without bound.
@@ -143,35 +75,55 @@ impl Pipeline {
         if self.format != 1 {
             return fail("format", format!("version {} is not known here, only 1", self.format));
         }
-        let Input::Image(image) = &self.input;
-        let pixels = u64::from(image.width) * u64::from(image.height);
-        if pixels == 0 || pixels > limits::IMAGE_PIXELS {
-            return fail("size", format!("{} x {} pixels", image.width, image.height));
+        let mut names = Vec::new();
+        match &self.input {
+            Input::Image(image) => image.check()?,
+            Input::Tensors(input) if input.tensors.is_empty() => {
+                return fail("tensors", "there is none".to_owned());
+            }
+            Input::Tensors(input) => tensors::check_all("tensors", &input.tensors, &mut names)?,
         }
-        let channels = image.colour.channels();
-        if image.mean.len() != channels || image.mean.iter().any(|m| !m.is_finite()) {
-            return fail("mean", format!("{channels} finite values are needed"));
+        tensors::check_all("states", self.states.iter().map(|state| &state.input), &mut names)?;
+        tensors::check_all("constants", self.constants.iter().map(|constant| &constant.input), &mut names)?;
+        let wrong = |constant: &&ConstantTensor| {
+            constant.input.values() != Some(constant.values.len())
+                || constant.values.iter().any(|value| !value.is_finite())
+        };
+        if let Some(constant) = self.constants.iter().find(wrong) {
+            let problem = format!("{} needs as many finite values as its shape has", constant.input.name);
+            return fail("constants", problem);
         }
-        if image.std.len() != channels || image.std.iter().any(|s| !s.is_normal()) {
-            return fail("std", format!("{channels} finite values other than zero are needed"));
+        if let (Input::Tensors(_), Output::Detection(_)) = (&self.input, &self.output) {
+            return fail("output", "things are found in pictures only".to_owned());
         }
-        let Output::Classification(classification) = &self.output;
-        let labels = &classification.labels;
-        if labels.is_empty() || labels.len() > limits::LABELS {
-            return fail("labels", format!("{} labels; 1 to {} are possible", labels.len(), limits::LABELS));
-        }
-        if let Some(label) = labels.iter().find(|l| l.is_empty() || l.len() > limits::LABEL) {
-            return fail(
-                "labels",
-                format!("a label has {} bytes; 1 to {} are possible", label.len(), limits::LABEL),
-            );
-        }
-        Ok(())
+        self.output.check()
     }
 
-    /// Label names, in the order of the scores.
-    pub fn labels(&self) -> &[String] {
-        let Output::Classification(classification) = &self.output;
-        &classification.labels
+    /// Label names, in the order of their indices; none where an answer has no label.
+    pub fn labels(&self) -> Vec<String> {
+        self.output.labels()
     }
+
+    /// The picture that it takes, if it takes one.
+    pub fn image(&self) -> Option<&ImageInput> {
+        match &self.input {
+            Input::Image(image) => Some(image),
+            Input::Tensors(_) => None,
+        }
+    }
+}
+
+impl Input {
+    /// What it takes, in a word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Input::Image(_) => "image",
+            Input::Tensors(_) => "tensors",
+        }
+    }
+}
+
+/// Whether a field has its default and need not be written.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

@@ -28,9 +28,8 @@ use std::fmt::Debug;
 use std::path::Path;
 
 fn pipeline() -> Pipeline {
-    Pipeline {
-        format: 1,
-        input: Input::Image(ImageInput {
+    Pipeline::new(
+        Input::Image(ImageInput {
             width: 8,
             height: 8,
             colour: Colour::Grey,
@@ -38,12 +37,10 @@ fn pipeline() -> Pipeline {
             layout: Layout::Nchw,
             mean: vec![0.5],
             std: vec![0.5],
+            ..ImageInput::none()
         }),
-        output: Output::Classification(Classification {
-            labels: vec!["zero".into(), "one".into()],
-            activation: Activation::None,
-        }),
-    }
+        Output::Classification(Classification::new(vec!["zero".into(), "one".into()], Activation::None)),
+    )
 }
 
 fn manifest() -> ReleaseManifest {

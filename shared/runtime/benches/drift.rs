@@ -12,7 +12,7 @@ use flotilla_protocol::pipeline::{
 };
 use flotilla_protocol::{Envelope, Pipeline, ReleaseManifest, codec, limits};
 use flotilla_runtime::drift::{Collector, Monitor};
-use flotilla_runtime::{Bundle, Input, Model};
+use flotilla_runtime::{Bundle, Input, Model, Stream};
 use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -48,10 +48,19 @@ fn main() {
 fn pipeline(side: u32, colour: Colour, layout: Layout) -> Pipeline {
     let channels = colour.channels();
     let (mean, std) = (vec![0.0; channels], vec![1.0; channels]);
-    let image = ImageInput { width: side, height: side, colour, resize: Resize::Exact, layout, mean, std };
+    let image = ImageInput {
+        width: side,
+        height: side,
+        colour,
+        resize: Resize::Exact,
+        layout,
+        mean,
+        std,
+        ..ImageInput::none()
+    };
     let labels = (0..10).map(|label| label.to_string()).collect();
-    let output = Output::Classification(Classification { labels, activation: Activation::Softmax });
-    Pipeline { format: 1, input: Raw::Image(image), output }
+    let output = Output::Classification(Classification::new(labels, Activation::Softmax));
+    Pipeline::new(Raw::Image(image), output)
 }
 
 fn of_file(onnx: &Path, pipeline: &Pipeline) -> (Model, Monitor) {
@@ -71,16 +80,16 @@ fn noise(model: &Model, seed: u64) -> Vec<u8> {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 56) as u8
     };
-    (0..model.input_shape().iter().product()).map(|_| next()).collect()
+    (0..model.inputs()[0].values()).map(|_| next()).collect()
 }
 
 fn compare(name: &str, model: &mut Model, mut monitor: Monitor) {
     let picture = noise(model, 1);
     let once = |model: &mut Model, monitor: Option<&mut Monitor>| {
-        let tensor = model.tensor(Input::Raw(&picture)).unwrap();
-        let prediction = model.predict_tensor(&tensor).unwrap();
+        let prepared = model.prepare(Input::Raw(&picture)).unwrap();
+        let prediction = model.predict_prepared(Stream::default(), &prepared).unwrap();
         if let Some(monitor) = monitor {
-            black_box(monitor.count(&tensor, &prediction));
+            black_box(monitor.count(&prepared.values(), &prediction));
         }
         black_box(prediction);
     };
@@ -102,8 +111,9 @@ fn compare(name: &str, model: &mut Model, mut monitor: Monitor) {
         times.sort_unstable();
         times[TURNS / 2].as_secs_f64() * 1e6
     });
-    let tensor = model.tensor(Input::Raw(&picture)).unwrap();
-    let prediction = model.predict_tensor(&tensor).unwrap();
+    let prepared = model.prepare(Input::Raw(&picture)).unwrap();
+    let prediction = model.predict_prepared(Stream::default(), &prepared).unwrap();
+    let tensor = prepared.values();
     let started = Instant::now();
     for _ in 0..10_000 {
         black_box(monitor.count(&tensor, &prediction));

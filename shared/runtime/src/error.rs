@@ -140,6 +140,27 @@ pub enum Error {
         /// Values needed.
         need: usize,
     },
+    /// Raw tensors of the wrong length.
+    #[error(
+        "raw input has {got} bytes; this model takes exactly {need} (its tensors one after the other, little-endian)"
+    )]
+    TensorBytes {
+        /// Bytes received.
+        got: usize,
+        /// Bytes needed.
+        need: usize,
+    },
+    /// Tensors as JSON that cannot be used.
+    #[error("the tensors cannot be read: {0}")]
+    TensorDocument(String),
+    /// A value that is no number to compute with.
+    #[error("value {index} of input {name} is not a finite number")]
+    TensorNotFinite {
+        /// The input.
+        name: String,
+        /// The place of the value.
+        index: usize,
+    },
     /// The engine failed while it ran the model.
     #[error("the engine failed to run the model")]
     Run(#[source] Source),
@@ -194,6 +215,9 @@ impl Error {
             | Error::ImageSize { .. }
             | Error::RawLength { .. }
             | Error::TensorLength { .. }
+            | Error::TensorBytes { .. }
+            | Error::TensorDocument(_)
+            | Error::TensorNotFinite { .. }
             | Error::SampleLabel { .. } => ErrorCode::InvalidInput,
             Error::Release(e) => e.code(),
             Error::UnknownEngine { .. } => ErrorCode::Unsupported,

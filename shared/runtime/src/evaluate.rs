@@ -1,6 +1,6 @@
 //! Accuracy and latency of a model over samples whose labels are known.
 
-use crate::{AsInput, Error, Latency, Model, Result};
+use crate::{Answer, AsInput, Error, Latency, Model, Result};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
@@ -50,8 +50,13 @@ pub fn evaluate<S: AsInput>(
             .predict(sample.as_input())
             .map_err(|source| Error::Sample { index, source: Box::new(source) })?;
         times.push(started.elapsed());
-        confusion[truth][prediction.label_index] += 1;
-        outcomes.push(Outcome { truth, predicted: prediction.label_index, score: prediction.score });
+        let Answer::Class(label) = prediction.answer else {
+            return Err(Error::Interface(
+                "its answers are no classes, and accuracy counts those only".to_owned(),
+            ));
+        };
+        confusion[truth][label.label_index] += 1;
+        outcomes.push(Outcome { truth, predicted: label.label_index, score: label.score });
     }
     let total = outcomes.len() as u64;
     let correct = outcomes.iter().filter(|outcome| outcome.predicted == outcome.truth).count() as u64;

@@ -24,7 +24,7 @@ pub struct GoldenReport {
     pub p95_ms: f64,
 }
 
-/// Records what `model` answers to `inputs`, each a PNG, a JPEG or raw pixels ([`Input::of`]).
+/// Records what `model` answers to `inputs`, each a PNG, a JPEG or raw pixels ([`Input::Unsaid`]).
 pub fn make_golden<B: AsRef<[u8]>>(
     model: &mut Model,
     inputs: impl IntoIterator<Item = B>,
@@ -32,7 +32,7 @@ pub fn make_golden<B: AsRef<[u8]>>(
 ) -> Result<Golden> {
     let record = |input: B| {
         let input = input.as_ref();
-        Ok(GoldenVector { input: input.to_vec(), scores: model.predict(Input::of(input))?.scores })
+        Ok(GoldenVector { input: input.to_vec(), scores: model.predict(Input::Unsaid(input))?.scores })
     };
     let golden = Golden { tolerance, vectors: inputs.into_iter().map(record).collect::<Result<_>>()? };
     check_bounds(&golden)?;
@@ -45,7 +45,7 @@ pub fn check_golden(model: &mut Model, golden: &Golden) -> Result<GoldenReport> 
     check_bounds(golden)?;
     // The first run pays for memory that later ones find ready.
     if let Some(first) = golden.vectors.first() {
-        model.predict(Input::of(&first.input))?;
+        model.predict(Input::Unsaid(&first.input))?;
     }
 
     let mut max_abs_error = 0.0;
@@ -57,7 +57,7 @@ pub fn check_golden(model: &mut Model, golden: &Golden) -> Result<GoldenReport> 
             break;
         }
         let run = Instant::now();
-        let scores = model.predict(Input::of(&vector.input))?.scores;
+        let scores = model.predict(Input::Unsaid(&vector.input))?.scores;
         times.push(run.elapsed());
         max_abs_error = f32::max(max_abs_error, compare(index, &scores, vector, golden.tolerance)?);
     }

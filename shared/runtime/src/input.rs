@@ -3,29 +3,26 @@
 /// One raw input, borrowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input<'a> {
-    /// A picture as PNG or JPEG, or another of [`crate::PICTURES`].
+    /// A file: a picture as PNG or JPEG, or another of [`crate::PICTURES`]; tensors as JSON.
     Encoded(&'a [u8]),
-    /// Pixels: exactly rows x columns x channels bytes of the model's own size and colour, row by row, the
-    /// channels of a pixel beside each other.
+    /// The values themselves. Of a picture: exactly rows x columns x channels bytes of the model's own size and colour, row
+    /// by row, the channels of a pixel beside each other. Of tensors: their values, little-endian, one after the other.
     Raw(&'a [u8]),
+    /// One of the two: told apart by what the model takes and how the bytes begin. Golden vectors and evaluation data are
+    /// read this way, in every build alike; whoever knows the form says it instead.
+    Unsaid(&'a [u8]),
 }
 
-const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
-const JPEG: &[u8] = b"\xff\xd8\xff";
-
 impl<'a> Input<'a> {
-    /// Tells the two forms apart by the signatures of PNG and JPEG files. Golden vectors and evaluation data
-    /// are read this way, in every build alike; whoever knows the form says it instead.
-    pub fn of(bytes: &'a [u8]) -> Self {
-        if bytes.starts_with(PNG) || bytes.starts_with(JPEG) {
-            Input::Encoded(bytes)
-        } else {
-            Input::Raw(bytes)
+    /// The bytes.
+    pub fn bytes(self) -> &'a [u8] {
+        match self {
+            Input::Encoded(bytes) | Input::Raw(bytes) | Input::Unsaid(bytes) => bytes,
         }
     }
 }
 
-/// Whatever can be looked at as an [`Input`]: bytes are told apart by [`Input::of`].
+/// Whatever can be looked at as an [`Input`]: bytes are [`Input::Unsaid`].
 pub trait AsInput {
     /// The input.
     fn as_input(&self) -> Input<'_>;
@@ -39,19 +36,19 @@ impl AsInput for Input<'_> {
 
 impl AsInput for [u8] {
     fn as_input(&self) -> Input<'_> {
-        Input::of(self)
+        Input::Unsaid(self)
     }
 }
 
 impl AsInput for Vec<u8> {
     fn as_input(&self) -> Input<'_> {
-        Input::of(self)
+        Input::Unsaid(self)
     }
 }
 
 impl AsInput for bytes::Bytes {
     fn as_input(&self) -> Input<'_> {
-        Input::of(self)
+        Input::Unsaid(self)
     }
 }
 

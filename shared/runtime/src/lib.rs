@@ -1,8 +1,9 @@
 //! A model bundle in, predictions out: pre-processing, the engine, post-processing.
 //!
 //! - [`Bundle`]: a release's manifest and files, digests checked whenever a file is read.
-//! - [`Model`]: a pipeline and an ONNX model, loaded; [`Model::predict`] turns an [`Input`] into a [`Prediction`].
-//! - [`Preprocessor`]: raw input to tensor. Training feeds its own networks through it, so that what a model
+//! - [`Model`]: a pipeline and an ONNX model, loaded; [`Model::predict`] turns an [`Input`] into a [`Prediction`]. What
+//!   stateful networks keep between calls is kept a [`Stream`].
+//! - [`Preprocessor`]: raw input to tensors. Training feeds its own networks through it, so that what a model
 //!   learns from and what it later sees on a device cannot differ.
 //! - [`evaluate()`]: accuracy and latency over samples; [`golden`]: vectors by which a device proves a candidate.
 //! - [`drift`]: how far what a model sees and answers is from its training.
@@ -11,6 +12,7 @@
 //! The same code runs on the device, in training, in compression and in the cloud: the number a gate sees is
 //! measured by what ships.
 
+mod answer;
 mod bundle;
 pub mod drift;
 pub mod engine;
@@ -20,19 +22,21 @@ pub mod golden;
 mod input;
 mod latency;
 mod model;
-mod picture;
 mod preprocess;
-mod resize;
+mod state;
+pub mod tensor;
 
+pub use answer::{Anomaly, Answer, Headline, Label, Object, Prediction, Tensor, Value, overlap};
 pub use bundle::Bundle;
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, Outcome, evaluate};
 pub use golden::{GoldenReport, check_golden, make_golden};
 pub use input::{AsInput, Input};
 pub use latency::Latency;
-pub use model::{Model, Prediction};
-pub use picture::encode_rgb;
-pub use preprocess::{Preprocessor, preprocess};
+pub use model::Model;
+pub use preprocess::{Frame, Pictures, Prepared, Preprocessor, encode_rgb, preprocess};
+pub use state::{STREAMS, Stream};
+pub use tensor::{Port, Values};
 
 /// The media types of pictures that this build decodes.
 pub const PICTURES: &[&str] = if cfg!(feature = "media") {
@@ -44,8 +48,6 @@ pub const PICTURES: &[&str] = if cfg!(feature = "media") {
 pub const IMAGE_SIDE: u32 = 65_535;
 /// Memory that decoding one picture may take, in bytes: the largest picture with four bytes a pixel.
 pub const DECODE_BYTES: u64 = 4 * flotilla_protocol::limits::IMAGE_PIXELS;
-/// Values in one input or output tensor at most.
-pub const TENSOR_VALUES: usize = 1 << 28;
 /// Largest file with golden vectors, in bytes.
 pub const GOLDEN_BYTES: usize = 32 * flotilla_protocol::limits::MIB;
 /// Golden vectors in one file at most.

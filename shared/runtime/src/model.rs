@@ -1,32 +1,27 @@
 //! A loaded model: pipeline and engine together.
 
+use crate::answer::{Reader, Seen, rounded};
 use crate::drift::Monitor;
-use crate::engine::{self, Engine};
-use crate::{Bundle, Error, Input, Preprocessor, Result};
+use crate::engine::{self, Engine, Given};
+use crate::preprocess::{Frame, Prepared};
+use crate::state::{States, Stream};
+use crate::tensor::{Port, Values};
+use crate::{Bundle, Error, Input, Prediction, Preprocessor, Result};
 use flotilla_protocol::Pipeline;
-use flotilla_protocol::pipeline::{Activation, ImageInput, Output};
-use serde::{Deserialize, Serialize};
-
-/// The answer to one input.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Prediction {
-    /// Index of the label with the highest score; the first of equals.
-    pub label_index: usize,
-    /// Its name.
-    pub label: String,
-    /// Its score.
-    pub score: f32,
-    /// All scores, in the order of the labels.
-    pub scores: Vec<f32>,
-}
+use flotilla_protocol::pipeline::{InvalidPipeline, TensorKind};
 
 /// A model ready to predict. One prediction at a time; it may move between threads.
 #[derive(Debug)]
 pub struct Model {
     preprocessor: Preprocessor,
     engine: Engine,
-    activation: Activation,
-    labels: Vec<String>,
+    reader: Reader,
+    /// What the network takes of its caller: its inputs but states and constants.
+    inputs: Vec<Port>,
+    constants: Vec<Values>,
+    states: States,
+    /// For each state, the output that it goes on with.
+    state_outputs: Vec<usize>,
     monitor: Option<Box<Monitor>>,
 }
 
@@ -34,14 +29,32 @@ impl Model {
     /// Loads an ONNX model that belongs to `pipeline`.
     pub fn load(pipeline: &Pipeline, onnx: &[u8]) -> Result<Self> {
         let preprocessor = Preprocessor::new(pipeline)?;
-        let engine = Engine::load(onnx, &preprocessor.shape())?;
-        let Output::Classification(classification) = &pipeline.output;
-        let outputs = engine.output_shape().iter().product();
-        let labels = classification.labels.clone();
-        if outputs != labels.len() {
-            return Err(Error::Labels { outputs, labels: labels.len() });
-        }
-        Ok(Self { preprocessor, engine, activation: classification.activation, labels, monitor: None })
+        let mut given = preprocessor.given();
+        let free = given.len();
+        let named = pipeline.constants.iter().map(|constant| &constant.input);
+        given.extend(named.chain(pipeline.states.iter().map(|state| &state.input)).map(|spec| Given {
+            name: Some(spec.name.clone()),
+            kind: Some(spec.kind),
+            shape: spec.dims(),
+        }));
+        let engine = Engine::load(onnx, &given)?;
+        let constant = |constant: &flotilla_protocol::pipeline::ConstantTensor| {
+            Values::from_f64(constant.input.kind, &constant.values).ok_or_else(|| {
+                let problem = format!("a value of {} is no {}", constant.input.name, constant.input.kind);
+                Error::Pipeline(InvalidPipeline { field: "constants", problem })
+            })
+        };
+        let constants = pipeline.constants.iter().map(constant).collect::<Result<Vec<_>>>()?;
+        let state_outputs = state_outputs(pipeline, engine.outputs())?;
+        let is_state = |place: &usize| state_outputs.contains(place);
+        let outputs: Vec<Port> = (0..engine.outputs().len())
+            .filter(|place| !is_state(place))
+            .map(|place| engine.outputs()[place].clone())
+            .collect();
+        let inputs: Vec<Port> = engine.inputs().take(free).cloned().collect();
+        let reader = Reader::new(pipeline, &inputs[0], outputs)?;
+        let states = States::new(engine.inputs().skip(free + constants.len()).cloned().collect());
+        Ok(Self { preprocessor, engine, reader, inputs, constants, states, state_outputs, monitor: None })
     }
 
     /// Loads the first variant of a release that is for this board and engine ([`engine::NAME`]).
@@ -67,78 +80,117 @@ impl Model {
         &self.preprocessor
     }
 
-    /// Label names, in the order of the scores.
+    /// Label names, in the order of their indices; none where answers have no labels.
     pub fn labels(&self) -> &[String] {
-        &self.labels
+        self.reader.labels()
     }
 
-    /// The picture that the pipeline takes.
-    pub fn image(&self) -> &ImageInput {
-        self.preprocessor.image()
+    /// The tensors that the network takes, with a batch of one; states and constants are not among them.
+    pub fn inputs(&self) -> &[Port] {
+        &self.inputs
     }
 
-    /// Shape of the input tensor, with a batch of one.
-    pub fn input_shape(&self) -> &[usize] {
-        self.engine.input_shape()
+    /// The tensors that the network gives, with a batch of one; states are not among them.
+    pub fn outputs(&self) -> &[Port] {
+        self.reader.ports()
     }
 
-    /// Name and shape of the tensor that the network takes, with a batch of one.
-    pub fn input(&self) -> (&str, &[usize]) {
-        (self.engine.input_name(), self.engine.input_shape())
-    }
-
-    /// Name and shape of the tensor that the network gives, with a batch of one.
-    pub fn output(&self) -> (&str, &[usize]) {
-        (self.engine.output_name(), self.engine.output_shape())
+    /// Whether it keeps states between calls.
+    pub fn is_stateful(&self) -> bool {
+        !self.state_outputs.is_empty()
     }
 
     /// Predicts one input.
     pub fn predict(&mut self, input: Input<'_>) -> Result<Prediction> {
-        let tensor = self.tensor(input)?;
-        self.predict_tensor(&tensor)
+        self.predict_in(Stream::default(), input)
+    }
+
+    /// Predicts one input of a stream.
+    pub fn predict_in(&mut self, stream: Stream<'_>, input: Input<'_>) -> Result<Prediction> {
+        let prepared = self.preprocessor.prepare(input)?;
+        self.predict_prepared(stream, &prepared)
     }
 
     /// Pre-processing alone.
-    pub fn tensor(&self, input: Input<'_>) -> Result<Vec<f32>> {
-        self.preprocessor.tensor(input)
+    pub fn prepare(&self, input: Input<'_>) -> Result<Prepared> {
+        self.preprocessor.prepare(input)
     }
 
-    /// Engine and post-processing alone, for a tensor of [`Model::tensor`].
-    pub fn predict_tensor(&mut self, tensor: &[f32]) -> Result<Prediction> {
-        let output = self.engine.run(tensor)?;
-        self.read(output)
+    /// Everything after pre-processing.
+    pub fn predict_prepared(&mut self, stream: Stream<'_>, prepared: &Prepared) -> Result<Prediction> {
+        let windows = self.windows(stream, &prepared.rows)?;
+        self.reader.read(windows, prepared.frame.as_ref())
     }
 
-    /// What the network itself gives for a tensor, and what post-processing makes of it.
-    pub fn run(&mut self, tensor: &[f32]) -> Result<(Vec<f32>, Prediction)> {
-        let output = self.engine.run(tensor)?;
-        let prediction = self.read(output.clone())?;
-        Ok((output, prediction))
+    /// What the network itself gives for tensors ([`Model::inputs`]), and what post-processing makes of it. Boxes are in
+    /// pixels of the network's picture.
+    pub fn run(&mut self, stream: Stream<'_>, tensors: Vec<Values>) -> Result<(Vec<Values>, Prediction)> {
+        let frame = self.preprocessor.pictures().map(|pictures| {
+            let image = pictures.image();
+            Frame { size: [image.width as f32, image.height as f32], scale: [1.0; 2], offset: [0.0; 2] }
+        });
+        let windows = self.windows(stream, &[tensors])?;
+        let outputs = windows.first().map(|window| window.outputs.clone()).unwrap_or_default();
+        Ok((outputs, self.reader.read(windows, frame.as_ref())?))
     }
 
-    /// Post-processing alone.
-    fn read(&self, mut scores: Vec<f32>) -> Result<Prediction> {
-        if let Activation::Softmax = self.activation {
-            softmax(&mut scores);
+    /// Runs the network once a row.
+    fn windows(&mut self, stream: Stream<'_>, rows: &[Vec<Values>]) -> Result<Vec<Seen>> {
+        let mut states = self.states.take(stream);
+        let mut windows = Vec::with_capacity(rows.len());
+        for row in rows {
+            // A failed run leaves the stream to begin anew.
+            let (window, next) = self.window(row, states)?;
+            windows.push(window);
+            states = next;
         }
-        if let Some(index) = scores.iter().position(|score| !score.is_finite()) {
-            return Err(Error::NotFinite { index });
-        }
-        let label_index =
-            (1..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
-        let label = self.labels[label_index].clone();
-        Ok(Prediction { label_index, label, score: scores[label_index], scores })
+        self.states.keep(stream, states);
+        Ok(windows)
+    }
+
+    fn window(&mut self, row: &[Values], states: Vec<Values>) -> Result<(Seen, Vec<Values>)> {
+        let fitted: Vec<Option<Values>> = row
+            .iter()
+            .zip(&self.inputs)
+            .map(|(values, port)| match values {
+                Values::Fp32(floats) if port.kind != TensorKind::Fp32 => Some(rounded(floats, port.kind)),
+                _ => None,
+            })
+            .collect();
+        let own = row.iter().zip(&fitted).map(|(values, fitted)| fitted.as_ref().unwrap_or(values));
+        let inputs: Vec<&Values> = own.chain(&self.constants).chain(&states).collect();
+        let mut outputs: Vec<Option<Values>> = self.engine.run(&inputs)?.into_iter().map(Some).collect();
+        let next: Vec<Values> =
+            self.state_outputs.iter().filter_map(|place| outputs[*place].take()).collect();
+        let input = row.first().cloned().unwrap_or_else(|| Values::Fp32(Vec::new()));
+        Ok((Seen { input, outputs: outputs.into_iter().flatten().collect() }, next))
     }
 }
 
-/// Logits to probabilities. The largest is subtracted first, so that no exponential overflows.
-fn softmax(values: &mut [f32]) {
-    let largest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    for value in values.iter_mut() {
-        *value = (*value - largest).exp();
+/// The output of each state, which must be another tensor like it.
+fn state_outputs(pipeline: &Pipeline, outputs: &[Port]) -> Result<Vec<usize>> {
+    let mut places = Vec::with_capacity(pipeline.states.len());
+    for state in &pipeline.states {
+        let fail = |problem: String| Err(Error::Interface(problem));
+        let Some(place) = outputs.iter().position(|port| port.name == state.output) else {
+            let names: Vec<&str> = outputs.iter().map(|port| port.name.as_str()).collect();
+            return fail(format!(
+                "it has no output {} for a state; it has {}",
+                state.output,
+                names.join(", ")
+            ));
+        };
+        let (port, wanted) = (&outputs[place], Port::from(&state.input));
+        if (port.kind, port.values()) != (wanted.kind, wanted.values()) {
+            return fail(format!(
+                "its output {} is {} {:?} and cannot take the place of the state {}, which is {} {:?}",
+                port.name, port.kind, port.shape, wanted.name, wanted.kind, wanted.shape
+            ));
+        }
+        if places.contains(&place) {
+            return fail(format!("its output {} is two states", state.output));
+        }
+        places.push(place);
     }
-    let sum: f32 = values.iter().sum();
-    for value in values {
-        *value /= sum;
-    }
+    Ok(places)
 }

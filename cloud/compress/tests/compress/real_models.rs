@@ -79,9 +79,8 @@ fn resnet8_keeps_its_accuracy_on_photographs() {
     }
     assert_eq!(samples.len(), 250);
     // The model takes bytes as they are: dividing by 1/255 undoes the division by 255.
-    let pipeline = Pipeline {
-        format: 1,
-        input: Input::Image(ImageInput {
+    let pipeline = Pipeline::new(
+        Input::Image(ImageInput {
             width: 32,
             height: 32,
             colour: Colour::Rgb,
@@ -89,12 +88,13 @@ fn resnet8_keeps_its_accuracy_on_photographs() {
             layout: Layout::Nhwc,
             mean: vec![0.0; 3],
             std: vec![1.0 / 255.0; 3],
+            ..ImageInput::none()
         }),
-        output: Output::Classification(Classification {
-            labels: CIFAR.iter().map(|&c| c.to_owned()).collect(),
-            activation: Activation::None,
-        }),
-    };
+        Output::Classification(Classification::new(
+            CIFAR.iter().map(|&c| c.to_owned()).collect(),
+            Activation::None,
+        )),
+    );
     let mut evaluator = RuntimeEvaluator::new(&pipeline, samples, labels).unwrap();
     let compressed = quietly(&float, &Options::default(), &Budget::default(), &mut evaluator).unwrap();
     let report = &compressed.report;

@@ -39,9 +39,8 @@ impl Noise {
 
 /// A grey picture of this many pixels a side, 0 to 1, to so many labels.
 pub(crate) fn pipeline(labels: usize) -> Pipeline {
-    Pipeline {
-        format: 1,
-        input: Input::Image(ImageInput {
+    Pipeline::new(
+        Input::Image(ImageInput {
             width: SIDE as u32,
             height: SIDE as u32,
             colour: Colour::Grey,
@@ -49,12 +48,13 @@ pub(crate) fn pipeline(labels: usize) -> Pipeline {
             layout: Layout::Nchw,
             mean: vec![0.0],
             std: vec![1.0],
+            ..ImageInput::none()
         }),
-        output: Output::Classification(Classification {
-            labels: (0..labels).map(|label| label.to_string()).collect(),
-            activation: Activation::Softmax,
-        }),
-    }
+        Output::Classification(Classification::new(
+            (0..labels).map(|label| label.to_string()).collect(),
+            Activation::Softmax,
+        )),
+    )
 }
 
 /// Pictures that are bright on the left (label 0) or on the right (label 1).

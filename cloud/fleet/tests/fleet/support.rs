@@ -477,9 +477,8 @@ fn obedient(desired: &Desired, version: u64) -> Reported {
 }
 
 fn pipeline() -> Pipeline {
-    Pipeline {
-        format: 1,
-        input: Input::Image(ImageInput {
+    Pipeline::new(
+        Input::Image(ImageInput {
             width: 2,
             height: 2,
             colour: Colour::Grey,
@@ -487,12 +486,13 @@ fn pipeline() -> Pipeline {
             layout: Layout::Nchw,
             mean: vec![0.0],
             std: vec![1.0],
+            ..ImageInput::none()
         }),
-        output: Output::Classification(Classification {
-            labels: vec!["dark".into(), "bright".into()],
-            activation: Activation::Softmax,
-        }),
-    }
+        Output::Classification(Classification::new(
+            vec!["dark".into(), "bright".into()],
+            Activation::Softmax,
+        )),
+    )
 }
 
 fn onnx(gain: f32) -> Bytes {

@@ -26,9 +26,8 @@ pub(crate) fn pipeline_for(version: &DatasetVersion) -> Result<Pipeline, JobFail
     let (width, height) = size(&facts);
     let colour = if facts.grey { Colour::Grey } else { Colour::Rgb };
     let channels = colour.channels();
-    Ok(Pipeline {
-        format: 1,
-        input: Input::Image(ImageInput {
+    Ok(Pipeline::new(
+        Input::Image(ImageInput {
             width,
             height,
             colour,
@@ -36,12 +35,10 @@ pub(crate) fn pipeline_for(version: &DatasetVersion) -> Result<Pipeline, JobFail
             layout: Layout::Nchw,
             mean: vec![0.5; channels],
             std: vec![0.5; channels],
+            ..ImageInput::none()
         }),
-        output: Output::Classification(Classification {
-            labels: version.classes.clone(),
-            activation: Activation::None,
-        }),
-    })
+        Output::Classification(Classification::new(version.classes.clone(), Activation::None)),
+    ))
 }
 
 fn size(facts: &ImageFacts) -> (u32, u32) {

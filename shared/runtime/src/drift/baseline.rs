@@ -1,7 +1,7 @@
 //! Making a baseline.
 
 use super::{Features, bin, confidence_bin};
-use crate::{Input, Model, Result};
+use crate::{Input, Model, Result, Stream};
 use flotilla_protocol::baseline::{CONFIDENCE_BINS, FEATURE_BINS, FeatureBaseline, LABEL_BINS};
 use flotilla_protocol::{Baseline, Pipeline};
 use std::cmp::Reverse;
@@ -26,12 +26,14 @@ impl Collector {
 
     /// Counts a sample that the model was trained with: what it looks like, and what the model answers.
     pub fn trained(&mut self, model: &mut Model, input: Input<'_>) -> Result<()> {
-        let tensor = model.tensor(input)?;
-        let prediction = model.predict_tensor(&tensor)?;
-        for (values, value) in self.values.iter_mut().zip(self.features.measure(&tensor)) {
+        let prepared = model.prepare(input)?;
+        let prediction = model.predict_prepared(Stream::default(), &prepared)?;
+        for (values, value) in self.values.iter_mut().zip(self.features.measure(&prepared.values())) {
             values.push(value);
         }
-        *self.classes.entry(prediction.label_index as u32).or_default() += 1;
+        if let Some(headline) = prediction.headline() {
+            *self.classes.entry(headline.label_index as u32).or_default() += 1;
+        }
         Ok(())
     }
 
@@ -39,7 +41,9 @@ impl Collector {
     /// it has learnt by heart, and would seem to doubt everything that it sees later.
     pub fn held_out(&mut self, model: &mut Model, input: Input<'_>) -> Result<()> {
         let prediction = model.predict(input)?;
-        self.confidence[confidence_bin(prediction.score)] += 1;
+        if let Some(confidence) = prediction.headline().and_then(|headline| headline.confidence) {
+            self.confidence[confidence_bin(confidence)] += 1;
+        }
         Ok(())
     }
 

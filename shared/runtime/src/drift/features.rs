@@ -18,17 +18,21 @@ pub struct Features {
 
 const GREY: [Feature; 3] = [Feature::Brightness, Feature::Contrast, Feature::Detail];
 const RGB: [Feature; 5] = [Feature::Red, Feature::Green, Feature::Blue, Feature::Contrast, Feature::Detail];
+const BGR: [Feature; 5] = [Feature::Blue, Feature::Green, Feature::Red, Feature::Contrast, Feature::Detail];
 /// Channels at most.
 const CHANNELS: usize = 3;
 
 impl Features {
-    /// The features of this pipeline's tensors.
+    /// The features of this pipeline's tensors; none of what is no picture.
     pub fn of(pipeline: &Pipeline) -> Self {
-        let Input::Image(ImageInput { width, height, colour, layout, .. }) = &pipeline.input;
+        let Input::Image(ImageInput { width, height, colour, layout, .. }) = &pipeline.input else {
+            return Self { names: &[], row: 0, step: 0, plane: 0 };
+        };
         let (width, height, channels) = (*width as usize, *height as usize, colour.channels());
         let names: &[Feature] = match colour {
             Colour::Grey => &GREY,
             Colour::Rgb => &RGB,
+            Colour::Bgr => &BGR,
         };
         let (row, step, plane) = match layout {
             Layout::Nchw => (width, 1, width * height),
@@ -44,6 +48,9 @@ impl Features {
 
     /// The features of one tensor. The same tensor gives the same bits on every machine.
     pub fn measure(&self, tensor: &[f32]) -> Vec<f32> {
+        if self.names.is_empty() {
+            return Vec::new();
+        }
         let mut sums = [0.0_f64; CHANNELS];
         let (mut squares, mut steps, mut neighbours) = (0.0_f64, 0.0_f64, 0_usize);
         for (index, plane) in tensor.chunks(self.plane.max(1)).enumerate() {
@@ -82,9 +89,8 @@ mod tests {
 
     fn features(width: u32, height: u32, colour: Colour, layout: Layout) -> Features {
         let channels = colour.channels();
-        Features::of(&Pipeline {
-            format: 1,
-            input: Input::Image(ImageInput {
+        Features::of(&Pipeline::new(
+            Input::Image(ImageInput {
                 width,
                 height,
                 colour,
@@ -92,12 +98,10 @@ mod tests {
                 layout,
                 mean: vec![0.0; channels],
                 std: vec![1.0; channels],
+                ..ImageInput::none()
             }),
-            output: Output::Classification(Classification {
-                labels: vec!["a".into()],
-                activation: Activation::None,
-            }),
-        })
+            Output::Classification(Classification::new(vec!["a".into()], Activation::None)),
+        ))
     }
 
     #[test]

@@ -52,8 +52,13 @@ impl Monitor {
                 counts[bin(&feature.edges, measured[*place])] += 1;
             }
         }
-        counts.classes[label_bin(&self.baseline, prediction.label_index)] += 1;
-        counts.confidence[confidence_bin(prediction.score)] += 1;
+        let headline = prediction.headline();
+        if let Some(headline) = headline {
+            counts.classes[label_bin(&self.baseline, headline.label_index)] += 1;
+        }
+        if let Some(confidence) = headline.and_then(|headline| headline.confidence) {
+            counts.confidence[confidence_bin(confidence)] += 1;
+        }
         counts.predictions += 1;
         if counts.predictions < HALF_WINDOW {
             return None;
@@ -141,11 +146,19 @@ mod tests {
         let (width, height, colour, layout) = (2, 2, Colour::Rgb, Layout::Nchw);
         let (mean, std, resize) = (vec![0.0; 3], vec![1.0; 3], Resize::Exact);
         let labels = LABELS.iter().enumerate().map(|(label, _)| label.to_string()).collect();
-        Pipeline {
-            format: 1,
-            input: Input::Image(ImageInput { width, height, colour, resize, layout, mean, std }),
-            output: Output::Classification(Classification { labels, activation: Activation::None }),
-        }
+        Pipeline::new(
+            Input::Image(ImageInput {
+                width,
+                height,
+                colour,
+                resize,
+                layout,
+                mean,
+                std,
+                ..ImageInput::none()
+            }),
+            Output::Classification(Classification::new(labels, Activation::None)),
+        )
     }
 
     /// Numbers from a seed (SplitMix64).

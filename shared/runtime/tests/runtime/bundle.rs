@@ -1,6 +1,6 @@
 //! Releases in folders and in memory.
 
-use crate::support::{halves, halves_pipeline};
+use crate::support::{halves, halves_pipeline, label};
 use flotilla_protocol::manifest::{
     Constraints, ENGINE_TRACT, FileEntry, Lineage, Metrics, ReleaseKind, Variant,
 };
@@ -56,7 +56,7 @@ fn a_release_loads_and_passes_its_golden_vectors_from_folder_and_memory() {
     let on_disk = Bundle::open(folder.path(), manifest.clone()).unwrap();
     for bundle in [on_disk, Bundle::from_files(manifest, files).unwrap()] {
         let mut model = Model::from_bundle(&bundle, "small", ENGINE_TRACT).unwrap();
-        assert_eq!(model.predict(Input::Raw(&[0, 200, 0, 0])).unwrap().label, "right");
+        assert_eq!(label(&model.predict(Input::Raw(&[0, 200, 0, 0])).unwrap()), "right");
         assert_eq!(check_golden(&mut model, &bundle.golden().unwrap()).unwrap().max_abs_error, 0.0);
     }
 }

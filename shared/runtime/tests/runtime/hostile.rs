@@ -1,10 +1,9 @@
 //! Bytes that nobody meant well: typed errors, never a panic, never a hang.
 
-use crate::support::{grey, halves, halves_pipeline, jpeg, png};
+use crate::support::{engine, grey, halves, halves_pipeline, jpeg, png, run};
 use flotilla_onnx::{GraphBuilder, Node, Value};
 use flotilla_protocol::ErrorCode;
 use flotilla_protocol::pipeline::Resize;
-use flotilla_runtime::engine::Engine;
 use flotilla_runtime::{Input, Model, preprocess};
 use proptest::prelude::*;
 
@@ -17,8 +16,8 @@ fn files_that_are_no_models_are_invalid() {
     let whole = halves("N");
     for length in 0..whole.len() {
         // Some prefixes are models in their own right; none may panic, and none may be taken for this one.
-        if let Ok(mut engine) = Engine::load(&whole[..length], &[1, 1, 2, 2]) {
-            let _ = engine.run(&[1.0; 4]);
+        if let Ok(mut engine) = engine(&whole[..length], &[1, 1, 2, 2]) {
+            let _ = run(&mut engine, &[1.0; 4]);
         }
     }
 }
@@ -32,7 +31,7 @@ fn a_panic_inside_the_engine_is_an_error_of_the_model() {
         .node(Node::new("Flatten", no_inputs, ["y"]))
         .build()
         .unwrap();
-    let error = Engine::load(&model.write(), &[1, 1, 2, 2]).unwrap_err();
+    let error = engine(&model.write(), &[1, 1, 2, 2]).unwrap_err();
     assert_eq!(error.code(), ErrorCode::ModelUnsupported, "{}", error.detail());
     assert!(error.detail().contains("panicked"), "{}", error.detail());
 }
@@ -44,8 +43,8 @@ proptest! {
     fn arbitrary_bytes_are_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
         let pipeline = grey(4, 4, Resize::Stretch, &["a"]);
         let _ = preprocess(&pipeline, Input::Encoded(&bytes));
-        let _ = preprocess(&pipeline, Input::of(&bytes));
-        prop_assert!(Engine::load(&bytes, &[1, 1, 2, 2]).is_err());
+        let _ = preprocess(&pipeline, Input::Unsaid(&bytes));
+        prop_assert!(engine(&bytes, &[1, 1, 2, 2]).is_err());
     }
 
     #[test]
@@ -74,8 +73,8 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = *value;
         }
-        if let Ok(mut engine) = Engine::load(&bytes, &[1, 1, 2, 2]) {
-            let _ = engine.run(&[1.0; 4]);
+        if let Ok(mut engine) = engine(&bytes, &[1, 1, 2, 2]) {
+            let _ = run(&mut engine, &[1.0; 4]);
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Pre-processing with pixel values worked out by hand.
 
-use crate::support::{grey, jpeg, png, rgb};
-use flotilla_protocol::pipeline::{Input as PipelineInput, Layout, Resize};
+use crate::support::{grey, image, jpeg, png, rgb};
+use ::image::{GrayAlphaImage, GrayImage, RgbImage, RgbaImage};
+use flotilla_protocol::pipeline::{Colour, Filter, Layout, Place, Resize};
 use flotilla_protocol::{ErrorCode, Pipeline, limits};
 use flotilla_runtime::{Error, Input, Preprocessor, preprocess};
-use image::{GrayAlphaImage, GrayImage, RgbImage, RgbaImage};
 
 fn with_normalisation(mut pipeline: Pipeline, mean: &[f32], std: &[f32]) -> Pipeline {
-    let PipelineInput::Image(image) = &mut pipeline.input;
+    let image = image(&mut pipeline);
     (image.mean, image.std) = (mean.to_vec(), std.to_vec());
     pipeline
 }
@@ -27,8 +27,8 @@ fn colour_pixels_follow_the_layout_and_each_channel_its_own_normalisation() {
     assert_eq!(preprocess(&planes, raw).unwrap(), [1.0, 0.0, 0.0, 1.0, 0.2, 0.4]);
     let pixels = rgb(2, 1, Resize::Exact, Layout::Nhwc, &["a"]);
     assert_eq!(preprocess(&pixels, raw).unwrap(), [1.0, 0.0, 0.2, 0.0, 1.0, 0.4]);
-    assert_eq!(Preprocessor::new(&planes).unwrap().shape(), [1, 3, 1, 2]);
-    assert_eq!(Preprocessor::new(&pixels).unwrap().shape(), [1, 1, 2, 3]);
+    assert_eq!(Preprocessor::new(&planes).unwrap().given()[0].shape, [1, 3, 1, 2]);
+    assert_eq!(Preprocessor::new(&pixels).unwrap().given()[0].shape, [1, 1, 2, 3]);
     let shifted = with_normalisation(pixels, &[0.0, 1.0, 0.0], &[1.0, 1.0, 0.5]);
     assert_eq!(preprocess(&shifted, raw).unwrap(), [1.0, -1.0, 0.4, 0.0, 0.0, 0.8]);
 }
@@ -41,13 +41,14 @@ fn a_tensor_stands_for_the_picture_that_it_was_made_of() {
     let raw = [0, 51, 102, 255, 7, 200];
     for pipeline in [grey, rgb(Layout::Nchw), rgb(Layout::Nhwc)] {
         let preprocessor = Preprocessor::new(&pipeline).unwrap();
+        let pictures = preprocessor.pictures().unwrap();
         let tensor = preprocessor.tensor(Input::Raw(&raw)).unwrap();
-        let picture = preprocessor.picture(&tensor).unwrap();
+        let picture = pictures.picture(&tensor).unwrap();
         assert_eq!(picture, preprocessor.miniature(Input::Raw(&raw)).unwrap());
         assert_eq!(preprocessor.tensor(Input::Encoded(&picture)).unwrap(), tensor);
-        assert_eq!(preprocessor.picture(&tensor[1..]).unwrap_err().code(), ErrorCode::InvalidInput);
+        assert_eq!(pictures.picture(&tensor[1..]).unwrap_err().code(), ErrorCode::InvalidInput);
         let wild = [f32::NAN, f32::INFINITY, -9.0, 9.0, 0.0, 0.0];
-        assert!(preprocessor.picture(&wild).is_ok(), "whatever an application sends");
+        assert!(pictures.picture(&wild).is_ok(), "whatever an application sends");
     }
 }
 
@@ -173,11 +174,74 @@ fn pipelines_beyond_the_bounds_are_refused() {
 
 #[test]
 fn the_form_of_an_input_is_told_by_its_signature() {
+    let preprocessor = Preprocessor::new(&grey(2, 2, Resize::Exact, &["a"])).unwrap();
     let picture = png(GrayImage::new(1, 1));
-    assert_eq!(Input::of(&picture), Input::Encoded(&picture));
-    assert!(matches!(Input::of(&jpeg(GrayImage::new(8, 8))), Input::Encoded(_)));
-    assert_eq!(Input::of(&[0xff; 12]), Input::Raw(&[0xff; 12]));
-    assert_eq!(Input::of(&[]), Input::Raw(&[]));
+    assert_eq!(preprocessor.told(Input::Unsaid(&picture)), Input::Encoded(&picture));
+    let photo = jpeg(GrayImage::new(8, 8));
+    assert_eq!(preprocessor.told(Input::Unsaid(&photo)), Input::Encoded(&photo));
+    assert_eq!(preprocessor.told(Input::Unsaid(&[0xff; 12])), Input::Raw(&[0xff; 12]));
+    assert_eq!(preprocessor.told(Input::Unsaid(&[])), Input::Raw(&[]));
+    assert_eq!(preprocessor.told(Input::Raw(&picture)), Input::Raw(&picture), "who knows says it");
+}
+
+#[test]
+fn blue_comes_first_where_a_model_wants_it() {
+    let mut pipeline = rgb(1, 1, Resize::Exact, Layout::Nchw, &["a"]);
+    image(&mut pipeline).colour = Colour::Bgr;
+    let picture = png(RgbImage::from_raw(1, 1, vec![255, 51, 0]).unwrap());
+    assert_eq!(preprocess(&pipeline, Input::Encoded(&picture)).unwrap(), [0.0, 0.2, 1.0]);
+    let preprocessor = Preprocessor::new(&pipeline).unwrap();
+    let small = preprocessor.miniature(Input::Encoded(&picture)).unwrap();
+    assert_eq!(preprocessor.tensor(Input::Encoded(&small)).unwrap(), [0.0, 0.2, 1.0]);
+}
+
+#[test]
+fn a_letterboxed_picture_keeps_its_shape_and_the_rest_is_filled() {
+    let mut pipeline = grey(4, 4, Resize::Letterbox { fill: 51, place: Place::Centre }, &["a"]);
+    image(&mut pipeline).filter = Filter::Nearest;
+    let picture = png(GrayImage::from_raw(2, 1, vec![0, 255]).unwrap());
+    let tensor = preprocess(&pipeline, Input::Encoded(&picture)).unwrap();
+    let (fill, line) = ([0.2; 4], [0.0, 0.0, 1.0, 1.0]);
+    assert_eq!(tensor, [fill, line, line, fill].concat());
+    image(&mut pipeline).resize = Resize::Letterbox { fill: 51, place: Place::TopLeft };
+    assert_eq!(preprocess(&pipeline, Input::Encoded(&picture)).unwrap(), [line, line, fill, fill].concat());
+}
+
+#[test]
+fn a_cropped_picture_is_its_middle() {
+    let pipeline = grey(2, 2, Resize::Crop { keep_milli: 1_000 }, &["a"]);
+    let picture = png(GrayImage::from_raw(4, 2, vec![1, 51, 102, 1, 1, 153, 204, 1]).unwrap());
+    assert_eq!(preprocess(&pipeline, Input::Encoded(&picture)).unwrap(), [0.2, 0.4, 0.6, 0.8]);
+    let pipeline = grey(2, 2, Resize::Crop { keep_milli: 500 }, &["a"]);
+    let picture = png(GrayImage::from_raw(
+        4,
+        4,
+        (0..16).map(|n| if [5, 6, 9, 10].contains(&n) { 255 } else { 0 }).collect(),
+    )
+    .unwrap());
+    assert_eq!(preprocess(&pipeline, Input::Encoded(&picture)).unwrap(), [1.0; 4]);
+    let bad = grey(2, 2, Resize::Crop { keep_milli: 0 }, &["a"]);
+    assert!(matches!(Preprocessor::new(&bad), Err(Error::Pipeline(_))));
+}
+
+/// A JPEG whose metadata says that it lies on its side (Exif 2.3, tag 0x0112, value 6).
+fn on_its_side(photo: &[u8]) -> Vec<u8> {
+    let exif = b"\xff\xe1\x00\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    [&photo[..2], exif, &photo[2..]].concat()
+}
+
+#[test]
+fn the_orientation_of_a_camera_is_applied_where_the_pipeline_says_so() {
+    // Black on the left, white on the right; turned to the right by a quarter, black is above.
+    let photo = on_its_side(&jpeg(GrayImage::from_fn(32, 16, |x, _| [if x < 16 { 0 } else { 255 }].into())));
+    let mut pipeline = grey(2, 2, Resize::Stretch, &["a"]);
+    let said = |pipeline: &Pipeline| {
+        let tensor = preprocess(pipeline, Input::Encoded(&photo)).unwrap();
+        tensor.iter().map(|value| *value > 0.5).collect::<Vec<_>>()
+    };
+    assert_eq!(said(&pipeline), [false, true, false, true]);
+    image(&mut pipeline).orient = true;
+    assert_eq!(said(&pipeline), [false, false, true, true]);
 }
 
 #[test]
@@ -191,7 +255,7 @@ fn a_miniature_is_as_small_as_the_model_and_gives_nearly_the_same_tensor() {
         let small = preprocessor.miniature(Input::Encoded(&photo)).unwrap();
         assert!(small.len() < photo.len() / 10, "{} bytes of {}", small.len(), photo.len());
         let whole = preprocessor.tensor(Input::Encoded(&photo)).unwrap();
-        let again = preprocessor.tensor(Input::of(&small)).unwrap();
+        let again = preprocessor.tensor(Input::Unsaid(&small)).unwrap();
         let error = whole.iter().zip(&again).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(error <= 0.51 / 255.0, "{error}");
     }

@@ -1,9 +1,8 @@
 //! Models and data that nobody in this project made, against the outputs of another engine.
 
-use crate::support::{data, floats, grey, gunzip, npz, png, rgb};
+use crate::support::{classes, data, engine, floats, grey, gunzip, image, npz, png, rgb, run};
 use flotilla_protocol::Pipeline;
-use flotilla_protocol::pipeline::{Activation, Input as PipelineInput, Layout, Output, Resize};
-use flotilla_runtime::engine::Engine;
+use flotilla_protocol::pipeline::{Activation, Layout, Resize};
 use flotilla_runtime::{Model, evaluate};
 use std::io::Read;
 
@@ -12,12 +11,12 @@ const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 /// The largest difference between our outputs and the recorded ones.
 fn worst(model: &str, golden: &str, shape: &[usize]) -> Option<f32> {
     let onnx = std::fs::read(data(model)?).unwrap();
-    let mut engine = Engine::load(&onnx, shape).unwrap();
+    let mut engine = engine(&onnx, shape).unwrap();
     let inputs = floats(npz(data(golden)?, "input"));
     let outputs = floats(npz(data(golden)?, "output"));
     assert!(inputs.len() >= 8 && inputs.len() == outputs.len());
     let differences = inputs.iter().zip(&outputs).flat_map(|(input, expected)| {
-        let got = engine.run(input).unwrap();
+        let got = run(&mut engine, input).unwrap();
         assert_eq!(got.len(), expected.len());
         got.iter().zip(expected).map(|(a, b)| (a - b).abs()).collect::<Vec<_>>()
     });
@@ -50,9 +49,9 @@ fn mobilenet_gives_the_recorded_probabilities() {
 
 /// The model wants 0 to 255: `(byte / 255 - 0) / (1 / 255)`.
 fn bytes_as_they_are(mut pipeline: Pipeline, activation: Activation) -> Pipeline {
-    let PipelineInput::Image(image) = &mut pipeline.input;
+    let image = image(&mut pipeline);
     image.std.fill(1.0 / 255.0);
-    let Output::Classification(classification) = &mut pipeline.output;
+    let classification = classes(&mut pipeline);
     classification.activation = activation;
     pipeline
 }

@@ -5,14 +5,15 @@ use flotilla_protocol::Pipeline;
 use flotilla_protocol::pipeline::{
     Activation, Classification, Colour, ImageInput, Input, Layout, Output, Resize,
 };
+use flotilla_runtime::engine::{Engine, Given};
+use flotilla_runtime::{Prediction, Values};
 use std::io::{Cursor, Read};
 use std::path::PathBuf;
 
 /// A pipeline for grey pictures of this size, values 0 to 1.
 pub(crate) fn grey(width: u32, height: u32, resize: Resize, labels: &[&str]) -> Pipeline {
-    Pipeline {
-        format: 1,
-        input: Input::Image(ImageInput {
+    Pipeline::new(
+        Input::Image(ImageInput {
             width,
             height,
             colour: Colour::Grey,
@@ -20,21 +21,54 @@ pub(crate) fn grey(width: u32, height: u32, resize: Resize, labels: &[&str]) -> 
             layout: Layout::Nchw,
             mean: vec![0.0],
             std: vec![1.0],
+            ..ImageInput::none()
         }),
-        output: Output::Classification(Classification {
-            labels: labels.iter().map(|&label| label.to_owned()).collect(),
-            activation: Activation::Softmax,
-        }),
+        Output::Classification(Classification::new(
+            labels.iter().map(|&label| label.to_owned()).collect(),
+            Activation::Softmax,
+        )),
+    )
+}
+
+/// The picture that a pipeline takes.
+pub(crate) fn image(pipeline: &mut Pipeline) -> &mut ImageInput {
+    match &mut pipeline.input {
+        Input::Image(image) => image,
+        other => panic!("{other:?} is no picture"),
+    }
+}
+
+/// The classes that a pipeline gives.
+pub(crate) fn classes(pipeline: &mut Pipeline) -> &mut Classification {
+    match &mut pipeline.output {
+        Output::Classification(classification) => classification,
+        other => panic!("{other:?} are no classes"),
     }
 }
 
 /// The same with red, green and blue.
 pub(crate) fn rgb(width: u32, height: u32, resize: Resize, layout: Layout, labels: &[&str]) -> Pipeline {
     let mut pipeline = grey(width, height, resize, labels);
-    let Input::Image(image) = &mut pipeline.input;
+    let image = image(&mut pipeline);
     (image.colour, image.layout) = (Colour::Rgb, layout);
     (image.mean, image.std) = (vec![0.0; 3], vec![1.0; 3]);
     pipeline
+}
+
+/// An engine for a model with one input of this shape.
+pub(crate) fn engine(onnx: &[u8], shape: &[usize]) -> flotilla_runtime::Result<Engine> {
+    Engine::load(onnx, &[Given::of(shape)])
+}
+
+/// What a model of one float tensor gives for another.
+pub(crate) fn run(engine: &mut Engine, input: &[f32]) -> flotilla_runtime::Result<Vec<f32>> {
+    let outputs = engine.run(&[&Values::Fp32(input.to_vec())])?;
+    Ok(outputs[0].to_f32().into_owned())
+}
+
+/// The label that a model gives.
+pub(crate) fn label(prediction: &Prediction) -> &str {
+    prediction.headline().unwrap().label
 }
 
 /// Which half of a 2x2 picture is lighter: logits are the sums of its left and of its right column.

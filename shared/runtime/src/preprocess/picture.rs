@@ -12,6 +12,14 @@ use image::{
 use std::borrow::Cow;
 use std::io::Cursor;
 
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
+const JPEG: &[u8] = b"\xff\xd8\xff";
+
+/// Whether bytes begin as PNG or JPEG files do, in every build alike.
+pub(super) fn is_known(bytes: &[u8]) -> bool {
+    bytes.starts_with(PNG) || bytes.starts_with(JPEG)
+}
+
 /// Pixels row by row, the channels of a pixel beside each other, a byte each.
 pub(crate) struct Picture<'a> {
     pub(crate) width: u32,
@@ -34,9 +42,9 @@ impl<'a> Picture<'a> {
     /// Decodes a PNG or JPEG, with the feature `media` WebP, BMP and the first picture of a GIF too. The size in its header is checked before memory for its pixels is taken.
     ///
     /// Colour to grey is BT.601 luma in integers, rounded: `(19595 R + 38470 G + 7471 B + 32768) >> 16`.
-    /// Transparency is dropped, 16-bit values are scaled to 8 bits, and the orientation in a camera's metadata
-    /// is not applied.
-    pub(crate) fn decode(bytes: &[u8], colour: Colour) -> Result<Self> {
+    /// Transparency is dropped, 16-bit values are scaled to 8 bits. With `orient` a picture stands as the orientation in
+    /// the camera's metadata says.
+    pub(crate) fn decode(bytes: &[u8], colour: Colour, orient: bool) -> Result<Self> {
         let (format, name) = match image::guess_format(bytes) {
             Ok(format @ ImageFormat::Png) => (format, "PNG"),
             Ok(format @ ImageFormat::Jpeg) => (format, "JPEG"),
@@ -53,8 +61,8 @@ impl<'a> Picture<'a> {
             return Err(fail("it ends in the middle of its data".into()));
         }
         let mut size = (0, 0);
-        let result =
-            no_panic(|| decode_within_bounds(bytes, format, &mut size)).map_err(|p| fail(p.into()))?;
+        let result = no_panic(|| decode_within_bounds(bytes, format, orient, &mut size))
+            .map_err(|p| fail(p.into()))?;
         let (width, height) = size;
         match result {
             Ok(Some(image)) => Ok(Self::of(image, colour)),
@@ -67,6 +75,7 @@ impl<'a> Picture<'a> {
         let (width, height) = (image.width(), image.height());
         let bytes = match colour {
             Colour::Rgb => image.into_rgb8().into_raw(),
+            Colour::Bgr => turned(image.into_rgb8().into_raw()),
             Colour::Grey if image.color().has_color() => luma(&image.into_rgb8().into_raw()),
             Colour::Grey => image.into_luma8().into_raw(),
         };
@@ -76,13 +85,14 @@ impl<'a> Picture<'a> {
 
 /// Pixels as a PNG.
 pub(crate) fn png(pixels: &[u8], width: u32, height: u32, colour: Colour) -> Result<Vec<u8>> {
-    let kind = match colour {
-        Colour::Grey => ExtendedColorType::L8,
-        Colour::Rgb => ExtendedColorType::Rgb8,
+    let (kind, pixels) = match colour {
+        Colour::Grey => (ExtendedColorType::L8, Cow::Borrowed(pixels)),
+        Colour::Rgb => (ExtendedColorType::Rgb8, Cow::Borrowed(pixels)),
+        Colour::Bgr => (ExtendedColorType::Rgb8, Cow::Owned(turned(pixels.to_vec()))),
     };
     let mut out = Vec::new();
     let encoder = PngEncoder::new_with_quality(&mut out, CompressionType::Best, FilterType::Adaptive);
-    let written = encoder.write_image(pixels, width, height, kind);
+    let written = encoder.write_image(&pixels, width, height, kind);
     written.map_err(|error| Error::ImageEncode { source: error.into() })?;
     Ok(out)
 }
@@ -105,20 +115,30 @@ pub fn encode_rgb(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
 fn decode_within_bounds(
     bytes: &[u8],
     format: ImageFormat,
+    orient: bool,
     size: &mut (u32, u32),
 ) -> ImageResult<Option<DynamicImage>> {
     let mut bounds = Limits::no_limits();
     bounds.max_alloc = Some(DECODE_BYTES);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(bounds);
-    let decoder = reader.into_decoder()?;
+    let mut decoder = reader.into_decoder()?;
     *size = decoder.dimensions();
     let (width, height) = *size;
     let fits = width <= IMAGE_SIDE
         && height <= IMAGE_SIDE
         && u64::from(width) * u64::from(height) <= limits::IMAGE_PIXELS
         && decoder.total_bytes() <= DECODE_BYTES;
-    if fits { DynamicImage::from_decoder(decoder).map(Some) } else { Ok(None) }
+    if !fits {
+        return Ok(None);
+    }
+    // Metadata that cannot be read says nothing.
+    let orientation = orient.then(|| decoder.orientation().ok()).flatten();
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    if let Some(orientation) = orientation {
+        image.apply_orientation(orientation);
+    }
+    Ok(Some(image))
 }
 
 fn luma(rgb: &[u8]) -> Vec<u8> {
@@ -127,6 +147,12 @@ fn luma(rgb: &[u8]) -> Vec<u8> {
         ((sum + 32_768) >> 16) as u8
     };
     rgb.as_chunks::<3>().0.iter().map(grey).collect()
+}
+
+/// Pixels with their first and last channel exchanged.
+fn turned(mut pixels: Vec<u8>) -> Vec<u8> {
+    pixels.as_chunks_mut::<3>().0.iter_mut().for_each(|pixel| pixel.swap(0, 2));
+    pixels
 }
 
 /// Whether the end marker follows the first scan. The decoder fills what is missing with grey, which would

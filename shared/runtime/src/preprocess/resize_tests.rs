@@ -9,6 +9,37 @@ fn picture(width: u32, height: u32, bytes: &[u8]) -> Picture<'_> {
     Picture { width, height, channels, bytes: Cow::Borrowed(bytes) }
 }
 
+fn stretch(picture: &Picture<'_>, width: u32, height: u32) -> Vec<f32> {
+    filtered(picture, width, height, Filter::Smooth)
+}
+
+fn filtered(picture: &Picture<'_>, width: u32, height: u32, filter: Filter) -> Vec<f32> {
+    let (width, height) = (u64::from(width), u64::from(height));
+    scale(picture, &Scaled { size: (width, height), columns: 0..width, rows: 0..height }, filter)
+}
+
+#[test]
+fn a_plain_filter_looks_at_the_nearest_pixels_only() {
+    let picture = picture(8, 1, &[0, 80, 0, 0, 0, 40, 0, 0]);
+    // As cv2.resize with INTER_LINEAR: centres 2, 6 lie between two pixels each.
+    assert_eq!(filtered(&picture, 2, 1, Filter::Bilinear), [40.0, 20.0]);
+    // As cv2.resize with INTER_NEAREST_EXACT: the pixels in which 2 and 6 lie.
+    assert_eq!(filtered(&picture, 2, 1, Filter::Nearest), [0.0, 0.0]);
+    assert_eq!(filtered(&picture, 8, 1, Filter::Nearest)[1], 80.0);
+}
+
+#[test]
+fn a_part_of_the_scaled_picture_is_that_part_of_the_whole() {
+    let bytes: Vec<u8> = (0_u32..20 * 14).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let picture = picture(20, 14, &bytes);
+    for filter in [Filter::Smooth, Filter::Bilinear, Filter::Nearest] {
+        let whole = filtered(&picture, 11, 9, filter);
+        let part = scale(&picture, &Scaled { size: (11, 9), columns: 3..8, rows: 2..9 }, filter);
+        let expected: Vec<f32> = (2..9).flat_map(|row| whole[row * 11 + 3..row * 11 + 8].to_vec()).collect();
+        assert_eq!(part, expected, "{filter:?}");
+    }
+}
+
 #[test]
 fn two_pixels_become_four_around_half_pixel_centres() {
     // Centres 0.25, 0.75, 1.25, 1.75 between pixels centred at 0.5 and 1.5; the edges repeat.
