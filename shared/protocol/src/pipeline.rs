@@ -3,6 +3,8 @@
 //! The same description runs in training, evaluation, cloud inference and on the device, so that no skew
 //! between them can arise. `flotilla-runtime` executes it.
 
+pub mod sound;
+
 use crate::limits;
 use serde::{Deserialize, Serialize};
 

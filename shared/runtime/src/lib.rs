@@ -4,6 +4,7 @@
 //! - [`Model`]: a pipeline and an ONNX model, loaded; [`Model::predict`] turns an [`Input`] into a [`Prediction`].
 //! - [`Preprocessor`]: raw input to tensor. Training feeds its own networks through it, so that what a model
 //!   learns from and what it later sees on a device cannot differ.
+//! - [`sound`]: recordings to tensors, with the front ends of librosa, `tf.signal` and TensorFlow's micro front end.
 //! - [`evaluate()`]: accuracy and latency over samples; [`golden`]: vectors by which a device proves a candidate.
 //! - [`drift`]: how far what a model sees and answers is from its training.
 //! - [`engine`]: the only module that knows which inference engine this is.
@@ -23,6 +24,7 @@ mod model;
 mod picture;
 mod preprocess;
 mod resize;
+pub mod sound;
 
 pub use bundle::Bundle;
 pub use error::{Error, Result};
@@ -39,6 +41,12 @@ pub const PICTURES: &[&str] = if cfg!(feature = "media") {
     &["image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif"]
 } else {
     &["image/png", "image/jpeg"]
+};
+/// The media types of recordings that this build decodes.
+pub const SOUNDS: &[&str] = if cfg!(feature = "media") {
+    &["audio/wav", "audio/flac", "audio/ogg", "audio/mpeg"]
+} else {
+    &["audio/wav"]
 };
 /// Columns or rows of a picture at most, before and after resizing: what the JPEG format can express.
 pub const IMAGE_SIDE: u32 = 65_535;

@@ -8,4 +8,6 @@ mod hostile;
 mod model;
 mod pictures;
 mod real_models;
+mod sound;
+mod sound_golden;
 mod support;
