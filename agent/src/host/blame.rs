@@ -36,7 +36,7 @@ fn raw_bytes(image: &ImageInput) -> usize {
 /// An input of the wrong size is the release's fault only if the one before it, which took `before`, had an answer to it.
 fn is_to_blame(error: &Error, before: Option<&ImageInput>) -> bool {
     match error {
-        error if error.is_bad_picture() => false,
+        error if error.is_bad_input() => false,
         Error::RawLength { got, .. } => before.is_some_and(|before| raw_bytes(before) == *got),
         Error::ImageSize { got, .. } => before
             .is_some_and(|before| before.resize != Resize::Exact || (before.width, before.height) == *got),

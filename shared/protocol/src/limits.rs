@@ -97,5 +97,23 @@ pub const BOARD_PROFILE: usize = 64 * KIB;
 pub const PREDICT_INPUT: usize = 16 * MIB;
 /// Largest image a pipeline decodes, in pixels.
 pub const IMAGE_PIXELS: u64 = 40_000_000;
+/// Highest rate of a recording, in samples a second.
+pub const SOUND_RATE: u32 = 384_000;
+/// Lowest.
+pub const SOUND_RATE_MIN: u32 = 100;
+/// Samples of one clip at the model's rate.
+pub const SOUND_SAMPLES: u32 = 4 * MIB as u32;
+/// Samples of one channel that are decoded of one recording.
+pub const SOUND_DECODED: usize = 8 * MIB;
+/// Channels of a recording.
+pub const SOUND_CHANNELS: usize = 32;
+/// Points of a Fourier transform of sound.
+pub const SOUND_FFT: u32 = 32_768;
+/// Samples under the window of the micro front end: its integers hold no more.
+pub const SOUND_MICRO_WINDOW: u32 = 8_192;
+/// Bins of one frame of sound.
+pub const SOUND_BINS: u32 = 1024;
+/// Values of one sound's features, and of its tensor.
+pub const SOUND_VALUES: usize = 4 * MIB;
 /// One record in the control plane's store; larger things are objects.
 pub const RECORD: usize = 16 * KIB;

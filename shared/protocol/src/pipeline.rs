@@ -8,6 +8,7 @@
 pub mod detection;
 mod image;
 mod output;
+pub mod sound;
 mod tensors;
 
 pub use detection::{Decoder, Detection};
@@ -16,6 +17,7 @@ pub use output::{
     Activation, Anomaly, AnomalyScore, Classification, Embedding, MultiLabel, Output, Regression, Target,
     TensorsOutput,
 };
+pub use sound::SoundInput;
 pub use tensors::{ConstantTensor, StateTensor, TensorKind, TensorSpec, TensorsInput};
 
 use serde::{Deserialize, Serialize};
@@ -43,6 +45,8 @@ pub struct Pipeline {
 pub enum Input {
     /// One picture.
     Image(ImageInput),
+    /// A recording.
+    Sound(SoundInput),
     /// Tensors as they are.
     Tensors(TensorsInput),
 }
@@ -78,6 +82,7 @@ impl Pipeline {
         let mut names = Vec::new();
         match &self.input {
             Input::Image(image) => image.check()?,
+            Input::Sound(sound) => sound.check()?,
             Input::Tensors(input) if input.tensors.is_empty() => {
                 return fail("tensors", "there is none".to_owned());
             }
@@ -93,7 +98,7 @@ impl Pipeline {
             let problem = format!("{} needs as many finite values as its shape has", constant.input.name);
             return fail("constants", problem);
         }
-        if let (Input::Tensors(_), Output::Detection(_)) = (&self.input, &self.output) {
+        if self.image().is_none() && matches!(self.output, Output::Detection(_)) {
             return fail("output", "things are found in pictures only".to_owned());
         }
         self.output.check()
@@ -108,7 +113,7 @@ impl Pipeline {
     pub fn image(&self) -> Option<&ImageInput> {
         match &self.input {
             Input::Image(image) => Some(image),
-            Input::Tensors(_) => None,
+            Input::Sound(_) | Input::Tensors(_) => None,
         }
     }
 }
@@ -118,6 +123,7 @@ impl Input {
     pub fn kind(&self) -> &'static str {
         match self {
             Input::Image(_) => "image",
+            Input::Sound(_) => "sound",
             Input::Tensors(_) => "tensors",
         }
     }

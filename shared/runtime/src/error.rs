@@ -132,6 +132,36 @@ pub enum Error {
         need: usize,
     },
 
+    /// The bytes are no recording in a known format.
+    #[error("the input is no recording of a known kind ({}); convert it to WAV", crate::SOUNDS.join(", "))]
+    SoundFormat,
+    /// The recording is broken, or of a kind that is not read.
+    #[error("the {format} recording cannot be decoded")]
+    SoundDecode {
+        /// Its format.
+        format: &'static str,
+        /// What is wrong with it.
+        source: Source,
+    },
+    /// The recording is over the bounds.
+    #[error(
+        "the recording has {problem}, over the bound of {} bytes or {} samples a channel; send a shorter one",
+        limits::PREDICT_INPUT,
+        limits::SOUND_DECODED
+    )]
+    SoundTooLarge {
+        /// What is too much.
+        problem: String,
+    },
+    /// A feature of the recording is no finite number: its samples are too loud for floats of 32 bits.
+    #[error(
+        "value {index} of the recording's features is not a finite number; its samples must be within -1 and 1"
+    )]
+    SoundValue {
+        /// Which value of the tensor.
+        index: usize,
+    },
+
     /// A tensor of the wrong length was passed to the engine.
     #[error("the tensor has {got} values; the model takes {need}")]
     TensorLength {
@@ -139,6 +169,14 @@ pub enum Error {
         got: usize,
         /// Values needed.
         need: usize,
+    },
+    /// Raw samples that are no whole numbers of values.
+    #[error(
+        "raw input has {got} bytes; samples are little-endian 32-bit floats, one channel at the model's rate"
+    )]
+    SampleBytes {
+        /// Bytes received.
+        got: usize,
     },
     /// Raw tensors of the wrong length.
     #[error(
@@ -216,6 +254,7 @@ impl Error {
             | Error::RawLength { .. }
             | Error::TensorLength { .. }
             | Error::TensorBytes { .. }
+            | Error::SampleBytes { .. }
             | Error::TensorDocument(_)
             | Error::TensorNotFinite { .. }
             | Error::SampleLabel { .. } => ErrorCode::InvalidInput,
@@ -231,7 +270,10 @@ impl Error {
             }
             Error::ModelUnsupported { .. } | Error::Interface(_) => ErrorCode::ModelUnsupported,
             Error::ImageFormat | Error::ImageDecode { .. } => ErrorCode::SampleInvalid,
-            Error::ImageTooLarge { .. } => ErrorCode::TooLarge,
+            Error::SoundFormat | Error::SoundDecode { .. } | Error::SoundValue { .. } => {
+                ErrorCode::SampleInvalid
+            }
+            Error::ImageTooLarge { .. } | Error::SoundTooLarge { .. } => ErrorCode::TooLarge,
             Error::ImageEncode { .. } => ErrorCode::Internal,
             Error::Run(_) | Error::NotFinite { .. } => ErrorCode::InferenceFailed,
             Error::Golden(_) | Error::Baseline(_) => ErrorCode::Malformed,
@@ -242,8 +284,20 @@ impl Error {
 
     /// Whether the input is broken in itself: no release of any model could answer it, so it says nothing
     /// about the health of the one that serves.
-    pub fn is_bad_picture(&self) -> bool {
-        matches!(self, Error::ImageFormat | Error::ImageDecode { .. } | Error::ImageTooLarge { .. })
+    pub fn is_bad_input(&self) -> bool {
+        matches!(
+            self,
+            Error::ImageFormat
+                | Error::ImageDecode { .. }
+                | Error::ImageTooLarge { .. }
+                | Error::SoundFormat
+                | Error::SoundDecode { .. }
+                | Error::SoundTooLarge { .. }
+                | Error::SoundValue { .. }
+                | Error::SampleBytes { .. }
+                | Error::TensorDocument(_)
+                | Error::TensorNotFinite { .. }
+        )
     }
 
     /// The whole chain of causes as one line, cut to the bound of texts in messages.

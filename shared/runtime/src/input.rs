@@ -3,10 +3,12 @@
 /// One raw input, borrowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input<'a> {
-    /// A file: a picture as PNG or JPEG, or another of [`crate::PICTURES`]; tensors as JSON.
+    /// A file: a picture as PNG or JPEG, or another of [`crate::PICTURES`]; a recording as WAV, or another of
+    /// [`crate::sound`]; tensors as JSON.
     Encoded(&'a [u8]),
     /// The values themselves. Of a picture: exactly rows x columns x channels bytes of the model's own size and colour, row
-    /// by row, the channels of a pixel beside each other. Of tensors: their values, little-endian, one after the other.
+    /// by row, the channels of a pixel beside each other. Of a recording: its samples, one channel at the model's rate, as
+    /// little-endian 32-bit floats from -1 to 1. Of tensors: their values, little-endian, one after the other.
     Raw(&'a [u8]),
     /// One of the two: told apart by what the model takes and how the bytes begin. Golden vectors and evaluation data are
     /// read this way, in every build alike; whoever knows the form says it instead.

@@ -5,6 +5,7 @@
 //!   stateful networks keep between calls is kept a [`Stream`].
 //! - [`Preprocessor`]: raw input to tensors. Training feeds its own networks through it, so that what a model
 //!   learns from and what it later sees on a device cannot differ.
+//! - [`sound`]: recordings to tensors, with the front ends of librosa, `tf.signal` and TensorFlow's micro front end.
 //! - [`evaluate()`]: accuracy and latency over samples; [`golden`]: vectors by which a device proves a candidate.
 //! - [`drift`]: how far what a model sees and answers is from its training.
 //! - [`engine`]: the only module that knows which inference engine this is.
@@ -23,6 +24,7 @@ mod input;
 mod latency;
 mod model;
 mod preprocess;
+pub mod sound;
 mod state;
 pub mod tensor;
 
@@ -43,6 +45,12 @@ pub const PICTURES: &[&str] = if cfg!(feature = "media") {
     &["image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif"]
 } else {
     &["image/png", "image/jpeg"]
+};
+/// The media types of recordings that this build decodes.
+pub const SOUNDS: &[&str] = if cfg!(feature = "media") {
+    &["audio/wav", "audio/flac", "audio/ogg", "audio/mpeg"]
+} else {
+    &["audio/wav"]
 };
 /// Columns or rows of a picture at most, before and after resizing: what the JPEG format can express.
 pub const IMAGE_SIDE: u32 = 65_535;

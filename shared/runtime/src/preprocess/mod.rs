@@ -9,11 +9,13 @@ pub use image::{Frame, Pictures};
 pub use picture::encode_rgb;
 
 use crate::engine::Given;
+use crate::sound::Frontend;
 use crate::tensor::Values;
-use crate::{Error, Input, Result};
+use crate::{Error, Input, Result, sound};
 use flotilla_protocol::Pipeline;
 use flotilla_protocol::pipeline;
 use std::borrow::Cow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tensors::Tensors;
 
 /// Turns raw inputs into tensors. Made from a pipeline whose bounds are checked once.
@@ -25,6 +27,8 @@ pub struct Preprocessor {
 #[derive(Clone, Debug)]
 enum Kind {
     Image(Pictures),
+    /// Its buffers are used again from call to call.
+    Sound(Arc<Mutex<Frontend>>),
     Tensors(Tensors),
 }
 
@@ -51,6 +55,7 @@ impl Preprocessor {
         pipeline.check()?;
         let kind = match &pipeline.input {
             pipeline::Input::Image(image) => Kind::Image(Pictures::new(image)?),
+            pipeline::Input::Sound(sound) => Kind::Sound(Arc::new(Mutex::new(Frontend::new(sound)?))),
             pipeline::Input::Tensors(input) => Kind::Tensors(Tensors::new(input)),
         };
         Ok(Self { kind })
@@ -60,6 +65,13 @@ impl Preprocessor {
     pub fn given(&self) -> Vec<Given> {
         match &self.kind {
             Kind::Image(pictures) => vec![Given::of(&pictures.shape())],
+            Kind::Sound(frontend) => {
+                let mut shape = lock(frontend).shape();
+                if let Some(rows) = shape.first_mut() {
+                    *rows = 1;
+                }
+                vec![Given::of(&shape)]
+            }
             Kind::Tensors(tensors) => tensors
                 .ports
                 .iter()
@@ -76,7 +88,7 @@ impl Preprocessor {
     pub fn pictures(&self) -> Option<&Pictures> {
         match &self.kind {
             Kind::Image(pictures) => Some(pictures),
-            Kind::Tensors(_) => None,
+            Kind::Sound(_) | Kind::Tensors(_) => None,
         }
     }
 
@@ -84,6 +96,7 @@ impl Preprocessor {
     pub fn raw_bytes(&self) -> Option<usize> {
         match &self.kind {
             Kind::Image(pictures) => Some(pictures.raw_bytes()),
+            Kind::Sound(_) => None,
             Kind::Tensors(tensors) => Some(tensors.raw_bytes()),
         }
     }
@@ -93,6 +106,7 @@ impl Preprocessor {
         let Input::Unsaid(bytes) = input else { return input };
         let encoded = match &self.kind {
             Kind::Image(_) => picture::is_known(bytes),
+            Kind::Sound(_) => sound::is_known(bytes),
             Kind::Tensors(tensors) => bytes.len() != tensors.raw_bytes(),
         };
         if encoded { Input::Encoded(bytes) } else { Input::Raw(bytes) }
@@ -105,6 +119,16 @@ impl Preprocessor {
             Kind::Image(pictures) => {
                 let (tensor, frame) = pictures.tensor(given(told))?;
                 Ok(Prepared { rows: vec![vec![Values::Fp32(tensor)]], frame: Some(frame) })
+            }
+            Kind::Sound(frontend) => {
+                let mut frontend = lock(frontend);
+                let values = match told {
+                    Input::Raw(bytes) => frontend.tensor_of_samples(&samples(bytes)?)?,
+                    Input::Encoded(bytes) | Input::Unsaid(bytes) => frontend.tensor(bytes)?,
+                };
+                let row = values.len() / frontend.shape().first().copied().unwrap_or(1).max(1);
+                let rows = values.chunks(row.max(1)).map(|row| vec![Values::Fp32(row.to_vec())]).collect();
+                Ok(Prepared { rows, frame: None })
             }
             Kind::Tensors(tensors) => {
                 let row = match told {
@@ -131,9 +155,22 @@ impl Preprocessor {
     pub fn miniature(&self, input: Input<'_>) -> Result<Vec<u8>> {
         match &self.kind {
             Kind::Image(pictures) => pictures.miniature(given(self.told(input))),
-            Kind::Tensors(_) => Ok(input.bytes().to_vec()),
+            Kind::Sound(_) | Kind::Tensors(_) => Ok(input.bytes().to_vec()),
         }
     }
+}
+
+fn lock(frontend: &Mutex<Frontend>) -> MutexGuard<'_, Frontend> {
+    frontend.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Samples as little-endian 32-bit floats.
+fn samples(bytes: &[u8]) -> Result<Vec<f32>> {
+    let (samples, rest) = bytes.as_chunks::<4>();
+    if !rest.is_empty() || samples.is_empty() {
+        return Err(Error::SampleBytes { got: bytes.len() });
+    }
+    Ok(samples.iter().map(|sample| f32::from_le_bytes(*sample)).collect())
 }
 
 fn given(input: Input<'_>) -> image::Given<'_> {

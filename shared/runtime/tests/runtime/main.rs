@@ -10,5 +10,7 @@ mod hostile;
 mod model;
 mod pictures;
 mod real_models;
+mod sound;
+mod sound_golden;
 mod streams;
 mod support;

@@ -90,7 +90,7 @@ fn pictures_of_another_size_are_stretched_or_refused_as_the_pipeline_says() {
     let error = preprocess(&grey(4, 1, Resize::Exact, &["a"]), Input::Encoded(&bytes)).unwrap_err();
     assert!(matches!(error, Error::ImageSize { got: (2, 1), need: (4, 1) }));
     assert_eq!(error.code(), ErrorCode::InvalidInput);
-    assert!(!error.is_bad_picture(), "another release might take it");
+    assert!(!error.is_bad_input(), "another release might take it");
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn half_a_picture_is_an_error_and_not_a_guess() {
             let error = preprocess(&pipeline, Input::Encoded(&whole[..length])).unwrap_err();
             assert!(matches!(error, Error::ImageDecode { .. }), "{length}: {error}");
             assert_eq!(error.code(), ErrorCode::SampleInvalid);
-            assert!(error.is_bad_picture());
+            assert!(error.is_bad_input());
         }
     }
     for nothing in [&b""[..], b"%PDF-1.7", b"hello"] {
@@ -137,7 +137,7 @@ fn a_picture_that_announces_too_many_pixels_is_refused_by_its_header() {
     let pipeline = grey(8, 8, Resize::Stretch, &["a"]);
     for (width, height) in [(10_000, 10_000), (70_000, 1), (1, 70_000), (i32::MAX as u32, i32::MAX as u32)] {
         let error = preprocess(&pipeline, Input::Encoded(&png_bomb(width, height))).unwrap_err();
-        assert!(error.is_bad_picture(), "{width} x {height}: {}", error.detail());
+        assert!(error.is_bad_input(), "{width} x {height}: {}", error.detail());
         if width < 1_000_000 {
             assert!(
                 matches!(error, Error::ImageTooLarge { width: w, height: h } if (w, h) == (width, height)),

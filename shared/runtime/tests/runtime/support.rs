@@ -134,3 +134,53 @@ pub(crate) fn floats((bytes, rows): (Vec<u8>, usize)) -> Vec<Vec<f32>> {
     let values: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     values.chunks(values.len() / rows).map(<[f32]>::to_vec).collect()
 }
+
+/// A file of the folder of golden values.
+pub(crate) fn recording(name: &str) -> Vec<u8> {
+    std::fs::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)).unwrap()
+}
+
+/// One file of a ZIP archive.
+pub(crate) fn unzip(path: &std::path::Path, name: &str) -> Vec<u8> {
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(path).unwrap()).unwrap();
+    let mut bytes = Vec::new();
+    archive.by_name(name).unwrap().read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// A chirp, a tone and noise: the same as in `tests/golden/sound.py`.
+pub(crate) fn signal(samples: usize, rate: u32) -> Vec<i16> {
+    use std::f64::consts::TAU;
+    let (rate, length) = (f64::from(rate), samples as f64 / f64::from(rate));
+    let mut state = 1_u32;
+    let sample = |index: usize| {
+        let t = index as f64 / rate;
+        let chirp = 9000.0 * (TAU * (200.0 * t + (0.4 * rate - 200.0) * t * t / (2.0 * length))).sin();
+        let tone = 3000.0 * (TAU * 440.0 * t).sin();
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (chirp + tone + 0.5).floor() as i16 + (state >> 20) as i16 - 2048
+    };
+    (0..samples).map(sample).collect()
+}
+
+/// A WAV file: `format` 1 for integers, 3 for floats; `data` as it is.
+pub(crate) fn wav(format: u16, channels: u16, rate: u32, bits: u16, data: &[u8]) -> Vec<u8> {
+    let block = channels * (bits / 8);
+    let mut file = b"RIFF".to_vec();
+    file.extend((36 + data.len() as u32).to_le_bytes());
+    file.extend(b"WAVEfmt ");
+    file.extend(16_u32.to_le_bytes());
+    file.extend([format.to_le_bytes(), channels.to_le_bytes()].concat());
+    file.extend([rate.to_le_bytes(), (rate * u32::from(block)).to_le_bytes()].concat());
+    file.extend([block.to_le_bytes(), bits.to_le_bytes()].concat());
+    file.extend(b"data");
+    file.extend((data.len() as u32).to_le_bytes());
+    file.extend(data);
+    file
+}
+
+/// A WAV file of one channel of 16 bits.
+pub(crate) fn wav16(samples: &[i16], rate: u32) -> Vec<u8> {
+    let data: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    wav(1, 1, rate, 16, &data)
+}
