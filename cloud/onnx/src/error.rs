@@ -110,6 +110,28 @@ pub enum Error {
         /// The value.
         value: String,
     },
+    /// The operator set is from before what is read.
+    #[error("the model uses opset {opset}, and 7 is the oldest that is read: export it again with opset 13")]
+    OldOpset {
+        /// What the model uses.
+        opset: i64,
+    },
+    /// A node is in the form for training.
+    #[error(
+        "node {node} is in training mode, where answers depend on chance: export the model for inference"
+    )]
+    Training {
+        /// The node.
+        node: String,
+    },
+    /// A node is in a form that no later version has.
+    #[error("node {node} has {what}, which ONNX has retired: export the model again with opset 13")]
+    Retired {
+        /// The node.
+        node: String,
+        /// What it has.
+        what: &'static str,
+    },
     /// Nodes were to be put where the graph has no place.
     #[error("nodes cannot be inserted at {index}: the graph has {nodes} nodes")]
     Place {
@@ -126,7 +148,10 @@ impl Error {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::TooLarge { .. } | Self::TooMuchMemory { .. } => ErrorCode::TooLarge,
-            Self::ExternalData { .. } => ErrorCode::ModelUnsupported,
+            Self::ExternalData { .. }
+            | Self::OldOpset { .. }
+            | Self::Training { .. }
+            | Self::Retired { .. } => ErrorCode::ModelUnsupported,
             Self::NoTensor { .. } => ErrorCode::NotFound,
             Self::Duplicate { .. } => ErrorCode::AlreadyExists,
             Self::Place { .. } => ErrorCode::InvalidInput,
