@@ -1,6 +1,7 @@
 //! Models run in the engine, and arrays of the test data.
 
 use std::collections::BTreeMap;
+use std::io::{Cursor, Read, Seek};
 use std::path::PathBuf;
 
 use flotilla_onnx::Model;
@@ -34,11 +35,8 @@ pub(crate) fn run(model: &Model, inputs: &[Tensor]) -> TractResult<BTreeMap<Stri
 }
 
 /// The model as the engine runs it, and the names of its outputs.
-pub(crate) fn load(
-    model: &Model,
-    inputs: &[Tensor],
-) -> TractResult<(std::sync::Arc<TypedRunnableModel>, Vec<String>)> {
-    let loader = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
+pub(crate) fn load(model: &Model, inputs: &[Tensor]) -> TractResult<(Arc<TypedRunnableModel>, Vec<String>)> {
+    let loader = onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
     let mut parsed = loader.model_for_read(&mut &*model.write())?;
     for (place, input) in inputs.iter().enumerate() {
         let fact = InferenceFact::dt_shape(input.datum_type(), input.shape());
@@ -78,43 +76,80 @@ pub(crate) fn model(path: &str) -> Option<Model> {
 /// One array of an .npz file of the test data.
 pub(crate) fn array(file: &str, name: &str) -> Tensor {
     let file = std::fs::File::open(models().unwrap().join(file)).unwrap();
-    let mut archive = zip::ZipArchive::new(file).unwrap();
+    npy(&member(&mut zip::ZipArchive::new(file).unwrap(), &format!("{name}.npy")))
+}
+
+/// One member of an archive.
+pub(crate) fn member<R: Read + Seek>(archive: &mut zip::ZipArchive<R>, name: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
-    std::io::Read::read_to_end(&mut archive.by_name(&format!("{name}.npy")).unwrap(), &mut bytes).unwrap();
+    archive.by_name(name).unwrap().read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// An array as numpy writes it.
+pub(crate) fn npy(bytes: &[u8]) -> Tensor {
     let length = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     let header = std::str::from_utf8(&bytes[10..10 + length]).unwrap();
     let part = |key: &str, end: char| header.split(key).nth(1).unwrap().split(end).next().unwrap().to_owned();
     assert!(header.contains("'fortran_order': False"), "{header}");
     let shape: Vec<usize> =
         part("'shape': (", ')').split(',').filter_map(|dim| dim.trim().parse().ok()).collect();
-    let kind = part("'descr': '", '\'');
-    let data = &bytes[10 + length..];
-    let kind = match kind.as_str() {
-        "<f4" => f32::datum_type(),
-        "|i1" => i8::datum_type(),
-        "|u1" => u8::datum_type(),
-        "<i8" => i64::datum_type(),
-        other => panic!("arrays of {other} are not read"),
-    };
-    decoded(kind, &shape, data)
+    decoded(&part("'descr': '", '\''), &shape, &bytes[10 + length..])
 }
 
-fn decoded(kind: DatumType, shape: &[usize], data: &[u8]) -> Tensor {
+fn decoded(kind: &str, shape: &[usize], data: &[u8]) -> Tensor {
     match kind {
-        DatumType::F32 => {
+        "<f4" => {
             let values: Vec<f32> = data.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
             Tensor::from_shape(shape, &values).unwrap()
         }
-        DatumType::I64 => {
+        "<i8" => {
             let values: Vec<i64> = data.as_chunks::<8>().0.iter().map(|&b| i64::from_le_bytes(b)).collect();
             Tensor::from_shape(shape, &values).unwrap()
         }
-        DatumType::I8 => {
+        "<i4" => {
+            let values: Vec<i32> = data.as_chunks::<4>().0.iter().map(|&b| i32::from_le_bytes(b)).collect();
+            Tensor::from_shape(shape, &values).unwrap()
+        }
+        "|i1" => {
             let values: Vec<i8> = data.iter().map(|&b| b as i8).collect();
             Tensor::from_shape(shape, &values).unwrap()
         }
-        _ => Tensor::from_shape(shape, data).unwrap(),
+        "|u1" => Tensor::from_shape(shape, data).unwrap(),
+        "|b1" => {
+            let values: Vec<bool> = data.iter().map(|&b| b != 0).collect();
+            Tensor::from_shape(shape, &values).unwrap()
+        }
+        other => panic!("arrays of {other} are not read"),
     }
+}
+
+/// A small model with what ONNX Runtime answers; `fixtures.py` makes them.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) model: Model,
+    pub(crate) inputs: Vec<Tensor>,
+    pub(crate) outputs: BTreeMap<String, Tensor>,
+}
+
+/// All small models whose names begin so.
+pub(crate) fn cases(wanted: impl Fn(&str) -> bool) -> Vec<Case> {
+    let mut archive = zip::ZipArchive::new(Cursor::new(include_bytes!("fixtures.zip"))).unwrap();
+    let names: Vec<String> = archive.file_names().map(|name| name.unwrap().into_owned()).collect();
+    let models = names.iter().filter_map(|name| name.strip_suffix(".onnx")).filter(|name| wanted(name));
+    let case = |name: &str| {
+        let model = Model::read(&member(&mut archive, &format!("{name}.onnx"))).unwrap();
+        let inputs = model.inputs().into_iter().map(|input| format!("{name}/in/{}.npy", input.name));
+        let inputs = inputs.map(|path| npy(&member(&mut archive, &path))).collect();
+        let prefix = format!("{name}/out/");
+        let outputs = names.iter().filter_map(|path| {
+            let output = path.strip_prefix(&prefix)?.strip_suffix(".npy")?;
+            Some((output.to_owned(), npy(&member(&mut archive, path))))
+        });
+        let outputs = outputs.collect();
+        Case { name: name.into(), model, inputs, outputs }
+    };
+    models.map(case).collect()
 }
 
 /// Sample `index` of a batch, as a batch of one.

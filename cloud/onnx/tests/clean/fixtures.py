@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""Makes fixtures.zip: small models in forms that other tools write, with what ONNX Runtime answers.
+
+    pip install onnx onnxruntime; ./fixtures.py
+
+For each case NAME: NAME.onnx, NAME/in/INPUT.npy and NAME/out/OUTPUT.npy.
+"""
+import io
+import os
+import tempfile
+import zipfile
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto as T
+from onnx import helper as h
+from onnx import numpy_helper
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+KINDS = {np.dtype(np.float32): T.FLOAT, np.dtype(np.int64): T.INT64, np.dtype(np.int8): T.INT8,
+         np.dtype(np.uint8): T.UINT8, np.dtype(np.bool_): T.BOOL, np.dtype(np.int32): T.INT32}
+cases = {}
+
+
+def random(*shape, seed=0, scale=1.0):
+    return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
+
+
+def save(name, model, feeds):
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [o.name for o in session.get_outputs()]
+    assert name not in cases, name
+    cases[name] = (model, feeds, dict(zip(names, session.run(names, feeds))))
+
+
+def case(name, opset, nodes, feeds, outputs, constants=None, ml=False, shapes=None, microsoft=False):
+    """outputs: name -> element type; constants: name -> array."""
+    shapes = shapes or {}
+    inputs = [h.make_tensor_value_info(n, KINDS[a.dtype], shapes.get(n, a.shape)) for n, a in feeds.items()]
+    outs = [h.make_tensor_value_info(n, t, None) for n, t in outputs.items()]
+    initial = [numpy_helper.from_array(np.asarray(a), n) for n, a in (constants or {}).items()]
+    graph = h.make_graph(nodes, name, inputs, outs, initial)
+    sets = [h.make_opsetid("", opset)]
+    if ml:
+        sets.append(h.make_opsetid("ai.onnx.ml", 2))
+    if microsoft:
+        sets.append(h.make_opsetid("com.microsoft", 1))
+    model = h.make_model(graph, opset_imports=sets, ir_version=8, producer_name="fixtures")
+    save(name, model, feeds)
+
+
+def one(name, opset, op, feeds, constants=None, kind=T.FLOAT, shapes=None, **attributes):
+    order = list(feeds) + list(constants or {})
+    case(name, opset, [h.make_node(op, order, ["y"], **attributes)], feeds, {"y": kind}, constants, shapes=shapes)
+
+
+def forms():
+    x = random(2, 3, 4)
+    for opset in (7, 11, 12):
+        one(f"softmax_{opset}", opset, "Softmax", {"x": x})
+        one(f"softmax_axis2_{opset}", opset, "Softmax", {"x": x}, axis=2)
+        one(f"log_softmax_axis0_{opset}", opset, "LogSoftmax", {"x": x}, axis=0)
+    one("softmax_open_9", 9, "Softmax", {"x": x[:1]}, shapes={"x": ("N", 3, 4)})
+    one("softmax_13", 13, "Softmax", {"x": x}, axis=1)
+    one("hardmax_9", 9, "Hardmax", {"x": x})
+    for opset in (7, 11):
+        one(f"squeeze_{opset}", opset, "Squeeze", {"x": random(1, 3, 1, 2)}, axes=[0, 2])
+        one(f"squeeze_all_{opset}", opset, "Squeeze", {"x": random(1, 3, 1, 2)})
+        one(f"unsqueeze_{opset}", opset, "Unsqueeze", {"x": x}, axes=[0, 3])
+        one(f"reduce_sum_{opset}", opset, "ReduceSum", {"x": x}, axes=[1], keepdims=0)
+        one(f"reduce_mean_{opset}", opset, "ReduceMean", {"x": x}, axes=[1, 2])
+    one("clip_7", 7, "Clip", {"x": x}, min=-0.5, max=0.25)
+    one("clip_min_9", 9, "Clip", {"x": x}, min=0.0)
+    one("clip_max_9", 9, "Clip", {"x": x}, max=0.5)
+    one("clip_12", 12, "Clip", {"x": x}, {"lo": np.float32(-0.5), "hi": np.float32(0.3)})
+    one("pad_7", 7, "Pad", {"x": x}, pads=[0, 1, 0, 0, 0, 2], value=1.5)
+    one("pad_edge_9", 9, "Pad", {"x": x}, pads=[0, 1, 1, 0, 1, 1], mode="edge")
+    one("pad_reflect_11", 11, "Pad", {"x": x}, {"pads": np.array([0, 0, 1, 0, 0, 2], np.int64)}, mode="reflect")
+    one("pad_axes_18", 18, "Pad", {"x": x},
+        {"pads": np.array([1, 2], np.int64), "value": np.float32(2), "axes": np.array([-1], np.int64)})
+    one("slice_7", 7, "Slice", {"x": x}, starts=[1, -3], ends=[1000, -1], axes=[1, 2])
+    one("slice_no_axes_9", 9, "Slice", {"x": x}, starts=[0, 1], ends=[1, 3])
+    one("slice_11", 11, "Slice", {"x": x}, {"s": np.array([-1], np.int64), "e": np.array([-1000], np.int64),
+                                            "a": np.array([2], np.int64), "t": np.array([-1], np.int64)})
+    node = h.make_node("TopK", ["x"], ["v", "i"], k=2, axis=2)
+    case("top_k_7", 7, [node], {"x": x}, {"v": T.FLOAT, "i": T.INT64})
+    node = h.make_node("Split", ["x"], ["a", "b"], split=[1, 2], axis=1)
+    case("split_7", 7, [node], {"x": x}, {"a": T.FLOAT, "b": T.FLOAT})
+    node = h.make_node("Split", ["x"], ["a", "b"], num_outputs=2, axis=2)
+    case("split_18", 18, [node], {"x": x}, {"a": T.FLOAT, "b": T.FLOAT})
+    picture = random(1, 2, 3, 3)
+    one("upsample_7", 7, "Upsample", {"x": picture}, mode="nearest", scales=[1.0, 1.0, 2.0, 2.0])
+    one("upsample_linear_9", 9, "Upsample", {"x": picture}, {"s": np.array([1, 1, 2, 2], np.float32)}, mode="linear")
+    one("resize_10", 10, "Resize", {"x": picture}, {"s": np.array([1, 1, 2, 3], np.float32)}, mode="nearest")
+    one("resize_11", 11, "Resize", {"x": picture},
+        {"r": np.zeros(0, np.float32), "s": np.array([1, 1, 2, 2], np.float32)},
+        mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    one("resize_linear_11", 11, "Resize", {"x": picture},
+        {"r": np.zeros(0, np.float32), "s": np.array([1, 1, 2, 2], np.float32)},
+        mode="linear", coordinate_transformation_mode="half_pixel")
+    one("scatter_9", 9, "Scatter", {"x": x}, {"i": np.array([[[1, 0, 2, 1]]], np.int64), "u": random(1, 1, 4, seed=4)}, axis=1)
+    four = [random(3, seed=s) for s in range(3)] + [np.abs(random(3, seed=3)) + 0.1]
+    statistics = dict(zip(["scale", "bias", "mean", "var"], four))
+    for opset in (7, 9, 14, 15):
+        one(f"batch_normalization_{opset}", opset, "BatchNormalization", {"x": picture[:, :1].repeat(3, 1)}, statistics)
+    for opset, ratio in ((7, {}), (10, {})):
+        nodes = [h.make_node("Relu", ["x"], ["r"]), h.make_node("Dropout", ["r"], ["d"], ratio=0.5),
+                 h.make_node("Identity", ["d"], ["i"]), h.make_node("Neg", ["i"], ["y"])]
+        case(f"dropout_{opset}", opset, nodes, {"x": x}, {"y": T.FLOAT})
+    nodes = [h.make_node("Dropout", ["x", "ratio", "mode"], ["d", "mask"]), h.make_node("Neg", ["d"], ["n"]),
+             h.make_node("Identity", ["n"], ["y"])]
+    case("dropout_13", 13, nodes, {"x": x}, {"y": T.FLOAT}, {"ratio": np.float32(0.5), "mode": np.array(False)})
+    # "Flatten" and "as large as", as PyTorch writes them.
+    nodes = [h.make_node("Shape", ["x"], ["s"]),
+             h.make_node("Constant", [], ["zero"], value=numpy_helper.from_array(np.array(0, np.int64))),
+             h.make_node("Gather", ["s", "zero"], ["n"], axis=0),
+             h.make_node("Unsqueeze", ["n"], ["n1"], axes=[0]),
+             h.make_node("Constant", [], ["rest"], value=numpy_helper.from_array(np.array([-1], np.int64))),
+             h.make_node("Concat", ["n1", "rest"], ["to"], axis=0), h.make_node("Reshape", ["x", "to"], ["y"])]
+    case("flatten_chain_11", 11, nodes, {"x": x[:1]}, {"y": T.FLOAT}, shapes={"x": ("batch", 3, 4)})
+    nodes = [h.make_node("Shape", ["x"], ["s"]),
+             h.make_node("Slice", ["s", "a", "b"], ["hw"]), h.make_node("Cast", ["hw"], ["f"], to=T.FLOAT),
+             h.make_node("Mul", ["f", "two"], ["g"]), h.make_node("Floor", ["g"], ["g2"]),
+             h.make_node("Cast", ["g2"], ["hw2"], to=T.INT64), h.make_node("Slice", ["s", "z", "a"], ["nc"]),
+             h.make_node("Concat", ["nc", "hw2"], ["sizes"], axis=0),
+             h.make_node("Resize", ["x", "", "", "sizes"], ["y"], mode="nearest",
+                         coordinate_transformation_mode="asymmetric", nearest_mode="floor")]
+    two = {"a": np.array([2], np.int64), "b": np.array([4], np.int64), "z": np.array([0], np.int64), "two": np.float32(2)}
+    case("resize_chain_13", 13, nodes, {"x": picture}, {"y": T.FLOAT}, two, shapes={"x": ("N", 2, 3, 3)})
+    nodes = [h.make_node("ConstantOfShape", ["shape"], ["ones"], value=numpy_helper.from_array(np.array([1], np.int64))),
+             h.make_node("Mul", ["ones", "minus"], ["m"]), h.make_node("Equal", ["to", "m"], ["e"]),
+             h.make_node("Where", ["e", "ones", "to"], ["w"]), h.make_node("Expand", ["x", "w"], ["y"])]
+    case("expand_chain_14", 14, nodes, {"x": random(1, 3, 1)}, {"y": T.FLOAT},
+         {"shape": np.array([3], np.int64), "minus": np.int64(-1), "to": np.array([2, -1, 4], np.int64)})
+    one("reduce_sum_13", 13, "ReduceSum", {"x": x}, {"axes": np.array([-1], np.int64)}, keepdims=0)
+    one("reduce_mean_18", 18, "ReduceMean", {"x": x}, {"axes": np.array([1], np.int64)}, keepdims=0)
+    one("reshape_zero_14", 14, "Reshape", {"x": x}, {"s": np.array([0, -1], np.int64)})
+    one("gelu_20", 20, "Gelu", {"x": x})
+    one("average_pool_19", 19, "AveragePool", {"x": picture}, kernel_shape=[2, 2], strides=[1, 1], ceil_mode=1)
+    one("max_pool_ceil_10", 10, "MaxPool", {"x": random(1, 2, 5, 5)}, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
+    wide = {"w": random(4, 5, seed=1), "b": random(5, seed=2)}
+    nodes = [h.make_node("MatMul", ["x", "w"], ["m"]), h.make_node("Add", ["b", "m"], ["y"])]
+    case("matmul_add_matrix", 13, nodes, {"x": random(2, 4)}, {"y": T.FLOAT}, wide)
+    case("matmul_add_stack", 13, nodes, {"x": random(2, 3, 4)}, {"y": T.FLOAT}, wide)
+    nodes = [h.make_node("MatMul", ["x", "w"], ["m"]), h.make_node("Add", ["m", "b"], ["y"])]
+    case("matmul_add_column", 13, nodes, {"x": random(2, 4)}, {"y": T.FLOAT},
+         {"w": wide["w"], "b": random(2, 1, seed=2)})
+    one("gemm_7", 7, "Gemm", {"x": random(2, 4)}, wide, alpha=0.5, beta=2.0)
+    one("gemm_transposed_11", 11, "Gemm", {"x": random(2, 4)}, {"w": random(5, 4, seed=1)}, transB=1)
+    # scikit-learn's way of answering.
+    linear = h.make_node("LinearClassifier", ["x"], ["label", "scores"], domain="ai.onnx.ml", multi_class=1,
+                         coefficients=random(12).tolist(), intercepts=[0.1, 0.2, -0.1], post_transform="SOFTMAX",
+                         classlabels_ints=[3, 5, 7])
+    save("linear_classifier", h.make_model(h.make_graph(
+        [linear], "c", [h.make_tensor_value_info("x", T.FLOAT, (None, 4))],
+        [h.make_tensor_value_info("label", T.INT64, None), h.make_tensor_value_info("scores", T.FLOAT, None)]),
+        opset_imports=[h.make_opsetid("", 13), h.make_opsetid("ai.onnx.ml", 2)], ir_version=8), {"x": random(1, 4)})
+
+
+def write():
+    with zipfile.ZipFile(os.path.join(HERE, "fixtures.zip"), "w", zipfile.ZIP_DEFLATED) as out:
+        def put(name, data):
+            out.writestr(zipfile.ZipInfo(name, (2020, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
+
+        for name, (model, feeds, answers) in sorted(cases.items()):
+            put(f"{name}.onnx", model.SerializeToString())
+            for part, arrays in (("in", feeds), ("out", answers)):
+                for key, array in arrays.items():
+                    data = io.BytesIO()
+                    np.save(data, array)
+                    put(f"{name}/{part}/{key}.npy", data.getvalue())
+
+
+if __name__ == "__main__":
+    forms()
+    write()
+    print(f"{len(cases)} cases, {os.path.getsize(os.path.join(HERE, 'fixtures.zip'))} bytes")
