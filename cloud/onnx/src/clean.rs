@@ -12,6 +12,7 @@ mod graph;
 mod inference;
 mod linear;
 mod operators;
+mod quantised;
 mod shapes;
 mod unused;
 mod upgrade;
@@ -38,11 +39,14 @@ pub struct Options {
     pub batch: usize,
     /// What other open dimensions become: by the symbol that the file gives them, or as `input[axis]` where it gives none.
     pub dimensions: BTreeMap<String, usize>,
+    /// Whether activations of a quantised model are only clamped to their range and not rounded: as fast as the float
+    /// model, and closer to it than to the quantised one.
+    pub float_activations: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { batch: 1, dimensions: BTreeMap::new() }
+        Self { batch: 1, dimensions: BTreeMap::new(), float_activations: false }
     }
 }
 
@@ -115,6 +119,21 @@ pub fn clean(model: &mut Model, options: &Options) -> Result<Cleaned> {
     cleaned.add("constant nodes", constants::from_nodes(model)?);
     cleaned.add("forms of older operator sets", upgrade::upgrade(model)?);
     cleaned.add("open dimensions", batch::fix(model, options)?);
+    settle(model, &mut cleaned)?;
+    let quantised = quantised::rewrite(model, options.float_activations)?;
+    if quantised.count > 0 {
+        cleaned.add("quantised operators", quantised);
+        settle(model, &mut cleaned)?;
+    }
+    cleaned.add("matrix products with a bias", linear::to_gemm(model)?);
+    cleaned.add("unused nodes and constants", unused::remove(model)?);
+    shapes::of_outputs(model);
+    model.check_order()?;
+    Ok(cleaned)
+}
+
+/// Folds and takes out until there is nothing left to do.
+fn settle(model: &mut Model, cleaned: &mut Cleaned) -> Result<()> {
     for _ in 0..MAX_ROUNDS {
         let mut changes = 0;
         let mut round = |pass: &str, done: Changes| {
@@ -128,9 +147,5 @@ pub fn clean(model: &mut Model, options: &Options) -> Result<Cleaned> {
             break;
         }
     }
-    cleaned.add("matrix products with a bias", linear::to_gemm(model)?);
-    cleaned.add("unused nodes and constants", unused::remove(model)?);
-    shapes::of_outputs(model);
-    model.check_order()?;
-    Ok(cleaned)
+    Ok(())
 }

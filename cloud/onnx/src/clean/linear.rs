@@ -6,10 +6,10 @@ use tract_onnx::pb::NodeProto;
 
 use super::Changes;
 use super::graph::{constants, is, uses};
-use super::shapes;
+use super::shapes::{self, Known};
 use crate::{DataType, Model, Node, Result};
 
-/// `MatMul` of a matrix with a constant matrix, and `Add` of a constant row behind it, becomes `Gemm`: one layer is one node for
+/// `MatMul` of two matrices, and `Add` of a constant row behind it, becomes `Gemm`: one layer is one node for
 /// whoever looks at layers.
 pub(super) fn to_gemm(model: &mut Model) -> Result<Changes> {
     if !model.nodes().iter().any(|node| is(node, "MatMul")) {
@@ -17,10 +17,11 @@ pub(super) fn to_gemm(model: &mut Model) -> Result<Changes> {
     }
     let known = shapes::infer(model);
     let matrix = |name: &str| known.get(name).is_some_and(|k| k.float && k.rank() == Some(2));
-    let mut weights: HashMap<String, Vec<i64>> = HashMap::new();
+    let columns = |name: &str| known.get(name).and_then(Known::fixed)?.get(1).copied();
+    let mut rows: HashMap<String, Vec<i64>> = HashMap::new();
     for (name, tensor) in constants(model) {
         if tensor.data_type == DataType::Float as i32 {
-            weights.insert(name.to_owned(), tensor.dims.clone());
+            rows.insert(name.to_owned(), tensor.dims.clone());
         }
     }
     let uses: HashMap<String, usize> =
@@ -32,7 +33,7 @@ pub(super) fn to_gemm(model: &mut Model) -> Result<Changes> {
             is(node, "MatMul")
                 && node.input.len() == 2
                 && matrix(&node.input[0])
-                && weights.get(&node.input[1]).is_some_and(|dims| dims.len() == 2)
+                && matrix(&node.input[1])
                 && node.output.first().is_some_and(|output| uses.get(output) == Some(&1))
         })
         .filter_map(|node| Some((node.output.first()?.clone(), node.clone())))
@@ -45,9 +46,9 @@ pub(super) fn to_gemm(model: &mut Model) -> Result<Changes> {
         let sides = [(0, 1), (1, 0)].into_iter();
         let found = sides.filter_map(|(product, bias)| {
             let (product, bias) = (products.get(&node.input[product])?, &node.input[bias]);
-            let columns = weights.get(&product.input[1])?.get(1)?;
-            let row = weights.get(bias)?;
-            let fits = row.last() == Some(columns)
+            let columns = i64::try_from(columns(&product.input[1])?).ok()?;
+            let row = rows.get(bias)?;
+            let fits = row.last() == Some(&columns)
                 && row.iter().rev().skip(1).all(|&dim| dim == 1)
                 && row.len() <= 2;
             fits.then_some((product, bias.clone()))

@@ -3,5 +3,6 @@
 
 mod forms;
 mod passes;
+mod quantised;
 mod real_models;
 mod support;
