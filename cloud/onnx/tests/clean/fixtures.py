@@ -16,6 +16,7 @@ import onnxruntime as ort
 from onnx import TensorProto as T
 from onnx import helper as h
 from onnx import numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 KINDS = {np.dtype(np.float32): T.FLOAT, np.dtype(np.int64): T.INT64, np.dtype(np.int8): T.INT8,
@@ -30,6 +31,8 @@ def random(*shape, seed=0, scale=1.0):
 def save(name, model, feeds):
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    # As the standard defines it: optimised, the runtime computes weights of 8 bits with activations of 8 bits.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [o.name for o in session.get_outputs()]
     assert name not in cases, name
@@ -160,6 +163,143 @@ def forms():
         opset_imports=[h.make_opsetid("", 13), h.make_opsetid("ai.onnx.ml", 2)], ir_version=8), {"x": random(1, 4)})
 
 
+def grid(name, scale, zero):
+    """Initialisers NAME_s and NAME_z."""
+    return {f"{name}_s": np.asarray(scale, np.float32), f"{name}_z": np.asarray(zero)}
+
+
+def operators():
+    """Single quantised operators."""
+    # Halves go to the even side, and what is out of range to its end.
+    ties = np.array([[0.5, 1.5, 2.5, -0.5, -1.5, 126.5, 127.5, 500, -500, 0.26]], np.float32)
+    for kind in (np.int8, np.uint8):
+        k = np.dtype(kind).name
+        q = h.make_node("QuantizeLinear", ["x", "x_s", "x_z"], ["q"])
+        case(f"q_quantize_{k}", 13, [q], {"x": ties}, {"q": KINDS[np.dtype(kind)]}, grid("x", 1.0, kind(3)))
+        nodes = [q, h.make_node("DequantizeLinear", ["q", "x_s", "x_z"], ["y"])]
+        case(f"q_fake_{k}", 13, nodes, {"x": ties}, {"y": T.FLOAT}, grid("x", 0.5, kind(7)))
+        nodes = [h.make_node("DequantizeLinear", ["x", "x_s", "x_z"], ["y"])]
+        case(f"q_dequantize_{k}", 10, nodes, {"x": np.array([[0, 1, 100, 127]], kind)}, {"y": T.FLOAT}, grid("x", 0.3, kind(5)))
+    # Another grid on the way out than on the way in.
+    nodes = [h.make_node("QuantizeLinear", ["x", "x_s", "x_z"], ["q"]), h.make_node("DequantizeLinear", ["q", "y_s", "y_z"], ["y"])]
+    case("q_other_grid", 13, nodes, {"x": ties}, {"y": T.FLOAT}, {**grid("x", 0.5, np.int8(7)), **grid("y", 0.25, np.int8(-4))})
+    nodes = [h.make_node("QuantizeLinear", ["x", "x_s"], ["q"]), h.make_node("DequantizeLinear", ["q", "x_s"], ["y"])]
+    case("q_no_zero_point", 13, nodes, {"x": ties}, {"y": T.FLOAT}, {"x_s": np.float32(0.5)})
+    # Around Softmax the engine gives ones.
+    nodes = [h.make_node("QuantizeLinear", ["x", "x_s", "x_z"], ["q"]), h.make_node("DequantizeLinear", ["q", "x_s", "x_z"], ["d"]),
+             h.make_node("Softmax", ["d"], ["s"], axis=-1),
+             h.make_node("QuantizeLinear", ["s", "y_s", "y_z"], ["sq"]), h.make_node("DequantizeLinear", ["sq", "y_s", "y_z"], ["y"])]
+    case("q_softmax", 13, nodes, {"x": random(1, 6, scale=3)}, {"y": T.FLOAT}, {**grid("x", 0.05, np.int8(3)), **grid("y", 1 / 256, np.int8(-128))})
+    # A grid for every channel.
+    three = {"x_s": np.array([0.1, 0.2, 0.4], np.float32), "x_z": np.array([1, -2, 3], np.int8)}
+    nodes = [h.make_node("QuantizeLinear", ["x", "x_s", "x_z"], ["q"], axis=1), h.make_node("DequantizeLinear", ["q", "x_s", "x_z"], ["y"], axis=1)]
+    case("q_channels", 13, nodes, {"x": random(1, 3, 2, 2, scale=10)}, {"y": T.FLOAT}, three)
+    for kind, zeros in ((np.int8, [0, 0, 0, 0]), (np.int8, [1, -2, 3, 4]), (np.uint8, [128] * 4), (np.uint8, [3, 200, 100, 0])):
+        info = np.iinfo(kind)
+        w = np.random.default_rng(1).integers(info.min, info.max, (4, 3, 3, 3)).astype(kind)
+        nodes = [h.make_node("DequantizeLinear", ["w", "w_s", "w_z"], ["wf"], axis=0), h.make_node("Conv", ["x", "wf"], ["y"])]
+        case(f"q_weight_{np.dtype(kind).name}_{zeros[1]}", 13, nodes, {"x": random(1, 3, 4, 4)}, {"y": T.FLOAT},
+             {"w": w, "w_s": np.array([0.01, 0.02, 0.005, 0.1], np.float32), "w_z": np.array(zeros, kind)})
+    w = np.random.default_rng(1).integers(-128, 127, (40, 20)).astype(np.int8)
+    nodes = [h.make_node("DequantizeLinear", ["w", "w_s", "w_z"], ["wf"], axis=1), h.make_node("MatMul", ["x", "wf"], ["y"])]
+    case("q_weight_columns", 13, nodes, {"x": random(1, 40)}, {"y": T.FLOAT},
+         {"w": w, "w_s": (np.abs(random(20)) + 0.1) / 100, "w_z": np.zeros(20, np.int8)})
+    w4 = numpy_helper.from_array(np.random.default_rng(1).integers(-8, 7, (8, 4)).astype(np.int8), "w")
+    w4 = h.make_tensor("w", T.INT4, (8, 4), numpy_helper.to_array(w4).ravel().tolist())
+    nodes = [h.make_node("DequantizeLinear", ["w", "w_s"], ["wf"], axis=0, block_size=4), h.make_node("MatMul", ["x", "wf"], ["y"])]
+    graph = h.make_graph(nodes, "g", [h.make_tensor_value_info("x", T.FLOAT, (1, 8))], [h.make_tensor_value_info("y", T.FLOAT, None)],
+                         [w4, numpy_helper.from_array(np.abs(random(2, 4)) / 10, "w_s")])
+    save("q_blocks_of_4_bits", h.make_model(graph, opset_imports=[h.make_opsetid("", 21)], ir_version=10), {"x": random(1, 8)})
+    # Integers with zero points, and grids that are computed for each input.
+    x8 = np.random.default_rng(2).integers(0, 255, (1, 3, 5, 5)).astype(np.uint8)
+    w8 = np.random.default_rng(3).integers(-128, 127, (4, 3, 3, 3)).astype(np.int8)
+    case("q_conv_integer", 10, [h.make_node("ConvInteger", ["x", "w", "x_z"], ["y"], pads=[1, 1, 1, 1])], {"x": x8}, {"y": T.INT32},
+         {"w": w8, "x_z": np.uint8(117)})
+    rows = np.random.default_rng(2).integers(0, 255, (2, 8)).astype(np.uint8)
+    square = np.random.default_rng(3).integers(0, 255, (8, 4)).astype(np.uint8)
+    case("q_matmul_integer", 10, [h.make_node("MatMulInteger", ["x", "w", "x_z", "w_z"], ["y"])], {"x": rows}, {"y": T.INT32},
+         {"w": square, "x_z": np.uint8(100), "w_z": np.uint8(120)})
+    nodes = [h.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"])]
+    case("q_dynamic", 11, nodes, {"x": random(2, 7)}, {"q": T.UINT8, "s": T.FLOAT, "z": T.UINT8})
+    case("q_dynamic_zeros", 11, nodes, {"x": np.zeros((2, 7), np.float32)}, {"q": T.UINT8, "z": T.UINT8})
+    nodes = nodes + [h.make_node("MatMulInteger", ["q", "w", "z", "w_z"], ["i"]), h.make_node("Cast", ["i"], ["f"], to=T.FLOAT),
+                     h.make_node("Mul", ["s", "w_s"], ["sw"]), h.make_node("Mul", ["f", "sw"], ["y"])]
+    case("q_dynamic_matmul", 11, nodes, {"x": random(2, 8)}, {"y": T.FLOAT}, {"w": square, **grid("w", 0.01, np.uint8(120))})
+    conv = ["x", "x_s", "x_z", "w", "w_s", "w_z", "y_s", "y_z"]
+    bias = np.random.default_rng(4).integers(-9000, 9000, 4).astype(np.int32)
+    channels = {"w": w8, "w_s": np.array([0.01, 0.02, 0.005, 0.03], np.float32), "w_z": np.zeros(4, np.int8), "b": bias}
+    node = h.make_node("QLinearConv", conv + ["b"], ["y"], pads=[1, 0, 1, 0], strides=[2, 1])
+    case("q_linear_conv", 10, [node], {"x": x8}, {"y": T.UINT8}, {**channels, **grid("x", 0.02, np.uint8(117)), **grid("y", 0.5, np.uint8(99))})
+    node = h.make_node("QLinearConv", conv, ["y"])
+    case("q_linear_conv_one_scale", 10, [node], {"x": x8}, {"y": T.UINT8},
+         {"w": w8, **grid("w", 0.01, np.int8(0)), **grid("x", 0.02, np.uint8(117)), **grid("y", 0.5, np.uint8(99))})
+    node = h.make_node("QLinearMatMul", conv, ["y"])
+    case("q_linear_matmul", 10, [node], {"x": rows}, {"y": T.UINT8},
+         {"w": square, **grid("w", 0.01, np.uint8(120)), **grid("x", 0.02, np.uint8(100)), **grid("y", 0.4, np.uint8(130))})
+    nodes = [h.make_node("QLinearMatMul", ["a", "x_s", "x_z", "b", "w_s", "w_z", "y_s", "y_z"], ["y"])]
+    case("q_linear_matmul_two_inputs", 10, nodes, {"a": rows, "b": square}, {"y": T.UINT8},
+         {**grid("w", 0.01, np.uint8(120)), **grid("x", 0.02, np.uint8(100)), **grid("y", 0.4, np.uint8(130))})
+
+    def own(name, op, inputs, feeds, kind, constants, **attributes):
+        node = h.make_node(op, inputs, ["y"], domain="com.microsoft", **attributes)
+        case(name, 13, [node], feeds, {"y": kind}, constants, microsoft=True)
+
+    # No two of these give a half, which the last place of a float would decide.
+    ab = {**grid("a", 0.02173, np.uint8(100)), **grid("b", 0.05319, np.uint8(3)), **grid("y", 0.06184, np.uint8(70))}
+    two = {"a": x8, "b": x8[:, :, ::-1].copy()}
+    for op in ("Add", "Mul"):
+        own(f"q_linear_{op.lower()}", f"QLinear{op}", ["a", "a_s", "a_z", "b", "b_s", "b_z", "y_s", "y_z"], two, T.UINT8, ab)
+    own("q_linear_concat", "QLinearConcat", ["y_s", "y_z", "a", "a_s", "a_z", "b", "b_s", "b_z"], two, T.UINT8, ab, axis=1)
+    alone = {k: v for k, v in ab.items() if k[0] != "b"}
+    five = ["a", "a_s", "a_z", "y_s", "y_z"]
+    own("q_linear_average_pool", "QLinearAveragePool", five, {"a": x8}, T.UINT8, alone, kernel_shape=[2, 2], pads=[1, 1, 0, 0])
+    own("q_linear_global_average_pool", "QLinearGlobalAveragePool", five, {"a": x8}, T.UINT8, alone)
+    own("q_linear_leaky_relu", "QLinearLeakyRelu", five, {"a": x8}, T.UINT8, alone, alpha=0.1)
+    own("q_linear_sigmoid", "QLinearSigmoid", five, {"a": x8}, T.UINT8, {**grid("a", 0.02, np.uint8(100)), **grid("y", 1 / 256, np.uint8(0))})
+    gemm = ["x", "x_s", "x_z", "w", "w_s", "w_z", "b", "y_s", "y_z"]
+    own("q_gemm", "QGemm", gemm, {"x": rows}, T.UINT8,
+        {"w": square, "b": bias // 100, **grid("w", 0.01, np.uint8(120)), **grid("x", 0.02, np.uint8(100)), **grid("y", 0.4, np.uint8(130))})
+    own("q_gemm_real", "QGemm", gemm[:7], {"x": rows}, T.FLOAT,
+        {"w": square, "b": bias // 100, **grid("w", 0.01, np.uint8(120)), **grid("x", 0.02, np.uint8(100))})
+
+
+class Reader(CalibrationDataReader):
+    """Random pictures to calibrate on."""
+
+    def __init__(self):
+        self.left = [{"x": random(1, 3, 12, 12, seed=s)} for s in range(8)]
+
+    def get_next(self):
+        return self.left.pop() if self.left else None
+
+
+def networks():
+    """A network with a residual block and a depthwise convolution, quantised by ONNX Runtime in each of its ways."""
+    w = {"w1": random(8, 3, 3, 3, seed=1, scale=0.3), "b1": random(8, seed=2, scale=0.2), "w2": random(8, 1, 3, 3, seed=3, scale=0.4),
+         "b2": random(8, seed=4, scale=0.2), "w3": random(8, 8, 1, 1, seed=5, scale=0.4), "b3": random(8, seed=6, scale=0.2),
+         "w4": random(8, 5, seed=7, scale=0.5), "b4": random(5, seed=8, scale=0.2)}
+    nodes = [h.make_node("Conv", ["x", "w1", "b1"], ["c1"], pads=[1, 1, 1, 1]), h.make_node("Relu", ["c1"], ["r1"]),
+             h.make_node("Conv", ["r1", "w2", "b2"], ["c2"], group=8, pads=[1, 1, 1, 1]), h.make_node("Relu", ["c2"], ["r2"]),
+             h.make_node("Conv", ["r2", "w3", "b3"], ["c3"]), h.make_node("Add", ["c3", "r1"], ["a"]), h.make_node("Relu", ["a"], ["r3"]),
+             h.make_node("MaxPool", ["r3"], ["m"], kernel_shape=[2, 2], strides=[2, 2]), h.make_node("GlobalAveragePool", ["m"], ["g"]),
+             h.make_node("Flatten", ["g"], ["f"]), h.make_node("Gemm", ["f", "w4", "b4"], ["l"]), h.make_node("Softmax", ["l"], ["y"], axis=-1)]
+    graph = h.make_graph(nodes, "net", [h.make_tensor_value_info("x", T.FLOAT, (1, 3, 12, 12))], [h.make_tensor_value_info("y", T.FLOAT, (1, 5))],
+                         [numpy_helper.from_array(a, n) for n, a in w.items()])
+    model = h.make_model(graph, opset_imports=[h.make_opsetid("", 13)], ir_version=8)
+    x = {"x": random(1, 3, 12, 12, seed=99)}
+    with tempfile.TemporaryDirectory() as folder:
+        source, made = os.path.join(folder, "a.onnx"), os.path.join(folder, "b.onnx")
+        onnx.save(model, source)
+        for form in (QuantFormat.QDQ, QuantFormat.QOperator):
+            for activations, weights, channels in ((QuantType.QUInt8, QuantType.QInt8, True), (QuantType.QInt8, QuantType.QInt8, True),
+                                                   (QuantType.QUInt8, QuantType.QUInt8, False)):
+                quantize_static(source, made, Reader(), quant_format=form, per_channel=channels, activation_type=activations,
+                                weight_type=weights)
+                save(f"q_net_{form.name}_{activations.name}_{weights.name}".lower(), onnx.load(made), x)
+        quantize_dynamic(source, made, weight_type=QuantType.QUInt8)
+        save("q_net_dynamic", onnx.load(made), x)
+
+
 def write():
     with zipfile.ZipFile(os.path.join(HERE, "fixtures.zip"), "w", zipfile.ZIP_DEFLATED) as out:
         def put(name, data):
@@ -176,5 +316,7 @@ def write():
 
 if __name__ == "__main__":
     forms()
+    operators()
+    networks()
     write()
     print(f"{len(cases)} cases, {os.path.getsize(os.path.join(HERE, 'fixtures.zip'))} bytes")
