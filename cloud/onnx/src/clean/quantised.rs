@@ -46,6 +46,7 @@ pub(super) fn rewrite(model: &mut Model, float_activations: bool) -> Result<Chan
         held: HashMap::new(),
         written: HashSet::new(),
         scalars: HashMap::new(),
+        relus: HashMap::new(),
         named: 0,
         nodes: Vec::new(),
         made: Vec::new(),
@@ -96,6 +97,8 @@ struct Rewriter {
     types: HashMap<String, DataType>,
     /// Values that are not there as the model names them, but as something that stands for them.
     held: HashMap<String, Held>,
+    /// What each Relu that stands in the graph reads.
+    relus: HashMap<String, String>,
     /// Scalars that are written already, by their bits.
     scalars: HashMap<u32, String>,
     /// Names given so far: those of exporters can be hundreds of bytes long, and are not grown further.
@@ -127,6 +130,11 @@ impl Rewriter {
         if !done {
             for name in order::reads(&node).into_iter().map(str::to_owned).collect::<Vec<_>>() {
                 self.materialise(&name)?;
+            }
+            if let ("Relu", [input], [output]) =
+                (node.op_type.as_str(), node.input.as_slice(), node.output.as_slice())
+            {
+                self.relus.insert(output.clone(), input.clone());
             }
             self.nodes.push(node);
         }

@@ -170,7 +170,7 @@ impl Rewriter {
         let (low, high) = (low - zero, high - zero);
         // What is clamped to positive numbers anyway needs no Relu before.
         let name = match &held.source {
-            Source::Value(name) if low >= 0 => name.clone(),
+            Source::Value(name) if low >= 0 => self.relus.get(name).unwrap_or(name).clone(),
             _ => self.without_relu(&held)?,
         };
         if self.float_activations {
