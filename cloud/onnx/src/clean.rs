@@ -5,6 +5,7 @@
 //! classifier gives besides its probabilities, and for dimensions that the caller fixes.
 
 mod batch;
+mod bounds;
 mod classifier;
 mod constants;
 mod fold;
@@ -23,8 +24,10 @@ use serde::Serialize;
 
 use crate::{Error, Model, Result};
 
+pub use bounds::MAX_ELEMENTS;
 pub use classifier::LABELS;
 pub use operators::{Missing, missing_operators};
+pub use shapes::{Known, infer};
 
 /// The oldest standard operator set that is read: before it, operators broadcast by attributes.
 pub const OLDEST_OPSET: i64 = 7;
@@ -117,6 +120,8 @@ pub fn clean(model: &mut Model, options: &Options) -> Result<Cleaned> {
     cleaned.add("labels and maps of classifiers", classifier::probabilities(model)?);
     cleaned.add("nodes for training", inference::for_inference(model)?);
     cleaned.add("constant nodes", constants::from_nodes(model)?);
+    cleaned.add("computed constants", fold::constants_only(model)?);
+    bounds::check(model)?;
     cleaned.add("forms of older operator sets", upgrade::upgrade(model)?);
     cleaned.add("open dimensions", batch::fix(model, options)?);
     settle(model, &mut cleaned)?;

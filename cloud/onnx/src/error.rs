@@ -110,6 +110,14 @@ pub enum Error {
         /// The value.
         value: String,
     },
+    /// A value would have more elements than any model here needs.
+    #[error("{what} asks for more than {limit} elements: it is damaged or made to exhaust memory")]
+    TooManyElements {
+        /// The node or input.
+        what: String,
+        /// Elements allowed.
+        limit: usize,
+    },
     /// The operator set is from before what is read.
     #[error("the model uses opset {opset}, and 7 is the oldest that is read: export it again with opset 13")]
     OldOpset {
@@ -147,7 +155,9 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::TooLarge { .. } | Self::TooMuchMemory { .. } => ErrorCode::TooLarge,
+            Self::TooLarge { .. } | Self::TooMuchMemory { .. } | Self::TooManyElements { .. } => {
+                ErrorCode::TooLarge
+            }
             Self::ExternalData { .. }
             | Self::OldOpset { .. }
             | Self::Training { .. }

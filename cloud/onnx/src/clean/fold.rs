@@ -12,7 +12,7 @@ use tract_onnx::pb::NodeProto;
 
 use super::Changes;
 use super::graph::{constants, is_standard};
-use super::shapes;
+use super::shapes::{self, Known};
 use crate::{Attributes, Model, Result};
 use value::Constant;
 
@@ -23,6 +23,15 @@ pub(super) const MAX_ELEMENTS: usize = 4096;
 pub(super) fn fold(model: &mut Model) -> Result<Changes> {
     let shaped = model.nodes().iter().any(|node| is_standard(node) && is_shape(node));
     let known = if shaped { shapes::infer(model) } else { HashMap::new() };
+    fold_with(model, &known)
+}
+
+/// The same without asking the engine for shapes.
+pub(super) fn constants_only(model: &mut Model) -> Result<Changes> {
+    fold_with(model, &HashMap::new())
+}
+
+fn fold_with(model: &mut Model, known: &HashMap<String, Known>) -> Result<Changes> {
     let mut values: HashMap<String, Constant> = HashMap::new();
     for (name, tensor) in constants(model) {
         if let Some(value) = Constant::read(tensor) {

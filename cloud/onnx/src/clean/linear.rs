@@ -16,7 +16,9 @@ pub(super) fn to_gemm(model: &mut Model) -> Result<Changes> {
         return Ok(Changes::default());
     }
     let known = shapes::infer(model);
-    let matrix = |name: &str| known.get(name).is_some_and(|k| k.float && k.rank() == Some(2));
+    let matrix = |name: &str| {
+        known.get(name).is_some_and(|k| k.data_type == Some(DataType::Float) && k.rank() == Some(2))
+    };
     let columns = |name: &str| known.get(name).and_then(Known::fixed)?.get(1).copied();
     let mut rows: HashMap<String, Vec<i64>> = HashMap::new();
     for (name, tensor) in constants(model) {

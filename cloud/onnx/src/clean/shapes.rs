@@ -6,29 +6,40 @@ use tract_onnx::prelude::{DatumType, Framework, InferenceModel, OutletId};
 use tract_onnx::tract_hir::infer::Factoid;
 use tract_onnx::tract_hir::internal::InferenceModelExt as _;
 
-use crate::{Dim, Model, Value};
+use crate::{DataType, Dim, Model, Value};
 
-/// What is known of a value.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Known {
+/// What the engine infers of a value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The type of its elements, if it is known and one that files have.
+    pub data_type: Option<DataType>,
     /// Its dimensions, each if it is fixed; none where even their number is open.
-    pub(super) dims: Option<Vec<Option<usize>>>,
-    pub(super) float: bool,
+    pub dims: Option<Vec<Option<usize>>>,
 }
 
 impl Known {
     /// The dimensions, if all are fixed.
-    pub(super) fn fixed(&self) -> Option<Vec<usize>> {
+    #[must_use]
+    pub fn fixed(&self) -> Option<Vec<usize>> {
         self.dims.as_ref()?.iter().copied().collect()
     }
 
-    pub(super) fn rank(&self) -> Option<usize> {
+    /// The number of dimensions.
+    #[must_use]
+    pub fn rank(&self) -> Option<usize> {
         self.dims.as_ref().map(Vec::len)
+    }
+
+    /// Elements, if all dimensions are fixed.
+    #[must_use]
+    pub fn elements(&self) -> Option<usize> {
+        self.fixed()?.into_iter().try_fold(1_usize, usize::checked_mul)
     }
 }
 
 /// What the engine infers of every value, as far as it understands the model.
-pub(super) fn infer(model: &Model) -> HashMap<String, Known> {
+#[must_use]
+pub fn infer(model: &Model) -> HashMap<String, Known> {
     let proto = model.clone().into_proto();
     // The engine has a few checks that panic; what it cannot tell is then not known.
     let analysed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -54,11 +65,30 @@ fn known(model: &InferenceModel) -> HashMap<String, Known> {
                 dim.concretize().and_then(|dim| dim.to_i64().ok()).and_then(|dim| usize::try_from(dim).ok())
             };
             let dims = (!shape.is_open()).then(|| shape.dims().cloned().map(dim).collect());
-            let float = output.fact.datum_type.concretize() == Some(DatumType::F32);
-            all.insert(label.to_owned(), Known { dims, float });
+            let data_type = output.fact.datum_type.concretize().and_then(data_type);
+            all.insert(label.to_owned(), Known { data_type, dims });
         }
     }
     all
+}
+
+fn data_type(kind: DatumType) -> Option<DataType> {
+    Some(match kind {
+        DatumType::Bool => DataType::Bool,
+        DatumType::U8 => DataType::Uint8,
+        DatumType::U16 => DataType::Uint16,
+        DatumType::U32 => DataType::Uint32,
+        DatumType::U64 => DataType::Uint64,
+        DatumType::I8 => DataType::Int8,
+        DatumType::I16 => DataType::Int16,
+        DatumType::I32 => DataType::Int32,
+        // The engine has a type of its own for sizes.
+        DatumType::I64 | DatumType::TDim => DataType::Int64,
+        DatumType::F16 => DataType::Float16,
+        DatumType::F32 => DataType::Float,
+        DatumType::F64 => DataType::Double,
+        _ => return None,
+    })
 }
 
 /// Outputs carry the shapes that the engine infers: what files claim is often wrong, or open where nothing is.

@@ -180,3 +180,29 @@ fn large_constants_stay_computed_so_that_files_stay_small() {
     assert!(model.write().len() <= before, "{}", model.write().len());
     assert_eq!(model.nodes()[0].int("to"), Some(1));
 }
+
+#[test]
+fn nodes_that_ask_for_gigabytes_are_refused_before_the_engine_sees_them() {
+    let graph = || GraphBuilder::new("g").input(Value::f32("x", [1])).output(Value::f32("y", [1]));
+    let huge = i64::from(i32::MAX);
+    let shape = graph()
+        .initializer_i64("s", &[2], vec![40_000, 40_000])
+        .node(Node::new("ConstantOfShape", ["s"], ["c"]))
+        .node(Node::new("Add", ["x", "c"], ["y"]));
+    let chain = graph()
+        .initializer_i64("s", &[1], vec![100_000])
+        .node(Node::new("Mul", ["s", "s"], ["t"]))
+        .node(Node::new("Expand", ["x", "t"], ["y"]));
+    let pads = graph().initializer_i64("p", &[2], vec![0, huge]).node(Node::new("Pad", ["x", "p"], ["y"]));
+    let window = graph()
+        .node(Node::new("AveragePool", ["x"], ["y"]).ints("kernel_shape", [1]).ints("pads", [0, huge]));
+    let input = GraphBuilder::new("g")
+        .input(Value::f32("x", [usize::MAX / 8, 8]))
+        .output(Value::f32("y", [1]))
+        .node(Node::new("Relu", ["x"], ["y"]));
+    for graph in [shape, chain, pads, window, input] {
+        let mut model = graph.build().unwrap();
+        let refused = clean(&mut model, &Options::default());
+        assert!(matches!(refused, Err(Error::TooManyElements { .. })), "{refused:?}");
+    }
+}

@@ -26,7 +26,8 @@ pub(super) fn evaluate(node: &NodeProto, inputs: &[Option<&Constant>]) -> Option
         "Slice" => slice(x, inputs),
         "Concat" => concat(inputs, node.int("axis")?),
         "Unsqueeze" => unsqueeze(x, input(1)?.as_ints()?),
-        "Squeeze" => squeeze(x, input(1)),
+        // Before opset 13 axes were an attribute: that form is brought to the later one first.
+        "Squeeze" if node.attribute("axes").is_none() => squeeze(x, input(1)),
         "Reshape" if node.int("allowzero").unwrap_or(0) == 0 => reshape(x, input(1)?.as_ints()?),
         "Transpose" => transpose(x, node.ints("perm")),
         "ConstantOfShape" => constant_of_shape(x, node),
