@@ -110,6 +110,36 @@ pub enum Error {
         /// The value.
         value: String,
     },
+    /// A value would have more elements than any model here needs.
+    #[error("{what} asks for more than {limit} elements: it is damaged or made to exhaust memory")]
+    TooManyElements {
+        /// The node or input.
+        what: String,
+        /// Elements allowed.
+        limit: usize,
+    },
+    /// The operator set is from before what is read.
+    #[error("the model uses opset {opset}, and 7 is the oldest that is read: export it again with opset 13")]
+    OldOpset {
+        /// What the model uses.
+        opset: i64,
+    },
+    /// A node is in the form for training.
+    #[error(
+        "node {node} is in training mode, where answers depend on chance: export the model for inference"
+    )]
+    Training {
+        /// The node.
+        node: String,
+    },
+    /// A node is in a form that no later version has.
+    #[error("node {node} has {what}, which ONNX has retired: export the model again with opset 13")]
+    Retired {
+        /// The node.
+        node: String,
+        /// What it has.
+        what: &'static str,
+    },
     /// Nodes were to be put where the graph has no place.
     #[error("nodes cannot be inserted at {index}: the graph has {nodes} nodes")]
     Place {
@@ -125,8 +155,13 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::TooLarge { .. } | Self::TooMuchMemory { .. } => ErrorCode::TooLarge,
-            Self::ExternalData { .. } => ErrorCode::ModelUnsupported,
+            Self::TooLarge { .. } | Self::TooMuchMemory { .. } | Self::TooManyElements { .. } => {
+                ErrorCode::TooLarge
+            }
+            Self::ExternalData { .. }
+            | Self::OldOpset { .. }
+            | Self::Training { .. }
+            | Self::Retired { .. } => ErrorCode::ModelUnsupported,
             Self::NoTensor { .. } => ErrorCode::NotFound,
             Self::Duplicate { .. } => ErrorCode::AlreadyExists,
             Self::Place { .. } => ErrorCode::InvalidInput,

@@ -8,6 +8,7 @@
 //! the runtime cannot run them either.
 
 mod build;
+pub mod clean;
 mod edit;
 mod error;
 mod model;

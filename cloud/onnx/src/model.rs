@@ -86,6 +86,18 @@ impl Model {
         self.proto.opset_import.iter().map(|set| (set.domain.as_str(), set.version))
     }
 
+    /// Says that the standard operators are those of this version.
+    pub(crate) fn set_opset(&mut self, opset: i64) {
+        let standard = |domain: &str| domain.is_empty() || domain == "ai.onnx";
+        let sets = self.proto.opset_import.iter_mut().filter(|set| standard(&set.domain));
+        sets.for_each(|set| set.version = opset);
+    }
+
+    /// Says that the file format is at least of this version.
+    pub(crate) fn raise_ir_version(&mut self, version: i64) {
+        self.proto.ir_version = self.proto.ir_version.max(version);
+    }
+
     /// The version of the file format.
     #[must_use]
     pub fn ir_version(&self) -> i64 {

@@ -84,6 +84,12 @@ impl Node {
     }
 }
 
+/// An integer attribute.
+pub(crate) fn raw_attribute(name: &str, value: i64) -> AttributeProto {
+    let r#type = AttributeType::Int as i32;
+    AttributeProto { name: name.into(), r#type, i: value, ..AttributeProto::default() }
+}
+
 impl From<Node> for NodeProto {
     fn from(node: Node) -> Self {
         node.0

@@ -1,0 +1,122 @@
+//! From bytes to a report.
+
+use flotilla_onnx::clean::{self, clean, infer, missing_operators};
+use flotilla_onnx::{Dim, Model};
+
+use crate::format::{Kind, recognise};
+use crate::guess::guess;
+use crate::{
+    Error, Format, MAX_BYTES, Operator, Output, Report, Result, Tensor, cost, engine, labels, package,
+    weights,
+};
+
+/// Layers of 1 MiB of activations and more are told on their own: boards have little.
+const LARGE_ACTIVATIONS: u64 = 64 << 20;
+
+/// What the caller decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// How the model is cleaned up.
+    pub clean: clean::Options,
+    /// Names of classes, in the place of those that file or package name.
+    pub labels: Option<Vec<String>>,
+}
+
+/// A model that can be registered.
+#[derive(Clone, Debug)]
+pub struct Import {
+    /// The cleaned ONNX file.
+    pub model: Vec<u8>,
+    /// What it is.
+    pub report: Report,
+}
+
+/// Reads a file of any kind, cleans the model in it up and says what it is.
+pub fn inspect(bytes: &[u8], options: &Options) -> Result<Import> {
+    if bytes.len() > MAX_BYTES {
+        return Err(Error::TooLarge { bytes: bytes.len(), limit: MAX_BYTES });
+    }
+    match recognise(bytes)? {
+        Kind::Onnx => onnx(bytes, Format::Onnx, None, options),
+        Kind::Archive(archive) => {
+            let (bytes, package) = package::open(bytes, archive)?;
+            recognise(&bytes)?;
+            onnx(&bytes, Format::Package, Some(package), options)
+        }
+    }
+}
+
+fn onnx(
+    bytes: &[u8],
+    format: Format,
+    package: Option<package::Package>,
+    options: &Options,
+) -> Result<Import> {
+    let original = Model::read(bytes)?;
+    weights::check(&original)?;
+    let mut model = original.clone();
+    let cleaned = clean(&mut model, &options.clean)?;
+    let known = infer(&model);
+    let tried = engine::try_model(&model);
+    let from_package = package.as_ref().map(|package| package.labels.as_slice()).unwrap_or_default();
+    let labels = labels::find(options.labels.as_deref(), from_package, &model)?;
+    let guess = guess(&original, &model, &known, labels.names.len());
+    let scores = match &guess.output {
+        Output::Classification { classes, .. } => Some(*classes),
+        Output::Detection(detection) => detection.classes(),
+        _ => None,
+    };
+    if let Some(outputs) = scores.filter(|&outputs| !labels.names.is_empty() && outputs != labels.names.len())
+    {
+        return Err(Error::Labels { source_of: labels.from, labels: labels.names.len(), outputs });
+    }
+    let missing = missing_operators(&model);
+    let summary = original.summary();
+    let mut warnings = cleaned.notes.clone();
+    warnings.extend(
+        missing.iter().map(|m| format!("the engine lacks {} ({} used): {}", m.operator, m.count, m.advice)),
+    );
+    let open = |dims: &Vec<Dim>| dims.iter().any(|dim| !matches!(dim, Dim::Fixed(_)));
+    if model.inputs().iter().any(|input| input.dims.as_ref().is_none_or(open)) {
+        warnings.push("the model has inputs of open size: say what they are before it is released".into());
+    }
+    if model.inputs().is_empty() {
+        warnings.push("the model has no input, so it always answers the same".into());
+    }
+    if let Some(memory) = tried.memory.as_ref().filter(|memory| memory.activations > LARGE_ACTIVATIONS) {
+        warnings.push(format!(
+            "one run takes {} MiB of activations, most of it at `{}`",
+            memory.activations >> 20,
+            memory.at
+        ));
+    }
+    if original.opset() > 21 {
+        warnings.push(format!("opset {} is newer than what the engine is tested with", original.opset()));
+    }
+    if package.as_ref().is_some_and(|package| package.has_code) {
+        warnings.push("the Python code in the package is not run: what it does before and after the model belongs into the pipeline".into());
+    }
+    let file = model.write();
+    let report = Report {
+        format,
+        package,
+        file_bytes: bytes.len() as u64,
+        model_bytes: file.len() as u64,
+        producer: summary.producer,
+        opset: summary.opset,
+        inputs: original.inputs().iter().map(Tensor::from).collect(),
+        outputs: model.outputs().iter().map(Tensor::from).collect(),
+        operators: summary.operators.into_iter().map(|(name, count)| Operator { name, count }).collect(),
+        missing,
+        runs: tried.error.is_none(),
+        engine_error: tried.error,
+        parameters: summary.parameters,
+        macs: cost::multiplications(&model, &known),
+        memory: tried.memory,
+        cleaned,
+        warnings,
+        labels: labels.names,
+        guess,
+    };
+    Ok(Import { model: file, report })
+}
