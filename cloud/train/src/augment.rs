@@ -30,6 +30,10 @@ impl Augmenter {
         } else {
             self.map(image, rng, out);
         }
+        // Asked for only where it can be, so that other settings draw the same numbers as without it.
+        if settings.mirror && rng.random::<bool>() {
+            out[start..].chunks_exact_mut(self.width).for_each(<[f32]>::reverse);
+        }
         if settings.noise > 0.0 {
             out[start..].iter_mut().for_each(|v| *v += settings.noise * normal(rng));
         }

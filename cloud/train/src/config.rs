@@ -15,6 +15,12 @@ pub enum Algorithm {
     /// Its larger sibling, for images of many pixels or classes: about a hundred thousand parameters.
     #[serde(rename = "dscnn-m")]
     DscnnM,
+    /// A plain network of four full convolutions: about a hundred thousand parameters.
+    #[serde(rename = "cnn-s")]
+    CnnS,
+    /// Three residual stages behind a full convolution, as in MLPerf Tiny: about eighty thousand parameters.
+    #[serde(rename = "resnet-8")]
+    Resnet8,
 }
 
 impl Algorithm {
@@ -24,6 +30,8 @@ impl Algorithm {
         match self {
             Self::DscnnS => "dscnn-s",
             Self::DscnnM => "dscnn-m",
+            Self::CnnS => "cnn-s",
+            Self::Resnet8 => "resnet-8",
         }
     }
 }
@@ -40,11 +48,13 @@ pub struct Augment {
     pub scale: f32,
     /// Standard deviation of the noise added, in units of the normalised pixels.
     pub noise: f32,
+    /// Whether half of the images are mirrored, left to right.
+    pub mirror: bool,
 }
 
 impl Default for Augment {
     fn default() -> Self {
-        Self { shift_px: 1.0, rotate_deg: 12.0, scale: 0.15, noise: 0.1 }
+        Self { shift_px: 1.0, rotate_deg: 12.0, scale: 0.15, noise: 0.1, mirror: false }
     }
 }
 
@@ -52,7 +62,7 @@ impl Augment {
     /// Images as they are.
     #[must_use]
     pub fn none() -> Self {
-        Self { shift_px: 0.0, rotate_deg: 0.0, scale: 0.0, noise: 0.0 }
+        Self { shift_px: 0.0, rotate_deg: 0.0, scale: 0.0, noise: 0.0, mirror: false }
     }
 }
 
@@ -121,7 +131,13 @@ impl Config {
     }
 }
 
-fn whole(setting: &'static str, value: u32, low: u32, high: u32, bounds: &'static str) -> Result<()> {
+pub(crate) fn whole(
+    setting: &'static str,
+    value: u32,
+    low: u32,
+    high: u32,
+    bounds: &'static str,
+) -> Result<()> {
     if (low..=high).contains(&value) {
         Ok(())
     } else {
@@ -129,7 +145,13 @@ fn whole(setting: &'static str, value: u32, low: u32, high: u32, bounds: &'stati
     }
 }
 
-fn number(setting: &'static str, value: f64, low: f64, high: f64, bounds: &'static str) -> Result<()> {
+pub(crate) fn number(
+    setting: &'static str,
+    value: f64,
+    low: f64,
+    high: f64,
+    bounds: &'static str,
+) -> Result<()> {
     if (low..=high).contains(&value) {
         Ok(())
     } else {

@@ -67,6 +67,34 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
+    /// A network cannot be as its plan says.
+    #[error("the network cannot be made: {problem}")]
+    Plan {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file is no model that this crate can go on from.
+    #[error(
+        "the model cannot be trained further: {problem}. Pruning, distillation and quantisation-aware training need a \
+         version that was trained here, before it was compressed; 8-bit weights work for any model"
+    )]
+    NotOurs {
+        /// What it lacks.
+        problem: String,
+    },
+    /// A model file cannot be read at all.
+    #[error("the model file cannot be read")]
+    Read(#[source] flotilla_onnx::Error),
+    /// No network of the wanted size can be cut out of this one.
+    #[error(
+        "a file of {wanted} bytes is out of reach: the smallest network of this kind takes {least}, so ask for more bytes"
+    )]
+    OutOfReach {
+        /// Bytes that were asked for.
+        wanted: u64,
+        /// Bytes of the smallest network.
+        least: u64,
+    },
     /// The loss is no number any more.
     #[error("training diverged in epoch {epoch}: lower the learning rate, which is {learning_rate}")]
     Diverged {
@@ -100,13 +128,15 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Setting { .. } | Self::Mismatch { .. } => ErrorCode::InvalidInput,
+            Self::Setting { .. } | Self::Mismatch { .. } | Self::Plan { .. } => ErrorCode::InvalidInput,
             Self::NoSamples { .. } | Self::OneClass { .. } => ErrorCode::DatasetTooSmall,
             Self::NotFinite { .. } => ErrorCode::SampleInvalid,
             Self::TooLarge { .. } => ErrorCode::TooLarge,
             Self::Diverged { .. } | Self::Threads(_) => ErrorCode::TrainingFailed,
             Self::Cancelled { .. } => ErrorCode::Cancelled,
-            Self::Export(source) => source.code(),
+            Self::NotOurs { .. } => ErrorCode::ModelUnsupported,
+            Self::OutOfReach { .. } => ErrorCode::OverBudget,
+            Self::Export(source) | Self::Read(source) => source.code(),
             Self::Engine { .. } => ErrorCode::Internal,
         }
     }

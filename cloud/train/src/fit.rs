@@ -8,9 +8,12 @@ use burn::tensor::{Device, Tensor, TensorData, activation::log_softmax};
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 use crate::augment::Augmenter;
+use crate::distil::{Distil, Teacher};
+use crate::export::Notes;
 use crate::fold::Folded;
-use crate::network::{Network, numbers};
-use crate::plan::Plan;
+use crate::network::{Network, Straight, numbers};
+use crate::plan::NetworkPlan;
+use crate::rounding::{Bits, Observed, Range, Rounded};
 use crate::schedule::Schedule;
 use crate::weights::{Average, Weights};
 use crate::{Config, EpochMetrics, Error, Images, Observer, Result, export};
@@ -19,6 +22,8 @@ use crate::{Config, EpochMetrics, Error, Images, Observer, Result, export};
 const EVALUATION_BATCH: usize = 128;
 /// Epochs over which weights are averaged.
 const AVERAGED_EPOCHS: u64 = 2;
+/// Training images whose activations say how wide their ranges are.
+const OBSERVED_IMAGES: usize = 512;
 /// Room of the optimiser's second moment: small gradients of normalised layers must not vanish beside it.
 const ADAM_EPSILON: f32 = 1e-8;
 
@@ -60,28 +65,39 @@ pub fn train(
     validation: &Images,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
+    let plan = NetworkPlan::for_images(config.algorithm, train);
+    train_plan(config, &plan, train, validation, observer)
+}
+
+/// The same with a network of one's own; `config.algorithm` is only the name that the file gets.
+pub fn train_plan(
+    config: &Config,
+    plan: &NetworkPlan,
+    train: &Images,
+    validation: &Images,
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
+    teach(config, plan, Lesson::default(), train, validation, observer)
+}
+
+/// A whole training, from its check to its file.
+pub(crate) fn teach<'a>(
+    config: &'a Config,
+    plan: &'a NetworkPlan,
+    lesson: Lesson<'a>,
+    train: &'a Images,
+    validation: &'a Images,
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
     config.validate()?;
-    train.check("training")?;
-    train.check_classes()?;
-    validation.check("validation")?;
-    validation.check_like(train, "validation")?;
-    let plan = Plan::new(config.algorithm, train);
-    plan.check_memory((config.batch_size as usize).max(EVALUATION_BATCH))?;
-    // Inside a pool of its own, the loop itself runs on a worker: handing each small operation over to another
-    // pool would cost more than many of them take.
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(config.threads as usize)
-        .thread_name(|index| format!("train-{index}"))
-        .build()
-        .map_err(Error::Threads)?;
+    check(plan, train, validation, config.batch_size)?;
     let started = Instant::now();
-    let fitted = pool.install(|| Fit::new(config, &plan, train, validation).run(observer))?;
-    let folded = Folded::new(fitted.weights);
-    if !folded.is_finite() {
-        return Err(Error::Diverged { epoch: fitted.best_epoch, learning_rate: config.learning_rate });
-    }
-    let parameters = folded.parameters();
-    let onnx = export::onnx(folded, &plan, config.algorithm.name(), &train.classes)?;
+    let fitted =
+        pool(config.threads)?.install(|| Fit::new(config, plan, lesson, train, validation).run(observer))?;
+    let folded = fitted.folded(config)?;
+    let notes = Notes { algorithm: config.algorithm.name(), classes: &train.classes, ranges: None };
+    let onnx = export::onnx(&folded, plan, notes)?;
+    let parameters = plan.parameters();
     tracing::debug!(parameters, bytes = onnx.len(), best_epoch = fitted.best_epoch, "trained");
     Ok(Trained {
         onnx,
@@ -93,6 +109,33 @@ pub fn train(
     })
 }
 
+/// Refuses images that cannot be trained on or that are not those of the network.
+pub(crate) fn check(plan: &NetworkPlan, train: &Images, validation: &Images, batch_size: u32) -> Result<()> {
+    train.check("training")?;
+    train.check_classes()?;
+    validation.check("validation")?;
+    validation.check_like(train, "validation")?;
+    plan.validate()?;
+    let shape =
+        |channels, height, width, classes| format!("{channels}x{height}x{width} of {classes} classes");
+    let found = shape(train.channels, train.height, train.width, train.classes.len());
+    let expected = shape(plan.channels, plan.height, plan.width, plan.classes);
+    if found != expected {
+        return Err(Error::Mismatch { part: "training", what: "what the network takes", found, expected });
+    }
+    plan.check_memory((batch_size as usize).max(EVALUATION_BATCH))
+}
+
+/// Threads to train on. Inside a pool of its own, the loop itself runs on a worker: handing each small operation over to
+/// another pool would cost more than many of them take.
+pub(crate) fn pool(threads: u32) -> Result<rayon::ThreadPool> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads as usize)
+        .thread_name(|index| format!("train-{index}"))
+        .build()
+        .map_err(Error::Threads)
+}
+
 /// The best weights found.
 pub(crate) struct Fitted {
     pub(crate) weights: Weights,
@@ -100,8 +143,35 @@ pub(crate) struct Fitted {
     pub(crate) history: Vec<EpochMetrics>,
 }
 
+impl Fitted {
+    /// The network as it is exported, if its numbers are finite.
+    pub(crate) fn folded(&self, config: &Config) -> Result<Folded> {
+        let folded = Folded::new(self.weights.clone());
+        if folded.is_finite() {
+            return Ok(folded);
+        }
+        Err(Error::Diverged { epoch: self.best_epoch, learning_rate: config.learning_rate })
+    }
+}
+
+/// What is special about a training.
+#[derive(Default)]
+pub(crate) struct Lesson<'a> {
+    /// Weights to begin with, instead of random ones.
+    pub(crate) start: Option<&'a Weights>,
+    /// Who is learnt from beside the labels.
+    pub(crate) teacher: Option<(&'a mut dyn Teacher, Distil)>,
+    /// Bits of the weights.
+    pub(crate) bits: Option<Bits>,
+    /// Whether activations have 8 bits as well.
+    pub(crate) activations: bool,
+}
+
 /// A training in progress.
 pub(crate) struct Fit<'a> {
+    plan: &'a NetworkPlan,
+    lesson: Lesson<'a>,
+    ranges: Option<Vec<Range>>,
     config: &'a Config,
     train: &'a Images,
     validation: &'a Images,
@@ -117,17 +187,38 @@ pub(crate) struct Fit<'a> {
 
 /// What was right and how wrong the rest was.
 #[derive(Default)]
-struct Tally {
+pub(crate) struct Tally {
     images: usize,
     right: usize,
     loss: f64,
 }
 
+impl Tally {
+    /// The share of images that were right.
+    pub(crate) fn accuracy(&self) -> f64 {
+        self.right as f64 / self.images as f64
+    }
+
+    /// The mean loss.
+    pub(crate) fn loss(&self) -> f64 {
+        self.loss / self.images as f64
+    }
+}
+
 impl<'a> Fit<'a> {
-    pub(crate) fn new(config: &'a Config, plan: &Plan, train: &'a Images, validation: &'a Images) -> Self {
+    pub(crate) fn new(
+        config: &'a Config,
+        plan: &'a NetworkPlan,
+        lesson: Lesson<'a>,
+        train: &'a Images,
+        validation: &'a Images,
+    ) -> Self {
         let mut rng = StdRng::seed_from_u64(config.seed);
         let device = Device::flex().autodiff();
-        let network = Network::new(plan, &mut rng, &device);
+        let network = match lesson.start {
+            Some(weights) => Network::load(plan, weights, &device),
+            None => Network::new(plan, &mut rng, &device),
+        };
         let optimizer = AdamWConfig::new()
             .with_weight_decay(config.weight_decay as f32)
             .with_epsilon(ADAM_EPSILON)
@@ -135,6 +226,9 @@ impl<'a> Fit<'a> {
         let steps = batches(train.len(), config.batch_size as usize).count() as u64;
         let rise = u64::from(config.warmup_epochs) * steps;
         Self {
+            plan,
+            lesson,
+            ranges: None,
             config,
             train,
             validation,
@@ -154,16 +248,17 @@ impl<'a> Fit<'a> {
         let mut kept: Option<(EpochMetrics, Weights)> = None;
         for epoch in 1..=self.config.epochs {
             let started = Instant::now();
+            self.observe()?;
             let trained = self.epoch(epoch, observer)?;
             let weights = self.average.weights().ok_or(Error::Engine { what: "an epoch" })?;
-            let measured = measure(&self.network.with(weights), self.validation)?;
+            let measured = measure(self.plan, weights, self.rounding(), self.validation)?;
             let metrics = EpochMetrics {
                 epoch,
                 of: self.config.epochs,
-                train_loss: trained.loss / trained.images as f64,
-                train_accuracy: trained.right as f64 / trained.images as f64,
-                validation_loss: measured.loss / measured.images as f64,
-                validation_accuracy: measured.right as f64 / measured.images as f64,
+                train_loss: trained.loss(),
+                train_accuracy: trained.accuracy(),
+                validation_loss: measured.loss(),
+                validation_accuracy: measured.accuracy(),
                 learning_rate: self.schedule.rate(self.step.saturating_sub(1)),
                 seconds: started.elapsed().as_secs_f64(),
             };
@@ -184,6 +279,19 @@ impl<'a> Fit<'a> {
         }
         let (best, weights) = kept.ok_or(Error::Engine { what: "a history" })?;
         Ok(Fitted { weights, best_epoch: best.epoch, history })
+    }
+
+    /// Bits of weights, and ranges of activations that are rounded.
+    fn rounding(&self) -> Option<(Bits, Option<&[Range]>)> {
+        self.lesson.bits.map(|bits| (bits, self.ranges.as_deref()))
+    }
+
+    /// Looks how wide the activations are, if an epoch is to round them.
+    fn observe(&mut self) -> Result<()> {
+        if let Some(bits) = self.lesson.bits.filter(|_| self.lesson.activations) {
+            self.ranges = Some(observe(self.plan, self.network.weights()?.rounded(bits), self.train)?);
+        }
+        Ok(())
     }
 
     fn epoch(&mut self, epoch: u32, observer: &dyn Observer) -> Result<Tally> {
@@ -211,10 +319,22 @@ impl<'a> Fit<'a> {
         let mut pixels = Vec::with_capacity(batch.len() * train.values());
         batch.iter().for_each(|&index| self.augmenter.apply(train.image(index), &mut self.rng, &mut pixels));
         let labels: Vec<u32> = batch.iter().map(|&index| train.labels[index]).collect();
-        let logits = self.network.forward(tensor(pixels, batch.len(), train, &self.device))?;
+        let taught = match &mut self.lesson.teacher {
+            Some((teacher, distil)) => Some((teacher.logits(&pixels, batch.len())?, *distil)),
+            None => None,
+        };
+        let input = tensor(pixels, batch.len(), train, &self.device);
+        let logits = match self.rounding() {
+            Some((bits, ranges)) => self.network.run(input, &mut Rounded::new(bits, ranges))?,
+            None => self.network.forward(input)?,
+        };
         let right = count_right(&numbers(logits.clone())?, &labels);
         let targets = self.targets(&labels);
-        let loss = -(log_softmax(logits, 1) * targets).sum() / batch.len() as f32;
+        let mut loss = -(log_softmax(logits.clone(), 1) * targets).sum() / batch.len() as f32;
+        if let Some((teacher, distil)) = taught {
+            let alpha = distil.alpha as f32;
+            loss = loss * (1.0 - alpha) + distil.loss(logits, teacher)? * alpha;
+        }
         let value = numbers(loss.clone())?.first().copied().ok_or(Error::Engine { what: "a loss" })?;
         if value.is_finite() {
             let gradients = GradientsParams::from_grads(loss.backward(), &self.network);
@@ -250,14 +370,48 @@ fn batches(images: usize, size: usize) -> impl Iterator<Item = std::ops::Range<u
     (0..end).step_by(size).map(move |start| start..(start + size).min(end))
 }
 
-/// How the network does on images.
-fn measure(network: &Network, images: &Images) -> Result<Tally> {
+/// The ranges of a network's values on some images.
+pub(crate) fn observe(plan: &NetworkPlan, weights: Weights, images: &Images) -> Result<Vec<Range>> {
+    let device = Device::flex();
+    let network = Network::load(plan, &weights, &device);
+    let mut observed = Observed::default();
+    for (range, pixels) in parts(images, OBSERVED_IMAGES) {
+        observed.again();
+        network.run(tensor(pixels, range.len(), images, &device), &mut observed)?;
+    }
+    Ok(observed.ranges)
+}
+
+/// The first images, at most so many, a batch after the other.
+pub(crate) fn parts(
+    images: &Images,
+    most: usize,
+) -> impl Iterator<Item = (std::ops::Range<usize>, Vec<f32>)> + '_ {
+    let end = images.len().min(most);
+    (0..end).step_by(EVALUATION_BATCH).map(move |start| {
+        let range = start..(start + EVALUATION_BATCH).min(end);
+        let pixels = &images.pixels[range.start * images.values()..range.end * images.values()];
+        (range, pixels.to_vec())
+    })
+}
+
+/// How a network does on images, with weights and perhaps activations of few bits.
+pub(crate) fn measure(
+    plan: &NetworkPlan,
+    weights: &Weights,
+    rounding: Option<(Bits, Option<&[Range]>)>,
+    images: &Images,
+) -> Result<Tally> {
     let (device, classes) = (Device::flex(), images.classes.len());
+    let network = Network::load(plan, weights, &device);
     let mut tally = Tally::default();
-    for start in (0..images.len()).step_by(EVALUATION_BATCH) {
-        let range = start..(start + EVALUATION_BATCH).min(images.len());
-        let pixels = images.pixels[range.start * images.values()..range.end * images.values()].to_vec();
-        let logits = numbers(network.forward(tensor(pixels, range.len(), images, &device))?)?;
+    for (range, pixels) in parts(images, images.len()) {
+        let input = tensor(pixels, range.len(), images, &device);
+        let logits = match rounding {
+            Some((bits, ranges)) => network.run(input, &mut Rounded::new(bits, ranges)),
+            None => network.run(input, &mut Straight),
+        };
+        let logits = numbers(logits?)?;
         let labels = &images.labels[range.clone()];
         tally.images += range.len();
         tally.right += count_right(&logits, labels);

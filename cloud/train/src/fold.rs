@@ -1,8 +1,10 @@
 //! Merging each normalisation into the convolution before it, as a device runs it.
 
+use crate::rounding::{Bits, Channels};
 use crate::weights::{UnitWeights, Weights};
 
 /// A convolution with bias.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Convolution {
     pub(crate) dims: [usize; 4],
     pub(crate) weight: Vec<f32>,
@@ -12,6 +14,7 @@ pub(crate) struct Convolution {
 }
 
 /// A network as it is exported.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Folded {
     pub(crate) convolutions: Vec<Convolution>,
     /// Classes times features, row by row.
@@ -36,10 +39,13 @@ impl Folded {
         convolutions.chain(&self.head).chain(&self.bias).all(|v| v.is_finite())
     }
 
-    /// How many numbers the network has.
-    pub(crate) fn parameters(&self) -> u64 {
-        let convolutions = self.convolutions.iter().map(|c| c.weight.len() + c.bias.len());
-        (convolutions.sum::<usize>() + self.head.len() + self.bias.len()) as u64
+    /// The same network with each weight rounded to so many bits, so that rounding again loses nothing.
+    pub(crate) fn rounded(mut self, bits: Bits) -> Self {
+        for convolution in &mut self.convolutions {
+            bits.round(&mut convolution.weight, Channels::rows(convolution.bias.len()));
+        }
+        bits.round(&mut self.head, Channels::rows(self.bias.len()));
+        self
     }
 }
 

@@ -62,22 +62,8 @@ impl Images {
         if self.is_empty() {
             return Err(Error::NoSamples { part });
         }
-        for (what, side) in [("the height", self.height), ("the width", self.width)] {
-            if !(MIN_SIDE..=MAX_SIDE).contains(&side) {
-                return mismatch(
-                    what,
-                    side.to_string(),
-                    format!("a size from {MIN_SIDE} to {MAX_SIDE} pixels"),
-                );
-            }
-        }
-        if !(1..=MAX_CHANNELS).contains(&self.channels) {
-            return mismatch("the number of channels", self.channels.to_string(), "1 to 4".into());
-        }
-        if !(2..=MAX_CLASSES).contains(&self.classes.len()) {
-            let classes = self.classes.len().to_string();
-            return mismatch("the number of classes", classes, format!("2 to {MAX_CLASSES}"));
-        }
+        Self::check_shape(self.channels, self.height, self.width, self.classes.len())
+            .or_else(|(what, found, expected)| mismatch(what, found, expected))?;
         let expected = self.values().saturating_mul(self.len());
         if expected > IMAGES_VALUES {
             return Err(Error::TooLarge {
@@ -100,6 +86,27 @@ impl Images {
         }
         if let Some(place) = self.pixels.iter().position(|p| !p.is_finite()) {
             return Err(Error::NotFinite { part, image: place / self.values() });
+        }
+        Ok(())
+    }
+
+    /// Tells what of a shape is out of its bounds: what, how it is, how it should be.
+    pub(crate) fn check_shape(
+        channels: usize,
+        height: usize,
+        width: usize,
+        classes: usize,
+    ) -> std::result::Result<(), (&'static str, String, String)> {
+        for (what, side) in [("the height", height), ("the width", width)] {
+            if !(MIN_SIDE..=MAX_SIDE).contains(&side) {
+                return Err((what, side.to_string(), format!("a size from {MIN_SIDE} to {MAX_SIDE} pixels")));
+            }
+        }
+        if !(1..=MAX_CHANNELS).contains(&channels) {
+            return Err(("the number of channels", channels.to_string(), "1 to 4".into()));
+        }
+        if !(2..=MAX_CLASSES).contains(&classes) {
+            return Err(("the number of classes", classes.to_string(), format!("2 to {MAX_CLASSES}")));
         }
         Ok(())
     }

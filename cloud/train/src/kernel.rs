@@ -1,5 +1,5 @@
 //! Two layers computed on plain slices, forward and backward: the depthwise 3x3 convolution, and normalisation by
-//! batch with a rectifier.
+//! batch, perhaps with a rectifier.
 //!
 //! The engine builds their gradients from general operations, a convolution for each channel and some ten passes over
 //! memory for each normalisation. Here both are one or two passes. Work is cut by image or by channel and sums keep one
@@ -133,13 +133,14 @@ impl Depthwise {
     }
 }
 
-/// Normalisation by the statistics of a batch, then a scale, a shift and a rectifier.
+/// Normalisation by the statistics of a batch, then a scale, a shift and perhaps a rectifier.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Normalise {
     pub(crate) channels: usize,
     /// Pixels of a plane.
     pub(crate) plane: usize,
     pub(crate) epsilon: f64,
+    pub(crate) rectified: bool,
 }
 
 /// Mean and variance of each channel in a batch.
@@ -197,7 +198,12 @@ impl Normalise {
             .for_each(|(out, x)| {
                 let planes = out.chunks_exact_mut(self.plane).zip(x.chunks_exact(self.plane));
                 for ((out, x), &(scale, shift)) in planes.zip(&lines) {
-                    out.iter_mut().zip(x).for_each(|(out, &x)| *out = rectified(x * scale + shift));
+                    let line = out.iter_mut().zip(x);
+                    if self.rectified {
+                        line.for_each(|(out, &x)| *out = rectified(x * scale + shift));
+                    } else {
+                        line.for_each(|(out, &x)| *out = x * scale + shift);
+                    }
                 }
             });
         out
@@ -213,6 +219,7 @@ impl Normalise {
         statistics: &Statistics,
     ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
         let count = (x.len() / self.channels) as f32;
+        let passed = |output, gradient| if self.rectified { passed(output, gradient) } else { gradient };
         let (of_gamma, of_beta): (Vec<f32>, Vec<f32>) = (0..self.channels)
             .into_par_iter()
             .with_min_len(IMAGES_A_TASK)

@@ -10,25 +10,43 @@
 
 mod augment;
 mod config;
+mod convolve;
+mod distil;
 mod error;
 mod export;
 mod fit;
 mod fold;
 mod images;
+mod importance;
 mod kernel;
 mod network;
 mod observer;
 mod operation;
 mod plan;
+mod prune;
+mod rounding;
 mod schedule;
+mod shrink;
+mod size;
+mod source;
 mod weights;
+mod wiring;
 
 pub use config::{Algorithm, Augment, Config};
+pub use distil::{Distil, Teacher};
 pub use error::{Error, Result};
-pub use export::{INPUT, OUTPUT};
-pub use fit::{Trained, train};
+pub use export::{ACTIVATIONS_KEY, INPUT, NETWORK_KEY, OUTPUT};
+pub use fit::{Trained, train, train_plan};
 pub use images::{IMAGES_VALUES, Images};
+pub use importance::Importance;
 pub use observer::{EpochMetrics, Observer, Silent};
+pub use plan::{NetworkPlan, Stage};
+pub use rounding::Bits;
+pub use shrink::{Point, Shrink, Shrunk, Way, distil, shrink};
+pub use size::Measure;
+pub use source::Source;
 
+#[cfg(test)]
+mod shrink_tests;
 #[cfg(test)]
 mod tests;

@@ -28,6 +28,9 @@ pub trait Observer: Send {
     /// Called after each epoch.
     fn epoch(&mut self, metrics: EpochMetrics);
 
+    /// Called when a shrinking begins with something else, with what that is.
+    fn begins(&mut self, _what: &str) {}
+
     /// Asked before each step; `true` ends the training with [`crate::Error::Cancelled`].
     fn cancelled(&self) -> bool {
         false
@@ -40,4 +43,39 @@ pub struct Silent;
 
 impl Observer for Silent {
     fn epoch(&mut self, _metrics: EpochMetrics) {}
+}
+
+/// Hands on what one of several trainings tells, with epochs that are counted through all of them.
+pub(crate) struct Counted<'a> {
+    inner: &'a mut dyn Observer,
+    before: u32,
+    seen: u32,
+}
+
+impl<'a> Counted<'a> {
+    pub(crate) fn new(inner: &'a mut dyn Observer) -> Self {
+        Self { inner, before: 0, seen: 0 }
+    }
+
+    /// The next epochs are those of another training.
+    pub(crate) fn ended(&mut self) {
+        self.before += self.seen;
+        self.seen = 0;
+    }
+}
+
+impl Observer for Counted<'_> {
+    fn epoch(&mut self, metrics: EpochMetrics) {
+        self.seen = metrics.epoch;
+        let (epoch, of) = (self.before + metrics.epoch, self.before + metrics.of);
+        self.inner.epoch(EpochMetrics { epoch, of, ..metrics });
+    }
+
+    fn begins(&mut self, what: &str) {
+        self.inner.begins(what);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.inner.cancelled()
+    }
 }

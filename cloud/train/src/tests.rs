@@ -10,17 +10,19 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use tract_onnx::prelude::*;
 
 use crate::augment::Augmenter;
-use crate::fit::{Fit, tensor};
+use crate::export::Notes;
+use crate::fit::{Fit, Lesson, tensor};
 use crate::fold::Folded;
 use crate::network::{Network, numbers};
-use crate::plan::Plan;
+use crate::operation::Norm;
+use crate::plan::{NetworkPlan, Stage};
 use crate::schedule::Schedule;
 use crate::{
     Algorithm, Augment, Config, EpochMetrics, Error, Images, Observer, Silent, export, operation, train,
 };
 
 /// Bars that lie, stand or lean, anywhere in the image, under noise.
-fn bars(count: usize, seed: u64) -> Images {
+pub(crate) fn bars(count: usize, seed: u64) -> Images {
     const SIDE: usize = 9;
     let mut rng = StdRng::seed_from_u64(seed);
     let mut images = Images {
@@ -48,11 +50,11 @@ fn bars(count: usize, seed: u64) -> Images {
     images
 }
 
-fn quick() -> Config {
+pub(crate) fn quick() -> Config {
     Config { epochs: 6, batch_size: 16, warmup_epochs: 1, threads: 2, seed: 7, ..Config::default() }
 }
 
-fn probabilities(onnx: &[u8], images: &Images) -> Vec<f32> {
+pub(crate) fn probabilities(onnx: &[u8], images: &Images) -> Vec<f32> {
     let model = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
     let model = model.model_for_read(&mut &*onnx).unwrap();
     let shape = [1, images.channels, images.height, images.width];
@@ -67,7 +69,7 @@ fn probabilities(onnx: &[u8], images: &Images) -> Vec<f32> {
     out
 }
 
-fn accuracy(onnx: &[u8], images: &Images) -> f64 {
+pub(crate) fn accuracy(onnx: &[u8], images: &Images) -> f64 {
     let rows = probabilities(onnx, images);
     let best = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
     let rows = rows.chunks_exact(images.classes.len()).zip(&images.labels);
@@ -133,20 +135,50 @@ fn depthwise_agrees_with_the_engine() {
     }
 }
 
+/// Our convolution and the engine's give the same values and gradients, on a device that learns and on one that does not.
+#[test]
+fn convolution_agrees_with_the_engine() {
+    let device = Device::flex().autodiff();
+    for (kernel, stride, height, width) in
+        [(3, 1, 8, 8), (3, 2, 7, 5), (3, 2, 8, 6), (5, 1, 4, 9), (7, 2, 1, 3), (1, 2, 5, 6), (3, 1, 1, 1)]
+    {
+        let x = random([3, 4, height, width], 1, &device).require_grad();
+        let weight = random([6, 4, kernel, kernel], 2, &device).require_grad();
+        let ours = operation::convolve(x.clone(), weight.clone(), stride).unwrap();
+        let options = ConvOptions::new([stride; 2], [kernel / 2; 2], [1, 1], 1);
+        let theirs = conv2d(x.clone(), weight.clone(), None, options);
+        assert_eq!(ours.dims(), theirs.dims());
+        let pull = random(ours.dims(), 3, &device);
+        let gradients = |y: burn::tensor::Tensor<4>| {
+            let all = (y * pull.clone()).sum().backward();
+            (numbers(x.grad(&all).unwrap()).unwrap(), numbers(weight.grad(&all).unwrap()).unwrap())
+        };
+        let plain = operation::convolve(x.clone().inner(), weight.clone().inner(), stride).unwrap();
+        close("output without learning", numbers(plain).unwrap(), numbers(theirs.clone()).unwrap());
+        close("output", numbers(ours.clone()).unwrap(), numbers(theirs.clone()).unwrap());
+        let ((our_x, our_weight), (their_x, their_weight)) = (gradients(ours), gradients(theirs));
+        close("gradient of the input", our_x, their_x);
+        close("gradient of the weights", our_weight, their_weight);
+    }
+}
+
 /// Our normalisation with rectifier and the engine's two operations give the same values and gradients.
 #[test]
 fn normalisation_agrees_with_the_engine() {
     let device = Device::flex().autodiff();
-    for (images, height, width) in [(4, 8, 8), (5, 3, 7), (2, 1, 1)] {
+    for (images, height, width, rectified) in
+        [(4, 8, 8, true), (5, 3, 7, true), (2, 1, 1, true), (3, 4, 5, false)]
+    {
         let channels = 5;
         let x = (random([images, channels, height, width], 1, &device) * 3.0 + 0.5).detach().require_grad();
         let gamma = random([channels], 2, &device).require_grad();
         let beta = random([channels], 3, &device).require_grad();
-        let (ours, statistics) = operation::normalise(x.clone(), gamma.clone(), beta.clone(), 1e-5).unwrap();
+        let norm = Norm { epsilon: 1e-5, rectified };
+        let (ours, statistics) = operation::normalise(x.clone(), gamma.clone(), beta.clone(), norm).unwrap();
         let normal = batch_norm_train(x.clone(), gamma.clone(), beta.clone(), 1e-5);
         close("mean", statistics.mean, numbers(normal.mean).unwrap());
         close("variance", statistics.variance, numbers(normal.variance).unwrap());
-        let theirs = relu(normal.output);
+        let theirs = if rectified { relu(normal.output) } else { normal.output };
         let pull = random(ours.dims(), 4, &device);
         let gradients = |y: burn::tensor::Tensor<4>| {
             let all = (y * pull.clone()).sum().backward();
@@ -164,9 +196,13 @@ fn normalisation_agrees_with_the_engine() {
 /// The exported file computes what the training engine computes, for every algorithm and for odd sizes and colours.
 #[test]
 fn the_file_and_the_training_engine_agree() {
-    for (algorithm, channels, side) in
-        [(Algorithm::DscnnS, 1, 9), (Algorithm::DscnnM, 3, 13), (Algorithm::DscnnS, 3, 33)]
-    {
+    for (algorithm, channels, side) in [
+        (Algorithm::DscnnS, 1, 9),
+        (Algorithm::DscnnM, 3, 13),
+        (Algorithm::DscnnS, 3, 33),
+        (Algorithm::CnnS, 3, 13),
+        (Algorithm::Resnet8, 3, 17),
+    ] {
         let mut rng = StdRng::seed_from_u64(5);
         let mut random = |count: usize| Images {
             channels,
@@ -178,13 +214,15 @@ fn the_file_and_the_training_engine_agree() {
         };
         let (train_on, other) = (random(24), random(8));
         let config = Config { algorithm, epochs: 2, ..quick() };
-        let plan = Plan::new(algorithm, &train_on);
-        let fitted = Fit::new(&config, &plan, &train_on, &other).run(&mut Silent).unwrap();
-        let network = Network::new(&plan, &mut rng, &Device::flex()).with(&fitted.weights);
+        let plan = NetworkPlan::for_images(algorithm, &train_on);
+        let fit = Fit::new(&config, &plan, Lesson::default(), &train_on, &other);
+        let fitted = fit.run(&mut Silent).unwrap();
+        let network = Network::load(&plan, &fitted.weights, &Device::flex());
         let input = tensor(other.pixels.clone(), other.len(), &other, &Device::flex());
         let expected = numbers(softmax(network.forward(input).unwrap(), 1)).unwrap();
         let folded = Folded::new(fitted.weights);
-        let file = export::onnx(folded, &plan, algorithm.name(), &other.classes).unwrap();
+        let notes = Notes { algorithm: algorithm.name(), classes: &other.classes, ranges: None };
+        let file = export::onnx(&folded, &plan, notes).unwrap();
         let found = probabilities(&file, &other);
         assert_eq!(found.len(), expected.len());
         let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -205,9 +243,9 @@ fn the_same_seed_gives_the_same_file_and_another_seed_another() {
 }
 
 #[derive(Default)]
-struct StopAfter {
-    epochs: u32,
-    seen: Vec<EpochMetrics>,
+pub(crate) struct StopAfter {
+    pub(crate) epochs: u32,
+    pub(crate) seen: Vec<EpochMetrics>,
 }
 
 impl Observer for StopAfter {
@@ -301,7 +339,7 @@ fn settings_out_of_bounds_or_unknown_are_refused() {
     assert_eq!(read("{}").unwrap(), Config::default());
     assert_eq!(read(r#"{"algorithm": "dscnn-m"}"#).unwrap().algorithm, Algorithm::DscnnM);
     assert!(read(r#"{"epoch": 3}"#).unwrap_err().to_string().contains("unknown field"));
-    assert!(read(r#"{"augment": {"shift": 3}}"#).is_err() && read(r#"{"algorithm": "resnet"}"#).is_err());
+    assert!(read(r#"{"augment": {"shift": 3}}"#).is_err() && read(r#"{"algorithm": "resnet-9"}"#).is_err());
     let config = Config { seed: u64::MAX, ..quick() };
     assert_eq!(read(&serde_json::to_string(&config).unwrap()).unwrap(), config);
 }
@@ -309,7 +347,7 @@ fn settings_out_of_bounds_or_unknown_are_refused() {
 #[test]
 fn a_step_that_would_not_fit_in_memory_is_refused() {
     let images = Images { height: 256, width: 256, ..bars(3, 1) };
-    let plan = Plan::new(Algorithm::DscnnM, &images);
+    let plan = NetworkPlan::for_images(Algorithm::DscnnM, &images);
     assert!(plan.check_memory(8).is_ok());
     assert!(matches!(plan.check_memory(4096), Err(Error::TooLarge { .. })));
 }
@@ -317,15 +355,22 @@ fn a_step_that_would_not_fit_in_memory_is_refused() {
 #[test]
 fn planes_are_halved_until_they_are_small() {
     let strides = |algorithm, side| {
-        let plan = Plan::new(algorithm, &Images { height: side, width: side, ..bars(1, 1) });
-        let blocks: Vec<usize> = plan.blocks.iter().map(|b| b.stride).collect();
-        (plan.stem_stride, blocks)
+        let images = Images { height: side, width: side, ..bars(1, 1) };
+        let mut strides =
+            NetworkPlan::for_images(algorithm, &images).stages.into_iter().map(|stage| match stage {
+                Stage::Conv { stride, .. }
+                | Stage::Separable { stride, .. }
+                | Stage::Residual { stride, .. } => stride,
+            });
+        (strides.next().unwrap(), strides.collect::<Vec<usize>>())
     };
     assert_eq!(strides(Algorithm::DscnnS, 4), (1, vec![1, 1, 1]));
     assert_eq!(strides(Algorithm::DscnnS, 8), (1, vec![1, 2, 1]));
     assert_eq!(strides(Algorithm::DscnnS, 28), (1, vec![1, 2, 2]));
     assert_eq!(strides(Algorithm::DscnnS, 32), (2, vec![1, 2, 2]));
     assert_eq!(strides(Algorithm::DscnnM, 96), (1, vec![1, 2, 2, 2, 2]));
+    assert_eq!(strides(Algorithm::Resnet8, 32), (1, vec![1, 2, 2]));
+    assert_eq!(strides(Algorithm::CnnS, 28), (1, vec![1, 2, 2]));
 }
 
 #[test]
@@ -341,7 +386,7 @@ fn the_learning_rate_rises_and_falls() {
 #[test]
 fn augmentation_moves_images_but_not_their_background() {
     let image = Images { pixels: vec![-1.0; 81], labels: vec![0], ..bars(1, 1) };
-    let settings = Augment { shift_px: 2.0, rotate_deg: 30.0, scale: 0.2, noise: 0.0 };
+    let settings = Augment { shift_px: 2.0, rotate_deg: 30.0, scale: 0.2, noise: 0.0, mirror: false };
     let mut rng = StdRng::seed_from_u64(1);
     let mut out = Vec::new();
     Augmenter::new(settings.clone(), &image).apply(&image.pixels, &mut rng, &mut out);

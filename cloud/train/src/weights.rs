@@ -1,5 +1,7 @@
 //! The numbers of a network outside of the training engine, and their average over many steps.
 
+use crate::rounding::{Bits, Channels};
+
 /// The numbers of one convolution and its normalisation.
 #[derive(Clone)]
 pub(crate) struct UnitWeights {
@@ -24,6 +26,15 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
+    /// The same numbers with each weight rounded to so many bits.
+    pub(crate) fn rounded(mut self, bits: Bits) -> Self {
+        for unit in &mut self.units {
+            bits.round(&mut unit.weight, Channels::rows(unit.dims[0]));
+        }
+        bits.round(&mut self.head, Channels::columns(self.bias.len()));
+        self
+    }
+
     /// Takes a share of what other weights differ.
     fn approach(&mut self, other: &Self, share: f32) {
         for (unit, other) in self.units.iter_mut().zip(&other.units) {

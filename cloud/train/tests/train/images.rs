@@ -1,0 +1,116 @@
+//! Shrinking on Fashion-MNIST and on ten classes of CIFAR-10, which takes minutes.
+//!
+//! `FLOTILLA_TEST_DATA` says where the images lie. `FLOTILLA_TRAIN_CONFIG` and `FLOTILLA_SHRINK` use other settings (JSON),
+//! `FLOTILLA_SHRINK_IMAGES` that many images to train on, `FLOTILLA_SHRINK_FOLDER` keeps the source's file between runs.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::PathBuf;
+
+use flotilla_train::{Algorithm, Augment, Config, Shrink, Source, shrink, train};
+
+use crate::shrink::{measured, settings};
+use crate::support::{Parts, Print, empty, unpacked};
+
+/// Images that epochs and sizes are chosen by.
+const VALIDATION: usize = 1000;
+
+fn folder() -> PathBuf {
+    PathBuf::from(std::env::var_os("FLOTILLA_TEST_DATA").expect("FLOTILLA_TEST_DATA is set")).join("images")
+}
+
+fn wanted(most: usize) -> usize {
+    std::env::var("FLOTILLA_SHRINK_IMAGES").map_or(most, |text| text.parse().unwrap())
+}
+
+fn fashion() -> Parts {
+    const SIDE: usize = 28;
+    let read = |part: &str, images: std::ops::Range<usize>| {
+        let file = |kind| unpacked(folder().join("fashion-mnist").join(format!("{part}-{kind}-ubyte.gz")));
+        let pixels = &file("images-idx3")[16..][images.start * SIDE * SIDE..images.end * SIDE * SIDE];
+        let labels = &file("labels-idx1")[8..][images];
+        let mut out = empty(1, SIDE, (0..10).map(|c| c.to_string()).collect());
+        out.pixels = pixels.iter().map(|&p| f32::from(p) / 127.5 - 1.0).collect();
+        out.labels = labels.iter().map(|&l| l.into()).collect();
+        out
+    };
+    Parts {
+        train: read("train", 0..wanted(12_000)),
+        validation: read("train", 60_000 - VALIDATION..60_000),
+        test: read("t10k", 0..10_000),
+    }
+}
+
+fn cifar() -> Parts {
+    let file = std::fs::File::open(folder().join("cifar10-subset.zip")).unwrap();
+    let mut archive = zip::ZipArchive::new(file).unwrap();
+    let mut found: BTreeMap<String, usize> = BTreeMap::new();
+    for index in 0..archive.len() {
+        found.insert(archive.by_index(index).unwrap().name().unwrap().into_owned(), index);
+    }
+    let classes: Vec<String> = {
+        let names = found.keys().filter(|name| name.ends_with(".jpg"));
+        let mut classes: Vec<String> = names.map(|n| n.split('/').nth(2).unwrap().to_owned()).collect();
+        classes.sort();
+        classes.dedup();
+        classes
+    };
+    let mut parts = [(); 3].map(|()| empty(3, 32, classes.clone()));
+    for (number, (name, index)) in found.iter().filter(|(name, _)| name.ends_with(".jpg")).enumerate() {
+        let mut bytes = Vec::new();
+        archive.by_index(*index).unwrap().read_to_end(&mut bytes).unwrap();
+        let picture = image::load_from_memory(&bytes).unwrap().to_rgb8();
+        let part = match (name.split('/').nth(1).unwrap(), number % 6) {
+            ("test", _) => 2,
+            (_, 0) => 1,
+            _ => 0,
+        };
+        for channel in 0..3 {
+            parts[part].pixels.extend(picture.pixels().map(|p| f32::from(p.0[channel]) / 64.0 - 2.0));
+        }
+        let class = name.split('/').nth(2).unwrap();
+        parts[part].labels.push(classes.iter().position(|c| c == class).unwrap() as u32);
+    }
+    let [train, validation, test] = parts;
+    Parts { train, validation, test }
+}
+
+/// Trains a source, unless an earlier run left it, shrinks it, and prints the table.
+fn series(name: &str, config: Config, of_test: Shrink, parts: &Parts) {
+    let config =
+        std::env::var("FLOTILLA_TRAIN_CONFIG").map_or(config, |text| serde_json::from_str(&text).unwrap());
+    let kept = std::env::var_os("FLOTILLA_SHRINK_FOLDER")
+        .map(|folder| PathBuf::from(folder).join(format!("{name}-{}.onnx", config.algorithm.name())));
+    let onnx = kept.as_ref().and_then(|path| std::fs::read(path).ok()).unwrap_or_else(|| {
+        let mut print = Print(name.to_owned());
+        let trained = train(&config, &parts.train, &parts.validation, &mut print).unwrap();
+        kept.iter().for_each(|path| std::fs::write(path, &trained.onnx).unwrap());
+        trained.onnx
+    });
+    let settings = settings(of_test);
+    let source = Source::read(&onnx).unwrap();
+    let mut print = Print(name.to_owned());
+    let shrunk = shrink(&settings, &source, &parts.train, &parts.validation, &mut print).unwrap();
+    println!("{name}: {}", serde_json::to_string(&settings).unwrap());
+    let rows = measured(&onnx, &shrunk, &parts.test);
+    let best = &rows[shrunk.best.unwrap()];
+    assert!(best.share <= 0.15, "{}", best.share);
+    assert!(best.int8 >= best.float - 0.01, "{} of {}", best.int8, best.float);
+}
+
+#[test]
+#[ignore = "trains for minutes"]
+fn fashion_shrinks_to_a_sixth_within_a_point() {
+    let augment = Augment { mirror: true, rotate_deg: 0.0, scale: 0.0, noise: 0.0, ..Augment::default() };
+    let config = Config { epochs: 12, augment: augment.clone(), ..Config::default() };
+    series("fashion", config, Shrink { augment, ..Shrink::default() }, &fashion());
+}
+
+#[test]
+#[ignore = "trains for minutes"]
+fn cifar_shrinks_to_a_sixth_within_a_point() {
+    let augment = Augment { mirror: true, shift_px: 3.0, rotate_deg: 0.0, scale: 0.0, noise: 0.0 };
+    let algorithm = Algorithm::Resnet8;
+    let config = Config { algorithm, epochs: 24, augment: augment.clone(), ..Config::default() };
+    series("cifar", config, Shrink { augment, ..Shrink::default() }, &cifar());
+}

@@ -1,0 +1,7 @@
+//! Whole trainings on real images.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod digits;
+mod images;
+mod shrink;
+mod support;
