@@ -4,6 +4,10 @@
 //! inferred anew (exporters write wrong ones), the input shape is made concrete (a symbolic batch is twice as
 //! slow), and the run state is kept between runs.
 
+mod probe;
+
+pub use probe::{Array, Cost, Probe, cost};
+
 use crate::error::{Panicked, Source, no_panic};
 use crate::{Error, Result, TENSOR_VALUES};
 use std::sync::Arc;

@@ -5,6 +5,7 @@
 //! - [`Preprocessor`]: raw input to tensor. Training feeds its own networks through it, so that what a model
 //!   learns from and what it later sees on a device cannot differ.
 //! - [`evaluate()`]: accuracy and latency over samples; [`golden`]: vectors by which a device proves a candidate.
+//! - [`metrics`]: how good predictions are, as pure functions: accuracy, mAP, AUC, R2 and the intervals around them.
 //! - [`drift`]: how far what a model sees and answers is from its training.
 //! - [`engine`]: the only module that knows which inference engine this is.
 //!
@@ -19,6 +20,7 @@ mod evaluate;
 pub mod golden;
 mod input;
 mod latency;
+pub mod metrics;
 mod model;
 mod picture;
 mod preprocess;

@@ -7,5 +7,6 @@ mod golden;
 mod hostile;
 mod model;
 mod pictures;
+mod probe;
 mod real_models;
 mod support;
