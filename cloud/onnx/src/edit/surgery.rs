@@ -65,16 +65,21 @@ impl Model {
         keep.iter().filter(|keep| !**keep).count()
     }
 
-    /// Takes out notes on model, graph, nodes and tensors, and the declared shapes of inner values, which engines infer.
-    pub fn strip_notes(&mut self) {
-        self.proto_mut().doc_string.clear();
+    /// Takes out notes on nodes and tensors and the declared shapes of inner values, which engines infer; `everywhere`
+    /// also those on the model, the graph, its inputs and outputs.
+    pub fn strip_notes(&mut self, everywhere: bool) {
+        if everywhere {
+            self.proto_mut().doc_string.clear();
+        }
         let graph = self.graph_mut();
         graph.value_info.clear();
-        graph.doc_string.clear();
-        graph.quantization_annotation.clear();
         graph.initializer.iter_mut().for_each(|tensor| tensor.doc_string.clear());
         graph.node.iter_mut().for_each(|node| node.doc_string.clear());
-        graph.input.iter_mut().chain(&mut graph.output).for_each(|value| value.doc_string.clear());
+        if everywhere {
+            graph.doc_string.clear();
+            graph.quantization_annotation.clear();
+            graph.input.iter_mut().chain(&mut graph.output).for_each(|value| value.doc_string.clear());
+        }
     }
 
     /// Keeps one of each set of equal initialisers; gives how many went.
