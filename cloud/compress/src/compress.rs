@@ -1,44 +1,92 @@
-//! Compression from beginning to end: quantise, measure, fall back, report.
+//! Compression from beginning to end: measure layers, measure candidates, choose, report.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use flotilla_protocol::Digest;
+use flotilla_runtime::metrics::Metric;
 use serde::{Deserialize, Serialize};
 
+use crate::apply::{Built, Entry, Workshop};
 use crate::evaluate::relative_error;
-use crate::plan::{Layer, Plan};
-use crate::search::{Decision, Search};
-use crate::{Budget, Error, Evaluate, Evaluation, LayerReport, Point, Precision, Recipe, Report, Result};
-
-/// Samples on which the error of each layer is measured at most.
-const MAX_CALIBRATION: usize = 4096;
+use crate::ladder::{Ladder, float_steps};
+use crate::search::{Rung, Search};
+use crate::{
+    Budget, Calibration, Error, Evaluate, Evaluation, Form, LayerReport, MAX_CALIBRATION, Point, Precision,
+    Recipe, Report, Result, Step, Warning, Weights,
+};
 
 /// How a model is compressed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// What to do; layers that lose too much are added to those that it keeps in f32.
-    pub recipe: Recipe,
-    /// Samples on which the error of each layer is measured.
+    /// What to do, where that is known already; without it the best is searched for.
+    pub recipe: Option<Recipe>,
+    /// Samples on which rounding and biases are calibrated, at most.
     pub calibration_samples: usize,
-    /// Layers that may be turned back to f32, one a step, to get within the budget.
+    /// Samples on which the error of each layer is measured.
+    pub layer_samples: usize,
+    /// Layers that may be turned back to floats, one a step, to get within the budget.
     pub max_fallbacks: usize,
+    /// Weights with fewer elements do not become integers.
+    pub min_elements: u64,
+    /// Names of weights that stay 32-bit floats.
+    pub keep_float: Vec<String>,
+    /// Whether layers may go to 4 bits, and how.
+    pub four_bit: FourBit,
+}
+
+/// Whether layers may go to 4 bits, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FourBit {
+    /// They may not.
+    Never,
+    /// In operators of the ONNX standard: as fast as floats, and as large in memory.
+    #[default]
+    Standard,
+    /// Dense layers alone, as `MatMulNBits`: small in memory too, a little slower, and known to few engines.
+    Contrib,
+}
+
+impl FourBit {
+    pub(crate) fn form(self) -> Option<Form> {
+        match self {
+            Self::Never => None,
+            Self::Standard => Some(Form::Int4),
+            Self::Contrib => Some(Form::MatMulNBits),
+        }
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { recipe: Recipe::default(), calibration_samples: 32, max_fallbacks: 8 }
+        Self {
+            recipe: None,
+            calibration_samples: 128,
+            layer_samples: 32,
+            max_fallbacks: 8,
+            min_elements: 256,
+            keep_float: Vec::new(),
+            four_bit: FourBit::default(),
+        }
     }
 }
 
 impl Options {
     fn check(&self) -> Result<()> {
-        if (1..=MAX_CALIBRATION).contains(&self.calibration_samples) {
-            return Ok(());
+        let bounded =
+            [("calibration_samples", self.calibration_samples), ("layer_samples", self.layer_samples)];
+        match bounded.into_iter().find(|(_, samples)| !(1..=MAX_CALIBRATION).contains(samples)) {
+            Some((field, samples)) => Err(Error::Option {
+                field,
+                problem: format!("{samples} is not between 1 and {MAX_CALIBRATION}"),
+            }),
+            None if self.min_elements == 0 => {
+                Err(Error::Option { field: "min_elements", problem: "it must be at least 1".into() })
+            }
+            None => Ok(()),
         }
-        let problem = format!("{} is not between 1 and {MAX_CALIBRATION}", self.calibration_samples);
-        Err(Error::Option { field: "calibration_samples", problem })
     }
 }
 
@@ -49,9 +97,9 @@ pub struct Progress {
     pub stage: Stage,
     /// Steps of this stage that are done.
     pub done: usize,
-    /// Steps of this stage.
+    /// Steps of this stage, at most.
     pub total: usize,
-    /// The layer that comes next, where a stage goes through layers.
+    /// The layer or candidate that comes next, where a stage goes through them.
     pub layer: Option<String>,
 }
 
@@ -78,6 +126,16 @@ pub struct Compressed {
     pub report: Report,
 }
 
+/// How one layer takes being rounded alone.
+#[derive(Clone, Debug)]
+pub(crate) struct Sensitivity {
+    pub(crate) entry: Entry,
+    /// Relative error of the output with 8 bits.
+    pub(crate) int8: f64,
+    /// The same with 4 bits; none where the layer cannot have that form.
+    pub(crate) int4: Option<f64>,
+}
+
 /// Compresses a model, or fails where that costs more than the budget allows.
 ///
 /// `progress` is called before each step; the work stops with [`Error::Cancelled`] when it says so.
@@ -89,103 +147,201 @@ pub fn compress(
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Compressed> {
     options.check()?;
-    budget.check()?;
+    budget.check(evaluator.metric())?;
     let mut tell = |stage, done, total, layer: Option<&str>| {
         let state = Progress { stage, done, total, layer: layer.map(str::to_owned) };
         if progress(state).is_break() { Err(Error::Cancelled) } else { Ok(()) }
     };
     tell(Stage::Quantise, 0, 1, None)?;
-    let plan = Plan::new(onnx, &options.recipe)?;
-    tell(Stage::Baseline, 0, 1, None)?;
-    let before = evaluator.accuracy(onnx)?.checked(None)?;
-    let reference = evaluator.outputs(onnx, options.calibration_samples)?;
-    let mut errors = Vec::with_capacity(plan.layers.len());
-    for (done, layer) in plan.layers.iter().enumerate() {
-        let name = &layer.site.name;
-        tell(Stage::Layers, done, plan.layers.len(), Some(name))?;
-        let alone = plan.build(|other| other.site.name == *name)?;
-        let outputs = evaluator.outputs(&alone, options.calibration_samples)?;
-        errors.push(relative_error(&reference, &outputs)?);
-    }
-    let ranking = worst_first(&plan.layers, &errors);
-    let mut search = Search::new(*budget, ranking.len(), options.max_fallbacks);
-    let mut fallbacks = 0;
-    let (candidate, reverted, after) = loop {
-        let reverted = &ranking[..fallbacks];
-        let candidates = options.max_fallbacks.min(ranking.len() - 1) + 1;
-        tell(Stage::Candidates, fallbacks, candidates, reverted.last().copied())?;
-        let candidate = plan.build(|layer| !reverted.contains(&layer.site.name.as_str()))?;
-        let after = evaluator.accuracy(&candidate)?.checked(Some(before.total))?;
-        let kept = reverted.iter().map(|&name| name.to_owned()).collect();
-        let point = Point::new(kept, candidate.len() as u64, &before, &after);
-        tracing::debug!(%point, "measured a candidate");
-        match search.step(point) {
-            Decision::Accept => break (candidate, reverted, after),
-            Decision::Measure(next) => fallbacks = next,
-            Decision::Refuse(refusal) => return Err(Error::OverBudget(refusal)),
-        }
+    let calibration = match &options.recipe {
+        Some(recipe) if !recipe.needs_samples() => None,
+        _ => evaluator.calibration(options.calibration_samples)?,
     };
-    let mut recipe = options.recipe.clone();
-    recipe.int8_weights.keep_float.extend(reverted.iter().map(|&name| name.to_owned()));
-    let reverted: HashSet<&str> = reverted.iter().copied().collect();
-    let layers = plan.layers.iter().zip(&errors);
-    let layers = layers.map(|(layer, &error)| layer_report(layer, error, &reverted)).collect();
-    let runs = Runs { before, after, points: search.into_points() };
-    let report = report(onnx, &candidate, recipe, runs, layers, plan.skipped.clone());
-    Ok(Compressed { onnx: candidate, report })
-}
-
-/// The layers' names, that with the largest error first; of equal ones that which comes first in the model.
-fn worst_first<'a>(layers: &'a [Layer], errors: &[f64]) -> Vec<&'a str> {
-    let mut ranking: Vec<(&Layer, f64)> = layers.iter().zip(errors.iter().copied()).collect();
-    ranking.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-    ranking.into_iter().map(|(layer, _)| layer.site.name.as_str()).collect()
-}
-
-fn layer_report(layer: &Layer, output_error: f64, reverted: &HashSet<&str>) -> LayerReport {
-    let float = reverted.contains(layer.site.name.as_str());
-    LayerReport {
-        name: layer.site.name.clone(),
-        op: layer.site.op.clone(),
-        nodes: layer.site.nodes.clone(),
-        precision: if float { Precision::F32 } else { Precision::Int8 },
-        elements: layer.site.elements,
-        bytes_before: layer.bytes_before,
-        bytes_after: if float { layer.bytes_before } else { layer.bytes_after },
-        weight_sqnr_db: layer.sqnr_db,
-        output_error,
+    if let (Some(recipe), Some(set)) = (&options.recipe, &calibration) {
+        recipe.check_calibration(set)?;
     }
+    let mut shop = Workshop::new(onnx, calibration.as_ref());
+    let quantised = shop.build(&plain(options))?;
+
+    tell(Stage::Baseline, 0, 1, None)?;
+    let before = evaluator.evaluate(onnx)?.checked(None)?;
+    let reference = evaluator.outputs(onnx, options.layer_samples)?;
+
+    let mut layers = Vec::with_capacity(quantised.stored.len());
+    for (done, entry) in quantised.stored.iter().enumerate() {
+        tell(Stage::Layers, done, quantised.stored.len(), Some(&entry.site.name))?;
+        layers.push(sensitivity(&mut shop, evaluator, options, &reference, entry)?);
+    }
+
+    let ladder = Ladder::new(options, &mut shop, calibration.as_ref(), layers)?;
+    let mut search = Search::new(*budget, ladder.room());
+    let mut warnings = warnings(options, budget, &before, calibration.as_ref(), &ladder);
+    let mut files: Vec<(Rung, Recipe, Built)> = Vec::new();
+    let mut measured = 0;
+    while let Some(rung) = search.next() {
+        let base = search.base().map(|(tuning, _)| tuning);
+        let (name, recipe) = ladder.candidate(rung, base);
+        tell(Stage::Candidates, measured, search.at_most().max(measured + 1), Some(&name))?;
+        measured += 1;
+        let built = shop.build(&recipe)?;
+        let point = match measure(evaluator, options, &before, &reference, &name, &built) {
+            Ok(point) => point,
+            Err(Error::Runtime(problem)) if !options_given(options) => {
+                warnings.push(Warning::NotRun { candidate: name, problem: problem.to_string() });
+                search.record(rung, None);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let (kept_float, four_bit) = ladder.named(rung);
+        let point = Point { kept_float, four_bit, ..point };
+        tracing::debug!(%point, "measured a candidate");
+        search.record(rung, Some(point));
+        files.push((rung, recipe, built));
+    }
+
+    let chosen = match search.best() {
+        Ok((rung, _)) => files.iter().position(|(of, ..)| *of == rung),
+        Err(refusal) => return Err(Error::OverBudget(refusal)),
+    };
+    let points = search.into_points();
+    // Files and points were recorded side by side.
+    let (place, (_, recipe, built)) = match chosen {
+        Some(place) => (place, files.swap_remove(place)),
+        None => return Err(Error::Evaluator { problem: "no candidate ran".into() }),
+    };
+    let onnx_after = built.onnx.clone();
+    let report = report(onnx, recipe, &built, &before, points, place, &ladder.layers, warnings);
+    Ok(Compressed { onnx: onnx_after, report })
 }
 
-struct Runs {
-    before: Evaluation,
-    after: Evaluation,
-    points: Vec<Point>,
+fn options_given(options: &Options) -> bool {
+    options.recipe.is_some()
 }
 
+/// 8-bit weights that are rounded to the nearest, or what the caller's recipe does.
+fn plain(options: &Options) -> Recipe {
+    options.recipe.clone().unwrap_or_else(|| {
+        let weights = Weights {
+            min_elements: options.min_elements,
+            except: options.keep_float.clone(),
+            ..Weights::new(Form::Int8)
+        };
+        Recipe::new(float_steps(false).into_iter().chain([Step::Weights(weights)]).collect())
+    })
+}
+
+/// How one layer takes being rounded alone.
+fn sensitivity(
+    shop: &mut Workshop<'_>,
+    evaluator: &mut dyn Evaluate,
+    options: &Options,
+    reference: &[Vec<f32>],
+    entry: &Entry,
+) -> Result<Sensitivity> {
+    let mut alone = |form: Form| -> Result<Option<f64>> {
+        let weights = Weights { min_elements: 1, only: vec![entry.site.name.clone()], ..Weights::new(form) };
+        let recipe = Recipe::new(float_steps(false).into_iter().chain([Step::Weights(weights)]).collect());
+        let built = shop.build(&recipe)?;
+        if built.stored.is_empty() {
+            return Ok(None);
+        }
+        let outputs = evaluator.outputs(&built.onnx, options.layer_samples)?;
+        relative_error(reference, &outputs).map(Some)
+    };
+    let four_bit = if options.recipe.is_some() { None } else { options.four_bit.form() };
+    let int8 = if entry.form == Form::F16 { None } else { alone(Form::Int8)? };
+    // A candidate that the runtime cannot load is no candidate.
+    let int4 = four_bit.map(alone).and_then(Result::ok).flatten();
+    Ok(Sensitivity { entry: entry.clone(), int8: int8.unwrap_or_default(), int4 })
+}
+
+fn measure(
+    evaluator: &mut dyn Evaluate,
+    options: &Options,
+    before: &Evaluation,
+    reference: &[Vec<f32>],
+    name: &str,
+    built: &Built,
+) -> Result<Point> {
+    let after = evaluator.evaluate(&built.onnx)?.checked(Some(before))?;
+    let outputs = evaluator.outputs(&built.onnx, options.layer_samples)?;
+    let point = Point::new(name.to_owned(), built.onnx.len() as u64, before, &after);
+    Ok(Point { output_error: Some(relative_error(reference, &outputs)?), ..point })
+}
+
+fn warnings(
+    options: &Options,
+    budget: &Budget,
+    before: &Evaluation,
+    calibration: Option<&Calibration>,
+    ladder: &Ladder<'_>,
+) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    match calibration {
+        None if options.recipe.is_none() => warnings.push(Warning::NoCalibration { by_norms: ladder.norms }),
+        None => {}
+        Some(set) => warnings.extend(set.only_class().map(|label| Warning::OneClass { label })),
+    }
+    if before.metric == Metric::Fidelity {
+        warnings.push(Warning::NoLabels);
+    }
+    if before.metric.is_share() && budget.max_drop * (before.total as f64) < 1.0 {
+        warnings.push(Warning::FewSamples { samples: before.total });
+    }
+    warnings
+}
+
+#[expect(clippy::too_many_arguments, reason = "each is one field of the report")]
 fn report(
     source: &[u8],
-    output: &[u8],
     recipe: Recipe,
-    runs: Runs,
-    layers: Vec<LayerReport>,
-    skipped: Vec<crate::Skipped>,
+    built: &Built,
+    before: &Evaluation,
+    points: Vec<Point>,
+    chosen: usize,
+    layers: &[Sensitivity],
+    warnings: Vec<Warning>,
 ) -> Report {
-    let Runs { before, after, points } = runs;
+    let after = &points[chosen];
+    let stored: HashMap<&str, &Entry> =
+        built.stored.iter().map(|entry| (entry.site.name.as_str(), entry)).collect();
+    let layer = |sensitivity: &Sensitivity| {
+        let Sensitivity { entry, int8, int4 } = sensitivity;
+        let now = stored.get(entry.site.name.as_str());
+        LayerReport {
+            name: entry.site.name.clone(),
+            op: entry.site.op.clone(),
+            nodes: entry.site.nodes.clone(),
+            precision: now.map_or(Precision::F32, |now| now.form.into()),
+            elements: entry.site.elements,
+            bytes_before: entry.bytes_before,
+            bytes_after: now.map_or(entry.bytes_before, |now| now.bytes_after),
+            weight_sqnr_db: now.and_then(|now| now.sqnr_db),
+            output_error: *int8,
+            output_error_int4: *int4,
+        }
+    };
     Report {
         recipe,
         source: Digest::of(source),
-        output: Digest::of(output),
+        output: Digest::of(&built.onnx),
         bytes_before: source.len() as u64,
-        bytes_after: output.len() as u64,
-        samples: after.total,
-        accuracy_before: before.accuracy(),
-        accuracy_after: after.accuracy(),
-        accuracy_drop: points.last().map_or(0.0, |point| point.drop),
+        bytes_after: built.onnx.len() as u64,
+        samples: before.total,
+        metric: before.metric,
+        value_before: before.value,
+        value_after: after.value,
+        drop: after.drop,
+        drop_interval: after.drop_interval,
         latency_before: before.latency,
         latency_after: after.latency,
-        layers,
-        skipped,
+        macs_before: before.macs,
+        peak_bytes_before: before.peak_bytes,
+        layers: layers.iter().map(layer).collect(),
+        skipped: built.skipped.clone(),
+        chosen: Some(chosen),
         measured: points,
+        warnings,
     }
 }

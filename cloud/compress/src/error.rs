@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use flotilla_protocol::ErrorCode;
+use flotilla_protocol::{Digest, ErrorCode};
 
 use crate::{Breach, MAX_LAYERS, Point, Skipped};
 
@@ -60,7 +60,7 @@ pub enum Error {
     },
     /// The recipe names a weight that the model does not have.
     #[error(
-        "the recipe keeps `{name}` in f32, which the model does not have; its weights are {}",
+        "the recipe names the weight `{name}`, which the model does not have; its weights are {}",
         list(known)
     )]
     UnknownLayer {
@@ -76,6 +76,31 @@ pub enum Error {
         field: &'static str,
         /// What is wrong with it.
         problem: String,
+    },
+    /// A step looks at calibration samples, and there are none.
+    #[error(
+        "step {step} of the recipe looks at calibration samples: give the calibration set, or leave that step out",
+        step = step + 1
+    )]
+    NeedsCalibration {
+        /// Place of the step, from 0.
+        step: usize,
+    },
+    /// A calibration set cannot be used.
+    #[error("the calibration set is not usable: {problem}")]
+    Calibration {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The recipe was made with another calibration set.
+    #[error(
+        "the recipe was made with the calibration set {needed}, and this is {found}: give the same samples"
+    )]
+    OtherCalibration {
+        /// The set that the recipe names.
+        needed: Digest,
+        /// The set that was given.
+        found: Digest,
     },
     /// A budget cannot be used.
     #[error("the budget's {field} is not usable: {problem}")]
@@ -178,6 +203,9 @@ impl Error {
             | Self::Recipe { .. }
             | Self::Budget { .. }
             | Self::Option { .. }
+            | Self::NeedsCalibration { .. }
+            | Self::Calibration { .. }
+            | Self::OtherCalibration { .. }
             | Self::LabelCount { .. } => ErrorCode::InvalidInput,
             Self::NoSamples => ErrorCode::DatasetTooSmall,
             Self::Evaluator { .. } => ErrorCode::InferenceFailed,

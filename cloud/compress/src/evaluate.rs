@@ -1,52 +1,154 @@
 //! How a candidate is measured.
 
 use flotilla_runtime::Latency;
-use serde::{Deserialize, Serialize};
+use flotilla_runtime::metrics::interval::{bootstrap, paired_share};
+use flotilla_runtime::metrics::{Metric, scores};
 
-use crate::{Error, Result};
+use crate::{Calibration, Error, Result};
 
 /// Measures a model on samples that training has not seen.
 ///
 /// Every call gets the bytes of a whole file, so that what is measured is what ships.
 pub trait Evaluate {
+    /// The figure that models are judged by.
+    fn metric(&self) -> Metric {
+        Metric::Accuracy
+    }
+
     /// Runs the model on all samples.
-    fn accuracy(&mut self, onnx: &[u8]) -> Result<Evaluation>;
+    fn evaluate(&mut self, onnx: &[u8]) -> Result<Evaluation>;
 
     /// The model's outputs for at most `max_samples` samples, the same ones on each call.
     fn outputs(&mut self, onnx: &[u8], max_samples: usize) -> Result<Vec<Vec<f32>>>;
+
+    /// At most `max_samples` samples to calibrate on, which [`Self::evaluate`] does not see; none where there are none.
+    fn calibration(&mut self, max_samples: usize) -> Result<Option<Calibration>> {
+        let _ = max_samples;
+        Ok(None)
+    }
 }
 
 /// How a model did.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
-    /// Samples it got right.
-    pub correct: u64,
+    /// What was measured.
+    pub metric: Metric,
+    /// What came out.
+    pub value: f64,
     /// Samples it was given.
     pub total: u64,
+    /// How single samples went.
+    pub outcomes: Outcomes,
     /// Time of one prediction.
     pub latency: Latency,
+    /// Multiplications and additions of one prediction, where they are known.
+    pub macs: Option<u64>,
+    /// Memory of one prediction at its worst moment, in bytes, where it is known.
+    pub peak_bytes: Option<u64>,
+}
+
+/// How single samples went, in an order that is the same in every run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Outcomes {
+    /// Not known.
+    #[default]
+    None,
+    /// Whether each was right.
+    Hits(Vec<bool>),
+    /// A figure for each, of which the metric is the mean.
+    Values(Vec<f64>),
+    /// What is true of each and what the model gave; for AUC, 1 for an anomaly and the score.
+    Pairs(Vec<(f64, f64)>),
+}
+
+impl Outcomes {
+    fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Hits(hits) => hits.len(),
+            Self::Values(values) => values.len(),
+            Self::Pairs(pairs) => pairs.len(),
+        }
+    }
 }
 
 impl Evaluation {
-    /// The share of samples it got right.
+    /// What is lost from another run on the same samples to this one; negative where something was gained.
     #[must_use]
-    pub fn accuracy(&self) -> f64 {
-        if self.total == 0 { 0.0 } else { self.correct as f64 / self.total as f64 }
+    pub fn drop_from(&self, before: &Self) -> f64 {
+        match (&before.outcomes, &self.outcomes) {
+            // From the counts: the difference of two rounded shares can lie on the wrong side of a bound.
+            (Outcomes::Hits(was), Outcomes::Hits(is)) if was.len() == is.len() && !is.is_empty() => {
+                let count = |hits: &[bool]| hits.iter().filter(|hit| **hit).count() as f64;
+                (count(was) - count(is)) / is.len() as f64
+            }
+            _ => self.metric.drop(before.value, self.value),
+        }
     }
 
-    /// Refuses counts that cannot be compared with those of another run.
-    pub(crate) fn checked(self, samples: Option<u64>) -> Result<Self> {
+    /// 95 % interval of what is lost, paired sample by sample: Agresti and Min's for hits, else a bootstrap with a fixed
+    /// seed. None where single samples are not known.
+    #[must_use]
+    pub fn drop_interval(&self, before: &Self) -> Option<[f64; 2]> {
+        let metric = self.metric;
+        let interval = match (&before.outcomes, &self.outcomes) {
+            (Outcomes::Hits(was), Outcomes::Hits(is)) => paired_share(was, is),
+            (Outcomes::Values(was), Outcomes::Values(is)) if was.len() == is.len() => {
+                bootstrap(is.len(), |chosen| {
+                    let sum: f64 = chosen.iter().map(|&i| metric.drop(was[i], is[i])).sum();
+                    Some(sum / chosen.len() as f64)
+                })
+            }
+            (Outcomes::Pairs(was), Outcomes::Pairs(is)) if was.len() == is.len() => {
+                bootstrap(is.len(), |chosen| {
+                    let of = |pairs: &[(f64, f64)]| {
+                        let pairs: Vec<(f64, f64)> = chosen.iter().map(|&i| pairs[i]).collect();
+                        of_pairs(metric, &pairs)
+                    };
+                    Some(metric.drop(of(was)?, of(is)?))
+                })
+            }
+            _ => None,
+        };
+        interval.map(|interval| [*interval.start(), *interval.end()])
+    }
+
+    /// Refuses what cannot be compared with another run.
+    pub(crate) fn checked(self, before: Option<&Self>) -> Result<Self> {
         let fail = |problem: String| Err(Error::Evaluator { problem });
         if self.total == 0 {
             return fail("there was no sample to measure on".into());
         }
-        if self.correct > self.total {
-            return fail(format!("{} of {} samples were right", self.correct, self.total));
+        if !self.value.is_finite() || self.metric.is_share() && !(0.0..=1.0).contains(&self.value) {
+            return fail(format!("{} came out as {}", self.metric, self.value));
         }
-        match samples.filter(|&samples| samples != self.total) {
-            Some(samples) => fail(format!("one run had {samples} samples and another {}", self.total)),
-            None => Ok(self),
+        let known = self.outcomes.len() as u64;
+        if !matches!(self.outcomes, Outcomes::None) && known != self.total {
+            return fail(format!("{known} of {} samples have an outcome", self.total));
         }
+        match before {
+            Some(before) if before.total != self.total => {
+                fail(format!("one run had {} samples and another {}", before.total, self.total))
+            }
+            Some(before) if before.metric != self.metric => {
+                fail(format!("one run measured {} and another {}", before.metric, self.metric))
+            }
+            _ => Ok(self),
+        }
+    }
+}
+
+/// The metric of pairs of what is true and what was given.
+pub(crate) fn of_pairs(metric: Metric, pairs: &[(f64, f64)]) -> Option<f64> {
+    match metric {
+        Metric::R2 => scores::r2(pairs),
+        Metric::Mae => scores::mae(pairs),
+        Metric::Auc => {
+            let samples: Vec<(f64, bool)> =
+                pairs.iter().map(|&(truth, score)| (score, truth > 0.5)).collect();
+            scores::auc(&samples)
+        }
+        Metric::Accuracy | Metric::Map | Metric::Fidelity => None,
     }
 }
 
@@ -57,14 +159,9 @@ pub(crate) fn relative_error(reference: &[Vec<f32>], outputs: &[Vec<f32>]) -> Re
     if !same || reference.iter().all(Vec::is_empty) {
         return fail("two runs on the same samples gave outputs of other numbers or shapes, or none");
     }
-    let (mut difference, mut norm) = (0.0_f64, 0.0_f64);
-    for (&expected, &found) in reference.iter().flatten().zip(outputs.iter().flatten()) {
-        difference += (f64::from(expected) - f64::from(found)).powi(2);
-        norm += f64::from(expected).powi(2);
+    let flat = |outputs: &[Vec<f32>]| outputs.iter().flatten().copied().collect::<Vec<f32>>();
+    match scores::relative_l2(&flat(reference), &flat(outputs)) {
+        Some(error) => Ok(error),
+        None => fail("the model gives outputs that are no finite numbers"),
     }
-    if !(difference.is_finite() && norm.is_finite()) {
-        return fail("the model gives outputs that are no finite numbers");
-    }
-    // Reference outputs that are all zero leave nothing to be relative to.
-    Ok(if norm > 0.0 { (difference / norm).sqrt() } else { difference.sqrt() })
 }

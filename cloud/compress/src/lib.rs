@@ -1,33 +1,46 @@
 //! Compression of ONNX models under a measured accuracy budget.
 //!
-//! [`compress`] stores the weights of convolutions and matrix products as 8-bit integers, one scale an output channel,
-//! and measures what that costs on the very bytes it gives back. A result outside the [`Budget`] is never given: the
-//! layers that disturb the model's output most go back to 32-bit floats, and if that does not help, the call fails
-//! with everything that was measured.
+//! [`compress`] stores weights as 16-bit floats, 8-bit and 4-bit integers, after folding, equalisation and with rounding
+//! and biases calibrated on samples, and measures what each combination costs on the very bytes that it makes. A result
+//! outside the [`Budget`] is never given: the smallest candidate within it ships, and if there is none the call fails with
+//! everything that was measured.
 //!
-//! - [`Recipe`]: what compression does. The same file and recipe always give the same bytes.
-//! - [`Evaluate`]: how a candidate is measured; [`RuntimeEvaluator`] does it with the runtime that devices use.
-//! - [`Report`]: bytes, accuracy and latency before and after, and the error of every layer.
+//! - [`Recipe`]: what compression does, step by step. The same file, recipe and [`Calibration`] give the same bytes.
+//! - [`Evaluate`]: how a candidate is measured; [`RuntimeEvaluator`] does it with the runtime that devices use, over raw
+//!   inputs with labels, [`TensorEvaluator`] over tensors, with labels, targets or nothing but the model before.
+//! - [`Report`]: the candidates that no other beats, the error of every layer, and the recipe that was chosen.
 
+mod apply;
 mod budget;
+mod calibration;
 mod compress;
 mod error;
 mod evaluate;
+mod forms;
+mod gram;
+mod int4;
 mod int8;
-mod plan;
+mod ladder;
+mod layer;
 mod recipe;
+mod reconstruct;
 mod report;
 mod runtime;
 mod search;
+mod tensors;
+mod transform;
 mod weights;
 
 pub use budget::{Breach, Budget, Point};
-pub use compress::{Compressed, Options, Progress, Stage, compress};
+pub use calibration::{Calibration, MAX_CALIBRATION};
+pub use compress::{Compressed, FourBit, Options, Progress, Stage, compress};
 pub use error::{Error, OverBudget, Result};
-pub use evaluate::{Evaluate, Evaluation};
-pub use recipe::{Int8Weights, Recipe};
-pub use report::{LayerReport, Precision, Report};
+pub use evaluate::{Evaluate, Evaluation, Outcomes};
+pub use flotilla_runtime::metrics::Metric;
+pub use recipe::{Clip, Form, Means, Recipe, Rounding, Step, Weights};
+pub use report::{LayerReport, Precision, Report, Warning};
 pub use runtime::RuntimeEvaluator;
+pub use tensors::{Judge, TensorEvaluator};
 pub use weights::{SkipReason, Skipped};
 
 /// Layers that one model may have quantised. Each is measured alone, so this also bounds the time.

@@ -3,15 +3,18 @@
 use std::fmt;
 
 use flotilla_protocol::Pipeline;
-use flotilla_runtime::{AsInput, Model, evaluate};
+use flotilla_runtime::metrics::Metric;
+use flotilla_runtime::{AsInput, Model, Preprocessor, engine, evaluate};
 
-use crate::{Error, Evaluate, Evaluation, Result};
+use crate::{Calibration, Error, Evaluate, Evaluation, Outcomes, Result};
 
 /// Measures candidates with the runtime, on samples that training has not seen.
 pub struct RuntimeEvaluator<'a, S> {
     pipeline: &'a Pipeline,
     samples: Vec<S>,
     labels: Vec<usize>,
+    calibration: Vec<S>,
+    calibration_labels: Vec<usize>,
     cancelled: Box<dyn Fn() -> bool + 'a>,
 }
 
@@ -24,7 +27,23 @@ impl<'a, S: AsInput> RuntimeEvaluator<'a, S> {
         if samples.is_empty() {
             return Err(Error::NoSamples);
         }
-        Ok(Self { pipeline, samples, labels, cancelled: Box::new(|| false) })
+        let (calibration, calibration_labels) = (Vec::new(), Vec::new());
+        let cancelled = Box::new(|| false);
+        Ok(Self { pipeline, samples, labels, calibration, calibration_labels, cancelled })
+    }
+
+    /// Calibrates on these inputs, which must not be those that are measured on. Labels, one for each, may be left out.
+    pub fn calibrated_on(mut self, samples: Vec<S>, labels: Vec<usize>) -> Result<Self> {
+        if samples.is_empty() {
+            return Err(Error::Calibration {
+                problem: "it is empty: give some samples, or none at all".into(),
+            });
+        }
+        if !labels.is_empty() && samples.len() != labels.len() {
+            return Err(Error::LabelCount { samples: samples.len(), labels: labels.len() });
+        }
+        (self.calibration, self.calibration_labels) = (samples, labels);
+        Ok(self)
     }
 
     /// Asks before each sample whether to stop; a measurement that is stopped fails with [`Error::Cancelled`].
@@ -39,9 +58,16 @@ impl<'a, S: AsInput> RuntimeEvaluator<'a, S> {
     }
 }
 
+/// Places of at most so many samples that lie evenly over all of them, so that every class of an ordered set takes part.
+pub(crate) fn spread(all: usize, at_most: usize) -> impl Iterator<Item = usize> {
+    let count = all.min(at_most);
+    (0..count).map(move |i| i * all / count)
+}
+
 impl<S: AsInput> Evaluate for RuntimeEvaluator<'_, S> {
-    fn accuracy(&mut self, onnx: &[u8]) -> Result<Evaluation> {
+    fn evaluate(&mut self, onnx: &[u8]) -> Result<Evaluation> {
         let mut model = Model::load(self.pipeline, onnx)?;
+        let cost = engine::cost(onnx, model.input_shape()).ok();
         let mut stopped = false;
         let samples = self.samples.iter().zip(self.labels.iter().copied());
         let samples = samples.take_while(|_| {
@@ -52,21 +78,47 @@ impl<S: AsInput> Evaluate for RuntimeEvaluator<'_, S> {
         if stopped {
             return Err(Error::Cancelled);
         }
-        Ok(Evaluation { correct: run.correct, total: run.total, latency: run.latency })
+        let hits = run.outcomes.iter().map(|outcome| outcome.predicted == outcome.truth).collect();
+        Ok(Evaluation {
+            metric: Metric::Accuracy,
+            value: run.accuracy,
+            total: run.total,
+            outcomes: Outcomes::Hits(hits),
+            latency: run.latency,
+            macs: cost.map(|cost| cost.macs),
+            peak_bytes: cost.map(|cost| cost.peak_bytes),
+        })
     }
 
-    /// The scores of samples that lie evenly over all of them, so that every class of an ordered set takes part.
     fn outputs(&mut self, onnx: &[u8], max_samples: usize) -> Result<Vec<Vec<f32>>> {
         let mut model = Model::load(self.pipeline, onnx)?;
-        let (all, count) = (self.samples.len(), self.samples.len().min(max_samples));
-        let places = (0..count).map(|i| i * all / count);
-        places
+        spread(self.samples.len(), max_samples)
             .map(|index| {
                 self.go_on()?;
                 let failed = |source| flotilla_runtime::Error::Sample { index, source: Box::new(source) };
                 Ok(model.predict(self.samples[index].as_input()).map_err(failed)?.scores)
             })
             .collect()
+    }
+
+    fn calibration(&mut self, max_samples: usize) -> Result<Option<Calibration>> {
+        if self.calibration.is_empty() {
+            return Ok(None);
+        }
+        let preprocessor = Preprocessor::new(self.pipeline)?;
+        let places: Vec<usize> = spread(self.calibration.len(), max_samples).collect();
+        let mut tensors = Vec::with_capacity(places.len());
+        for &index in &places {
+            self.go_on()?;
+            let failed = |source| flotilla_runtime::Error::Sample { index, source: Box::new(source) };
+            tensors.push(preprocessor.tensor(self.calibration[index].as_input()).map_err(failed)?);
+        }
+        let set = Calibration::new(preprocessor.shape(), tensors)?;
+        if self.calibration_labels.is_empty() {
+            return Ok(Some(set));
+        }
+        let labels = places.iter().map(|&place| self.calibration_labels[place]).collect();
+        set.labelled(labels).map(Some)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which tensors of a model are weights that can become 8-bit integers, and along which axis their channels lie.
+//! Which tensors of a model are weights that can be stored in a smaller form, and along which axis their channels lie.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -56,6 +56,10 @@ pub enum SkipReason {
     NoChannels,
     /// It is an output of the model as well.
     Output,
+    /// The form cannot hold a weight of this shape, or that is read in this way.
+    Shape,
+    /// Its elements are too large for the form.
+    Range,
 }
 
 impl fmt::Display for SkipReason {
@@ -68,6 +72,8 @@ impl fmt::Display for SkipReason {
             Self::Computed(op) => write!(f, "is computed by {op}"),
             Self::NoChannels => f.write_str("has no axis of output channels"),
             Self::Output => f.write_str("is an output of the model"),
+            Self::Shape => f.write_str("has a shape that the form cannot hold"),
+            Self::Range => f.write_str("has elements that are too large for the form"),
         }
     }
 }

@@ -3,6 +3,9 @@
 //! A change may leave the graph unfinished for a moment (a constant taken out before the nodes that make the value
 //! anew are put in); [`Model::check_order`] tells whether it is whole again.
 
+pub(crate) mod half;
+mod surgery;
+
 use std::collections::HashSet;
 
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};

@@ -20,6 +20,7 @@ mod value;
 mod wire;
 
 pub use build::GraphBuilder;
+pub use edit::half::{F16_MAX, f16_bits, f16_value, tensor_f16, tensor_u8};
 pub use error::{Error, Result};
 pub use model::Model;
 pub use node::{Attributes, Node};

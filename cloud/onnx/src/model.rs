@@ -74,6 +74,11 @@ impl Model {
         &mut self.graph
     }
 
+    /// Everything but the graph.
+    pub(crate) fn proto_mut(&mut self) -> &mut ModelProto {
+        &mut self.proto
+    }
+
     /// The version of the standard operator set; 0 where the model uses operators of other sets only.
     #[must_use]
     pub fn opset(&self) -> i64 {

@@ -44,7 +44,7 @@ pub fn tensor_i64(name: &str, tensor: &Tensor<i64>) -> TensorProto {
     raw(name, DataType::Int64, &tensor.dims, tensor.data.iter().flat_map(|v| v.to_le_bytes()).collect())
 }
 
-fn raw(name: &str, data_type: DataType, dims: &[usize], raw_data: Vec<u8>) -> TensorProto {
+pub(crate) fn raw(name: &str, data_type: DataType, dims: &[usize], raw_data: Vec<u8>) -> TensorProto {
     TensorProto {
         name: name.into(),
         // Dimensions of data that are in memory fit 63 bits; those of an empty tensor are checked by `Model`.

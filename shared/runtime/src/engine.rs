@@ -4,6 +4,10 @@
 //! inferred anew (exporters write wrong ones), the input shapes are made concrete (a symbolic batch is twice as
 //! slow), and the run state is kept between runs.
 
+mod probe;
+
+pub use probe::{Array, Cost, Probe, cost};
+
 use crate::error::{Panicked, Source, no_panic};
 use crate::tensor::{Port, Values};
 use crate::{Error, Result};

@@ -7,6 +7,7 @@
 //!   learns from and what it later sees on a device cannot differ.
 //! - [`sound`]: recordings to tensors, with the front ends of librosa, `tf.signal` and TensorFlow's micro front end.
 //! - [`evaluate()`]: accuracy and latency over samples; [`golden`]: vectors by which a device proves a candidate.
+//! - [`metrics`]: how good predictions are, as pure functions: accuracy, mAP, AUC, R2 and the intervals around them.
 //! - [`drift`]: how far what a model sees and answers is from its training.
 //! - [`engine`]: the only module that knows which inference engine this is.
 //!
@@ -22,6 +23,7 @@ mod evaluate;
 pub mod golden;
 mod input;
 mod latency;
+pub mod metrics;
 mod model;
 mod preprocess;
 pub mod sound;

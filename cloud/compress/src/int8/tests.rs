@@ -1,11 +1,21 @@
 //! What rounding to 8 bits may lose.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+use flotilla_onnx::{f16_bits, f16_value};
 use proptest::prelude::*;
 
-use super::{Channels, quantise};
+use super::{Channels, Quantised, sqnr_db};
+use crate::Clip;
 
 const GRID: &[u8] = &[100, 95, 90, 85, 80, 75, 70];
+
+fn quantise(data: &[f32], channels: Channels, ratios: &[u8]) -> Result<Quantised, usize> {
+    super::quantise(data, channels, &Clip::Mse(ratios.to_vec()), false)
+}
+
+fn noise(data: &[f32], quantised: &Quantised, channels: Channels) -> f64 {
+    data.iter().zip(quantised.floats(channels)).map(|(a, b)| (f64::from(*a) - f64::from(b)).powi(2)).sum()
+}
 
 fn dequantise(values: &[i8], scales: &[f32], channels: Channels) -> Vec<f32> {
     let scale_of = |place: usize| scales[place / channels.inner % channels.count];
@@ -29,8 +39,7 @@ fn a_channel_of_zeros_stays_zero() {
     let quantised = quantise(&[0.0, -0.0, 0.0, 1.0, 2.0, 3.0], channels, GRID).unwrap();
     assert_eq!(quantised.values[..3], [0, 0, 0]);
     assert_eq!(quantised.scales[0], 1.0);
-    let nothing = quantise(&[0.0; 4], Channels::along(&[1, 4], 0).unwrap(), GRID).unwrap();
-    assert_eq!(nothing.sqnr_db(), None);
+    assert_eq!(sqnr_db(&[0.0; 4], &[0.0; 4]), None);
 }
 
 #[test]
@@ -49,9 +58,32 @@ fn one_outlier_is_clipped_when_that_loses_less() {
     let channels = Channels::along(&[1, data.len()], 0).unwrap();
     let whole = quantise(&data, channels, &[100]).unwrap();
     let chosen = quantise(&data, channels, GRID).unwrap();
-    assert!(chosen.noise < whole.noise, "{} is not below {}", chosen.noise, whole.noise);
+    let (fine, coarse) = (noise(&data, &chosen, channels), noise(&data, &whole, channels));
+    assert!(fine < coarse, "{fine} is not below {coarse}");
+    assert!(sqnr_db(&data, &chosen.floats(channels)) > sqnr_db(&data, &whole.floats(channels)));
+    let most = super::quantise(&data, channels, &Clip::Percentile(9990), false).unwrap();
+    assert!((most.scales[0] * 127.0 - 0.998).abs() < 0.002, "{}", most.scales[0] * 127.0);
+    let all = super::quantise(&data, channels, &Clip::Percentile(10_000), false).unwrap();
+    assert_eq!(all, whole);
     assert!(chosen.scales[0] < whole.scales[0]);
     assert_eq!(chosen.values[7], 127);
+}
+
+#[test]
+fn scales_become_halves_if_all_of_them_can_and_clip_nothing_by_that() {
+    let channels = Channels::along(&[2, 2], 0).unwrap();
+    let data = [0.3, -0.1, 5.0, 4.9];
+    let halves = super::quantise(&data, channels, &Clip::Mse(vec![100]), true).unwrap();
+    assert!(halves.half);
+    for scale in &halves.scales {
+        assert_eq!(f16_value(f16_bits(*scale)), *scale);
+    }
+    let back = halves.floats(channels);
+    assert!(data.iter().zip(&back).all(|(a, b)| (a - b).abs() <= 0.5 * halves.scales[1]), "{back:?}");
+    assert_eq!(halves.values[0], 127);
+    let tiny =
+        super::quantise(&[1e-6, 1.0], Channels::along(&[2, 1], 0).unwrap(), &Clip::Mse(vec![100]), true);
+    assert!(!tiny.unwrap().half);
 }
 
 #[test]
@@ -85,7 +117,7 @@ proptest! {
         }
         // More ratios to choose from never lose more.
         let whole = quantise(&data, channels, &[100]).unwrap();
-        prop_assert!(quantised.noise <= whole.noise);
+        prop_assert!(noise(&data, &quantised, channels) <= noise(&data, &whole, channels));
         // What has been rounded once is not rounded again.
         let again = quantise(&back, channels, &[100]).unwrap();
         prop_assert_eq!(again.values, quantised.values);

@@ -1,6 +1,6 @@
 //! The form of the result: what stands in the file, and that engines read it as meant.
 
-use flotilla_compress::{Error, Int8Weights, Recipe, SkipReason};
+use flotilla_compress::{Clip, Error, Form, Recipe, SkipReason, Step, Weights};
 use flotilla_onnx::{Model, Node, Tensor, tensor_f32};
 
 use crate::support::{Noise, SIDE, difference, every_form, fragile, graph, run};
@@ -141,7 +141,7 @@ fn a_weight_is_found_behind_a_reshape_and_notes_are_left_out() {
         .build()
         .unwrap();
     let float = float.write();
-    let with_notes = Recipe { strip_notes: false, ..Recipe::default() }.apply(&float).unwrap();
+    let with_notes = Recipe::new(vec![Step::Weights(Weights::new(Form::Int8))]).apply(&float).unwrap();
     let onnx = Recipe::default().apply(&float).unwrap();
     assert!(onnx.len() + 37 < with_notes.len());
     let int8 = Model::read(&onnx).unwrap();
@@ -191,22 +191,39 @@ fn weights_without_a_gain_stay_floats() {
 #[test]
 fn recipes_that_cannot_be_meant_are_refused() {
     let onnx = fragile().write();
-    let recipe = |int8_weights| Recipe { int8_weights, ..Recipe::default() };
-    let unknown = recipe(Int8Weights { keep_float: vec!["head".into()], ..Int8Weights::default() });
-    let error = unknown.apply(&onnx).unwrap_err();
-    assert!(matches!(&error, Error::UnknownLayer { name, .. } if name == "head"), "{error}");
-    assert!(error.to_string().contains("sums, mix"), "it says which names there are: {error}");
+    let int8 = || Weights::new(Form::Int8);
+    let recipe = |weights| Recipe::new(vec![Step::Weights(weights)]);
+    for named in [
+        Weights { except: vec!["head".into()], ..int8() },
+        Weights { only: vec!["head".into()], ..int8() },
+        Weights { only: vec!["head".into()], ..Weights::new(Form::F16) },
+    ] {
+        let error = recipe(named).apply(&onnx).unwrap_err();
+        assert!(matches!(&error, Error::UnknownLayer { name, .. } if name == "head"), "{error}");
+        assert!(error.to_string().contains("mix"), "it says which names there are: {error}");
+    }
     for (field, bad) in [
-        ("min_elements", Int8Weights { min_elements: 0, ..Int8Weights::default() }),
-        ("clip_percent", Int8Weights { clip_percent: vec![], ..Int8Weights::default() }),
-        ("clip_percent", Int8Weights { clip_percent: vec![0], ..Int8Weights::default() }),
-        ("clip_percent", Int8Weights { clip_percent: vec![101], ..Int8Weights::default() }),
-        ("clip_percent", Int8Weights { clip_percent: vec![50; 33], ..Int8Weights::default() }),
-        ("keep_float", Int8Weights { keep_float: vec!["sums".into(); 1025], ..Int8Weights::default() }),
+        ("min_elements", Weights { min_elements: 0, ..int8() }),
+        ("clip", Weights { clip: Clip::Mse(vec![]), ..int8() }),
+        ("clip", Weights { clip: Clip::Mse(vec![0]), ..int8() }),
+        ("clip", Weights { clip: Clip::Mse(vec![101]), ..int8() }),
+        ("clip", Weights { clip: Clip::Mse(vec![50; 33]), ..int8() }),
+        ("clip", Weights { clip: Clip::Percentile(0), ..int8() }),
+        ("clip", Weights { clip: Clip::Percentile(10_001), ..int8() }),
+        ("except", Weights { except: vec!["sums".into(); 1025], ..int8() }),
     ] {
         let error = recipe(bad).apply(&onnx).unwrap_err();
         assert!(matches!(&error, Error::Recipe { field: f, .. } if *f == field), "{field}: {error}");
     }
-    let newer = Recipe { format: 2, ..Recipe::default() }.apply(&onnx).unwrap_err();
-    assert!(matches!(newer, Error::Recipe { field: "format", .. }), "{newer}");
+    for (field, bad) in [
+        ("format", Recipe { format: 3, ..Recipe::default() }),
+        ("steps", Recipe::new(vec![])),
+        ("steps", Recipe::new(vec![Step::Tidy {}; 2])),
+        ("steps", Recipe::new(vec![Step::Tidy {}, Step::Fold {}])),
+        ("steps", Recipe::new(vec![Step::Fold {}; 65])),
+        ("rounds", Recipe::new(vec![Step::Equalise { rounds: 0 }])),
+    ] {
+        let error = bad.apply(&onnx).unwrap_err();
+        assert!(matches!(&error, Error::Recipe { field: f, .. } if *f == field), "{field}: {error}");
+    }
 }

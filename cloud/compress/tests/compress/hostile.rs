@@ -60,7 +60,7 @@ fn damaged_files_never_panic_and_never_ship_unmeasured() {
         match quietly(&bytes, &Options::default(), &Budget::default(), &mut evaluator) {
             Ok(compressed) => {
                 fine += 1;
-                assert!(compressed.report.accuracy_drop <= 0.01);
+                assert!(compressed.report.drop <= 0.01);
             }
             Err(error) => {
                 refused += 1;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use flotilla_compress::{Budget, Options, Precision, Recipe, RuntimeEvaluator};
+use flotilla_compress::{Budget, FourBit, Options, Precision, Recipe, RuntimeEvaluator};
 use flotilla_onnx::Model;
 use flotilla_protocol::Pipeline;
 use flotilla_protocol::pipeline::{
@@ -79,8 +79,9 @@ fn resnet8_keeps_its_accuracy_on_photographs() {
     }
     assert_eq!(samples.len(), 250);
     // The model takes bytes as they are: dividing by 1/255 undoes the division by 255.
-    let pipeline = Pipeline::new(
-        Input::Image(ImageInput {
+    let pipeline = Pipeline {
+        format: 1,
+        input: Input::Image(ImageInput {
             width: 32,
             height: 32,
             colour: Colour::Rgb,
@@ -88,20 +89,20 @@ fn resnet8_keeps_its_accuracy_on_photographs() {
             layout: Layout::Nhwc,
             mean: vec![0.0; 3],
             std: vec![1.0 / 255.0; 3],
-            ..ImageInput::none()
         }),
-        Output::Classification(Classification::new(
-            CIFAR.iter().map(|&c| c.to_owned()).collect(),
-            Activation::None,
-        )),
-    );
+        output: Output::Classification(Classification {
+            labels: CIFAR.iter().map(|&c| c.to_owned()).collect(),
+            activation: Activation::None,
+        }),
+    };
+    let options = Options { four_bit: FourBit::Never, ..Options::default() };
     let mut evaluator = RuntimeEvaluator::new(&pipeline, samples, labels).unwrap();
-    let compressed = quietly(&float, &Options::default(), &Budget::default(), &mut evaluator).unwrap();
+    let compressed = quietly(&float, &options, &Budget::default(), &mut evaluator).unwrap();
     let report = &compressed.report;
     println!(
         "ResNet-8: accuracy {} to {}, {} to {} bytes, {} layers, p50 {:.2} to {:.2} ms",
-        report.accuracy_before,
-        report.accuracy_after,
+        report.value_before,
+        report.value_after,
         report.bytes_before,
         report.bytes_after,
         report.layers.len(),
@@ -111,8 +112,8 @@ fn resnet8_keeps_its_accuracy_on_photographs() {
     for layer in &report.layers {
         println!("  {}: {:?} dB, output error {:.5}", layer.name, layer.weight_sqnr_db, layer.output_error);
     }
-    assert!(report.accuracy_before > 0.70, "the model is read as it was trained");
-    assert!(report.accuracy_drop <= 0.01 && report.bytes_after * 10 <= report.bytes_before * 3);
+    assert!(report.value_before > 0.70, "the model is read as it was trained");
+    assert!(report.drop <= 0.01 && report.bytes_after * 10 <= report.bytes_before * 3);
     assert!(report.layers.iter().all(|layer| layer.precision == Precision::Int8));
     assert!(report.layers.iter().all(|layer| layer.output_error > 0.0 && layer.output_error < 0.05));
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use flotilla_compress::{Budget, Options, Recipe};
+use flotilla_compress::{Budget, Clip, Form, Options, Recipe, Step, Weights};
 use flotilla_onnx::Model;
 
 use crate::support::{fragile, squeeze};
@@ -15,7 +15,7 @@ fn the_recipe_of_a_report_makes_the_same_file_again() {
     // Times may change in their last digit on the way through text; what is replayed may not.
     assert_eq!(report.recipe, compressed.report.recipe);
     assert_eq!(report.layers.len(), compressed.report.layers.len());
-    assert!(!report.recipe.int8_weights.keep_float.is_empty(), "the fallback is part of the recipe");
+    assert!(report.recipe.steps.len() >= 5, "{}", report.recipe);
     assert_eq!(report.recipe.apply(&fragile().write()).unwrap(), compressed.onnx);
     assert_eq!(report.output, flotilla_protocol::Digest::of(&compressed.onnx));
     assert_eq!(report.source, flotilla_protocol::Digest::of(&fragile().write()));
@@ -23,13 +23,69 @@ fn the_recipe_of_a_report_makes_the_same_file_again() {
 
 #[test]
 fn a_recipe_is_readable_and_strict() {
-    let recipe: Recipe = serde_json::from_str(r#"{"format":1,"int8_weights":{"min_elements":9}}"#).unwrap();
-    assert_eq!(recipe.int8_weights.min_elements, 9);
-    assert_eq!(recipe.int8_weights.clip_percent, Recipe::default().int8_weights.clip_percent);
-    assert_eq!(recipe.to_string(), "int8 weights per channel");
-    for unknown in [r#"{"format":1,"prune":{}}"#, r#"{"format":1,"int8_weights":{"bits":4}}"#, "{}"] {
+    let text = r#"{"format":2,"steps":[{"do":"fold"},{"do":"weights","form":"int4","only":["mix"]},
+        {"do":"weights","form":"int8","clip":{"percentile":9990}},{"do":"correct_bias","by":"norms"},{"do":"tidy"}]}"#;
+    let recipe: Recipe = serde_json::from_str(text).unwrap();
+    let Step::Weights(weights) = &recipe.steps[1] else { panic!("{recipe:?}") };
+    assert_eq!(*weights, Weights { only: vec!["mix".into()], ..Weights::new(Form::Int4) });
+    assert_eq!(recipe.to_string(), "folded, int4 weights for 1, int8 weights, biases corrected");
+    let again: Recipe = serde_json::from_str(&serde_json::to_string(&recipe).unwrap()).unwrap();
+    assert_eq!(again, recipe);
+    for unknown in [
+        "{}",
+        r#"{"format":3,"steps":[]}"#,
+        r#"{"format":2}"#,
+        r#"{"format":2,"steps":[],"int8_weights":{}}"#,
+        r#"{"format":2,"steps":[{"do":"prune"}]}"#,
+        r#"{"format":2,"steps":[{"do":"fold","twice":true}]}"#,
+        r#"{"format":2,"steps":[{"do":"weights","form":"int8","bits":4}]}"#,
+    ] {
         assert!(serde_json::from_str::<Recipe>(unknown).is_err(), "{unknown}");
     }
+}
+
+#[test]
+fn recipes_of_the_first_version_are_read_and_make_the_same_bytes() {
+    let old = r#"{"format":1,"strip_notes":true,"int8_weights":{"min_elements":9,"clip_percent":[100],"keep_float":["mix"]}}"#;
+    let recipe: Recipe = serde_json::from_str(old).unwrap();
+    let weights = Weights {
+        min_elements: 9,
+        clip: Clip::Mse(vec![100]),
+        except: vec!["mix".into()],
+        ..Weights::new(Form::Int8)
+    };
+    assert_eq!(recipe.steps, [Step::StripNotes { everywhere: false }, Step::Weights(weights)]);
+    let plain: Recipe = serde_json::from_str(r#"{"format":1}"#).unwrap();
+    assert_eq!(plain, Recipe::default(), "which the files under `golden/` were made with");
+    for unknown in [
+        r#"{"format":1,"prune":{}}"#,
+        r#"{"format":1,"int8_weights":{"bits":4}}"#,
+        r#"{"format":1,"steps":[]}"#,
+    ] {
+        assert!(serde_json::from_str::<Recipe>(unknown).is_err(), "{unknown}");
+    }
+}
+
+#[test]
+fn reports_of_the_first_version_are_read() {
+    let report = squeeze(&Options::default(), &Budget::default()).unwrap().report;
+    let mut json = serde_json::to_value(&report).unwrap();
+    let fields = json.as_object_mut().unwrap();
+    for (new, old) in
+        [("value_before", "accuracy_before"), ("value_after", "accuracy_after"), ("drop", "accuracy_drop")]
+    {
+        let value = fields.remove(new).unwrap();
+        fields.insert(old.into(), value);
+    }
+    for new in ["metric", "drop_interval", "macs_before", "peak_bytes_before", "chosen", "warnings"] {
+        fields.remove(new).unwrap();
+    }
+    fields["recipe"] = serde_json::json!({"format": 1});
+    fields["measured"] = serde_json::json!([{
+        "kept_float": ["mix"], "bytes": 9, "accuracy": 0.5, "drop": 0.1, "latency": {"p50_ms": 1.0, "p95_ms": 1.0}
+    }]);
+    let old: flotilla_compress::Report = serde_json::from_value(json).unwrap();
+    assert_eq!((old.value_before, old.measured[0].value, old.chosen), (report.value_before, 0.5, None));
 }
 
 /// The files under `golden/` are never changed: another version of this crate must still make the second of the first.

@@ -9,6 +9,7 @@ mod golden;
 mod hostile;
 mod model;
 mod pictures;
+mod probe;
 mod real_models;
 mod sound;
 mod sound_golden;
