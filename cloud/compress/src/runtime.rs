@@ -67,7 +67,7 @@ pub(crate) fn spread(all: usize, at_most: usize) -> impl Iterator<Item = usize> 
 impl<S: AsInput> Evaluate for RuntimeEvaluator<'_, S> {
     fn evaluate(&mut self, onnx: &[u8]) -> Result<Evaluation> {
         let mut model = Model::load(self.pipeline, onnx)?;
-        let cost = engine::cost(onnx, model.input_shape()).ok();
+        let cost = engine::cost(onnx, &model.inputs()[0].shape).ok();
         let mut stopped = false;
         let samples = self.samples.iter().zip(self.labels.iter().copied());
         let samples = samples.take_while(|_| {

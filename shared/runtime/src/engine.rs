@@ -80,6 +80,17 @@ impl Engine {
         Ok(Self { plan, state: Some(state), inputs, outputs })
     }
 
+    /// Loads a model with one input, of exactly `shape`.
+    pub fn load_plain(onnx: &[u8], shape: &[usize]) -> Result<Self> {
+        Self::load(onnx, &[Given::of(shape)])
+    }
+
+    /// Runs a model of one input of floats; gives its first output.
+    pub fn run_plain(&mut self, input: &[f32]) -> Result<Vec<f32>> {
+        let outputs = self.run(&[&Values::Fp32(input.to_vec())])?;
+        Ok(outputs.first().map(|values| values.to_f32().into_owned()).unwrap_or_default())
+    }
+
     /// What it takes, in the order in which the inputs were given.
     pub fn inputs(&self) -> impl ExactSizeIterator<Item = &Port> {
         self.inputs.iter().map(|input| &input.port)

@@ -42,11 +42,11 @@ fn resnet8_takes_three_tenths_of_the_room_and_answers_alike() {
     let golden = data.join("models/golden/ic_resnet8_float.npz");
     let ((count, inputs), (_, outputs)) = (array(&golden, "input"), array(&golden, "output"));
     let (inputs, outputs) = (inputs.chunks(inputs.len() / count), outputs.chunks(outputs.len() / count));
-    let mut engine = Engine::load(&int8, &[1, 32, 32, 3]).unwrap();
+    let mut engine = Engine::load_plain(&int8, &[1, 32, 32, 3]).unwrap();
     let label = |scores: &[f32]| (0..10).max_by(|&a, &b| scores[a].total_cmp(&scores[b]));
     let (mut largest, mut sum, mut alike) = (0.0_f32, 0.0, 0);
     for (input, expected) in inputs.zip(outputs) {
-        let found = engine.run(input).unwrap();
+        let found = engine.run_plain(input).unwrap();
         for (a, b) in expected.iter().zip(&found) {
             largest = largest.max((a - b).abs());
             sum += (a - b).abs();
@@ -130,9 +130,9 @@ fn models_of_other_exporters_still_run_and_answer_alike() {
         let float = std::fs::read(data.join("models").join(file)).unwrap();
         let int8 = Recipe::default().apply(&float).unwrap();
         let (count, inputs) = array(&data.join("models/golden").join(golden), "input");
-        let [mut before, mut after] = [&float, &int8].map(|onnx| Engine::load(onnx, shape).unwrap());
+        let [mut before, mut after] = [&float, &int8].map(|onnx| Engine::load_plain(onnx, shape).unwrap());
         let inputs = inputs.chunks(inputs.len() / count);
-        let off = inputs.map(|input| difference(&before.run(input).unwrap(), &after.run(input).unwrap()));
+        let off = inputs.map(|input| difference(&before.run_plain(input).unwrap(), &after.run(input).unwrap()));
         let off = off.fold(0.0, f32::max);
         println!("{file}: {} bytes to {}, outputs differ by {off:.4}", float.len(), int8.len());
         assert!(off > 0.0 && off <= bound, "{file}: {off}");

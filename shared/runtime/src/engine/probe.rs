@@ -2,9 +2,11 @@
 //!
 //! For calibration and for reports, not for devices: [`Engine`](super::Engine) is what serves.
 
-use super::{TENSOR_VALUES, check_input, flatten, invalid, parse, typed, unsupported, values};
+use super::{Given, flatten, input_names, invalid, match_inputs, parse, typed, unsupported, values};
 use crate::error::no_panic;
 use crate::{Error, Result};
+use flotilla_protocol::limits::TENSOR_VALUES;
+use flotilla_protocol::pipeline::TensorKind;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tract_onnx::prelude::{
@@ -126,6 +128,9 @@ fn load(onnx: &[u8], input_shape: &[usize]) -> Result<TypedModel> {
         Error::Interface(format!("an input of {input_shape:?} is over {TENSOR_VALUES} values"))
     })?;
     let parsed = invalid("read", no_panic(|| parse(onnx)))?;
-    check_input(&parsed, input_shape)?;
-    unsupported("infer shapes", no_panic(|| typed(parsed, input_shape)))
+    let inputs = match_inputs(&parsed, &input_names(&parsed), &[Given::of(input_shape)])?;
+    if let Some(input) = inputs.iter().find(|input| input.port.kind != TensorKind::Fp32) {
+        return Err(Error::Interface(format!("its input holds {}; FP32 is needed", input.port.kind)));
+    }
+    unsupported("infer shapes", no_panic(|| typed(parsed, &inputs)))
 }

@@ -57,13 +57,12 @@ pub(crate) fn rgb(width: u32, height: u32, resize: Resize, layout: Layout, label
 
 /// An engine for a model with one input of this shape.
 pub(crate) fn engine(onnx: &[u8], shape: &[usize]) -> flotilla_runtime::Result<Engine> {
-    Engine::load(onnx, &[Given::of(shape)])
+    Engine::load_plain(onnx, shape)
 }
 
 /// What a model of one float tensor gives for another.
 pub(crate) fn run(engine: &mut Engine, input: &[f32]) -> flotilla_runtime::Result<Vec<f32>> {
-    let outputs = engine.run(&[&Values::Fp32(input.to_vec())])?;
-    Ok(outputs[0].to_f32().into_owned())
+    engine.run_plain(input)
 }
 
 /// The label that a model gives.
