@@ -5,7 +5,7 @@
 //!
 //! Files of samples are 32-bit floats, those of labels 32-bit integers, little endian, one after another.
 //! Keys: shape=1,32,32,3 samples=FILE labels=FILE calibration=FILE judge=accuracy|top1|outputs|auc max-drop=0.003
-//! four-bit=never|standard|contrib.
+//! four-bit=never|standard|contrib layer-samples=16.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -68,7 +68,8 @@ fn shrink(model: &str, out: &str, pairs: &[&str]) -> Outcome<()> {
         evaluator = evaluator.calibrated_on(Calibration::new(shape.clone(), tensors(file, &shape)?)?);
     }
     let budget = Budget { max_drop: key("max-drop")?.parse()?, ..Budget::default() };
-    let options = Options { four_bit, ..Options::default() };
+    let layer_samples = pairs.get("layer-samples").map_or(Ok(16), |samples| samples.parse())?;
+    let options = Options { four_bit, layer_samples, ..Options::default() };
     let started = Instant::now();
     let compressed = compress(&onnx, &options, &budget, &mut evaluator, &mut |_| ControlFlow::Continue(()))?;
     let report = &compressed.report;

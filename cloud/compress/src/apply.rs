@@ -20,6 +20,9 @@ use crate::{
 
 /// Before this version of the file format every initialiser had to be an input as well.
 const MIN_IR: i64 = 4;
+/// Operators with weights, and how many of them a model may have, small ones included: folding looks at each.
+const PRODUCTS: [&str; 3] = ["Conv", "Gemm", "MatMul"];
+const MAX_PRODUCTS: usize = 4 * MAX_LAYERS;
 /// Models before their first rounding that are kept, with what samples say of them.
 const KEPT: usize = 3;
 
@@ -127,6 +130,10 @@ fn read(onnx: &[u8]) -> Result<Model> {
     let opset = model.opset();
     if opset < MIN_OPSET {
         return Err(Error::Opset { opset, needed: MIN_OPSET });
+    }
+    let layers = model.nodes().iter().filter(|node| PRODUCTS.contains(&node.op_type.as_str())).count();
+    if layers > MAX_PRODUCTS {
+        return Err(Error::TooManyLayers { layers });
     }
     model.require_ir_version(MIN_IR);
     Ok(model)
@@ -259,11 +266,13 @@ impl Work<'_> {
             Some(place) if weights.rounding == Rounding::Reconstruct => self.grams()?[place].as_ref(),
             _ => None,
         };
+        let energy = layer.zip(gram).map(|(layer, gram)| gram.energy(layer));
         if weights.form == Form::Int8 {
             let channels = Channels::along(&dims, site.axis)
                 .ok_or_else(|| Error::NoAxis { tensor: site.name.clone(), axis: site.axis })?;
-            let mut quantised = int8::quantise(&data, channels, &weights.clip, weights.half_scales)
-                .map_err(|element| Error::NonFinite { tensor: site.name.clone(), element })?;
+            let mut quantised =
+                int8::quantise(&data, channels, &weights.clip, weights.half_scales, energy.as_deref())
+                    .map_err(|element| Error::NonFinite { tensor: site.name.clone(), element })?;
             if let (Some(layer), Some(gram)) = (layer, gram)
                 && quantised.scales.len() == layer.matrix.rows
             {
@@ -288,7 +297,7 @@ impl Work<'_> {
         if peak > F16_MAX {
             return Ok(Err(SkipReason::Range));
         }
-        let mut blocks = int4::quantise(&data, layer.matrix, block, contrib);
+        let mut blocks = int4::quantise(&data, layer.matrix, block, contrib, energy.as_deref());
         if let Some(gram) = gram {
             let mut shifted = data.clone();
             for row in 0..layer.matrix.rows {

@@ -4,6 +4,7 @@ use flotilla_onnx::Model;
 use flotilla_runtime::engine::{Array, Probe};
 
 use crate::layer::{Layer, Window};
+use crate::reconstruct::damp;
 use crate::{Calibration, Error, Result};
 
 /// Layers whose outputs are computed of more elements are left to plain rounding: the matrix grows with the square.
@@ -26,6 +27,21 @@ impl Gram {
         let cells = cols.checked_mul(cols)?.checked_mul(groups)?;
         (cols <= MAX_COLS && cells <= 2 * MAX_COLS * MAX_COLS)
             .then(|| Self { cols, groups: vec![vec![0.0; cols * cols]; groups] })
+    }
+
+    /// The mean square of what each element of a weight, in memory order, is multiplied with, damped as in [`damp`]: what
+    /// the few samples do not show may come nevertheless.
+    pub(crate) fn energy(&self, layer: &Layer) -> Vec<f32> {
+        let rows_of_group = layer.matrix.rows / self.groups.len();
+        let damped: Vec<Vec<f64>> = self.groups.iter().map(|matrix| damp(matrix, self.cols)).collect();
+        let mut energy = vec![0.0; layer.matrix.rows * self.cols];
+        for row in 0..layer.matrix.rows {
+            let matrix = &damped[row / rows_of_group];
+            for col in 0..self.cols {
+                energy[layer.matrix.at(row, col)] = matrix[col * self.cols + col] as f32;
+            }
+        }
+        energy
     }
 
     /// Adds one input, to the upper triangle.

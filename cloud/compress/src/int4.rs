@@ -52,7 +52,14 @@ pub(crate) fn even_block(cols: usize) -> usize {
 }
 
 /// Rounds a weight to blocks of `block` elements. With `zero_points` a block may lie off zero where that loses less.
-pub(crate) fn quantise(data: &[f32], matrix: Matrix, block: usize, zero_points: bool) -> Blocks {
+/// `energy` is how much each element, in the order of the weight in memory, counts; all alike without it.
+pub(crate) fn quantise(
+    data: &[f32],
+    matrix: Matrix,
+    block: usize,
+    zero_points: bool,
+    energy: Option<&[f32]>,
+) -> Blocks {
     let of_row = matrix.cols.div_ceil(block);
     let mut blocks = Blocks {
         block,
@@ -63,8 +70,9 @@ pub(crate) fn quantise(data: &[f32], matrix: Matrix, block: usize, zero_points: 
     };
     for row in 0..matrix.rows {
         let elements = matrix.row(data, row);
-        for (number, elements) in elements.chunks(block).enumerate() {
-            let (scale, zero) = best(elements, zero_points);
+        let counts = energy.map_or_else(|| vec![1.0; matrix.cols], |energy| matrix.row(energy, row));
+        for (number, (elements, counts)) in elements.chunks(block).zip(counts.chunks(block)).enumerate() {
+            let (scale, zero) = best(elements, counts, zero_points);
             for (place, value) in elements.iter().enumerate() {
                 blocks.values[matrix.at(row, number * block + place)] = round(*value, scale, zero);
             }
@@ -81,7 +89,7 @@ fn round(value: f32, scale: f32, zero: u8) -> i8 {
 }
 
 /// The scale and zero point with the smallest squared error.
-fn best(elements: &[f32], zero_points: bool) -> (f32, u8) {
+fn best(elements: &[f32], counts: &[f32], zero_points: bool) -> (f32, u8) {
     let (low, high) = elements.iter().fold((0.0_f32, 0.0_f32), |(l, h), v| (l.min(*v), h.max(*v)));
     let peak = high.max(-low);
     let mut choices: Vec<(f32, u8)> = Vec::with_capacity(3 * RATIOS.len());
@@ -96,7 +104,7 @@ fn best(elements: &[f32], zero_points: bool) -> (f32, u8) {
     }
     let error = |(scale, zero): (f32, u8)| -> f64 {
         let off = |v: f32| v - (f32::from(round(v, scale, zero)) - (f32::from(zero) - 8.0)) * scale;
-        elements.iter().map(|&v| f64::from(off(v)).powi(2)).sum()
+        elements.iter().zip(counts).map(|(&v, &count)| f64::from(off(v)).powi(2) * f64::from(count)).sum()
     };
     let scored = choices.into_iter().map(|choice| (choice, error(choice)));
     scored

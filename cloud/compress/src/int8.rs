@@ -62,23 +62,30 @@ pub(crate) fn sqnr_db(data: &[f32], found: &[f32]) -> Option<f64> {
 
 /// Quantises a tensor whose elements fill `channels`; fails with the place of an element that is not finite.
 ///
-/// With `half` scales become 16-bit floats, if all of them can.
+/// With `half` scales become 16-bit floats, if all of them can. `energy` is how much each element of the tensor counts when
+/// a range is chosen by squared error; all alike without it.
 pub(crate) fn quantise(
     data: &[f32],
     channels: Channels,
     clip: &Clip,
     half: bool,
+    energy: Option<&[f32]>,
 ) -> Result<Quantised, usize> {
     if let Some(place) = data.iter().position(|v| !v.is_finite()) {
         return Err(place);
     }
     let mut channel = Vec::with_capacity(channels.outer * channels.inner);
+    let mut counts = Vec::new();
     let mut scales = Vec::with_capacity(channels.count);
     for index in 0..channels.count {
         channel.clear();
         channel.extend(channels.places(index).map(|place| data[place]));
+        if let Some(energy) = energy {
+            counts.clear();
+            counts.extend(channels.places(index).map(|place| energy[place]));
+        }
         scales.push(match clip {
-            Clip::Mse(ratios) => best_scale(&channel, ratios),
+            Clip::Mse(ratios) => best_scale(&channel, &counts, ratios),
             Clip::Percentile(share) => scale(percentile(&channel, *share), 100),
         });
     }
@@ -113,11 +120,11 @@ fn percentile(channel: &[f32], share: u16) -> f32 {
 }
 
 /// The scale with the smallest squared error. Of equal ones the first ratio wins.
-fn best_scale(channel: &[f32], clip_percent: &[u8]) -> f32 {
+fn best_scale(channel: &[f32], counts: &[f32], clip_percent: &[u8]) -> f32 {
     let peak = channel.iter().fold(0.0_f32, |peak, v| peak.max(v.abs()));
     let scales = clip_percent.iter().map(|&percent| scale(peak, percent));
     scales
-        .map(|scale| (scale, squared_error(channel, scale)))
+        .map(|scale| (scale, squared_error(channel, counts, scale)))
         .reduce(|best, next| if next.1 < best.1 { next } else { best })
         .map_or(1.0, |(scale, _)| scale)
 }
@@ -137,8 +144,12 @@ fn round(value: f32, scale: f32) -> i8 {
     (value / scale).round_ties_even().clamp(-LARGEST, LARGEST) as i8
 }
 
-fn squared_error(channel: &[f32], scale: f32) -> f64 {
-    channel.iter().map(|&v| (f64::from(v) - f64::from(f32::from(round(v, scale)) * scale)).powi(2)).sum()
+fn squared_error(channel: &[f32], counts: &[f32], scale: f32) -> f64 {
+    let error = |v: f32| (f64::from(v) - f64::from(f32::from(round(v, scale)) * scale)).powi(2);
+    if counts.is_empty() {
+        return channel.iter().map(|&v| error(v)).sum();
+    }
+    channel.iter().zip(counts).map(|(&v, &count)| error(v) * f64::from(count)).sum()
 }
 
 #[cfg(test)]

@@ -50,7 +50,8 @@ pub(crate) fn reconstruct(
     moved
 }
 
-fn damp(matrix: &[f64], cols: usize) -> Vec<f64> {
+/// Second moments with a hundredth of their mean added to each on the diagonal.
+pub(crate) fn damp(matrix: &[f64], cols: usize) -> Vec<f64> {
     let mut damped = matrix.to_vec();
     let mean = (0..cols).map(|i| matrix[i * cols + i]).sum::<f64>() / cols as f64;
     // Inputs that were always zero say nothing; any positive diagonal keeps the nearest rounding.

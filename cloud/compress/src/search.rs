@@ -4,7 +4,9 @@
 //! the nearest, and the same with what calibration or equalisation gives. From the best of the 8-bit ones it goes on: if
 //! that loses too much, the layer that disturbs the output most goes back to floats, one a step, as in NNCF's
 //! quantisation with accuracy control; if not, as many of the layers that take it best go to 4 bits as the budget allows,
-//! found by halving. The smallest candidate within the budget ships.
+//! found by halving. The smallest candidate within the budget ships, or one that is hardly larger and loses less.
+
+use std::cmp::Ordering;
 
 use crate::{Breach, Budget, OverBudget, Point};
 
@@ -14,6 +16,8 @@ pub(crate) use pareto::mark;
 
 /// Candidates listed when none fits.
 const NEAREST: usize = 5;
+/// Files that differ by less than this share are of one size when it comes to choosing.
+const HARDLY: f64 = 0.02;
 /// Steps of the search for the number of 4-bit layers.
 const HALVINGS: usize = 6;
 
@@ -153,17 +157,19 @@ impl Search {
             (Rung::Int8(tuning), Some(point)) => Some((*tuning, point)),
             _ => None,
         });
-        int8.min_by(|(_, a), (_, b)| {
-            let error = |point: &Point| point.output_error.unwrap_or(f64::INFINITY);
-            a.drop.total_cmp(&b.drop).then(error(a).total_cmp(&error(b))).then(a.bytes.cmp(&b.bytes))
-        })
+        int8.min_by(|a, b| order(a.1, b.1))
     }
 
-    /// The candidate that ships: the smallest within the budget, and of equal ones that which loses least.
+    /// The candidate that ships: of those within the budget that are hardly larger than the smallest, the one that loses
+    /// least; of equal ones that whose outputs are nearest, and then the smallest.
     pub(crate) fn best(&self) -> Result<(Rung, &Point), Box<OverBudget>> {
         let points = self.seen.iter().filter_map(|(rung, point)| Some((*rung, point.as_ref()?)));
-        let within = points.filter(|(_, point)| self.budget.breaches(point).is_empty());
-        let best = within.min_by(|(_, a), (_, b)| a.bytes.cmp(&b.bytes).then(a.drop.total_cmp(&b.drop)));
+        let within: Vec<(Rung, &Point)> =
+            points.filter(|(_, point)| self.budget.breaches(point).is_empty()).collect();
+        let smallest = within.iter().map(|(_, point)| point.bytes).min().unwrap_or_default();
+        let hardly_larger = |point: &Point| point.bytes as f64 <= smallest as f64 * (1.0 + HARDLY);
+        let best =
+            within.into_iter().filter(|(_, point)| hardly_larger(point)).min_by(|a, b| order(a.1, b.1));
         best.ok_or_else(|| Box::new(self.refusal()))
     }
 
@@ -203,6 +209,12 @@ impl Search {
         });
         parts.sum()
     }
+}
+
+/// That which loses least comes first, then that whose outputs are nearest, then the smallest.
+fn order(a: &Point, b: &Point) -> Ordering {
+    let error = |point: &Point| point.output_error.unwrap_or(f64::INFINITY);
+    a.drop.total_cmp(&b.drop).then(error(a).total_cmp(&error(b))).then(a.bytes.cmp(&b.bytes))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::Clip;
 const GRID: &[u8] = &[100, 95, 90, 85, 80, 75, 70];
 
 fn quantise(data: &[f32], channels: Channels, ratios: &[u8]) -> Result<Quantised, usize> {
-    super::quantise(data, channels, &Clip::Mse(ratios.to_vec()), false)
+    super::quantise(data, channels, &Clip::Mse(ratios.to_vec()), false, None)
 }
 
 fn noise(data: &[f32], quantised: &Quantised, channels: Channels) -> f64 {
@@ -61,19 +61,33 @@ fn one_outlier_is_clipped_when_that_loses_less() {
     let (fine, coarse) = (noise(&data, &chosen, channels), noise(&data, &whole, channels));
     assert!(fine < coarse, "{fine} is not below {coarse}");
     assert!(sqnr_db(&data, &chosen.floats(channels)) > sqnr_db(&data, &whole.floats(channels)));
-    let most = super::quantise(&data, channels, &Clip::Percentile(9990), false).unwrap();
+    let most = super::quantise(&data, channels, &Clip::Percentile(9990), false, None).unwrap();
     assert!((most.scales[0] * 127.0 - 0.998).abs() < 0.002, "{}", most.scales[0] * 127.0);
-    let all = super::quantise(&data, channels, &Clip::Percentile(10_000), false).unwrap();
+    let all = super::quantise(&data, channels, &Clip::Percentile(10_000), false, None).unwrap();
     assert_eq!(all, whole);
     assert!(chosen.scales[0] < whole.scales[0]);
     assert_eq!(chosen.values[7], 127);
 }
 
 #[test]
+fn what_the_input_never_shows_does_not_count() {
+    let data = [1.0, 0.31, 0.62, 0.17];
+    let channels = Channels::along(&[1, 4], 0).unwrap();
+    let of = |energy: Option<&[f32]>| {
+        super::quantise(&data, channels, &Clip::Mse(vec![100, 62]), false, energy).unwrap().scales[0] * 127.0
+    };
+    assert!((of(None) - 1.0).abs() < 1e-6);
+    assert!(
+        (of(Some(&[0.0, 1.0, 1.0, 1.0])) - 0.62).abs() < 1e-6,
+        "the largest is clipped, for nothing reads it"
+    );
+}
+
+#[test]
 fn scales_become_halves_if_all_of_them_can_and_clip_nothing_by_that() {
     let channels = Channels::along(&[2, 2], 0).unwrap();
     let data = [0.3, -0.1, 5.0, 4.9];
-    let halves = super::quantise(&data, channels, &Clip::Mse(vec![100]), true).unwrap();
+    let halves = super::quantise(&data, channels, &Clip::Mse(vec![100]), true, None).unwrap();
     assert!(halves.half);
     for scale in &halves.scales {
         assert_eq!(f16_value(f16_bits(*scale)), *scale);
@@ -81,8 +95,13 @@ fn scales_become_halves_if_all_of_them_can_and_clip_nothing_by_that() {
     let back = halves.floats(channels);
     assert!(data.iter().zip(&back).all(|(a, b)| (a - b).abs() <= 0.5 * halves.scales[1]), "{back:?}");
     assert_eq!(halves.values[0], 127);
-    let tiny =
-        super::quantise(&[1e-6, 1.0], Channels::along(&[2, 1], 0).unwrap(), &Clip::Mse(vec![100]), true);
+    let tiny = super::quantise(
+        &[1e-6, 1.0],
+        Channels::along(&[2, 1], 0).unwrap(),
+        &Clip::Mse(vec![100]),
+        true,
+        None,
+    );
     assert!(!tiny.unwrap().half);
 }
 

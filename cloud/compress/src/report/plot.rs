@@ -19,7 +19,8 @@ const BOTTOM: f64 = 336.0;
 const TICKS: f64 = 5.0;
 
 impl Report {
-    /// The candidates by size and loss, those that no other beats joined by a line, as an SVG picture.
+    /// The candidates by size and loss, the best of them joined by a line and those that none beats filled, as an SVG
+    /// picture. A diamond is the model before.
     #[must_use]
     pub fn pareto_svg(&self) -> String {
         let points = &self.measured;
@@ -69,18 +70,21 @@ impl Report {
         svg
     }
 
-    /// The line through the candidates that no other beats.
+    /// The line through the candidates that no other beats in what the picture shows: size and loss.
     fn front(&self, svg: &mut String, place: impl Fn(&Point) -> (f64, f64)) {
-        let mut front: Vec<&Point> =
-            self.measured.iter().filter(|p| p.pareto && p.drop.is_finite()).collect();
-        front.sort_by_key(|point| point.bytes);
-        let line: Vec<String> = front
-            .into_iter()
-            .map(|point| {
-                let (x, y) = place(point);
-                format!("{x:.1},{y:.1}")
-            })
-            .collect();
+        let mut points: Vec<&Point> = self.measured.iter().filter(|point| point.drop.is_finite()).collect();
+        points.sort_by(|a, b| a.bytes.cmp(&b.bytes).then(a.drop.total_cmp(&b.drop)));
+        let mut least = f64::INFINITY;
+        points.retain(|point| {
+            let better = point.drop < least;
+            least = least.min(point.drop);
+            better
+        });
+        let line = points.into_iter().map(|point| {
+            let (x, y) = place(point);
+            format!("{x:.1},{y:.1}")
+        });
+        let line: Vec<String> = line.collect();
         let _ = write!(
             svg,
             r#"<polyline points="{}" fill="none" stroke="var(--accent, #2a78c8)" stroke-width="1.5" stroke-opacity="0.6"/>"#,

@@ -4,8 +4,10 @@
 //! `b = shift - mean * a`; so are `Mul`, `Div`, `Add` and `Sub` with a constant for each channel. The layer before
 //! computes the same with its weights multiplied by `a` and its bias `a * bias + b`, up to the rounding of floats.
 
-use flotilla_onnx::pb::NodeProto;
-use flotilla_onnx::{Attributes, Model, Tensor};
+use std::collections::HashSet;
+
+use flotilla_onnx::pb::{NodeProto, TensorProto};
+use flotilla_onnx::{Attributes, DataType, Model, Tensor};
 
 use super::Norms;
 use crate::Result;
@@ -20,40 +22,58 @@ struct Affine {
 
 /// Folds all that can be; gives how many nodes went.
 pub(crate) fn fold(model: &mut Model, norms: &mut Norms) -> Result<usize> {
-    let mut folded = 0;
-    while fold_one(model, norms)? {
-        folded += 1;
+    // No node may go while places are remembered, so constants stand among the initialisers first.
+    lift_constants(model)?;
+    let (layers, readers) = (layers(model), Readers::of(model));
+    let mut gone: HashSet<usize> = HashSet::new();
+    for mut layer in layers {
+        // The sum behind a `MatMul` is one already; what stands behind that is not looked at.
+        while layer.op != "MatMul"
+            && layer.takes_bias
+            && let Some(place) = readers.only(&layer.output)
+        {
+            let node = model.nodes()[place].clone();
+            let Some(affine) = affine(model, &layer, &node) else { break };
+            if is(&node, "BatchNormalization") {
+                norms.0.insert(node.output[0].clone(), statistics(model, &node)?);
+            }
+            layer.bias = apply(model, &layer, &affine)?;
+            let maker = model.nodes().iter().position(|maker| maker.output.first() == Some(&layer.output));
+            let Some(maker) = maker else { break };
+            let mut renamed = model.nodes()[maker].clone();
+            renamed.output[0].clone_from(&node.output[0]);
+            layer.output.clone_from(&node.output[0]);
+            model.replace_node(maker, renamed.into())?;
+            gone.insert(place);
+        }
+    }
+    let mut places: Vec<usize> = gone.into_iter().collect();
+    places.sort_unstable();
+    for place in places.iter().rev() {
+        model.remove_node(*place)?;
     }
     model.remove_unused_initializers();
-    Ok(folded)
+    Ok(places.len())
 }
 
-fn fold_one(model: &mut Model, norms: &mut Norms) -> Result<bool> {
-    let readers = Readers::of(model);
-    for layer in layers(model) {
-        // The sum behind a `MatMul` is one already; what stands behind that is not looked at.
-        if layer.op == "MatMul" || !layer.takes_bias {
-            continue;
+/// Makes initialisers of the floats that `Constant` nodes hold.
+fn lift_constants(model: &mut Model) -> Result<()> {
+    let of_floats = |node: &NodeProto| {
+        let tensor = node.tensor("value").filter(|tensor| tensor.data_type == DataType::Float as i32)?;
+        let name = node.output.first()?.clone();
+        is(node, "Constant").then(|| TensorProto { name, ..tensor.clone() })
+    };
+    let mut place = 0;
+    while place < model.nodes().len() {
+        match of_floats(&model.nodes()[place]) {
+            Some(tensor) => {
+                model.remove_node(place)?;
+                model.add_initializer(tensor)?;
+            }
+            None => place += 1,
         }
-        let Some(place) = readers.only(&layer.output) else { continue };
-        let node = model.nodes()[place].clone();
-        let Some(affine) = affine(model, &layer, &node) else { continue };
-        apply(model, &layer, &affine)?;
-        if is(&node, "BatchNormalization") {
-            norms.0.insert(node.output[0].clone(), statistics(model, &node)?);
-        }
-        let maker = model.nodes().iter().position(|maker| maker.output.first() == Some(&layer.output));
-        if let Some(maker) = maker {
-            let mut node_before = model.nodes()[maker].clone();
-            node_before.output[0].clone_from(&node.output[0]);
-            model.replace_node(maker, node_before.into())?;
-            // `Constant` nodes may have gone meanwhile, so the place is looked up again.
-            let again = model.nodes().iter().position(|other| *other == node);
-            model.remove_node(again.unwrap_or(place))?;
-        }
-        return Ok(true);
     }
-    Ok(false)
+    Ok(())
 }
 
 /// What a node does to each channel of the layer before it, if it is no more than that.
@@ -130,7 +150,8 @@ fn per_channel(model: &Model, layer: &Layer, name: &str) -> Option<Vec<f32>> {
     (dims[axis] == channels && data.len() == channels).then_some(data)
 }
 
-fn apply(model: &mut Model, layer: &Layer, affine: &Affine) -> Result<()> {
+/// Changes weight and bias; gives the name of the bias.
+fn apply(model: &mut Model, layer: &Layer, affine: &Affine) -> Result<Option<String>> {
     if affine.factor.iter().any(|factor| *factor != 1.0) {
         let mut weight = model.tensor_f32(&layer.weight)?;
         for (row, factor) in affine.factor.iter().enumerate() {
@@ -138,12 +159,13 @@ fn apply(model: &mut Model, layer: &Layer, affine: &Affine) -> Result<()> {
         }
         set_floats(model, &layer.weight, &weight)?;
     }
-    let Some(name) = bias_of(model, layer)? else { return Ok(()) };
+    let Some(name) = bias_of(model, layer)? else { return Ok(None) };
     let Tensor { dims, mut data } = model.tensor_f32(&name)?;
     for (value, (factor, shift)) in data.iter_mut().zip(affine.factor.iter().zip(&affine.shift)) {
         *value = *value * factor + shift;
     }
-    set_floats(model, &name, &Tensor { dims, data })
+    set_floats(model, &name, &Tensor { dims, data })?;
+    Ok(Some(name))
 }
 
 /// Mean and standard deviation of what a normalisation gives: its shift and the size of its scale.

@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod budget;
+mod evaluators;
 mod form;
 mod hostile;
 mod real_models;
 mod replay;
 mod support;
+mod transforms;

@@ -1,14 +1,14 @@
 //! Compression jobs.
 
 use super::baseline;
-use super::samples::read_split;
+use super::samples::{each_sample, read_split};
 use super::train::{result, spec};
 use super::{
     compress_failure, data_failure, io_failure, read, read_json, registry_failure, runtime_failure,
     write_json,
 };
 use async_trait::async_trait;
-use flotilla_compress::{Budget, Options, Report, RuntimeEvaluator, compress};
+use flotilla_compress::{Budget, FourBit, Options, Report, RuntimeEvaluator, compress};
 use flotilla_data::{Datasets, Split};
 use flotilla_identity::{Actor, now_ms};
 use flotilla_jobs::child::ChildContext;
@@ -79,7 +79,11 @@ impl Handler for CompressHandler {
         let dataset =
             self.datasets.version(&dataset, Some(lineage.dataset_version)).await.map_err(data_failure)?;
         let pipeline = self.registry.pipeline(&version).await.map_err(registry_failure)?;
-        let task = Task { pipeline, budget: spec.budget, options: Options::default() };
+        let task = Task {
+            pipeline,
+            budget: spec.budget,
+            options: Options { four_bit: FourBit::Never, ..Options::default() },
+        };
         write_json(&folder.input("task.json"), &task)?;
         let onnx = self.registry.onnx(&version).await.map_err(registry_failure)?;
         let path = folder.input("model.onnx");
@@ -133,9 +137,15 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
     let (samples, labels) = read_split(&context.input("test.samples"))?;
     let labels = labels.into_iter().map(|label| label as usize).collect();
     let cancelled = context.cancel_flag();
-    let mut evaluator = RuntimeEvaluator::new(&task.pipeline, samples, labels)
-        .map_err(compress_failure)?
-        .cancelled_by(move || cancelled.load(Ordering::Relaxed));
+    let evaluator = RuntimeEvaluator::new(&task.pipeline, samples, labels).map_err(compress_failure)?;
+    // Rounding is calibrated on what the model was trained on: the test split is measured on alone.
+    let (samples, labels) = spread(&context.input("train.samples"), task.options.calibration_samples)?;
+    let evaluator = if samples.is_empty() {
+        evaluator
+    } else {
+        evaluator.calibrated_on(samples, labels).map_err(compress_failure)?
+    };
+    let mut evaluator = evaluator.cancelled_by(move || cancelled.load(Ordering::Relaxed));
     let compressed = compress(&onnx, &task.options, &task.budget, &mut evaluator, &mut |p| {
         let stage = json!(p.stage).as_str().unwrap_or_default().to_owned();
         context.progress(p.done as u64, Some(p.total as u64), &stage);
@@ -150,15 +160,28 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
     Ok(json!(outcome(&compressed.report)))
 }
 
+/// At most so many samples of a split, evenly spread, and their labels.
+fn spread(path: &std::path::Path, at_most: usize) -> Result<(Vec<Vec<u8>>, Vec<usize>), JobFailure> {
+    let count = each_sample(path)?.count();
+    let step = count.div_ceil(at_most.max(1)).max(1);
+    let mut chosen = (Vec::new(), Vec::new());
+    for sample in each_sample(path)?.step_by(step) {
+        let (label, bytes) = sample?;
+        chosen.0.push(bytes);
+        chosen.1.push(label as usize);
+    }
+    Ok(chosen)
+}
+
 fn outcome(report: &Report) -> CompressResult {
     CompressResult {
         recipe: report.recipe.to_string(),
         bytes_before: report.bytes_before,
         bytes_after: report.bytes_after,
-        accuracy_before: report.accuracy_before,
-        accuracy_after: report.accuracy_after,
-        accuracy_drop: report.accuracy_drop,
-        correct: (report.accuracy_after * report.samples as f64).round() as u64,
+        accuracy_before: report.value_before,
+        accuracy_after: report.value_after,
+        accuracy_drop: report.drop,
+        correct: (report.value_after * report.samples as f64).round() as u64,
         samples: report.samples,
     }
 }
