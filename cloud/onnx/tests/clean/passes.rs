@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flotilla_onnx::clean::{LABELS, Options, clean, missing_operators};
+use flotilla_onnx::clean::{LABELS, Options, clean, infer, missing_operators};
 use flotilla_onnx::{Attributes, Dim, Error, GraphBuilder, Model, Node, Value, pb};
 
 use crate::support::{difference, floats, noise, run};
@@ -205,4 +205,21 @@ fn nodes_that_ask_for_gigabytes_are_refused_before_the_engine_sees_them() {
         let refused = clean(&mut model, &Options::default());
         assert!(matches!(refused, Err(Error::TooManyElements { .. })), "{refused:?}");
     }
+}
+
+#[test]
+fn an_axis_that_no_value_has_is_refused_and_sizes_that_do_not_fit_are_told() {
+    let graph = || GraphBuilder::new("g").input(Value::f32("x", [1, 4])).output(Value::f32("y", [1, 4]));
+    // The engine would count up to it.
+    let mut model = graph().node(Node::new("Softmax", ["x"], ["y"]).int("axis", i64::MAX)).build().unwrap();
+    assert!(matches!(clean(&mut model, &Options::default()), Err(Error::Axis { axis: i64::MAX, .. })));
+    let mut model = graph()
+        .initializer_f32("w", &[3], vec![0.0; 3])
+        .node(Node::new("Add", ["x", "w"], ["a"]))
+        .node(Node::new("Relu", ["a"], ["y"]))
+        .build()
+        .unwrap();
+    clean(&mut model, &Options::default()).unwrap();
+    let problem = infer(&model).problem;
+    assert!(problem.as_ref().is_some_and(|problem| problem.contains("do not fit")), "{problem:?}");
 }
