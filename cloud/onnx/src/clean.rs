@@ -6,6 +6,7 @@
 
 mod batch;
 mod bounds;
+mod branches;
 mod classifier;
 mod constants;
 mod fold;
@@ -148,6 +149,8 @@ fn settle(model: &mut Model, cleaned: &mut Cleaned) -> Result<()> {
             cleaned.add(pass, done);
         };
         round("computed constants", fold::fold(model)?);
+        round("branches that are never taken", branches::take(model)?);
+        round("constant nodes", constants::from_nodes(model)?);
         round("nodes that do nothing", inference::identities(model)?);
         round("unused nodes and constants", unused::remove(model)?);
         if changes == 0 {

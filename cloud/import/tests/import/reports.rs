@@ -3,6 +3,8 @@
 use flotilla_import::{Error, Options, inspect};
 use flotilla_onnx::{Dim, GraphBuilder, Node, Value};
 use flotilla_protocol::ErrorCode;
+use tract_onnx::prelude::{Framework, InferenceModelExt};
+use tract_onnx::tract_core::ops::Cost;
 
 use crate::support::{classifier, file, import, noise, report};
 
@@ -26,6 +28,33 @@ fn costs_of_known_models_are_what_others_publish() {
         assert!((macs / millions - 1.0).abs() < 0.03, "{path}: {macs} M");
         assert!((report.parameters as f64 / parameters - 1.0).abs() < 0.12, "{path}: {}", report.parameters);
         assert!(report.runs && report.missing.is_empty(), "{path}: {:?}", report.engine_error);
+    }
+}
+
+/// What the engine itself says of convolutions and products.
+fn engine_cost(model: &[u8]) -> u64 {
+    let loader = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
+    let typed =
+        loader.model_for_read(&mut &*model).unwrap().into_typed().unwrap().into_decluttered().unwrap();
+    let mut total = 0;
+    for node in typed.nodes().iter().filter(|node| matches!(&*node.op.name(), "Conv" | "EinSum")) {
+        for (cost, times) in node.op.cost(&typed.node_input_facts(node.id).unwrap()).unwrap() {
+            if matches!(cost, Cost::FMA(_)) {
+                total += u64::try_from(times.to_i64().unwrap()).unwrap();
+            }
+        }
+    }
+    total
+}
+
+#[test]
+fn costs_are_what_the_engine_counts() {
+    for path in
+        ["ultraface-RFB-320.onnx", "yunet_n_320_320.onnx", "mnist.onnx", "mlperf-tiny/ic_resnet8_float.onnx"]
+    {
+        let Some(bytes) = file(path) else { return };
+        let import = inspect(&bytes, &Options::default()).unwrap();
+        assert_eq!(import.report.macs, Some(engine_cost(&import.model)), "{path}");
     }
 }
 

@@ -223,3 +223,47 @@ fn an_axis_that_no_value_has_is_refused_and_sizes_that_do_not_fit_are_told() {
     let problem = infer(&model).problem;
     assert!(problem.as_ref().is_some_and(|problem| problem.contains("do not fit")), "{problem:?}");
 }
+
+#[test]
+fn a_branch_that_is_always_taken_stands_in_the_graph() {
+    let branch = |op: &str| {
+        let one = flotilla_onnx::Tensor::new("k", [], vec![2.0_f32]).unwrap();
+        pb::GraphProto {
+            name: op.into(),
+            node: vec![
+                Node::new("Constant", [""; 0], ["k"])
+                    .tensor("value", flotilla_onnx::tensor_f32("", &one))
+                    .into(),
+                Node::new(op, ["x", "k"], ["inner"]).into(),
+            ],
+            output: vec![Value::f32("inner", [1, 4]).into()],
+            ..pb::GraphProto::default()
+        }
+    };
+    let mut node = pb::NodeProto::from(Node::new("If", ["squeezed"], ["chosen"]));
+    for (name, op) in [("then_branch", "Mul"), ("else_branch", "Sub")] {
+        node.attribute.push(pb::AttributeProto {
+            name: name.into(),
+            r#type: pb::attribute_proto::AttributeType::Graph as i32,
+            g: Some(branch(op)),
+            ..pb::AttributeProto::default()
+        });
+    }
+    // As PyTorch asks whether a dimension is one.
+    let mut model = graph()
+        .initializer_i64("place", &[], vec![0])
+        .initializer_i64("one", &[], vec![1])
+        .node(Node::new("Shape", ["x"], ["shape"]))
+        .node(Node::new("Gather", ["shape", "place"], ["dim"]))
+        .node(Node::new("Equal", ["dim", "one"], ["squeezed"]))
+        .node(node.into())
+        .node(Node::new("Relu", ["chosen"], ["y"]))
+        .build()
+        .unwrap();
+    let cleaned = clean(&mut model, &Options::default()).unwrap();
+    assert_eq!(operators(&model), ["Mul", "Relu"], "{cleaned:?}");
+    let values = noise(1, 4);
+    let doubled: Vec<f32> = values.iter().map(|value| (value * 2.0).max(0.0)).collect();
+    let answers = run(&model, &[floats(&[1, 4], &values)]).unwrap();
+    assert_eq!(difference(&answers["y"], &floats(&[1, 4], &doubled)), 0.0);
+}
