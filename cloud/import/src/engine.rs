@@ -1,12 +1,8 @@
 //! The model tried in the engine: whether it loads, and what memory a run takes.
 
 use flotilla_onnx::Model;
-use flotilla_onnx::clean::MAX_ELEMENTS;
-use tract_onnx::prelude::{
-    Framework, InferenceModel, InferenceModelExt, IntoRunnable, TractResult, TypedModel,
-};
-use tract_onnx::tract_core::model::memory::eval_tmp_memory_usage;
-use tract_onnx::tract_hir::infer::Factoid;
+use tract_onnx::prelude::{Framework, InferenceModelExt, IntoRunnable, TractResult, TypedModel};
+use tract_onnx::tract_core::model::TypedNode;
 
 use crate::Memory;
 
@@ -25,11 +21,12 @@ pub(crate) fn try_model(model: &Model) -> Tried {
     let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let loader = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
         let parsed = loader.model_for_proto_model(&proto)?;
-        bounded(&parsed)?;
-        let typed = parsed.into_optimized()?;
-        let memory = memory(&typed)?;
-        typed.into_runnable()?;
-        TractResult::Ok(memory)
+        let typed = parsed.into_typed()?.into_decluttered()?;
+        let weights = weights(&typed);
+        let optimised = typed.into_optimized()?;
+        let activations = activations(&optimised)?;
+        optimised.into_runnable()?;
+        TractResult::Ok(activations.map(|(activations, at)| Memory { weights, activations, at }))
     }));
     match tried {
         Ok(Ok(memory)) => Tried { error: None, memory },
@@ -53,50 +50,57 @@ fn chain(error: &(impl std::ops::Deref<Target = dyn std::error::Error + Send + S
     text.chars().take(1000).collect()
 }
 
-/// Refuses inner values that no model here needs, before any of them is computed.
-fn bounded(model: &InferenceModel) -> TractResult<()> {
-    let mut model = model.clone();
-    // What cannot be inferred is told when the model is loaded.
-    let _ = model.analyse(true);
-    for node in model.nodes() {
-        for output in &node.outputs {
-            let dims = output.fact.shape.dims();
-            let sizes = dims
-                .filter_map(|dim| dim.concretize()?.to_i64().ok())
-                .filter_map(|dim| usize::try_from(dim).ok());
-            if sizes.fold(1, usize::saturating_mul) > MAX_ELEMENTS {
-                return Err(std::io::Error::other(format!(
-                    "`{}` has more than {MAX_ELEMENTS} elements",
-                    node.name
-                ))
-                .into());
-            }
-        }
-    }
-    Ok(())
+/// Bytes of all constants, 8-bit weights as the floats that they are computed with.
+fn weights(model: &TypedModel) -> u64 {
+    let facts = model.nodes().iter().filter(|node| is_constant(node)).flat_map(|node| &node.outputs);
+    let tensors = facts.filter_map(|output| output.fact.konst.as_ref());
+    tensors.map(|tensor| (tensor.len() * tensor.datum_type().size_of()) as u64).sum()
 }
 
-/// Weights and activations in memory; none where sizes stay open.
-fn memory(model: &TypedModel) -> TractResult<Option<Memory>> {
-    let mut weights = 0_u64;
-    for node in model.nodes().iter().filter(|node| node.op.name() == "Const") {
-        for output in &node.outputs {
-            let bytes =
-                output.fact.konst.as_ref().map_or(0, |tensor| tensor.len() * tensor.datum_type().size_of());
-            weights += bytes as u64;
-        }
-    }
+fn is_constant(node: &TypedNode) -> bool {
+    node.op.name() == "Const"
+}
+
+/// Nodes that make no tensor of their own, but look at another's.
+fn is_view(node: &TypedNode) -> bool {
+    matches!(&*node.op.name(), "LazyIm2col" | "IntoShape")
+}
+
+/// The most that values between weights take at once, in the order in which the engine runs, and where that is; none
+/// where sizes stay open.
+fn activations(model: &TypedModel) -> TractResult<Option<(u64, String)>> {
     let order = model.eval_order()?;
-    let steps = eval_tmp_memory_usage(model, &order, |node| node.op.name() != "Const")?;
-    let mut peak = None;
-    for (node, bytes) in steps {
-        let Some(bytes) = bytes.to_i64().ok().and_then(|bytes| u64::try_from(bytes).ok()) else {
-            return Ok(None);
-        };
-        if peak.as_ref().is_none_or(|(most, _)| bytes > *most) {
-            peak = Some((bytes, model.node(node).name.clone()));
+    let mut bytes = vec![0_u64; model.nodes().len()];
+    for node in model.nodes().iter().filter(|node| !is_constant(node) && !is_view(node)) {
+        for output in &node.outputs {
+            let Some(size) = output.fact.mem_size().to_i64().ok().and_then(|size| u64::try_from(size).ok())
+            else {
+                return Ok(None);
+            };
+            bytes[node.id] += size;
         }
     }
-    let (activations, at) = peak.unwrap_or_default();
-    Ok(Some(Memory { weights, activations, at }))
+    // The step after which a value is not needed any more. What a view looks at is needed as long as the view.
+    let mut last = vec![0_usize; model.nodes().len()];
+    for outlet in model.output_outlets()? {
+        last[outlet.node] = order.len();
+    }
+    for (step, &id) in order.iter().enumerate().rev() {
+        let node = model.node(id);
+        let until = if is_view(node) { last[id].max(step) } else { step };
+        for input in &node.inputs {
+            last[input.node] = last[input.node].max(until);
+        }
+    }
+    let mut ends: Vec<Vec<usize>> = vec![Vec::new(); order.len() + 1];
+    let (mut live, mut peak) = (0_u64, (0_u64, String::new()));
+    for (step, &id) in order.iter().enumerate() {
+        live += bytes[id];
+        ends[last[id].max(step)].push(id);
+        if live > peak.0 {
+            peak = (live, model.node(id).name.clone());
+        }
+        live -= ends[step].iter().map(|&id| bytes[id]).sum::<u64>();
+    }
+    Ok(Some(peak))
 }

@@ -70,7 +70,7 @@ pub(crate) fn recognise(bytes: &[u8]) -> Result<Kind> {
     if at(0, b"GGUF") {
         return refuse("GGUF, a language model of llama.cpp", "language models do not run on these devices");
     }
-    if at(8, b"{\"") && bytes.first().is_some_and(|_| at(7, b"\0")) {
+    if at(7, b"\0{\"") {
         return refuse("safetensors: weights without a graph", TORCH);
     }
     Ok(Kind::Onnx)

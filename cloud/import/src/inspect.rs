@@ -1,16 +1,16 @@
 //! From bytes to a report.
 
-use flotilla_onnx::clean::{self, clean, infer, missing_operators};
+use flotilla_onnx::clean::{self, Inferred, clean, infer, missing_operators};
 use flotilla_onnx::{Dim, Model};
 
+use crate::engine::Tried;
 use crate::format::{Kind, recognise};
 use crate::guess::guess;
 use crate::{
-    Error, Format, MAX_BYTES, Operator, Output, Report, Result, Tensor, cost, engine, labels, package,
-    weights,
+    Error, Format, MAX_BYTES, Operator, Report, Result, Tensor, cost, engine, labels, package, weights,
 };
 
-/// Layers of 1 MiB of activations and more are told on their own: boards have little.
+/// Activations of one run from which a board should have the memory for them.
 const LARGE_ACTIVATIONS: u64 = 64 << 20;
 
 /// What the caller decides.
@@ -56,20 +56,15 @@ fn onnx(
     weights::check(&original)?;
     let mut model = original.clone();
     let cleaned = clean(&mut model, &options.clean)?;
-    let known = infer(&model);
-    let tried = engine::try_model(&model);
+    let Inferred { values: known, problem } = infer(&model);
+    let tried = match problem {
+        Some(problem) => Tried { error: Some(problem), memory: None },
+        None => engine::try_model(&model),
+    };
     let from_package = package.as_ref().map(|package| package.labels.as_slice()).unwrap_or_default();
     let labels = labels::find(options.labels.as_deref(), from_package, &model)?;
     let guess = guess(&original, &model, &known, labels.names.len());
-    let scores = match &guess.output {
-        Output::Classification { classes, .. } => Some(*classes),
-        Output::Detection(detection) => detection.classes(),
-        _ => None,
-    };
-    if let Some(outputs) = scores.filter(|&outputs| !labels.names.is_empty() && outputs != labels.names.len())
-    {
-        return Err(Error::Labels { source_of: labels.from, labels: labels.names.len(), outputs });
-    }
+    labels::check(&labels, &guess.output)?;
     let missing = missing_operators(&model);
     let summary = original.summary();
     let mut warnings = cleaned.notes.clone();

@@ -1,12 +1,11 @@
 //! Names of classes: from the caller, the package, or the file's metadata.
 
-use std::collections::BTreeMap;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use flotilla_onnx::Model;
 use flotilla_onnx::clean::LABELS;
 
-use crate::{Error, Result};
+use crate::{Detection, Error, Output, Result};
 
 /// Labels, and where they are from.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -38,6 +37,30 @@ pub(crate) fn find(given: Option<&[String]>, package: &[String], model: &Model) 
         }
     }
     Ok(labels)
+}
+
+/// Refuses labels that are more or fewer than what the model scores.
+pub(crate) fn check(labels: &Labels, output: &Output) -> Result<()> {
+    let given = labels.names.len();
+    let (outputs, fits) = match output {
+        // One number between 0 and 1 tells two classes apart.
+        Output::Classification { classes: 1, .. } => (1, given == 1 || given == 2),
+        Output::Classification { classes, .. } => (*classes, given == *classes),
+        // The background may have a score and no label.
+        Output::Detection(Detection::Ssd { scores_each, .. }) => {
+            (*scores_each, given == *scores_each || given + 1 == *scores_each)
+        }
+        Output::Detection(
+            Detection::Yolo { classes, .. }
+            | Detection::YoloObjectness { classes, .. }
+            | Detection::AnchorFree { classes, .. },
+        ) => (*classes, given == *classes),
+        _ => return Ok(()),
+    };
+    if given == 0 || fits {
+        return Ok(());
+    }
+    Err(Error::Labels { source_of: labels.from, labels: given, outputs })
 }
 
 /// Lines, a JSON list, a JSON object by numbers, or the same as Python writes it: `{0: 'person', 1: 'car'}`.

@@ -6,6 +6,7 @@
 
 mod batch;
 mod bounds;
+mod branches;
 mod classifier;
 mod constants;
 mod fold;
@@ -27,7 +28,7 @@ use crate::{Error, Model, Result};
 pub use bounds::MAX_ELEMENTS;
 pub use classifier::LABELS;
 pub use operators::{Missing, missing_operators};
-pub use shapes::{Known, infer};
+pub use shapes::{Inferred, Known, infer};
 
 /// The oldest standard operator set that is read: before it, operators broadcast by attributes.
 pub const OLDEST_OPSET: i64 = 7;
@@ -140,12 +141,16 @@ pub fn clean(model: &mut Model, options: &Options) -> Result<Cleaned> {
 /// Folds and takes out until there is nothing left to do.
 fn settle(model: &mut Model, cleaned: &mut Cleaned) -> Result<()> {
     for _ in 0..MAX_ROUNDS {
+        // What was computed may be what a node is asked to make.
+        bounds::check(model)?;
         let mut changes = 0;
         let mut round = |pass: &str, done: Changes| {
             changes += done.count;
             cleaned.add(pass, done);
         };
         round("computed constants", fold::fold(model)?);
+        round("branches that are never taken", branches::take(model)?);
+        round("constant nodes", constants::from_nodes(model)?);
         round("nodes that do nothing", inference::identities(model)?);
         round("unused nodes and constants", unused::remove(model)?);
         if changes == 0 {

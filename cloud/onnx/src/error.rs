@@ -118,6 +118,16 @@ pub enum Error {
         /// Elements allowed.
         limit: usize,
     },
+    /// A node names an axis that no value has.
+    #[error(
+        "node {node} names axis {axis}, which no value has: the file is damaged, so export the model again"
+    )]
+    Axis {
+        /// The node.
+        node: String,
+        /// The axis.
+        axis: i64,
+    },
     /// The operator set is from before what is read.
     #[error("the model uses opset {opset}, and 7 is the oldest that is read: export it again with opset 13")]
     OldOpset {

@@ -56,18 +56,6 @@ pub enum Detection {
     Chosen,
 }
 
-impl Detection {
-    /// Classes, where labels must be as many.
-    pub(crate) fn classes(&self) -> Option<usize> {
-        match self {
-            Self::YoloObjectness { classes, .. }
-            | Self::Yolo { classes, .. }
-            | Self::AnchorFree { classes, .. } => Some(*classes),
-            Self::Ssd { .. } | Self::Chosen => None,
-        }
-    }
-}
-
 /// What a guess is made from.
 pub(super) struct Scene<'a> {
     pub(super) model: &'a Model,

@@ -7,6 +7,9 @@ use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 use super::graph::{is_standard, label};
 use crate::{Attributes, Error, Model, Result, Value, order, tensor};
 
+/// The most dimensions of one value. The engine counts up to an axis without asking whether there is one.
+const MAX_RANK: i64 = 32;
+
 /// The most elements of one value.
 pub const MAX_ELEMENTS: usize = 1 << 27;
 
@@ -36,6 +39,9 @@ fn graph(graph: &GraphProto) -> Result<()> {
     let constants: HashMap<&str, &TensorProto> =
         graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
     for node in graph.node.iter().filter(|node| is_standard(node)) {
+        if let Some(axis) = axes(node).find(|axis| !(-MAX_RANK..=MAX_RANK).contains(axis)) {
+            return Err(Error::Axis { node: label(node), axis });
+        }
         if asks_for(node, &constants) > MAX_ELEMENTS || !windows(node) {
             return Err(Error::TooManyElements {
                 what: format!("node {}", label(node)),
@@ -101,9 +107,17 @@ fn broadcast(a: &[i64], b: &[i64]) -> usize {
     dims.map(|dim| usize::try_from(dim).unwrap_or(1)).fold(1, usize::saturating_mul)
 }
 
-/// Whether sizes, strides and paddings of a window are of this world.
+/// Every attribute that names an axis.
+fn axes(node: &NodeProto) -> impl Iterator<Item = i64> + '_ {
+    let single = ["axis", "batch_dims", "batch_axis", "time_axis"].iter().filter_map(|name| node.int(name));
+    single.chain(["axes", "perm"].iter().filter_map(|name| node.ints(name)).flatten().copied())
+}
+
+/// Whether sizes, strides and paddings of a window, and numbers of parts, are of this world.
 fn windows(node: &NodeProto) -> bool {
-    let names = ["kernel_shape", "pads", "strides", "dilations", "output_padding", "output_shape"];
-    let mut values = names.iter().filter_map(|name| node.ints(name)).flatten();
-    node.op_type == "Pad" || values.all(|value| (-MAX_WINDOW..=MAX_WINDOW).contains(value))
+    let single = ["num_outputs", "group", "blocksize", "size", "hidden_size", "num_heads", "kv_num_heads"];
+    let many = ["kernel_shape", "pads", "strides", "dilations", "output_padding", "output_shape"];
+    let many = many.iter().filter_map(|name| node.ints(name)).flatten().copied();
+    let mut values = single.iter().filter_map(|name| node.int(name)).chain(many);
+    node.op_type == "Pad" || values.all(|value| (-MAX_WINDOW..=MAX_WINDOW).contains(&value))
 }

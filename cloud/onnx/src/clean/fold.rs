@@ -22,7 +22,7 @@ pub(super) const MAX_ELEMENTS: usize = 4096;
 /// Puts constants in the place of nodes that always give the same.
 pub(super) fn fold(model: &mut Model) -> Result<Changes> {
     let shaped = model.nodes().iter().any(|node| is_standard(node) && is_shape(node));
-    let known = if shaped { shapes::infer(model) } else { HashMap::new() };
+    let known = if shaped { shapes::infer(model).values } else { HashMap::new() };
     fold_with(model, &known)
 }
 

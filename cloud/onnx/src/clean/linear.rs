@@ -15,7 +15,7 @@ pub(super) fn to_gemm(model: &mut Model) -> Result<Changes> {
     if !model.nodes().iter().any(|node| is(node, "MatMul")) {
         return Ok(Changes::default());
     }
-    let known = shapes::infer(model);
+    let known = shapes::infer(model).values;
     let matrix = |name: &str| {
         known.get(name).is_some_and(|k| k.data_type == Some(DataType::Float) && k.rank() == Some(2))
     };

@@ -23,7 +23,7 @@ pub(super) fn upgrade(model: &mut Model) -> Result<Changes> {
         let note = format!("the model stays in opset {from}: its {op_type} has no later form");
         return Ok(Changes { count: 0, notes: vec![note] });
     }
-    let known = if softmax(model.graph()) { shapes::infer(model) } else { HashMap::new() };
+    let known = if softmax(model.graph()) { shapes::infer(model).values } else { HashMap::new() };
     let mut pass = Pass { from, names: Names::of(model.graph()), known, count: 0 };
     pass.graph(model.graph_mut())?;
     model.set_opset(OPSET);

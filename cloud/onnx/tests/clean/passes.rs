@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flotilla_onnx::clean::{LABELS, Options, clean, missing_operators};
+use flotilla_onnx::clean::{LABELS, Options, clean, infer, missing_operators};
 use flotilla_onnx::{Attributes, Dim, Error, GraphBuilder, Model, Node, Value, pb};
 
 use crate::support::{difference, floats, noise, run};
@@ -205,4 +205,65 @@ fn nodes_that_ask_for_gigabytes_are_refused_before_the_engine_sees_them() {
         let refused = clean(&mut model, &Options::default());
         assert!(matches!(refused, Err(Error::TooManyElements { .. })), "{refused:?}");
     }
+}
+
+#[test]
+fn an_axis_that_no_value_has_is_refused_and_sizes_that_do_not_fit_are_told() {
+    let graph = || GraphBuilder::new("g").input(Value::f32("x", [1, 4])).output(Value::f32("y", [1, 4]));
+    // The engine would count up to it.
+    let mut model = graph().node(Node::new("Softmax", ["x"], ["y"]).int("axis", i64::MAX)).build().unwrap();
+    assert!(matches!(clean(&mut model, &Options::default()), Err(Error::Axis { axis: i64::MAX, .. })));
+    let mut model = graph()
+        .initializer_f32("w", &[3], vec![0.0; 3])
+        .node(Node::new("Add", ["x", "w"], ["a"]))
+        .node(Node::new("Relu", ["a"], ["y"]))
+        .build()
+        .unwrap();
+    clean(&mut model, &Options::default()).unwrap();
+    let problem = infer(&model).problem;
+    assert!(problem.as_ref().is_some_and(|problem| problem.contains("do not fit")), "{problem:?}");
+}
+
+#[test]
+fn a_branch_that_is_always_taken_stands_in_the_graph() {
+    let branch = |op: &str| {
+        let one = flotilla_onnx::Tensor::new("k", [], vec![2.0_f32]).unwrap();
+        pb::GraphProto {
+            name: op.into(),
+            node: vec![
+                Node::new("Constant", [""; 0], ["k"])
+                    .tensor("value", flotilla_onnx::tensor_f32("", &one))
+                    .into(),
+                Node::new(op, ["x", "k"], ["inner"]).into(),
+            ],
+            output: vec![Value::f32("inner", [1, 4]).into()],
+            ..pb::GraphProto::default()
+        }
+    };
+    let mut node = pb::NodeProto::from(Node::new("If", ["squeezed"], ["chosen"]));
+    for (name, op) in [("then_branch", "Mul"), ("else_branch", "Sub")] {
+        node.attribute.push(pb::AttributeProto {
+            name: name.into(),
+            r#type: pb::attribute_proto::AttributeType::Graph as i32,
+            g: Some(branch(op)),
+            ..pb::AttributeProto::default()
+        });
+    }
+    // As PyTorch asks whether a dimension is one.
+    let mut model = graph()
+        .initializer_i64("place", &[], vec![0])
+        .initializer_i64("one", &[], vec![1])
+        .node(Node::new("Shape", ["x"], ["shape"]))
+        .node(Node::new("Gather", ["shape", "place"], ["dim"]))
+        .node(Node::new("Equal", ["dim", "one"], ["squeezed"]))
+        .node(node.into())
+        .node(Node::new("Relu", ["chosen"], ["y"]))
+        .build()
+        .unwrap();
+    let cleaned = clean(&mut model, &Options::default()).unwrap();
+    assert_eq!(operators(&model), ["Mul", "Relu"], "{cleaned:?}");
+    let values = noise(1, 4);
+    let doubled: Vec<f32> = values.iter().map(|value| (value * 2.0).max(0.0)).collect();
+    let answers = run(&model, &[floats(&[1, 4], &values)]).unwrap();
+    assert_eq!(difference(&answers["y"], &floats(&[1, 4], &doubled)), 0.0);
 }
