@@ -3,7 +3,7 @@
 use flotilla_protocol::manifest::ENGINE_TRACT;
 use flotilla_protocol::{Envelope, ReleaseManifest, codec, limits};
 use flotilla_runtime::drift::{HALF_WINDOW, Monitor};
-use flotilla_runtime::{Bundle, Input, Model, Preprocessor};
+use flotilla_runtime::{Bundle, Input, Model, Preprocessor, Stream};
 use flotilla_tests::{Device, Plane, eventually};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -47,8 +47,9 @@ fn test_split(plane: &Plane, manifest: &ReleaseManifest) -> Vec<Vec<u8>> {
 fn drift(monitor: &Monitor, model: &mut Model, pictures: &[Vec<u8>]) -> flotilla_protocol::message::Drift {
     let mut monitor = monitor.clone();
     for picture in pictures {
-        let tensor = model.tensor(Input::Raw(picture)).unwrap();
-        let prediction = model.predict_tensor(&tensor).unwrap();
+        let prepared = model.prepare(Input::Raw(picture)).unwrap();
+        let prediction = model.predict_prepared(Stream::default(), &prepared).unwrap();
+        let tensor = prepared.values();
         monitor.count(&tensor, &prediction);
     }
     monitor.drift().unwrap()

@@ -6,8 +6,9 @@ use super::thing::{self, Thing};
 use super::{TOP, body};
 use crate::host::{Answer, HostError, Ranked, Ticket, Turn};
 use flotilla_protocol::message::SlotName;
+use flotilla_protocol::pipeline::TensorKind;
 use flotilla_protocol::{Digest, ErrorCode, ModelName, limits};
-use flotilla_runtime::{Error, Input};
+use flotilla_runtime::{Anomaly, Answer as What, Error, Input, Label, Object, Stream, Tensor, Value, Values};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use hyper::body::Incoming;
@@ -19,12 +20,88 @@ struct Document<'a> {
     model: &'a ModelName,
     release: Digest,
     slot: SlotName,
-    label: &'a str,
-    label_index: usize,
-    score: f32,
-    scores: &'a [f32],
-    top: Vec<Ranked<'a>>,
+    #[serde(flatten)]
+    said: Said<'a>,
     latency_us: u64,
+}
+
+/// What the document says, by kind of model.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Said<'a> {
+    Class {
+        #[serde(flatten)]
+        label: &'a Label,
+        scores: &'a [f32],
+        top: Vec<Ranked<'a>>,
+    },
+    Labels {
+        labels: &'a [Label],
+        scores: &'a [f32],
+        top: Vec<Ranked<'a>>,
+    },
+    Objects {
+        objects: &'a [Object],
+    },
+    Values {
+        values: &'a [Value],
+    },
+    Anomaly(&'a Anomaly),
+    Embedding {
+        embedding: &'a [f32],
+    },
+    Tensors {
+        outputs: Vec<Output<'a>>,
+    },
+}
+
+/// A tensor, as the Open Inference Protocol has it.
+#[derive(Serialize)]
+struct Output<'a> {
+    name: &'a str,
+    datatype: TensorKind,
+    shape: &'a [usize],
+    data: serde_json::Value,
+}
+
+impl<'a> Said<'a> {
+    fn of(answer: &'a Answer, top: usize) -> Self {
+        let scores = &answer.prediction.scores;
+        match &answer.prediction.answer {
+            What::Class(label) => Said::Class { label, scores, top: answer.top(top) },
+            What::Labels(labels) => Said::Labels { labels, scores, top: answer.top(top) },
+            What::Objects(objects) => Said::Objects { objects },
+            What::Values(values) => Said::Values { values },
+            What::Anomaly(anomaly) => Said::Anomaly(anomaly),
+            What::Embedding => Said::Embedding { embedding: scores },
+            What::Tensors(tensors) => {
+                let output = |tensor: &'a Tensor| Output {
+                    name: &tensor.name,
+                    datatype: tensor.datatype,
+                    shape: &tensor.shape,
+                    data: numbers(&tensor.values),
+                };
+                Said::Tensors { outputs: tensors.iter().map(output).collect() }
+            }
+        }
+    }
+}
+
+/// Values as JSON has them: whole numbers stay whole.
+pub(super) fn numbers(values: &Values) -> serde_json::Value {
+    match values {
+        Values::Fp32(list) => list.as_slice().into(),
+        Values::Fp64(list) => list.as_slice().into(),
+        Values::Int8(list) => list.as_slice().into(),
+        Values::Int16(list) => list.as_slice().into(),
+        Values::Int32(list) => list.as_slice().into(),
+        Values::Int64(list) => list.as_slice().into(),
+        Values::Uint8(list) => list.as_slice().into(),
+        Values::Uint16(list) => list.as_slice().into(),
+        Values::Uint32(list) => list.as_slice().into(),
+        Values::Uint64(list) => list.as_slice().into(),
+        Values::Bool(list) => list.as_slice().into(),
+    }
 }
 
 pub(super) async fn answer(
@@ -40,14 +117,15 @@ pub(super) async fn answer(
     if api.host.served(&name).is_none() {
         return Err(HostError::NotServing { model: name }.into());
     }
-    let (form, top) = (Form::of(&request.headers)?, top(request.uri.query())?);
+    let query = request.uri.query().unwrap_or_default();
+    let (form, top, asked) = (Form::of(&request.headers)?, top(query)?, Asked::of(query)?);
     let (bytes, room) = body::read(api, incoming).await?;
     let ticket = api.host.admit(&name)?;
     form.check(&ticket, &name, &bytes)?;
     let turn = ticket.turn().await;
     // The work goes on when the client hangs up meanwhile, so the room is taken until it is done.
     let work = move || {
-        let answer = form.predict(turn, &bytes);
+        let answer = form.predict(turn, asked.stream(), &bytes);
         drop((bytes, room));
         answer
     };
@@ -58,16 +136,11 @@ pub(super) async fn answer(
 }
 
 fn document(model: &ModelName, answer: &Answer, top: usize) -> Result<Answered, Problem> {
-    let prediction = &answer.prediction;
     let document = Document {
         model,
         release: answer.release,
         slot: answer.slot,
-        label: &prediction.label,
-        label_index: prediction.label_index,
-        score: prediction.score,
-        scores: &prediction.scores,
-        top: answer.top(top),
+        said: Said::of(answer, top),
         latency_us: answer.latency_us,
     };
     serde_json::to_string(&document)
@@ -76,14 +149,49 @@ fn document(model: &ModelName, answer: &Answer, top: usize) -> Result<Answered, 
 }
 
 /// How many of the best labels are asked for.
-fn top(query: Option<&str>) -> Result<usize, Problem> {
-    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    let Some((_, text)) = pairs.into_iter().find(|(name, _)| *name == "top") else { return Ok(TOP) };
+fn top(query: &str) -> Result<usize, Problem> {
+    let Some(text) = parameter(query, "top") else { return Ok(TOP) };
     let count = text.parse().ok().filter(|count| (1..=limits::LABELS).contains(count));
     count.ok_or_else(|| {
         let detail = format!("top is {text:?}; a number from 1 to {} is possible", limits::LABELS);
         Problem::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidInput, detail)
     })
+}
+
+fn parameter<'a>(query: &'a str, wanted: &str) -> Option<&'a str> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(name, _)| *name == wanted).map(|(_, text)| text)
+}
+
+/// Which stream of a stateful model an input belongs to: `?stream=NAME&start=true&end=true`.
+struct Asked {
+    name: String,
+    start: bool,
+    end: bool,
+}
+
+impl Asked {
+    fn of(query: &str) -> Result<Self, Problem> {
+        let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidInput, detail);
+        let flag = |name: &str| match parameter(query, name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => Err(bad(format!("{name} is {other:?}; true or false is possible"))),
+        };
+        let name = parameter(query, "stream").unwrap_or_default();
+        let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        if name.len() > limits::ID || !plain {
+            return Err(bad(format!(
+                "stream is no name: at most {} letters, digits, dots, dashes and underscores are possible",
+                limits::ID
+            )));
+        }
+        Ok(Self { name: name.to_owned(), start: flag("start")?, end: flag("end")? })
+    }
+
+    fn stream(&self) -> Stream<'_> {
+        Stream { name: &self.name, start: self.start, end: self.end }
+    }
 }
 
 /// How the body is to be read.
@@ -110,12 +218,14 @@ impl Form {
         let kind = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match kind.as_str() {
             kind if flotilla_runtime::PICTURES.contains(&kind) || kind == "image/jpg" => Ok(Form::Encoded),
+            // Recordings have many names each.
+            kind if kind.starts_with("audio/") => Ok(Form::Encoded),
             "application/octet-stream" => Ok(Form::Raw),
             "application/json" => Ok(Form::Json),
             // What common clients send where nobody thought of it.
             "" | "image/*" | "application/x-www-form-urlencoded" => Ok(Form::Unsaid),
             _ => Err(unsupported(format!(
-                "Content-Type {kind:?} is not supported; send a picture as {}, the model's raw pixels as application/octet-stream, or application/json",
+                "Content-Type {kind:?} is not supported; send a picture as {}, a recording as audio/wav, the model's raw input as application/octet-stream, or application/json",
                 flotilla_runtime::PICTURES.join(" or ")
             ))),
         }
@@ -125,7 +235,7 @@ impl Form {
     fn check(self, ticket: &Ticket, model: &ModelName, bytes: &[u8]) -> Result<(), Problem> {
         let input = match self {
             Form::Raw => Input::Raw(bytes),
-            Form::Unsaid => Input::of(bytes),
+            Form::Unsaid => Input::Unsaid(bytes),
             Form::Encoded | Form::Json => return Ok(()),
         };
         ticket.check(input).map_err(|error| match (self, &error) {
@@ -139,18 +249,19 @@ impl Form {
         })
     }
 
-    fn predict(self, turn: Turn, bytes: &[u8]) -> Result<Answer, Problem> {
+    fn predict(self, turn: Turn, stream: Stream<'_>, bytes: &[u8]) -> Result<Answer, Problem> {
         let input = match self {
             Form::Encoded => Input::Encoded(bytes),
             Form::Raw => Input::Raw(bytes),
-            Form::Unsaid => Input::of(bytes),
+            Form::Unsaid => Input::Unsaid(bytes),
             Form::Json => {
-                return match thing::read(bytes, &turn.interface().image)? {
-                    Thing::Picture(picture) => Ok(turn.predict(Input::Encoded(&picture))?),
-                    Thing::Pixels(pixels) => Ok(turn.predict(Input::Raw(&pixels))?),
+                return match thing::read(bytes, &turn.interface().takes)? {
+                    Thing::File(file) => Ok(turn.predict_in(stream, Input::Encoded(&file))?),
+                    Thing::Pixels(pixels) => Ok(turn.predict_in(stream, Input::Raw(&pixels))?),
+                    Thing::Document => Ok(turn.predict_in(stream, Input::Encoded(bytes))?),
                 };
             }
         };
-        Ok(turn.predict(input)?)
+        Ok(turn.predict_in(stream, input)?)
     }
 }

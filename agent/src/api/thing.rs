@@ -1,10 +1,11 @@
-//! The raw thing as JSON: `{"image": "<base64>"}`, or the model's own pixels as `{"pixels": [[…]]}` or as the list alone.
+//! The raw thing as JSON: `{"image": "<base64>"}`, or the model's own pixels as `{"pixels": [[…]]}` or as the list alone;
+//! `{"audio": "<base64>"}` for a model that takes recordings. Of one that takes tensors the document is the input itself.
 
 use super::problem::Problem;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use flotilla_protocol::ErrorCode;
-use flotilla_protocol::pipeline::ImageInput;
+use flotilla_protocol::pipeline::{ImageInput, Input as Takes};
 use http::StatusCode;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -13,14 +14,48 @@ use std::fmt;
 /// What a document holds.
 #[derive(Debug, PartialEq)]
 pub(super) enum Thing {
-    /// A PNG or JPEG.
-    Picture(Vec<u8>),
+    /// A picture or a recording.
+    File(Vec<u8>),
     /// Pixels of the model's size.
     Pixels(Vec<u8>),
+    /// The document itself is the input.
+    Document,
 }
 
-/// Reads a document for a model that takes this picture.
-pub(super) fn read(body: &[u8], image: &ImageInput) -> Result<Thing, Problem> {
+/// Reads a document for a model that takes this.
+pub(super) fn read(body: &[u8], takes: &Takes) -> Result<Thing, Problem> {
+    match takes {
+        Takes::Image(image) => picture(body, image),
+        Takes::Sound(_) => recording(body),
+        Takes::Tensors(_) => Ok(Thing::Document),
+    }
+}
+
+fn recording(body: &[u8]) -> Result<Thing, Problem> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Recording {
+        audio: String,
+    }
+    let bad = |detail: String| {
+        let detail = format!("{detail}; this model takes {{\"audio\": \"<base64 of a WAV>\"}}");
+        Problem::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidInput, detail)
+    };
+    let Recording { audio } =
+        serde_json::from_slice(body).map_err(|e| bad(format!("the document is not usable: {e}")))?;
+    decoded(&audio).map(Thing::File).map_err(|e| bad(format!("audio is not base64: {e}")))
+}
+
+/// Base64, with or without what pages have before it: `data:image/png;base64,…`
+fn decoded(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
+    let base64 = match text.strip_prefix("data:") {
+        Some(uri) => uri.split_once(',').map_or("", |(_, base64)| base64),
+        None => text,
+    };
+    STANDARD.decode(base64.trim())
+}
+
+fn picture(body: &[u8], image: &ImageInput) -> Result<Thing, Problem> {
     let takes = takes(image);
     let bad = |detail: String| {
         let detail = format!("{detail}; this model takes {takes}");
@@ -28,13 +63,7 @@ pub(super) fn read(body: &[u8], image: &ImageInput) -> Result<Thing, Problem> {
     };
     match serde_json::from_slice(body).map_err(|e| bad(format!("the document is not usable: {e}")))? {
         Document::Image(text) => {
-            // As pages have it: data:image/png;base64,…
-            let base64 = match text.strip_prefix("data:") {
-                Some(uri) => uri.split_once(',').map_or("", |(_, base64)| base64),
-                None => &text,
-            };
-            let decoded = STANDARD.decode(base64.trim());
-            decoded.map(Thing::Picture).map_err(|e| bad(format!("image is not base64: {e}")))
+            decoded(&text).map(Thing::File).map_err(|e| bad(format!("image is not base64: {e}")))
         }
         Document::Pixels(pixels) => {
             let expected = expected(image);
@@ -219,9 +248,9 @@ mod tests {
     }
 
     fn pixels(text: &str, colour: Colour) -> Result<Vec<u8>, String> {
-        match read(text.as_bytes(), &image(3, 2, colour)) {
+        match picture(text.as_bytes(), &image(3, 2, colour)) {
             Ok(Thing::Pixels(bytes)) => Ok(bytes),
-            Ok(Thing::Picture(_)) => Err("a picture".to_owned()),
+            Ok(other) => Err(format!("{other:?}")),
             Err(problem) => Err(problem.detail().to_owned()),
         }
     }
@@ -267,8 +296,8 @@ mod tests {
     #[test]
     fn a_picture_comes_as_base64_with_or_without_its_type() {
         for text in ["{\"image\": \"AQID\"}", "{\"image\": \"data:image/png;base64,AQID\"}"] {
-            let got = read(text.as_bytes(), &image(3, 2, Colour::Grey)).ok();
-            assert_eq!(got, Some(Thing::Picture(vec![1, 2, 3])), "{text}");
+            let got = picture(text.as_bytes(), &image(3, 2, Colour::Grey)).ok();
+            assert_eq!(got, Some(Thing::File(vec![1, 2, 3])), "{text}");
         }
     }
 

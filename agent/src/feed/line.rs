@@ -4,6 +4,7 @@ use crate::host::{Answer, Ranked};
 use flotilla_device::Fault;
 use flotilla_device::inbox::Stamp;
 use flotilla_protocol::{Digest, ErrorCode, ModelName};
+use flotilla_runtime::{Anomaly, Answer as Said, Object, Value};
 use serde::{Deserialize, Serialize};
 
 /// The best labels that a line names.
@@ -25,6 +26,18 @@ pub(super) struct Line<'a> {
     score: Option<f32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     top: Vec<Ranked<'a>>,
+    /// What a detector found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    objects: Option<&'a [Object]>,
+    /// What a model of numbers says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    values: Option<&'a [Value]>,
+    /// How unusual the input is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anomaly: Option<&'a Anomaly>,
+    /// A vector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedding: Option<&'a [f32]>,
     /// Of pre-processing and inference, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_us: Option<u64>,
@@ -46,14 +59,24 @@ pub(super) enum Of<'a> {
 
 impl<'a> Line<'a> {
     pub(super) fn answered(at_ms: u64, of: Of<'a>, model: &'a ModelName, answer: &'a Answer) -> Self {
-        Self {
+        let headline = answer.prediction.headline();
+        let mut line = Self {
             release: Some(answer.release),
-            label: Some(&answer.prediction.label),
-            score: Some(answer.prediction.score),
+            label: headline.map(|headline| headline.label),
+            score: headline.and_then(|headline| headline.confidence),
             top: answer.top(TOP),
             latency_us: Some(answer.latency_us),
             ..Self::nothing(at_ms, of, model)
+        };
+        match &answer.prediction.answer {
+            Said::Objects(objects) => line.objects = Some(objects),
+            Said::Values(values) => line.values = Some(values),
+            Said::Anomaly(anomaly) => line.anomaly = Some(anomaly),
+            Said::Embedding => line.embedding = Some(&answer.prediction.scores),
+            // Tensors as they are have no place in a line.
+            Said::Class(_) | Said::Labels(_) | Said::Tensors(_) => {}
         }
+        line
     }
 
     pub(super) fn refused(at_ms: u64, of: Of<'a>, model: &'a ModelName, fault: &'a Fault) -> Self {
@@ -69,6 +92,10 @@ impl<'a> Line<'a> {
             label: None,
             score: None,
             top: Vec::new(),
+            objects: None,
+            values: None,
+            anomaly: None,
+            embedding: None,
             latency_us: None,
             code: None,
             detail: None,
@@ -92,7 +119,7 @@ pub(super) fn settled(line: &[u8]) -> Option<(Stamp, bool)> {
 mod tests {
     use super::*;
     use flotilla_protocol::message::SlotName;
-    use flotilla_runtime::Prediction;
+    use flotilla_runtime::{Label, Prediction};
 
     #[test]
     fn lines_are_what_they_were() {
@@ -100,9 +127,7 @@ mod tests {
         let stamp = Stamp { inode: 7, bytes: 66, changed_ns: 1_700_000_000_123_456_789 };
         let answer = Answer {
             prediction: Prediction {
-                label_index: 1,
-                label: "b".into(),
-                score: 0.75,
+                answer: Said::Class(Label { label_index: 1, label: "b".into(), score: 0.75 }),
                 scores: vec![0.25, 0.75],
             },
             release: Digest::of(b"release"),

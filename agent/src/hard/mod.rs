@@ -17,7 +17,7 @@ use flotilla_protocol::message::{
     Desired, HardExample, HardExamples as Policy, HardReason, Reply, ReplyBody, Settings,
 };
 use flotilla_protocol::{Digest, ModelName, limits};
-use flotilla_runtime::{Input, Prediction, Preprocessor};
+use flotilla_runtime::{Answer, Input, Prediction, Preprocessor};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -43,14 +43,14 @@ pub enum Seen<'a> {
 impl Seen<'_> {
     fn bytes(&self) -> usize {
         match self {
-            Seen::Input(Input::Encoded(bytes) | Input::Raw(bytes)) => bytes.len(),
+            Seen::Input(input) => input.bytes().len(),
             Seen::Tensor(values) => size_of_val(*values),
         }
     }
 
     fn to_owned(self) -> Copied {
         match self {
-            Seen::Input(Input::Encoded(bytes)) => Copied::Encoded(bytes.to_vec()),
+            Seen::Input(Input::Encoded(bytes) | Input::Unsaid(bytes)) => Copied::Encoded(bytes.to_vec()),
             Seen::Input(Input::Raw(bytes)) => Copied::Raw(bytes.to_vec()),
             Seen::Tensor(values) => Copied::Tensor(values.to_vec()),
         }
@@ -67,7 +67,7 @@ enum Copied {
 /// An example on its way to the disk.
 struct Found {
     copied: Copied,
-    pictures: Arc<Preprocessor>,
+    preprocessor: Arc<Preprocessor>,
     example: HardExample,
     _room: OwnedSemaphorePermit,
 }
@@ -77,8 +77,11 @@ impl Found {
     fn picture(self) -> flotilla_runtime::Result<Vec<u8>> {
         match self.copied {
             Copied::Encoded(bytes) => Ok(bytes),
-            Copied::Raw(pixels) => self.pictures.miniature(Input::Raw(&pixels)),
-            Copied::Tensor(values) => self.pictures.picture(&values),
+            Copied::Raw(pixels) => self.preprocessor.miniature(Input::Raw(&pixels)),
+            Copied::Tensor(values) => match self.preprocessor.pictures() {
+                Some(pictures) => pictures.picture(&values),
+                None => Err(flotilla_runtime::Error::ImageFormat),
+            },
         }
     }
 }
@@ -223,17 +226,17 @@ impl HardExamples {
         Figures { dropped: figures.dropped + self.0.dropped.load(Ordering::Relaxed), ..figures }
     }
 
-    /// An input was answered: keeps it if the model's policy says so. `pictures` is the pre-processing of the release that
+    /// An input was answered: keeps it, if it is a picture and the model's policy says so. `preprocessor` is that of the release that
     /// answered.
     pub fn offer(
         &self,
         of: (&ModelName, Digest),
         seen: Seen<'_>,
-        pictures: &Arc<Preprocessor>,
+        preprocessor: &Arc<Preprocessor>,
         prediction: &Prediction,
     ) {
-        self.offer_if(of, seen, pictures, prediction, |policy, margin| {
-            decide(policy, prediction.score, margin, rand::random())
+        self.offer_if(of, seen, preprocessor, prediction, |policy, score, margin| {
+            decide(policy, score, margin, rand::random())
         });
     }
 
@@ -242,10 +245,10 @@ impl HardExamples {
         &self,
         of: (&ModelName, Digest),
         seen: Seen<'_>,
-        pictures: &Arc<Preprocessor>,
+        preprocessor: &Arc<Preprocessor>,
         prediction: &Prediction,
     ) {
-        self.offer_if(of, seen, pictures, prediction, |policy, _| {
+        self.offer_if(of, seen, preprocessor, prediction, |policy, _, _| {
             wants_disagreements(policy).then_some(HardReason::Disagreement)
         });
     }
@@ -254,20 +257,26 @@ impl HardExamples {
         &self,
         (model, release): (&ModelName, Digest),
         seen: Seen<'_>,
-        pictures: &Arc<Preprocessor>,
+        preprocessor: &Arc<Preprocessor>,
         prediction: &Prediction,
-        decide: impl FnOnce(&Policy, f32) -> Option<HardReason>,
+        decide: impl FnOnce(&Policy, f32, f32) -> Option<HardReason>,
     ) {
-        if !self.0.on.load(Ordering::Acquire) {
+        if !self.0.on.load(Ordering::Acquire) || preprocessor.pictures().is_none() {
             return;
         }
-        let margin = margin(&prediction.scores, prediction.label_index);
+        // Nothing that was found is what a detector is least sure of.
+        let headline = prediction.headline();
+        let score = headline.and_then(|headline| headline.confidence).unwrap_or(0.0);
+        let margin = match (&prediction.answer, headline) {
+            (Answer::Class(_), Some(headline)) => margin(&prediction.scores, headline.label_index),
+            _ => score,
+        };
         let reason = {
             let policies = self.0.policies.read().unwrap_or_else(PoisonError::into_inner);
-            policies.get(model).and_then(|policy| decide(policy, margin))
+            policies.get(model).and_then(|policy| decide(policy, score, margin))
         };
         if let Some(reason) = reason
-            && self.keep((model, release), seen, pictures, prediction, margin, reason).is_none()
+            && self.keep((model, release), seen, preprocessor, prediction, margin, reason).is_none()
         {
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -278,7 +287,7 @@ impl HardExamples {
         &self,
         (model, release): (&ModelName, Digest),
         seen: Seen<'_>,
-        pictures: &Arc<Preprocessor>,
+        preprocessor: &Arc<Preprocessor>,
         prediction: &Prediction,
         margin: f32,
         reason: HardReason,
@@ -286,19 +295,25 @@ impl HardExamples {
         let bytes =
             u32::try_from(seen.bytes()).ok().filter(|bytes| *bytes as usize <= limits::HARD_EXAMPLE)?;
         let permit = self.0.found.try_reserve().ok()?;
+        let headline = prediction.headline();
         let room = Arc::clone(&self.0.room).try_acquire_many_owned(bytes).ok()?;
         let example = HardExample {
             model: model.clone(),
             release,
             reason,
-            label: prediction.label.clone(),
-            label_index: prediction.label_index as u32,
-            score: prediction.score,
+            label: headline.map_or("", |headline| headline.label).to_owned(),
+            label_index: headline.map_or(0, |headline| headline.label_index as u32),
+            score: headline.and_then(|headline| headline.confidence).unwrap_or(0.0),
             margin,
             // The worker knows the time.
             at_ms: 0,
         };
-        permit.send(Found { copied: seen.to_owned(), pictures: Arc::clone(pictures), example, _room: room });
+        permit.send(Found {
+            copied: seen.to_owned(),
+            preprocessor: Arc::clone(preprocessor),
+            example,
+            _room: room,
+        });
         Some(())
     }
 }

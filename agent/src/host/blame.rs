@@ -3,23 +3,36 @@
 
 use super::error::HostError;
 use super::{Serving, lock};
-use flotilla_protocol::pipeline::{ImageInput, Resize};
+use flotilla_protocol::pipeline::{ImageInput, Input as Takes, Resize};
 use flotilla_runtime::{Error, Input};
 
 /// Part of the range of values that rounding may take them beyond it.
 const ROUNDING: f32 = 1e-3;
 
 impl Serving {
-    /// Refuses raw pixels of a number that the release does not take.
+    /// Refuses raw input of a length that the release does not take.
     pub(super) fn check(&self, input: Input<'_>) -> Result<(), HostError> {
-        let Input::Raw(pixels) = input else { return Ok(()) };
-        let (got, need) = (pixels.len(), raw_bytes(&self.interface.image));
-        if got == need { Ok(()) } else { Err(self.refused(Error::RawLength { got, need }, None)) }
+        let Input::Raw(bytes) = self.preprocessor.told(input) else { return Ok(()) };
+        let got = bytes.len();
+        match self.preprocessor.raw_bytes() {
+            Some(need) if need != got => {
+                let error = match self.interface.takes {
+                    Takes::Tensors(_) => Error::TensorBytes { got, need },
+                    _ => Error::RawLength { got, need },
+                };
+                Err(self.refused(error, None))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// There is no answer: counted, if it is the release's fault. `tensor` is the input where that was one.
     pub(super) fn refused(&self, source: Error, tensor: Option<&[f32]>) -> HostError {
-        let sensible = tensor.is_none_or(|tensor| is_of_a_picture(tensor, &self.interface.image));
+        let sensible = tensor.is_none_or(|tensor| match &self.interface.takes {
+            Takes::Image(image) => is_of_a_picture(tensor, image),
+            // Nothing is known of their values, so that they prove nothing against a release.
+            _ => false,
+        });
         if sensible && is_to_blame(&source, self.before.as_ref()) {
             lock(&self.window).failed();
             lock(&self.totals).failed();
@@ -28,18 +41,30 @@ impl Serving {
     }
 }
 
-/// Bytes of raw pixels that are taken.
-fn raw_bytes(image: &ImageInput) -> usize {
-    image.width as usize * image.height as usize * image.colour.channels()
+/// Bytes of raw input that are taken; none where it may be any number.
+fn raw_bytes(takes: &Takes) -> Option<usize> {
+    match takes {
+        Takes::Image(image) => Some(image.width as usize * image.height as usize * image.colour.channels()),
+        Takes::Tensors(input) => {
+            Some(input.tensors.iter().map(|tensor| tensor.values().unwrap_or(0) * tensor.kind.bytes()).sum())
+        }
+        _ => None,
+    }
 }
 
 /// An input of the wrong size is the release's fault only if the one before it, which took `before`, had an answer to it.
-fn is_to_blame(error: &Error, before: Option<&ImageInput>) -> bool {
+fn is_to_blame(error: &Error, before: Option<&Takes>) -> bool {
     match error {
         error if error.is_bad_input() => false,
-        Error::RawLength { got, .. } => before.is_some_and(|before| raw_bytes(before) == *got),
-        Error::ImageSize { got, .. } => before
-            .is_some_and(|before| before.resize != Resize::Exact || (before.width, before.height) == *got),
+        Error::RawLength { got, .. } | Error::TensorBytes { got, .. } => {
+            before.is_some_and(|before| raw_bytes(before) == Some(*got))
+        }
+        Error::ImageSize { got, .. } => match before {
+            Some(Takes::Image(before)) => {
+                before.resize != Resize::Exact || (before.width, before.height) == *got
+            }
+            _ => false,
+        },
         Error::TensorLength { .. } => false,
         _ => true,
     }
@@ -75,7 +100,8 @@ mod tests {
     fn a_wrong_size_is_the_fault_of_a_release_that_changed_it_and_of_no_other() {
         let raw = |got| Error::RawLength { got, need: 30 };
         let picture = |width| Error::ImageSize { got: (width, 2), need: (5, 2) };
-        let (exact, stretched) = (takes(3, Resize::Exact), takes(3, Resize::Stretch));
+        let takes = |resize| Takes::Image(takes(3, resize));
+        let (exact, stretched) = (takes(Resize::Exact), takes(Resize::Stretch));
         assert!(!is_to_blame(&raw(18), None) && !is_to_blame(&picture(3), None));
         assert!(is_to_blame(&raw(18), Some(&exact)) && is_to_blame(&picture(3), Some(&exact)));
         assert!(!is_to_blame(&raw(17), Some(&exact)) && !is_to_blame(&picture(4), Some(&exact)));

@@ -58,8 +58,11 @@ pub(super) struct Totals {
 impl Totals {
     pub(super) fn answered(&mut self, prediction: &Prediction, latency_us: u64) {
         self.latency.record(latency_us);
-        *self.classes.entry(u32::try_from(prediction.label_index).unwrap_or(u32::MAX)).or_default() += 1;
-        self.confidence[confidence_bin(prediction.score)] += 1;
+        let Some(headline) = prediction.headline() else { return };
+        *self.classes.entry(u32::try_from(headline.label_index).unwrap_or(u32::MAX)).or_default() += 1;
+        if let Some(confidence) = headline.confidence {
+            self.confidence[confidence_bin(confidence)] += 1;
+        }
     }
 
     pub(super) fn failed(&mut self) {

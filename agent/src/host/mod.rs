@@ -31,9 +31,9 @@ use crate::hard::{HardExamples, Seen};
 use counters::{Totals, Window};
 use drift::{Alarm, Watched};
 use flotilla_protocol::message::{ModelTelemetry, SlotName};
-use flotilla_protocol::pipeline::ImageInput;
+use flotilla_protocol::pipeline::Input as Takes;
 use flotilla_protocol::{Digest, ModelName, limits};
-use flotilla_runtime::{Input, Model, Prediction, Preprocessor};
+use flotilla_runtime::{Input, Model, Port, Prediction, Preprocessor, Values};
 use note::Note;
 use pace::Pace;
 use shadow::{Shadowed, Shown};
@@ -55,18 +55,18 @@ pub struct Answer {
     pub slot: SlotName,
     /// Time of pre-processing and inference in microseconds, waiting not included.
     pub latency_us: u64,
-    /// Names of the labels, in the order of the scores.
+    /// Names of the labels, in the order of their indices.
     pub labels: Arc<[String]>,
 }
 
 /// Answers to a batch of tensors, and what made them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inferred {
-    /// What the network gave, one row after the other.
-    pub outputs: Vec<f32>,
+    /// What the network gave for each row, a tensor an output.
+    pub outputs: Vec<Vec<Values>>,
     /// What post-processing made of each row.
     pub predictions: Vec<Prediction>,
-    /// Names of the labels, in the order of the scores.
+    /// Names of the labels, in the order of their indices.
     pub labels: Vec<String>,
     /// The release that made them.
     pub release: Digest,
@@ -77,13 +77,15 @@ pub struct Inferred {
 pub struct Interface {
     /// The release.
     pub release: Digest,
-    /// Its input.
-    pub input: (String, Vec<usize>),
-    /// Its output.
-    pub output: (String, Vec<usize>),
-    /// The picture that its pipeline takes.
-    pub image: ImageInput,
-    /// Names of its labels, in the order of the scores.
+    /// What it takes; states and constants are not among them.
+    pub inputs: Vec<Port>,
+    /// What it gives; states are not among them.
+    pub outputs: Vec<Port>,
+    /// What its pipeline takes.
+    pub takes: Takes,
+    /// Whether it keeps states between calls.
+    pub stateful: bool,
+    /// Names of its labels, in the order of their indices.
     pub labels: Arc<[String]>,
 }
 
@@ -113,7 +115,7 @@ struct Serving {
     served: Served,
     interface: Interface,
     /// What the release took that served before.
-    before: Option<ImageInput>,
+    before: Option<Takes>,
     /// Whoever waits for it gets it in the order of coming.
     model: Arc<tokio::sync::Mutex<Model>>,
     window: Mutex<Window>,
@@ -121,7 +123,7 @@ struct Serving {
     watched: Watched,
     alarm: Arc<Alarm>,
     note: Arc<Note>,
-    pictures: Arc<Preprocessor>,
+    preprocessor: Arc<Preprocessor>,
     hard: HardExamples,
     pace: Arc<Pace>,
     lifetime: Arc<Lifetime>,
@@ -180,7 +182,7 @@ impl ModelHost {
         let totals = same.map(|before| Arc::clone(&before.totals)).unwrap_or_default();
         let took = match before {
             Some(before) if same.is_some() => before.before.clone(),
-            Some(before) => Some(before.interface.image.clone()),
+            Some(before) => Some(before.interface.takes.clone()),
             None => None,
         };
         let lifetime = match before {
@@ -189,11 +191,15 @@ impl ModelHost {
             None => Arc::default(),
         };
         let served = Served { release, slot };
-        let owned = |(name, shape): (&str, &[usize])| (name.to_owned(), shape.to_vec());
-        let (input, output) = (owned(model.input()), owned(model.output()));
-        let (image, labels) = (model.image().clone(), model.labels().into());
-        let interface = Interface { release, input, output, image, labels };
-        let (pictures, hard) = (Arc::new(model.preprocessor().clone()), self.hard.clone());
+        let interface = Interface {
+            release,
+            inputs: model.inputs().to_vec(),
+            outputs: model.outputs().to_vec(),
+            takes: model.takes().clone(),
+            stateful: model.is_stateful(),
+            labels: model.labels().into(),
+        };
+        let (preprocessor, hard) = (Arc::new(model.preprocessor().clone()), self.hard.clone());
         let watched = Watched::new(model.take_monitor());
         let serving = Serving {
             name: name.clone(),
@@ -206,7 +212,7 @@ impl ModelHost {
             watched,
             alarm: Arc::clone(&self.alarm),
             note: self.notes.of(&name),
-            pictures,
+            preprocessor,
             hard,
             pace: Arc::clone(&self.pace),
             lifetime,
@@ -284,16 +290,20 @@ impl ModelHost {
 impl Serving {
     /// Offers an input that was answered as a hard example.
     fn offer(&self, seen: Seen<'_>, prediction: &Prediction) {
-        self.hard.offer((&self.name, self.served.release), seen, &self.pictures, prediction);
+        self.hard.offer((&self.name, self.served.release), seen, &self.preprocessor, prediction);
     }
 
     /// Offers an input that was answered, and to which the release in the shadow has another answer.
     fn offer_disagreement(&self, seen: Seen<'_>, prediction: &Prediction) {
-        self.hard.offer_disagreement((&self.name, self.served.release), seen, &self.pictures, prediction);
+        self.hard.offer_disagreement((&self.name, self.served.release), seen, &self.preprocessor, prediction);
     }
 
-    /// Shows an input that was answered to the shadow. A board that is too hot has no time for one.
+    /// Shows an input that was answered to the shadow. One that keeps states would have to see all of them, and sees none;
+    /// a board that is too hot has no time for one.
     fn show(&self, input: Shown<'_>, prediction: &Prediction, latency_us: u64) {
+        if self.interface.stateful {
+            return;
+        }
         let throttled = self.pace.is_throttled();
         self.lifetime.shadowed.offer(&self.interface, input, prediction, latency_us, throttled);
     }

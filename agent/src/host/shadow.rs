@@ -8,7 +8,7 @@ use super::{Interface, Lifetime, ModelHost, lock};
 use crate::hard::Seen;
 use flotilla_protocol::message::{Disagreement, SHARE_ALL, ShadowTelemetry};
 use flotilla_protocol::{Digest, ModelName, limits};
-use flotilla_runtime::{Input, Prediction};
+use flotilla_runtime::{Input, Port, Prediction, Values, tensor};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -26,14 +26,14 @@ pub enum Kept {
     Encoded(Vec<u8>),
     /// [`Input::Raw`].
     Raw(Vec<u8>),
-    /// What the network itself takes, for the batch of one.
-    Tensor(Vec<f32>),
+    /// What the network itself takes, for the batch of one: its tensors one after the other, as little-endian bytes.
+    Tensors(Vec<u8>),
 }
 
 impl From<Input<'_>> for Kept {
     fn from(input: Input<'_>) -> Self {
         match input {
-            Input::Encoded(bytes) => Kept::Encoded(bytes.to_vec()),
+            Input::Encoded(bytes) | Input::Unsaid(bytes) => Kept::Encoded(bytes.to_vec()),
             Input::Raw(bytes) => Kept::Raw(bytes.to_vec()),
         }
     }
@@ -75,7 +75,7 @@ pub struct Side {
     /// The release that applications are answered by.
     pub against: Digest,
     /// What the shadow's network takes. Tensors that were made for another one are not for it.
-    pub input: (String, Vec<usize>),
+    pub inputs: Vec<Port>,
     /// Share of the inputs that it sees, in per mille.
     pub share_per_mille: u32,
 }
@@ -136,7 +136,7 @@ impl Shadowed {
         let Some(tap) = self.tap() else { return };
         let fits = match input {
             Shown::Input(_) => true,
-            Shown::Tensor(_) => tap.side.input == interface.input,
+            Shown::Tensors(_) => tap.side.inputs == interface.inputs,
         };
         if tap.side.against != interface.release || !fits || !tap.is_due() {
             return;
@@ -147,10 +147,10 @@ impl Shadowed {
             Ok(place) => {
                 let input = match input {
                     Shown::Input(input) => input.into(),
-                    Shown::Tensor(tensor) => Kept::Tensor(tensor.to_vec()),
+                    Shown::Tensors(tensors) => Kept::Tensors(tensor::to_bytes(tensors)),
                 };
                 let release = interface.release;
-                place.send(Offer { input, release, confirmed: confirmed.clone(), latency_us });
+                place.send(Offer { input, release, confirmed: confirmed.shortened(), latency_us });
             }
             Err(mpsc::error::TrySendError::Full(())) => skip(),
             // It is being stopped.
@@ -163,7 +163,7 @@ impl Shadowed {
 #[derive(Clone, Copy)]
 pub(super) enum Shown<'a> {
     Input(Input<'a>),
-    Tensor(&'a [f32]),
+    Tensors(&'a [Values]),
 }
 
 /// The counters of two releases side by side.
@@ -191,14 +191,21 @@ impl Comparison {
         let Compared { offer, shadow, shadow_us, agreed, .. } = compared;
         let telemetry = &mut self.telemetry;
         telemetry.compared += 1;
-        telemetry.confirmed.record(offer.latency_us, offer.confirmed.score);
-        telemetry.shadow.record(*shadow_us, shadow.score);
+        let sure = |prediction: &Prediction| {
+            prediction.headline().and_then(|headline| headline.confidence).unwrap_or(0.0)
+        };
+        telemetry.confirmed.record(offer.latency_us, sure(&offer.confirmed));
+        telemetry.shadow.record(*shadow_us, sure(shadow));
         if *agreed {
             telemetry.agreed += 1;
             return;
         }
-        let index = |prediction: &Prediction| u32::try_from(prediction.label_index).unwrap_or(u32::MAX);
-        let pair = (index(&offer.confirmed), index(shadow));
+        let index = |prediction: &Prediction| {
+            prediction.headline().and_then(|headline| u32::try_from(headline.label_index).ok())
+        };
+        // Which labels differ is told where both have one.
+        let (Some(confirmed), Some(shadow)) = (index(&offer.confirmed), index(shadow)) else { return };
+        let pair = (confirmed, shadow);
         let full = self.pairs.len() >= PAIRS;
         match self.pairs.get_mut(&pair) {
             Some(count) => *count += 1,
@@ -273,7 +280,14 @@ impl ModelHost {
             let seen = match &compared.offer.input {
                 Kept::Encoded(bytes) => Seen::Input(Input::Encoded(bytes)),
                 Kept::Raw(bytes) => Seen::Input(Input::Raw(bytes)),
-                Kept::Tensor(values) => Seen::Tensor(values),
+                Kept::Tensors(bytes) => match tensor::from_bytes(&serving.interface.inputs, bytes).as_deref()
+                {
+                    Some([Values::Fp32(tensor)]) => {
+                        serving.offer_disagreement(Seen::Tensor(tensor), &compared.offer.confirmed);
+                        return;
+                    }
+                    _ => return,
+                },
             };
             serving.offer_disagreement(seen, &compared.offer.confirmed);
         }
@@ -301,16 +315,22 @@ mod tests {
     use super::*;
     use crate::hard::HardExamples;
     use flotilla_protocol::message::{Desired, HardExamples as Policy, HardReason, Settings};
-    use flotilla_protocol::pipeline::{Colour, ImageInput, Layout, Resize};
+    use flotilla_protocol::pipeline::{Colour, ImageInput, Input as Takes, Layout, Resize, TensorKind};
+    use flotilla_runtime::{Answer, Label};
     use proptest::prelude::*;
+
+    fn port(name: &str, shape: &[usize]) -> Port {
+        Port { name: name.into(), kind: TensorKind::Fp32, shape: shape.to_vec() }
+    }
 
     fn side(share_per_mille: u32) -> Side {
         let (release, against) = (Digest::of(b"shadow"), Digest::of(b"confirmed"));
-        Side { release, against, input: ("x".into(), vec![1, 4]), share_per_mille }
+        Side { release, against, inputs: vec![port("x", &[1, 4])], share_per_mille }
     }
 
     fn answer(label_index: usize) -> Prediction {
-        Prediction { label_index, label: label_index.to_string(), score: 0.5, scores: vec![] }
+        let label = Label { label_index, label: label_index.to_string(), score: 0.5 };
+        Prediction { answer: Answer::Class(label), scores: vec![] }
     }
 
     fn tapped(share: u32) -> (Shadowed, mpsc::Receiver<Offer>, Interface) {
@@ -318,9 +338,10 @@ mod tests {
         let (offers, offered) = mpsc::channel(QUEUE);
         let interface = Interface {
             release: side.against,
-            input: side.input.clone(),
-            output: ("y".into(), vec![1, 3]),
-            image: ImageInput {
+            inputs: side.inputs.clone(),
+            outputs: vec![port("y", &[1, 3])],
+            stateful: false,
+            takes: Takes::Image(ImageInput {
                 width: 2,
                 height: 2,
                 colour: Colour::Grey,
@@ -329,7 +350,7 @@ mod tests {
                 mean: vec![0.0],
                 std: vec![1.0],
                 ..ImageInput::none()
-            },
+            }),
             labels: Arc::new([]),
         };
         *lock(&shadowed.comparison) = Some(Comparison::of(&side));
@@ -370,11 +391,12 @@ mod tests {
         let (shadowed, mut offered, interface) = tapped(1_000);
         let other = Interface { release: Digest::of(b"candidate"), ..interface.clone() };
         shadowed.offer(&other, Shown::Input(Input::Raw(&[1])), &answer(1), 7, false);
-        let wider = Interface { input: ("x".into(), vec![1, 8]), ..interface.clone() };
-        shadowed.offer(&wider, Shown::Tensor(&[0.5; 8]), &answer(1), 7, false);
+        let wider = Interface { inputs: vec![port("x", &[1, 8])], ..interface.clone() };
+        shadowed.offer(&wider, Shown::Tensors(&[Values::Fp32(vec![0.5; 8])]), &answer(1), 7, false);
         assert!(offered.try_recv().is_err());
-        shadowed.offer(&interface, Shown::Tensor(&[0.5; 4]), &answer(1), 7, false);
-        assert_eq!(offered.try_recv().unwrap().input, Kept::Tensor(vec![0.5; 4]));
+        let tensors = [Values::Fp32(vec![0.5; 4])];
+        shadowed.offer(&interface, Shown::Tensors(&tensors), &answer(1), 7, false);
+        assert_eq!(offered.try_recv().unwrap().input, Kept::Tensors(tensor::to_bytes(&tensors)));
     }
 
     #[test]

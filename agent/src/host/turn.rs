@@ -8,7 +8,8 @@ use super::pace::Place;
 use super::shadow::Shown;
 use super::{Answer, Inferred, Interface, Served, Serving, lock};
 use crate::hard::Seen;
-use flotilla_runtime::{Input, Model, Prediction};
+use flotilla_runtime::{Input, Model, Prediction, Stream, Values};
+use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -85,17 +86,23 @@ impl Turn {
 
     /// Predicts one input. This blocks.
     pub fn predict(self, input: Input<'_>) -> Result<Answer, HostError> {
+        self.predict_in(Stream::default(), input)
+    }
+
+    /// Predicts one input of a stream. This blocks.
+    pub fn predict_in(self, stream: Stream<'_>, input: Input<'_>) -> Result<Answer, HostError> {
         let Self { ticket, mut model, mut place } = self;
         let serving = &*ticket.0;
+        let input = serving.preprocessor.told(input);
         place.begin();
         let noted = serving.note.at_work();
         let predict = || {
-            let tensor = model.tensor(input)?;
-            Ok((model.predict_tensor(&tensor)?, tensor))
+            let prepared = model.prepare(input)?;
+            Ok((model.predict_prepared(stream, &prepared)?, prepared))
         };
-        let ((prediction, tensor), latency_us) =
+        let ((prediction, prepared), latency_us) =
             serving.count(predict, None, |(prediction, _)| prediction)?;
-        serving.watched.count(&tensor, &prediction, &serving.alarm);
+        serving.watched.count(&prepared.values(), &prediction, &serving.alarm);
         drop(noted);
         drop((place, model));
         serving.offer(Seen::Input(input), &prediction);
@@ -105,26 +112,35 @@ impl Turn {
         Ok(Answer { prediction, release, slot, latency_us, labels })
     }
 
-    /// Runs the network on a batch of tensors, one after the other and nobody else's in between. This blocks.
-    pub fn infer(self, batch: &[f32]) -> Result<Inferred, HostError> {
+    /// Runs the network on a batch, row after row and nobody else's in between; each row is a tensor an input. This blocks.
+    pub fn infer(self, stream: Stream<'_>, batch: &[Vec<Values>]) -> Result<Inferred, HostError> {
         let Self { ticket, mut model, mut place } = self;
         let serving = &*ticket.0;
-        let row = serving.interface.input.1.iter().product::<usize>().max(1);
         let (mut outputs, mut predictions) = (Vec::new(), Vec::new());
         place.begin();
         let noted = serving.note.at_work();
-        for tensor in batch.chunks(row) {
+        for (index, row) in batch.iter().enumerate() {
+            // A batch goes on within one stream.
+            let stream = Stream {
+                start: stream.start && index == 0,
+                end: stream.end && index + 1 == batch.len(),
+                ..stream
+            };
+            let tensor = row.first().map_or(Cow::Borrowed(&[][..]), Values::to_f32);
+            let run = || model.run(stream, row.clone());
             let ((output, prediction), latency_us) =
-                serving.count(|| model.run(tensor), Some(tensor), |(_, prediction)| prediction)?;
-            serving.watched.count(tensor, &prediction, &serving.alarm);
-            serving.show(Shown::Tensor(tensor), &prediction, latency_us);
-            outputs.extend(output);
+                serving.count(run, Some(&tensor), |(_, prediction)| prediction)?;
+            serving.watched.count(&tensor, &prediction, &serving.alarm);
+            serving.show(Shown::Tensors(row), &prediction, latency_us);
+            outputs.push(output);
             predictions.push(prediction);
         }
         drop(noted);
         drop((place, model));
-        for (tensor, prediction) in batch.chunks(row).zip(&predictions) {
-            serving.offer(Seen::Tensor(tensor), prediction);
+        for (row, prediction) in batch.iter().zip(&predictions) {
+            if let [Values::Fp32(tensor)] = &row[..] {
+                serving.offer(Seen::Tensor(tensor), prediction);
+            }
         }
         let labels = serving.interface.labels.to_vec();
         Ok(Inferred { outputs, predictions, labels, release: serving.served.release })

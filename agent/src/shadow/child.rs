@@ -1,10 +1,10 @@
 //! The child's side: loads the release in a slot, and answers inputs until there are no more.
 
-use super::{HEAD, Said, parse, tensor};
+use super::{HEAD, Said, parse};
 use crate::probe::{FILES_FOLDER, ProbeFailure, manifest, refused};
 use flotilla_protocol::codec;
 use flotilla_protocol::manifest::ENGINE_TRACT;
-use flotilla_runtime::{Bundle, Input, Model};
+use flotilla_runtime::{Bundle, Error, Input, Model, Stream, tensor};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,8 +36,7 @@ pub(crate) fn shadow_main(args: &ShadowArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let (name, shape) = model.input();
-    let ready = Said::Ready { name: name.to_owned(), shape: shape.to_vec() };
+    let ready = Said::Ready { inputs: model.inputs().to_vec() };
     match say(&mut out, &ready).and_then(|()| answer_all(&mut model, &mut io::stdin().lock(), &mut out)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
@@ -70,11 +69,14 @@ fn answer_all(model: &mut Model, inputs: &mut impl Read, out: &mut impl Write) -
         let answer = match kind {
             b'e' => model.predict(Input::Encoded(&bytes)),
             b'r' => model.predict(Input::Raw(&bytes)),
-            _ => model.predict_tensor(&tensor(&bytes)),
+            _ => match tensor::from_bytes(model.inputs(), &bytes) {
+                Some(tensors) => model.run(Stream::default(), tensors).map(|(_, prediction)| prediction),
+                None => Err(Error::Interface("other tensors than it takes came for it".to_owned())),
+            },
         };
         let latency_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let said = match answer {
-            Ok(prediction) => Said::Answer { prediction, latency_us },
+            Ok(prediction) => Said::Answer { prediction: prediction.shortened(), latency_us },
             Err(error) => Said::None { detail: flotilla_device::fault::cut(error.detail()) },
         };
         say(out, &said)?;

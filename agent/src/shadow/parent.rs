@@ -1,11 +1,12 @@
 //! The parent's side: starts the child, gives it inputs, and does not wait for longer than it said.
 
-use super::{ANSWER, Said, head, tensor_bytes};
+use super::{ANSWER, Said, head};
 use crate::host::Kept;
 use crate::probe::{tail, tells_of_memory};
 use flotilla_device::Fault;
 use flotilla_device::shadow::End;
 use flotilla_protocol::{ErrorCode, codec};
+use flotilla_runtime::Port;
 use std::io;
 use std::path::Path;
 use std::process::Stdio;
@@ -36,14 +37,14 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts `exe prefix… shadow` on a slot, which must call [`super::shadow_main`], and waits until the model is loaded.
-    /// Gives name and shape of what its network takes.
+    /// Gives what its network takes.
     pub(super) async fn start(
         exe: &Path,
         prefix: &[String],
         slot: &Path,
         board: &str,
         bounds: Bounds,
-    ) -> Result<(Self, (String, Vec<usize>)), End> {
+    ) -> Result<(Self, Vec<Port>), End> {
         let mut command = Command::new(exe);
         flotilla_launcher::child::bind(command.as_std_mut(), bounds.memory_bytes);
         command.args(prefix).arg("shadow").arg("--dir").arg(slot).arg(format!("--board={board}"));
@@ -63,7 +64,7 @@ impl Process {
         let complaints = tokio::spawn(tail(stderr));
         let mut process = Self { child, inputs, answers, complaints, bounds };
         match process.hear(bounds.load).await {
-            Ok(Said::Ready { name, shape }) => Ok((process, (name, shape))),
+            Ok(Said::Ready { inputs }) => Ok((process, inputs)),
             Ok(Said::Refused { code, detail }) => {
                 let storage = code == ErrorCode::StorageIo;
                 let fault = Fault::lasting(code, detail);
@@ -113,8 +114,9 @@ impl Process {
     async fn give(&mut self, input: &Kept) -> io::Result<()> {
         self.inputs.write_all(&head(input)).await?;
         match input {
-            Kept::Encoded(bytes) | Kept::Raw(bytes) => self.inputs.write_all(bytes).await?,
-            Kept::Tensor(values) => self.inputs.write_all(&tensor_bytes(values)).await?,
+            Kept::Encoded(bytes) | Kept::Raw(bytes) | Kept::Tensors(bytes) => {
+                self.inputs.write_all(bytes).await?;
+            }
         }
         self.inputs.flush().await
     }

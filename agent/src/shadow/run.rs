@@ -73,12 +73,12 @@ async fn serve(desk: &Desk, host: &ModelHost, job: &Job) -> End {
         answer: Duration::from_micros(job.p95_us.saturating_mul(ANSWER_TIMES)).clamp(ANSWER, ANSWER_MAX),
     };
     let started = Process::start(&job.exe, &job.prefix, place.path(), &desk.config.board, bounds).await;
-    let (mut process, input) = match started {
+    let (mut process, inputs) = match started {
         Ok(started) => started,
         Err(end) => return end,
     };
     let Job { release, against, share_per_mille, .. } = *job;
-    let Some(mut offers) = host.attach_shadow(&job.model, Side { release, against, input, share_per_mille })
+    let Some(mut offers) = host.attach_shadow(&job.model, Side { release, against, inputs, share_per_mille })
     else {
         process.stop().await;
         return End::Refused(Fault::transient(ErrorCode::NotFound, "the model does not serve any more"));
@@ -109,7 +109,7 @@ async fn compare(
 ) -> Result<(), End> {
     match process.ask(&offer.input).await {
         Ok(Ok((shadow, shadow_us))) => {
-            let agreed = shadow.label == offer.confirmed.label;
+            let agreed = shadow.agrees(&offer.confirmed);
             let (model, shadow) = (&job.model, &shadow);
             host.on_compared(job.release, &Compared { model, offer, shadow, shadow_us, agreed });
             Ok(())

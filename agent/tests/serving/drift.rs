@@ -54,8 +54,9 @@ fn predict(host: &ModelHost, pictures: impl IntoIterator<Item = [u8; 4]>) {
 
 /// The same pictures as tensors, in one batch.
 fn infer(host: &ModelHost, pictures: impl Iterator<Item = [u8; 4]>) {
-    let batch: Vec<f32> = pictures.flatten().map(|pixel| f32::from(pixel) / 255.0).collect();
-    host.admit(&name("letters")).unwrap().wait().infer(&batch).unwrap();
+    let tensor = |picture: [u8; 4]| vec![Values::Fp32(picture.map(|pixel| f32::from(pixel) / 255.0).to_vec())];
+    let batch: Vec<Vec<Values>> = pictures.map(tensor).collect();
+    host.admit(&name("letters")).unwrap().wait().infer(Stream::default(), &batch).unwrap();
 }
 
 #[test]

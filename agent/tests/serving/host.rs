@@ -21,7 +21,7 @@ fn an_answer_names_the_release_and_slot_that_made_it() {
     let host = host();
     let answer = host.predict(&name("letters"), RAW).unwrap();
     assert_eq!(
-        (answer.prediction.label.as_str(), answer.release, answer.slot),
+        (answer.prediction.headline().unwrap().label, answer.release, answer.slot),
         ("a", release("r0"), SlotName::A)
     );
     let error = host.predict(&name("numbers"), RAW).unwrap_err();
@@ -35,15 +35,15 @@ fn a_request_that_was_admitted_before_a_swap_ends_on_the_old_release() {
     let before = host.admit(&name("letters")).unwrap();
     host.install(name("letters"), release("r1"), SlotName::B, model(1)).unwrap();
     assert_eq!(host.served(&name("letters")), Some(Served { release: release("r1"), slot: SlotName::B }));
-    assert_eq!(host.predict(&name("letters"), RAW).unwrap().prediction.label, "b");
+    assert_eq!(host.predict(&name("letters"), RAW).unwrap().prediction.headline().unwrap().label, "b");
     let answer = before.wait().predict(RAW).unwrap();
-    assert_eq!((answer.prediction.label.as_str(), answer.release), ("a", release("r0")));
+    assert_eq!((answer.prediction.headline().unwrap().label, answer.release), ("a", release("r0")));
 
     let before = host.admit(&name("letters")).unwrap();
     assert!(host.remove(&name("letters")));
     assert!(!host.remove(&name("letters")));
     assert!(host.predict(&name("letters"), RAW).is_err());
-    assert_eq!(before.wait().predict(RAW).unwrap().prediction.label, "b");
+    assert_eq!(before.wait().predict(RAW).unwrap().prediction.headline().unwrap().label, "b");
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn swaps_under_load_fail_no_request() {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     let answer = host.predict(&name("letters"), RAW).unwrap();
-                    let made_by = release(&format!("r{}", answer.prediction.label_index));
+                    let made_by = release(&format!("r{}", answer.prediction.headline().unwrap().label_index));
                     assert_eq!(answer.release, made_by, "an answer never names another release");
                     answered.fetch_add(1, Ordering::Relaxed);
                 }
@@ -84,7 +84,7 @@ fn callers_beyond_the_queue_are_told_at_once_and_places_come_back() {
     assert!(host.admit(&name("letters")).is_err(), "a swap does not double the queue");
     tickets.pop().unwrap().wait().predict(RAW).unwrap();
     drop(tickets.pop());
-    assert_eq!(host.predict(&name("letters"), RAW).unwrap().prediction.label, "b");
+    assert_eq!(host.predict(&name("letters"), RAW).unwrap().prediction.headline().unwrap().label, "b");
 }
 
 #[test]
@@ -128,7 +128,10 @@ fn inputs_that_alone_are_to_blame_do_not_count_against_the_release() {
         assert!(host.predict(&letters, Input::Raw(&vec![7; length])).is_err());
         assert!(host.admit(&letters).unwrap().check(Input::Raw(&vec![7; length])).is_err());
     }
-    let infer = |tensor: &[f32]| host.admit(&letters).unwrap().wait().infer(tensor).map(drop);
+    let infer = |tensor: &[f32]| {
+        let batch = [vec![Values::Fp32(tensor.to_vec())]];
+        host.admit(&letters).unwrap().wait().infer(Stream::default(), &batch).map(drop)
+    };
     for tensor in [[3.0; 4], [1e38; 4]] {
         assert!(infer(&tensor).is_err(), "log of a number below zero");
     }
@@ -169,7 +172,7 @@ async fn who_gives_up_waiting_gives_the_place_back_and_holds_up_nobody() {
     assert!(host.admit(&letters).is_ok());
     turn.predict(RAW).unwrap();
     for waiting in waiting {
-        assert_eq!(waiting.await.predict(RAW).unwrap().prediction.label, "a");
+        assert_eq!(waiting.await.predict(RAW).unwrap().prediction.headline().unwrap().label, "a");
     }
     assert_eq!(host.telemetry()[&letters].predictions, (QUEUE - QUEUE / 2) as u64);
 }

@@ -88,7 +88,7 @@ pub(crate) fn other_size(width: u32) -> Model {
         .unwrap()
         .write();
     let mut pipeline = pipeline();
-    let Input::Image(image) = &mut pipeline.input;
+    let Input::Image(image) = &mut pipeline.input else { unreachable!("it takes pictures") };
     (image.width, image.height) = (width, 1);
     Model::load(&pipeline, &onnx).unwrap()
 }

@@ -113,7 +113,7 @@ impl<S: AsInput> Evaluate for RuntimeEvaluator<'_, S> {
             let failed = |source| flotilla_runtime::Error::Sample { index, source: Box::new(source) };
             tensors.push(preprocessor.tensor(self.calibration[index].as_input()).map_err(failed)?);
         }
-        let set = Calibration::new(preprocessor.shape(), tensors)?;
+        let set = Calibration::new(preprocessor.given()[0].shape.clone(), tensors)?;
         if self.calibration_labels.is_empty() {
             return Ok(Some(set));
         }

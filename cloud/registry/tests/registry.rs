@@ -139,7 +139,10 @@ async fn a_release_is_believed_by_a_device_and_names_the_bytes_that_ship() {
     let mut runner = flotilla_runtime::Model::from_bundle(&bundle, "any", "tract-onnx").unwrap();
     let report = flotilla_runtime::check_golden(&mut runner, &bundle.golden().unwrap()).unwrap();
     assert_eq!((report.vectors, report.max_abs_error), (2, 0.0));
-    assert_eq!(runner.predict(flotilla_runtime::Input::Raw(&[255; 4])).unwrap().label, "bright");
+    assert_eq!(
+        runner.predict(flotilla_runtime::Input::Raw(&[255; 4])).unwrap().headline().unwrap().label,
+        "bright"
+    );
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ pub mod sound;
 mod state;
 pub mod tensor;
 
-pub use answer::{Anomaly, Answer, Headline, Label, Object, Prediction, Tensor, Value, overlap};
+pub use answer::{Anomaly, Answer, COMPARED, Headline, Label, Object, Prediction, Tensor, Value, overlap};
 pub use bundle::Bundle;
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, Outcome, evaluate};

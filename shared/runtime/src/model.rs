@@ -8,11 +8,12 @@ use crate::state::{States, Stream};
 use crate::tensor::{Port, Values};
 use crate::{Bundle, Error, Input, Prediction, Preprocessor, Result};
 use flotilla_protocol::Pipeline;
-use flotilla_protocol::pipeline::{InvalidPipeline, TensorKind};
+use flotilla_protocol::pipeline::{self, ConstantTensor, InvalidPipeline, TensorKind};
 
 /// A model ready to predict. One prediction at a time; it may move between threads.
 #[derive(Debug)]
 pub struct Model {
+    takes: pipeline::Input,
     preprocessor: Preprocessor,
     engine: Engine,
     reader: Reader,
@@ -38,7 +39,7 @@ impl Model {
             shape: spec.dims(),
         }));
         let engine = Engine::load(onnx, &given)?;
-        let constant = |constant: &flotilla_protocol::pipeline::ConstantTensor| {
+        let constant = |constant: &ConstantTensor| {
             Values::from_f64(constant.input.kind, &constant.values).ok_or_else(|| {
                 let problem = format!("a value of {} is no {}", constant.input.name, constant.input.kind);
                 Error::Pipeline(InvalidPipeline { field: "constants", problem })
@@ -54,7 +55,18 @@ impl Model {
         let inputs: Vec<Port> = engine.inputs().take(free).cloned().collect();
         let reader = Reader::new(pipeline, &inputs[0], outputs)?;
         let states = States::new(engine.inputs().skip(free + constants.len()).cloned().collect());
-        Ok(Self { preprocessor, engine, reader, inputs, constants, states, state_outputs, monitor: None })
+        let takes = pipeline.input.clone();
+        Ok(Self {
+            takes,
+            preprocessor,
+            engine,
+            reader,
+            inputs,
+            constants,
+            states,
+            state_outputs,
+            monitor: None,
+        })
     }
 
     /// Loads the first variant of a release that is for this board and engine ([`engine::NAME`]).
@@ -73,6 +85,11 @@ impl Model {
     /// counts with it, so that it can be read while a prediction runs.
     pub fn take_monitor(&mut self) -> Option<Box<Monitor>> {
         self.monitor.take()
+    }
+
+    /// What the pipeline takes.
+    pub fn takes(&self) -> &pipeline::Input {
+        &self.takes
     }
 
     /// What turns inputs into tensors.

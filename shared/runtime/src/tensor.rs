@@ -220,6 +220,37 @@ impl Values {
         }
     }
 
+    /// So many of them from a place on; fewer where there are no more.
+    pub fn part(&self, from: usize, count: usize) -> Self {
+        macro_rules! cut {
+            ($($variant:ident),*) => {
+                match self {
+                    $(Values::$variant(list) => {
+                        Values::$variant(list.iter().skip(from).take(count).copied().collect())
+                    })*
+                }
+            };
+        }
+        cut!(Fp32, Fp64, Int8, Int16, Int32, Int64, Uint8, Uint16, Uint32, Uint64, Bool)
+    }
+
+    /// Values of one kind one after the other; those of another kind are left out.
+    pub fn joined<'a>(kind: TensorKind, parts: impl Iterator<Item = &'a Self>) -> Self {
+        let mut all = Self::zeros(kind, 0);
+        for part in parts {
+            macro_rules! append {
+                ($($variant:ident),*) => {
+                    match (&mut all, part) {
+                        $((Values::$variant(all), Values::$variant(part)) => all.extend_from_slice(part),)*
+                        _ => {}
+                    }
+                };
+            }
+            append!(Fp32, Fp64, Int8, Int16, Int32, Int64, Uint8, Uint16, Uint32, Uint64, Bool);
+        }
+        all
+    }
+
     /// The place of the first value that is no finite number.
     pub fn not_finite(&self) -> Option<usize> {
         match self {

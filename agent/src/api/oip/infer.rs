@@ -20,16 +20,17 @@ pub(super) async fn answer(
     let ticket = api.host.admit(model)?;
     let interface = ticket.interface().clone();
     let asked = response::asked(&interface, &request)?;
-    let (tensor, rows) = request.tensor(&interface, binary)?;
+    let batch = request.rows(&interface, binary)?;
     let turn = ticket.turn().await;
+    let rows = batch.len();
     // The work goes on when the client hangs up meanwhile, so the room is taken until it is done.
     let work = move || {
-        let inferred = turn.infer(&tensor);
+        let inferred = turn.infer(request.stream(), &batch);
         drop((bytes, room));
-        inferred
+        (inferred, request)
     };
-    let inferred = tokio::task::spawn_blocking(work)
+    let (inferred, request) = tokio::task::spawn_blocking(work)
         .await
-        .map_err(|e| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, e.to_string()))??;
-    Ok(response::answer(model, &interface, &request, &asked, &inferred, rows))
+        .map_err(|e| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, e.to_string()))?;
+    Ok(response::answer(model, &interface, &request, &asked, &inferred?, rows))
 }

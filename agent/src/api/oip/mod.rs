@@ -2,8 +2,9 @@
 //! inference_rest.md`), with Triton's binary tensor extension (`extension_binary_data.md`) and its classification
 //! extension (`extension_classification.md`).
 //!
-//! A model has one input and one output, both FP32, under the names that they have in the graph. The first dimension is
-//! the batch. What goes in is the tensor after pre-processing; who has pictures uses `/predict/{model}`. A version is the
+//! Inputs and outputs go by the names that they have in the graph. The first dimension is the batch, where all inputs have
+//! one. `sequence_id`, `sequence_start` and `sequence_end` name the stream of a stateful model (`extension_sequence.md`).
+//! What goes in is the tensor after pre-processing; who has pictures uses `/predict/{model}`. A version is the
 //! first twelve digits of a release's digest, or all of them.
 
 mod infer;
@@ -14,6 +15,7 @@ mod tensor;
 use super::answer::{Answered, Api, json, respond};
 use super::problem::Problem;
 use flotilla_protocol::{ErrorCode, ModelName};
+use flotilla_runtime::Port;
 use http::request::Parts;
 use http::{Method, StatusCode};
 use hyper::body::Incoming;
@@ -56,7 +58,7 @@ async fn route(api: &Api, parts: &Parts, body: Incoming) -> Result<Answered, Pro
 }
 
 fn server() -> Answered {
-    let extensions = ["binary_tensor_data", "classification"];
+    let extensions = ["binary_tensor_data", "classification", "sequence"];
     let document = document!({
         "name": "flotilla-agent",
         "version": env!("CARGO_PKG_VERSION"),
@@ -91,19 +93,21 @@ fn named(api: &Api, model: &str, version: Option<&str>) -> Result<ModelName, Pro
 
 fn metadata(api: &Api, model: &ModelName) -> Result<Answered, Problem> {
     let interface = api.host.interface(model).ok_or_else(no_model)?;
-    let port = |(name, shape): &(String, Vec<usize>)| {
-        let mut dimensions: Vec<i64> = shape.iter().map(|n| i64::try_from(*n).unwrap_or(i64::MAX)).collect();
-        if let Some(batch) = dimensions.first_mut() {
+    let batches = interface.inputs.iter().all(|port| port.shape.first() == Some(&1));
+    let port = |port: &Port| {
+        let mut dimensions: Vec<i64> =
+            port.shape.iter().map(|n| i64::try_from(*n).unwrap_or(i64::MAX)).collect();
+        if let Some(batch) = dimensions.first_mut().filter(|_| batches) {
             *batch = -1;
         }
-        document!({ "name": name, "datatype": tensor::FP32, "shape": dimensions })
+        document!({ "name": port.name, "datatype": port.kind.as_str(), "shape": dimensions })
     };
     let document = document!({
         "name": model,
         "versions": [interface.release.short().to_string()],
         "platform": "tract_onnx",
-        "inputs": [port(&interface.input)],
-        "outputs": [port(&interface.output)],
+        "inputs": interface.inputs.iter().map(port).collect::<Vec<_>>(),
+        "outputs": interface.outputs.iter().map(port).collect::<Vec<_>>(),
     });
     Ok(json(document.to_string()))
 }

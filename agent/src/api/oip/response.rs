@@ -1,18 +1,26 @@
 //! The answer to an inference request.
 
 use super::super::answer::{Answered, json, respond_bytes};
+use super::super::predict::numbers;
 use super::super::problem::Problem;
 use super::request::{JSON_LENGTH, OutputParameters, Request, RequestedOutput};
-use super::tensor::{FP32, texts_to_binary, to_binary};
+use super::tensor::texts_to_binary;
 use crate::host::{Inferred, Interface};
 use flotilla_protocol::{ErrorCode, ModelName};
-use flotilla_runtime::Prediction;
+use flotilla_runtime::{Port, Prediction, Values};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json as document};
 
 enum Content {
-    Numbers(Vec<f32>),
+    Values(Values),
     Texts(Vec<String>),
+}
+
+/// An output that is given.
+pub(super) struct Asked {
+    /// Its place among the network's outputs.
+    place: usize,
+    parameters: OutputParameters,
 }
 
 /// Makes the answer of `rows` rows.
@@ -20,28 +28,29 @@ pub(super) fn answer(
     model: &ModelName,
     interface: &Interface,
     request: &Request,
-    asked: &[OutputParameters],
+    asked: &[Asked],
     inferred: &Inferred,
     rows: usize,
 ) -> Answered {
     let (mut outputs, mut binary) = (Vec::new(), Vec::new());
-    for parameters in asked {
-        let (shape, content) = content(interface, inferred, rows, *parameters);
-        let datatype = if matches!(content, Content::Numbers(_)) { FP32 } else { "BYTES" };
+    for Asked { place, parameters } in asked {
+        let port = &interface.outputs[*place];
+        let (shape, content) = content(port, *place, inferred, rows, *parameters);
+        let datatype = if matches!(content, Content::Values(_)) { port.kind.as_str() } else { "BYTES" };
         let mut output = Map::new();
-        output.insert("name".to_owned(), interface.output.0.clone().into());
+        output.insert("name".to_owned(), port.name.clone().into());
         output.insert("datatype".to_owned(), datatype.into());
         output.insert("shape".to_owned(), shape.into());
         if parameters.binary(request) {
             let bytes = match &content {
-                Content::Numbers(numbers) => to_binary(numbers),
+                Content::Values(values) => values.to_bytes(),
                 Content::Texts(texts) => texts_to_binary(texts),
             };
             output.insert("parameters".to_owned(), document!({ "binary_data_size": bytes.len() }));
             binary.extend(bytes);
         } else {
             let data: Value = match content {
-                Content::Numbers(numbers) => numbers.into(),
+                Content::Values(values) => numbers(&values),
                 Content::Texts(texts) => texts.into(),
             };
             output.insert("data".to_owned(), data);
@@ -68,37 +77,42 @@ pub(super) fn answer(
 }
 
 /// The outputs that are asked for; without any, all there are.
-pub(super) fn asked(interface: &Interface, request: &Request) -> Result<Vec<OutputParameters>, Problem> {
+pub(super) fn asked(interface: &Interface, request: &Request) -> Result<Vec<Asked>, Problem> {
+    let ports = &interface.outputs;
     if request.outputs.is_empty() {
-        return Ok(vec![OutputParameters::default()]);
+        let all = (0..ports.len()).map(|place| Asked { place, parameters: OutputParameters::default() });
+        return Ok(all.collect());
     }
-    let one = |output: &RequestedOutput| {
-        if output.name == interface.output.0 {
-            return Ok(output.parameters);
-        }
-        let detail = format!("the model's output is {}, not {:?}", interface.output.0, output.name);
-        Err(Problem::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidInput, detail))
-    };
+    let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidInput, detail);
     // Each once: the answer would only repeat it.
-    if request.outputs.len() > 1 {
-        let detail = format!("the model has one output; the request asks for {}", request.outputs.len());
-        return Err(Problem::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidInput, detail));
+    if request.outputs.len() > ports.len() {
+        let has = if ports.len() == 1 { "one output".to_owned() } else { format!("{} outputs", ports.len()) };
+        return Err(bad(format!("the model has {has}; the request asks for {}", request.outputs.len())));
     }
+    let one = |output: &RequestedOutput| match ports.iter().position(|port| port.name == output.name) {
+        Some(place) => Ok(Asked { place, parameters: output.parameters }),
+        None => {
+            let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
+            Err(bad(format!("the model's output is {}, not {:?}", names.join(", "), output.name)))
+        }
+    };
     request.outputs.iter().map(one).collect()
 }
 
 fn content(
-    interface: &Interface,
+    port: &Port,
+    place: usize,
     inferred: &Inferred,
     rows: usize,
     parameters: OutputParameters,
 ) -> (Vec<usize>, Content) {
     if parameters.classification == 0 {
-        let mut shape = interface.output.1.clone();
-        if let Some(batch) = shape.first_mut() {
-            *batch = rows;
+        let mut shape = port.shape.clone();
+        if let Some(batch) = shape.first_mut().filter(|_| rows > 1) {
+            *batch *= rows;
         }
-        return (shape, Content::Numbers(inferred.outputs.clone()));
+        let values = Values::joined(port.kind, inferred.outputs.iter().filter_map(|row| row.get(place)));
+        return (shape, Content::Values(values));
     }
     let classes = inferred.predictions.first().map_or(0, |prediction| prediction.scores.len());
     let count = usize::try_from(parameters.classification).unwrap_or(usize::MAX).min(classes);

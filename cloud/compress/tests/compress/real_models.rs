@@ -132,7 +132,8 @@ fn models_of_other_exporters_still_run_and_answer_alike() {
         let (count, inputs) = array(&data.join("models/golden").join(golden), "input");
         let [mut before, mut after] = [&float, &int8].map(|onnx| Engine::load_plain(onnx, shape).unwrap());
         let inputs = inputs.chunks(inputs.len() / count);
-        let off = inputs.map(|input| difference(&before.run_plain(input).unwrap(), &after.run(input).unwrap()));
+        let off =
+            inputs.map(|input| difference(&before.run_plain(input).unwrap(), &after.run(input).unwrap()));
         let off = off.fold(0.0, f32::max);
         println!("{file}: {} bytes to {}, outputs differ by {off:.4}", float.len(), int8.len());
         assert!(off > 0.0 && off <= bound, "{file}: {off}");

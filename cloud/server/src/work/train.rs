@@ -168,11 +168,14 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
 /// A split as training tensors, through the very pre-processing that devices run.
 fn load(context: &ChildContext, pipeline: &Pipeline, split: Split) -> Result<Images, JobFailure> {
     let preprocessor = Preprocessor::new(pipeline).map_err(runtime_failure)?;
-    let [_, channels, height, width] = preprocessor.shape();
+    let Some(pictures) = preprocessor.pictures() else {
+        return Err(JobFailure::new(ErrorCode::Unsupported, "training takes pictures only".to_owned()));
+    };
+    let [_, channels, height, width] = pictures.shape();
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     for sample in each_sample(&context.input(&format!("{}.samples", split.as_str())))? {
         let (label, bytes) = sample?;
-        let tensor = preprocessor.tensor(Input::of(&bytes)).map_err(runtime_failure)?;
+        let tensor = preprocessor.tensor(Input::Unsaid(&bytes)).map_err(runtime_failure)?;
         if pixels.len() + tensor.len() > IMAGES_VALUES {
             let detail = format!(
                 "the {} split is over the {IMAGES_VALUES} pixel values that training takes: {} pictures of {width} x {height} are too many",
@@ -184,7 +187,7 @@ fn load(context: &ChildContext, pipeline: &Pipeline, split: Split) -> Result<Ima
         pixels.extend(tensor);
         labels.push(label);
     }
-    Ok(Images { channels, height, width, classes: pipeline.labels().to_vec(), pixels, labels })
+    Ok(Images { channels, height, width, classes: pipeline.labels(), pixels, labels })
 }
 
 /// Passes what training shows to the control plane.

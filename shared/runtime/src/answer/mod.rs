@@ -11,6 +11,9 @@ use crate::tensor::Values;
 use flotilla_protocol::pipeline::TensorKind;
 use serde::{Deserialize, Serialize};
 
+/// Numbers behind an answer that are compared with those of another.
+pub const COMPARED: usize = flotilla_protocol::limits::LABELS;
+
 /// The answer to one input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
@@ -130,18 +133,28 @@ impl Prediction {
         Some(Headline { label_index, label, confidence: Some(score) })
     }
 
+    /// The same for comparison by [`Self::agrees`], of bounded size: numbers beyond [`COMPARED`] are left out, and so are
+    /// the tensors themselves.
+    pub fn shortened(&self) -> Self {
+        let answer = match &self.answer {
+            Answer::Tensors(_) => Answer::Tensors(Vec::new()),
+            answer => answer.clone(),
+        };
+        Self { answer, scores: self.scores.iter().take(COMPARED).copied().collect() }
+    }
+
     /// Whether two models said the same of one input: the same label or labels, things that lie on each other (an overlap
     /// of one half) and have the same label, numbers and vectors that differ by a hundredth of their size at most.
     pub fn agrees(&self, other: &Self) -> bool {
         match (&self.answer, &other.answer) {
-            (Answer::Class(a), Answer::Class(b)) => a.label_index == b.label_index,
+            (Answer::Class(a), Answer::Class(b)) => a.label == b.label,
             (Answer::Labels(a), Answer::Labels(b)) => {
-                let indices = |labels: &[Label]| {
-                    let mut indices: Vec<usize> = labels.iter().map(|label| label.label_index).collect();
-                    indices.sort_unstable();
-                    indices
+                let names = |labels: &[Label]| {
+                    let mut names: Vec<String> = labels.iter().map(|label| label.label.clone()).collect();
+                    names.sort_unstable();
+                    names
                 };
-                indices(a) == indices(b)
+                names(a) == names(b)
             }
             (Answer::Objects(a), Answer::Objects(b)) => same_objects(a, b),
             (Answer::Anomaly(a), Answer::Anomaly(b)) => a.anomalous == b.anomalous,
@@ -157,7 +170,7 @@ fn same_objects(a: &[Object], b: &[Object]) -> bool {
     let mut left: Vec<&Object> = b.iter().collect();
     let found = a.iter().all(|object| {
         let same = |other: &&Object| {
-            other.label.label_index == object.label.label_index && overlap(&other.place, &object.place) >= 0.5
+            other.label.label == object.label.label && overlap(&other.place, &object.place) >= 0.5
         };
         left.iter().position(same).map(|place| left.swap_remove(place)).is_some()
     });

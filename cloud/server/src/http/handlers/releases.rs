@@ -130,7 +130,7 @@ fn golden_input(preprocessor: &Preprocessor, sample: Bytes) -> Result<Bytes, Pro
     if sample.len() <= GOLDEN_INPUT {
         return Ok(sample);
     }
-    let small = preprocessor.miniature(Input::of(&sample)).map_err(|e| Problem::new(e.code(), e))?;
+    let small = preprocessor.miniature(Input::Unsaid(&sample)).map_err(|e| Problem::new(e.code(), e))?;
     Ok(if small.len() < sample.len() { small.into() } else { sample })
 }
 
