@@ -14,7 +14,7 @@ use crate::{
 const LARGE_ACTIVATIONS: u64 = 64 << 20;
 
 /// What the caller decides.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
     /// How the model is cleaned up.
     pub clean: clean::Options,

@@ -37,12 +37,14 @@ pub const OLDEST_OPSET: i64 = 7;
 const MAX_ROUNDS: usize = 8;
 
 /// What the caller decides.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// What an open batch becomes.
     pub batch: usize,
     /// What other open dimensions become: by the symbol that the file gives them, or as `input[axis]` where it gives none.
     pub dimensions: BTreeMap<String, usize>,
+    /// Inputs that always have the same value, as a sample rate: they become constants, and branches on them are decided.
+    pub fixed: BTreeMap<String, f64>,
     /// Whether activations of a quantised model are only clamped to their range and not rounded: as fast as the float
     /// model, and closer to it than to the quantised one.
     pub float_activations: bool,
@@ -50,7 +52,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { batch: 1, dimensions: BTreeMap::new(), float_activations: false }
+        Self { batch: 1, dimensions: BTreeMap::new(), fixed: BTreeMap::new(), float_activations: false }
     }
 }
 
@@ -118,6 +120,7 @@ pub fn clean(model: &mut Model, options: &Options) -> Result<Cleaned> {
     }
     let mut cleaned = Cleaned::default();
     cleaned.add("constants listed as inputs", constants::unlist(model)?);
+    cleaned.add("inputs of one value", constants::fix(model, &options.fixed)?);
     cleaned.add("labels and maps of classifiers", classifier::probabilities(model)?);
     cleaned.add("nodes for training", inference::for_inference(model)?);
     cleaned.add("constant nodes", constants::from_nodes(model)?);

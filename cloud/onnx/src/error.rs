@@ -90,6 +90,12 @@ pub enum Error {
         /// The name looked for.
         name: String,
     },
+    /// No input has this name.
+    #[error("the model has no input `{name}`")]
+    NoInput {
+        /// The name looked for.
+        name: String,
+    },
     /// A name is empty where one is needed.
     #[error("{what} has no name")]
     NoName {
@@ -172,7 +178,7 @@ impl Error {
             | Self::OldOpset { .. }
             | Self::Training { .. }
             | Self::Retired { .. } => ErrorCode::ModelUnsupported,
-            Self::NoTensor { .. } => ErrorCode::NotFound,
+            Self::NoTensor { .. } | Self::NoInput { .. } => ErrorCode::NotFound,
             Self::Duplicate { .. } => ErrorCode::AlreadyExists,
             Self::Place { .. } => ErrorCode::InvalidInput,
             _ => ErrorCode::ModelInvalid,

@@ -1,4 +1,4 @@
-//! The ONNX graph toolkit: build, read, edit and write models.
+//! The ONNX graph toolkit: build, read, edit and write models, and clean up those of other tools ([`clean`]).
 //!
 //! [`GraphBuilder`] makes a model, [`Model`] reads one from untrusted bytes, answers questions about it, changes it and
 //! writes it back; the same model always writes the same bytes. The message types are those of `tract-onnx`

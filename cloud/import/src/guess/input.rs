@@ -24,7 +24,7 @@ pub(super) fn guess(original: &Model, model: &Model, states: &[State], why: &mut
         matches!(input.name.to_lowercase().as_str(), "sr" | "sample_rate" | "sampling_rate")
             && input.dims.as_ref().is_none_or(|dims| dims.len() <= 1)
     };
-    let has_rate = inputs.iter().any(|input| rate(input));
+    let has_rate = inputs.iter().any(rate);
     inputs.retain(|input| !rate(input));
     let [input] = inputs.as_slice() else {
         why.push(format!("the model takes {} tensors", inputs.len()));

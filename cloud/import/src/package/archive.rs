@@ -144,6 +144,5 @@ fn name(header: &[u8]) -> String {
 /// The path in an extended header: lines of `LENGTH KEY=VALUE`.
 fn pax_path(content: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(content);
-    let path = text.lines().find_map(|line| line.split_once(" path=").map(|(_, path)| path.to_owned()));
-    path
+    text.lines().find_map(|line| line.split_once(" path=").map(|(_, path)| path.to_owned()))
 }

@@ -1,13 +1,13 @@
 //! Constants in one form: initialisers that are no inputs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto};
 
 use super::Changes;
 use super::graph::{is, redirect};
 use crate::{
-    Attributes, DataType, Model, Result, Tensor, node::raw_attribute, tensor, tensor_f32, tensor_i64,
+    Attributes, DataType, Error, Model, Result, Tensor, node::raw_attribute, tensor, tensor_f32, tensor_i64,
 };
 
 /// Initialisers that are also listed as inputs, as files before version 4 had to, are no inputs any more.
@@ -22,6 +22,33 @@ pub(super) fn unlist(model: &mut Model) -> Result<Changes> {
         model.raise_ir_version(4);
     }
     Ok(Changes::counted(count))
+}
+
+/// Inputs that the caller says always have the same value become constants.
+pub(super) fn fix(model: &mut Model, fixed: &BTreeMap<String, f64>) -> Result<Changes> {
+    for (name, &value) in fixed {
+        let input = model.inputs().into_iter().find(|input| input.name == *name);
+        let input = input.ok_or_else(|| Error::NoInput { name: name.clone() })?;
+        // Exporters give such a value no dimensions, or one of one element.
+        let dims: Vec<usize> = input.dims.iter().flatten().map(|_| 1).collect();
+        let tensor = match input.data_type {
+            Some(DataType::Float) => tensor_f32(name, &Tensor::new(name, dims, vec![value as f32])?),
+            Some(DataType::Int64) if value.fract() == 0.0 => {
+                tensor_i64(name, &Tensor::new(name, dims, vec![value as i64])?)
+            }
+            _ => {
+                let found = input.to_string();
+                return Err(Error::ElementType {
+                    tensor: name.clone(),
+                    found,
+                    expected: "FLOAT, or INT64 for an integer",
+                });
+            }
+        };
+        model.graph_mut().input.retain(|input| input.name != *name);
+        model.add_initializer(tensor)?;
+    }
+    Ok(Changes::counted(fixed.len() as u64))
 }
 
 /// What `Constant` nodes make stands as initialisers.

@@ -224,8 +224,8 @@ fn an_axis_that_no_value_has_is_refused_and_sizes_that_do_not_fit_are_told() {
     assert!(problem.as_ref().is_some_and(|problem| problem.contains("do not fit")), "{problem:?}");
 }
 
-#[test]
-fn a_branch_that_is_always_taken_stands_in_the_graph() {
+/// An `If` that doubles `x` where the condition holds, and takes two away where not.
+fn either(condition: &str) -> Node {
     let branch = |op: &str| {
         let one = flotilla_onnx::Tensor::new("k", [], vec![2.0_f32]).unwrap();
         pb::GraphProto {
@@ -240,7 +240,7 @@ fn a_branch_that_is_always_taken_stands_in_the_graph() {
             ..pb::GraphProto::default()
         }
     };
-    let mut node = pb::NodeProto::from(Node::new("If", ["squeezed"], ["chosen"]));
+    let mut node = pb::NodeProto::from(Node::new("If", [condition], ["chosen"]));
     for (name, op) in [("then_branch", "Mul"), ("else_branch", "Sub")] {
         node.attribute.push(pb::AttributeProto {
             name: name.into(),
@@ -249,6 +249,12 @@ fn a_branch_that_is_always_taken_stands_in_the_graph() {
             ..pb::AttributeProto::default()
         });
     }
+    node.into()
+}
+
+#[test]
+fn a_branch_that_is_always_taken_stands_in_the_graph() {
+    let node = either("squeezed");
     // As PyTorch asks whether a dimension is one.
     let mut model = graph()
         .initializer_i64("place", &[], vec![0])
@@ -256,7 +262,7 @@ fn a_branch_that_is_always_taken_stands_in_the_graph() {
         .node(Node::new("Shape", ["x"], ["shape"]))
         .node(Node::new("Gather", ["shape", "place"], ["dim"]))
         .node(Node::new("Equal", ["dim", "one"], ["squeezed"]))
-        .node(node.into())
+        .node(node)
         .node(Node::new("Relu", ["chosen"], ["y"]))
         .build()
         .unwrap();
@@ -266,4 +272,31 @@ fn a_branch_that_is_always_taken_stands_in_the_graph() {
     let doubled: Vec<f32> = values.iter().map(|value| (value * 2.0).max(0.0)).collect();
     let answers = run(&model, &[floats(&[1, 4], &values)]).unwrap();
     assert_eq!(difference(&answers["y"], &floats(&[1, 4], &doubled)), 0.0);
+}
+
+#[test]
+fn an_input_of_one_value_becomes_a_constant_and_decides_branches() {
+    let build = || {
+        graph()
+            .input(Value {
+                data_type: Some(flotilla_onnx::DataType::Int64),
+                dims: Some(Vec::new()),
+                name: "sr".into(),
+            })
+            .initializer_i64("rate", &[], vec![16000])
+            .node(Node::new("Equal", ["sr", "rate"], ["wide"]))
+            .node(either("wide"))
+            .node(Node::new("Relu", ["chosen"], ["y"]))
+            .build()
+            .unwrap()
+    };
+    for (rate, operator) in [(16000.0, "Mul"), (8000.0, "Sub")] {
+        let mut model = build();
+        let fixed = BTreeMap::from([("sr".to_owned(), rate)]);
+        clean(&mut model, &Options { fixed, ..Options::default() }).unwrap();
+        assert_eq!((operators(&model), model.inputs().len()), (vec![operator, "Relu"], 1));
+    }
+    let fixed = BTreeMap::from([("rate".to_owned(), 1.0)]);
+    let refused = clean(&mut build(), &Options { fixed, ..Options::default() });
+    assert!(matches!(refused, Err(Error::NoInput { .. })), "{refused:?}");
 }

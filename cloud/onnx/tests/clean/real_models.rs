@@ -4,8 +4,11 @@ use flotilla_onnx::clean::{LABELS, Options, clean, missing_operators};
 
 use crate::support::{array, difference, model, models, run, sample};
 
-/// Float models, their golden file, names of outputs (in file and golden file), and how far numbers may differ.
-const FLOATS: [(&str, &str, &[(&str, &str)], f32); 6] = [
+/// A model, its golden file, names of outputs in both, and how far numbers may differ.
+type Golden = (&'static str, &'static str, &'static [(&'static str, &'static str)], f32);
+
+/// Float models.
+const FLOATS: [Golden; 6] = [
     ("mlperf-tiny/ic_resnet8_float.onnx", "golden/ic_resnet8_float.npz", &[("Identity", "output")], 1e-5),
     (
         "mlperf-tiny/vww_mobilenetv1_float.onnx",

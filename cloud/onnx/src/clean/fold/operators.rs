@@ -322,7 +322,7 @@ fn reshape(x: &Constant, shape: &[i64]) -> Option<Constant> {
     };
     let dims: Vec<Option<usize>> = shape.iter().enumerate().map(copied).collect::<Option<_>>()?;
     let fixed: usize = count(&dims.iter().flatten().copied().collect::<Vec<_>>())?;
-    let open = if fixed == 0 { 0 } else { x.len() / fixed };
+    let open = x.len().checked_div(fixed).unwrap_or(0);
     x.shaped(dims.into_iter().map(|dim| dim.unwrap_or(open)).collect())
 }
 
