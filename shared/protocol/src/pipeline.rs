@@ -4,6 +4,7 @@
 //! between them can arise. `flotilla-runtime` executes it.
 
 pub mod sound;
+pub mod table;
 
 use crate::limits;
 use serde::{Deserialize, Serialize};

@@ -5,6 +5,7 @@
 //! - [`Preprocessor`]: raw input to tensor. Training feeds its own networks through it, so that what a model
 //!   learns from and what it later sees on a device cannot differ.
 //! - [`sound`]: recordings to tensors, with the front ends of librosa, `tf.signal` and TensorFlow's micro front end.
+//! - [`table`]: rows of JSON or CSV to tensors, and what has to be learnt from data for that.
 //! - [`evaluate()`]: accuracy and latency over samples; [`golden`]: vectors by which a device proves a candidate.
 //! - [`drift`]: how far what a model sees and answers is from its training.
 //! - [`engine`]: the only module that knows which inference engine this is.
@@ -25,6 +26,7 @@ mod picture;
 mod preprocess;
 mod resize;
 pub mod sound;
+pub mod table;
 
 pub use bundle::Bundle;
 pub use error::{Error, Result};
