@@ -220,12 +220,13 @@ impl Form {
             kind if flotilla_runtime::PICTURES.contains(&kind) || kind == "image/jpg" => Ok(Form::Encoded),
             // Recordings have many names each.
             kind if kind.starts_with("audio/") => Ok(Form::Encoded),
+            "text/csv" => Ok(Form::Encoded),
             "application/octet-stream" => Ok(Form::Raw),
             "application/json" => Ok(Form::Json),
             // What common clients send where nobody thought of it.
             "" | "image/*" | "application/x-www-form-urlencoded" => Ok(Form::Unsaid),
             _ => Err(unsupported(format!(
-                "Content-Type {kind:?} is not supported; send a picture as {}, a recording as audio/wav, the model's raw input as application/octet-stream, or application/json",
+                "Content-Type {kind:?} is not supported; send a picture as {}, a recording as audio/wav, a row as text/csv, the model's raw input as application/octet-stream, or application/json",
                 flotilla_runtime::PICTURES.join(" or ")
             ))),
         }

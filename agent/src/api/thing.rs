@@ -1,5 +1,5 @@
 //! The raw thing as JSON: `{"image": "<base64>"}`, or the model's own pixels as `{"pixels": [[…]]}` or as the list alone;
-//! `{"audio": "<base64>"}` for a model that takes recordings. Of one that takes tensors the document is the input itself.
+//! `{"audio": "<base64>"}` for a model that takes recordings. Of one that takes rows or tensors the document is the input itself.
 
 use super::problem::Problem;
 use base64::Engine;
@@ -27,7 +27,7 @@ pub(super) fn read(body: &[u8], takes: &Takes) -> Result<Thing, Problem> {
     match takes {
         Takes::Image(image) => picture(body, image),
         Takes::Sound(_) => recording(body),
-        Takes::Tensors(_) => Ok(Thing::Document),
+        Takes::Table(_) | Takes::Tensors(_) => Ok(Thing::Document),
     }
 }
 

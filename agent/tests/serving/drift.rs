@@ -7,7 +7,7 @@ use flotilla_protocol::manifest::ENGINE_TRACT;
 use flotilla_protocol::message::{Drift, SlotName};
 use flotilla_protocol::{Envelope, ReleaseManifest, codec, limits};
 use flotilla_runtime::drift::{Collector, HALF_WINDOW};
-use flotilla_runtime::{Bundle, Input, Model};
+use flotilla_runtime::{Bundle, Input, Model, Stream, Values};
 use std::time::Duration;
 
 /// Pictures of every brightness.
@@ -54,7 +54,8 @@ fn predict(host: &ModelHost, pictures: impl IntoIterator<Item = [u8; 4]>) {
 
 /// The same pictures as tensors, in one batch.
 fn infer(host: &ModelHost, pictures: impl Iterator<Item = [u8; 4]>) {
-    let tensor = |picture: [u8; 4]| vec![Values::Fp32(picture.map(|pixel| f32::from(pixel) / 255.0).to_vec())];
+    let tensor =
+        |picture: [u8; 4]| vec![Values::Fp32(picture.map(|pixel| f32::from(pixel) / 255.0).to_vec())];
     let batch: Vec<Vec<Values>> = pictures.map(tensor).collect();
     host.admit(&name("letters")).unwrap().wait().infer(Stream::default(), &batch).unwrap();
 }

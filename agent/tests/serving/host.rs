@@ -4,7 +4,7 @@ use crate::support::{fragile, model, name, other_size, png, release};
 use flotilla_agent::host::{HostError, ModelHost, QUEUE, Served};
 use flotilla_protocol::message::SlotName;
 use flotilla_protocol::{ErrorCode, limits};
-use flotilla_runtime::Input;
+use flotilla_runtime::{Input, Stream, Values};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 

@@ -115,5 +115,23 @@ pub const SOUND_MICRO_WINDOW: u32 = 8_192;
 pub const SOUND_BINS: u32 = 1024;
 /// Values of one sound's features, and of its tensor.
 pub const SOUND_VALUES: usize = 4 * MIB;
+/// Columns of a table.
+pub const TABLE_COLUMNS: usize = 1024;
+/// Values that one category of a table may have.
+pub const TABLE_CATEGORIES: usize = 4096;
+/// Values of one row's tensor.
+pub const TABLE_WIDTH: usize = 16 * KIB;
+/// One cell of a table.
+pub const TABLE_CELL: usize = KIB;
+/// One row of a table as text.
+pub const TABLE_ROW: usize = 256 * KIB;
+/// Rows of one table.
+pub const TABLE_ROWS: usize = MIB;
+/// One table as text.
+pub const TABLE: usize = 64 * MIB;
+/// Cells of one table that is learnt from.
+pub const TABLE_CELLS: usize = 4 * MIB;
+/// Values of the tensors of all rows of one table.
+pub const TABLE_VALUES: usize = 16 * MIB;
 /// One record in the control plane's store; larger things are objects.
 pub const RECORD: usize = 16 * KIB;

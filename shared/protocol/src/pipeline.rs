@@ -9,6 +9,7 @@ pub mod detection;
 mod image;
 mod output;
 pub mod sound;
+pub mod table;
 mod tensors;
 
 pub use detection::{Decoder, Detection};
@@ -18,6 +19,7 @@ pub use output::{
     TensorsOutput,
 };
 pub use sound::SoundInput;
+pub use table::TableInput;
 pub use tensors::{ConstantTensor, StateTensor, TensorKind, TensorSpec, TensorsInput};
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +49,8 @@ pub enum Input {
     Image(ImageInput),
     /// A recording.
     Sound(SoundInput),
+    /// A row of a table.
+    Table(TableInput),
     /// Tensors as they are.
     Tensors(TensorsInput),
 }
@@ -83,6 +87,7 @@ impl Pipeline {
         match &self.input {
             Input::Image(image) => image.check()?,
             Input::Sound(sound) => sound.check()?,
+            Input::Table(table) => table.check()?,
             Input::Tensors(input) if input.tensors.is_empty() => {
                 return fail("tensors", "there is none".to_owned());
             }
@@ -113,7 +118,7 @@ impl Pipeline {
     pub fn image(&self) -> Option<&ImageInput> {
         match &self.input {
             Input::Image(image) => Some(image),
-            Input::Sound(_) | Input::Tensors(_) => None,
+            Input::Sound(_) | Input::Table(_) | Input::Tensors(_) => None,
         }
     }
 }
@@ -124,6 +129,7 @@ impl Input {
         match self {
             Input::Image(_) => "image",
             Input::Sound(_) => "sound",
+            Input::Table(_) => "table",
             Input::Tensors(_) => "tensors",
         }
     }

@@ -162,6 +162,50 @@ pub enum Error {
         index: usize,
     },
 
+    /// The bytes are no table.
+    #[error("the input cannot be read as a table (JSON objects or arrays, or CSV): {0}")]
+    TableFormat(String),
+    /// Another number of rows than one.
+    #[error("the table has {got} rows; exactly one is needed")]
+    TableRows {
+        /// Rows of the table; 2 stands for more than one.
+        got: usize,
+    },
+    /// A row does not have the columns that it should.
+    #[error("row {row} of the table {problem}")]
+    TableRow {
+        /// The row, from 1; a CSV file's header is none.
+        row: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A cell's value cannot be used.
+    #[error("row {row}, column {column:?} of the table: {problem}")]
+    TableCell {
+        /// The row, from 1; a CSV file's header is none.
+        row: usize,
+        /// The column's name.
+        column: String,
+        /// What is wrong with its value.
+        problem: String,
+    },
+    /// The table is over the bounds.
+    #[error("the table has more than {bound} {what}; send a smaller one")]
+    TableTooLarge {
+        /// How much is possible.
+        bound: usize,
+        /// Of what.
+        what: &'static str,
+    },
+    /// Nothing can be learnt from a column.
+    #[error("column {column:?} of the table cannot be learnt from: {problem}; leave it out")]
+    TableColumn {
+        /// The column's name.
+        column: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+
     /// A tensor of the wrong length was passed to the engine.
     #[error("the tensor has {got} values; the model takes {need}")]
     TensorLength {
@@ -257,6 +301,10 @@ impl Error {
             | Error::SampleBytes { .. }
             | Error::TensorDocument(_)
             | Error::TensorNotFinite { .. }
+            | Error::TableRows { .. }
+            | Error::TableRow { .. }
+            | Error::TableCell { .. }
+            | Error::TableColumn { .. }
             | Error::SampleLabel { .. } => ErrorCode::InvalidInput,
             Error::Release(e) => e.code(),
             Error::UnknownEngine { .. } => ErrorCode::Unsupported,
@@ -270,10 +318,13 @@ impl Error {
             }
             Error::ModelUnsupported { .. } | Error::Interface(_) => ErrorCode::ModelUnsupported,
             Error::ImageFormat | Error::ImageDecode { .. } => ErrorCode::SampleInvalid,
-            Error::SoundFormat | Error::SoundDecode { .. } | Error::SoundValue { .. } => {
-                ErrorCode::SampleInvalid
+            Error::SoundFormat
+            | Error::SoundDecode { .. }
+            | Error::SoundValue { .. }
+            | Error::TableFormat(_) => ErrorCode::SampleInvalid,
+            Error::ImageTooLarge { .. } | Error::SoundTooLarge { .. } | Error::TableTooLarge { .. } => {
+                ErrorCode::TooLarge
             }
-            Error::ImageTooLarge { .. } | Error::SoundTooLarge { .. } => ErrorCode::TooLarge,
             Error::ImageEncode { .. } => ErrorCode::Internal,
             Error::Run(_) | Error::NotFinite { .. } => ErrorCode::InferenceFailed,
             Error::Golden(_) | Error::Baseline(_) => ErrorCode::Malformed,
@@ -297,6 +348,8 @@ impl Error {
                 | Error::SampleBytes { .. }
                 | Error::TensorDocument(_)
                 | Error::TensorNotFinite { .. }
+                | Error::TableFormat(_)
+                | Error::TableTooLarge { .. }
         )
     }
 

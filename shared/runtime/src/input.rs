@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input<'a> {
     /// A file: a picture as PNG or JPEG, or another of [`crate::PICTURES`]; a recording as WAV, or another of
-    /// [`crate::sound`]; tensors as JSON.
+    /// [`crate::sound`]; a row of a table as JSON or CSV; tensors as JSON.
     Encoded(&'a [u8]),
     /// The values themselves. Of a picture: exactly rows x columns x channels bytes of the model's own size and colour, row
     /// by row, the channels of a pixel beside each other. Of a recording: its samples, one channel at the model's rate, as

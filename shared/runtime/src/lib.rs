@@ -6,6 +6,7 @@
 //! - [`Preprocessor`]: raw input to tensors. Training feeds its own networks through it, so that what a model
 //!   learns from and what it later sees on a device cannot differ.
 //! - [`sound`]: recordings to tensors, with the front ends of librosa, `tf.signal` and TensorFlow's micro front end.
+//! - [`table`]: rows of JSON or CSV to tensors, and what has to be learnt from data for that.
 //! - [`evaluate()`]: accuracy and latency over samples; [`golden`]: vectors by which a device proves a candidate.
 //! - [`metrics`]: how good predictions are, as pure functions: accuracy, mAP, AUC, R2 and the intervals around them.
 //! - [`drift`]: how far what a model sees and answers is from its training.
@@ -28,6 +29,7 @@ mod model;
 mod preprocess;
 pub mod sound;
 mod state;
+pub mod table;
 pub mod tensor;
 
 pub use answer::{Anomaly, Answer, COMPARED, Headline, Label, Object, Prediction, Tensor, Value, overlap};

@@ -10,6 +10,7 @@ pub use picture::encode_rgb;
 
 use crate::engine::Given;
 use crate::sound::Frontend;
+use crate::table::TableEncoder;
 use crate::tensor::Values;
 use crate::{Error, Input, Result, sound};
 use flotilla_protocol::Pipeline;
@@ -29,6 +30,7 @@ enum Kind {
     Image(Pictures),
     /// Its buffers are used again from call to call.
     Sound(Arc<Mutex<Frontend>>),
+    Table(TableEncoder),
     Tensors(Tensors),
 }
 
@@ -56,6 +58,7 @@ impl Preprocessor {
         let kind = match &pipeline.input {
             pipeline::Input::Image(image) => Kind::Image(Pictures::new(image)?),
             pipeline::Input::Sound(sound) => Kind::Sound(Arc::new(Mutex::new(Frontend::new(sound)?))),
+            pipeline::Input::Table(table) => Kind::Table(TableEncoder::new(table)?),
             pipeline::Input::Tensors(input) => Kind::Tensors(Tensors::new(input)),
         };
         Ok(Self { kind })
@@ -72,6 +75,7 @@ impl Preprocessor {
                 }
                 vec![Given::of(&shape)]
             }
+            Kind::Table(encoder) => vec![Given::of(&encoder.shape())],
             Kind::Tensors(tensors) => tensors
                 .ports
                 .iter()
@@ -88,7 +92,7 @@ impl Preprocessor {
     pub fn pictures(&self) -> Option<&Pictures> {
         match &self.kind {
             Kind::Image(pictures) => Some(pictures),
-            Kind::Sound(_) | Kind::Tensors(_) => None,
+            Kind::Sound(_) | Kind::Table(_) | Kind::Tensors(_) => None,
         }
     }
 
@@ -96,7 +100,7 @@ impl Preprocessor {
     pub fn raw_bytes(&self) -> Option<usize> {
         match &self.kind {
             Kind::Image(pictures) => Some(pictures.raw_bytes()),
-            Kind::Sound(_) => None,
+            Kind::Sound(_) | Kind::Table(_) => None,
             Kind::Tensors(tensors) => Some(tensors.raw_bytes()),
         }
     }
@@ -107,6 +111,7 @@ impl Preprocessor {
         let encoded = match &self.kind {
             Kind::Image(_) => picture::is_known(bytes),
             Kind::Sound(_) => sound::is_known(bytes),
+            Kind::Table(_) => true,
             Kind::Tensors(tensors) => bytes.len() != tensors.raw_bytes(),
         };
         if encoded { Input::Encoded(bytes) } else { Input::Raw(bytes) }
@@ -129,6 +134,10 @@ impl Preprocessor {
                 let row = values.len() / frontend.shape().first().copied().unwrap_or(1).max(1);
                 let rows = values.chunks(row.max(1)).map(|row| vec![Values::Fp32(row.to_vec())]).collect();
                 Ok(Prepared { rows, frame: None })
+            }
+            Kind::Table(encoder) => {
+                let tensor = encoder.tensor(told.bytes())?;
+                Ok(Prepared { rows: vec![vec![Values::Fp32(tensor)]], frame: None })
             }
             Kind::Tensors(tensors) => {
                 let row = match told {
@@ -155,7 +164,7 @@ impl Preprocessor {
     pub fn miniature(&self, input: Input<'_>) -> Result<Vec<u8>> {
         match &self.kind {
             Kind::Image(pictures) => pictures.miniature(given(self.told(input))),
-            Kind::Sound(_) | Kind::Tensors(_) => Ok(input.bytes().to_vec()),
+            Kind::Sound(_) | Kind::Table(_) | Kind::Tensors(_) => Ok(input.bytes().to_vec()),
         }
     }
 }

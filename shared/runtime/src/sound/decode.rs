@@ -14,7 +14,7 @@ pub struct Decoder<'a> {
 enum Form<'a> {
     Wav(Wav<'a>),
     #[cfg(feature = "media")]
-    Packed(Box<super::packed::Packed>),
+    Packed(Box<super::packed::Packed<'a>>),
 }
 
 /// Why a recording cannot be read.
@@ -58,7 +58,7 @@ impl<'a> Decoder<'a> {
     }
 
     #[cfg(feature = "media")]
-    fn packed(file: &[u8]) -> Result<Self> {
+    fn packed(file: &'a [u8]) -> Result<Self> {
         let packed = super::packed::Packed::open(file)?;
         Ok(Self { rate: packed.rate(), channels: packed.channels(), form: Form::Packed(Box::new(packed)) })
     }

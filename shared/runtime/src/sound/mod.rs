@@ -4,6 +4,8 @@ mod decode;
 mod mel;
 mod micro;
 #[cfg(feature = "media")]
+mod ogg;
+#[cfg(feature = "media")]
 mod packed;
 mod resample;
 mod spectrum;

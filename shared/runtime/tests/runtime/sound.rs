@@ -225,6 +225,39 @@ fn recordings_over_the_bounds_are_too_large() {
     }
 }
 
+/// Tags, pictures and code books that claim more than the file has, or than any memory has.
+#[test]
+#[cfg(feature = "media")]
+fn packed_files_that_lie_take_no_memory() {
+    let mut frontend = Frontend::new(&waveform(16_000, 4000)).unwrap();
+    let whole = frontend.tensor(&recording("chirp.flac")).unwrap();
+
+    // A FLAC file's tags may say anything within their block, and the block may not be longer than the file.
+    let flac = recording("chirp.flac");
+    let mut lying = flac.clone();
+    lying[46..50].fill(0xFF);
+    assert_eq!(frontend.tensor(&lying).unwrap(), whole);
+    lying[43..46].fill(0xFF);
+    assert!(frontend.tensor(&lying).unwrap_err().detail().contains("cut short"));
+
+    // So with MP3, of which the tag is before the first frame.
+    let mp3 = recording("chirp.mp3");
+    let whole = frontend.tensor(&mp3).unwrap();
+    let tagged = [b"ID3\x04\0\0\0\0\0\x0aTIT2\x7f\x7f\x7f\x7f\0\0".as_slice(), &mp3].concat();
+    assert_eq!(frontend.tensor(&tagged).unwrap(), whole);
+    let lying = [b"ID3\x04\0\0\x7f\x7f\x7f\x7f".as_slice(), &mp3].concat();
+    assert!(frontend.tensor(&lying).unwrap_err().detail().contains("longer than the file"));
+
+    // The first code book: vectors of 65,535 values, 16 million of them, all of one length.
+    let mut ogg = recording("chirp.ogg");
+    let books = ogg.windows(7).position(|bytes| bytes == b"\x05vorbis").unwrap() + 8;
+    assert_eq!(&ogg[books..books + 3], b"BCV");
+    ogg[books + 3..books + 13].copy_from_slice(&[255, 255, 255, 255, 255, 0xC1, 255, 255, 0x3F, 0]);
+    let error = frontend.tensor(&ogg).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::SampleInvalid);
+    assert!(error.detail().contains("code books are too large"), "{}", error.detail());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: if cfg!(debug_assertions) { 400 } else { 4000 }, ..ProptestConfig::default() })]
 
