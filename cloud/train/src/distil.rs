@@ -27,7 +27,7 @@ pub struct Distil {
 
 impl Default for Distil {
     fn default() -> Self {
-        Self { temperature: 4.0, alpha: 0.7 }
+        Self { temperature: 2.0, alpha: 0.5 }
     }
 }
 

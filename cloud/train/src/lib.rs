@@ -1,12 +1,18 @@
-//! Training algorithms and their export to ONNX.
+//! Training algorithms, their export to ONNX, and making what they trained smaller.
 //!
 //! [`train`] takes images and gives an ONNX file with the (averaged) weights that did best on the validation images. It has no
 //! storage and no network: whoever calls it reads the data, shows the progress and keeps the result. The numbers in
 //! [`Trained`] describe the training only; what a model is worth is measured on its file, by the runtime.
 //!
-//! The walk: [`Config`] is checked, `network` is made from a `plan` and random weights, `fit` runs the epochs over
-//! images changed by `augment` at the pace of `schedule`, with the layers of `kernel` put into the engine by
-//! `operation`; `fold` merges each normalisation into the convolution before it, `export` writes the file.
+//! The walk: [`Config`] is checked, a `network` is made from a [`NetworkPlan`] and random weights, `fit` runs the epochs
+//! over images changed by `augment` at the pace of `schedule`, with the layers of `kernel` and `convolve` put into the
+//! engine by `operation`; `fold` merges each normalisation into the convolution before it, `export` writes the file, with
+//! the plan in its metadata.
+//!
+//! [`shrink`] begins with such a file: [`Source`] reads it and puts the normalisations back, `importance` and `prune` take
+//! channels out (which belong together says `wiring`), `distil` lets `fit` teach what is left by what it was, `rounding`
+//! lets it learn with weights of few bits, so that `flotilla-compress` stores them without any loss; `size` foretells how
+//! many bytes that will be.
 
 mod augment;
 mod config;

@@ -25,7 +25,7 @@ const CUT: f64 = 0.6;
 /// Most sizes of one series.
 const MAX_SHARES: usize = 16;
 /// How much faster than after a cut a network learns that begins at random.
-const STUDENT_RATE: f64 = 2.5;
+const STUDENT_RATE: f64 = 1.5;
 /// How much slower a network learns whose weights are rounded.
 const ROUNDED_RATE: f64 = 0.3;
 /// A series ends with the first point that loses so many times what is allowed.
@@ -99,7 +99,7 @@ impl Default for Shrink {
             epochs: 8,
             rounded_epochs: 4,
             batch_size: 64,
-            learning_rate: 0.006,
+            learning_rate: 0.01,
             weight_decay: 0.01,
             augment: Augment::default(),
             seed: 0,

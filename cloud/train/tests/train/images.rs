@@ -1,16 +1,16 @@
 //! Shrinking on Fashion-MNIST and on ten classes of CIFAR-10, which takes minutes.
 //!
-//! `FLOTILLA_TEST_DATA` says where the images lie. `FLOTILLA_TRAIN_CONFIG` and `FLOTILLA_SHRINK` use other settings (JSON),
-//! `FLOTILLA_SHRINK_IMAGES` that many images to train on, `FLOTILLA_SHRINK_FOLDER` keeps the source's file between runs.
+//! `FLOTILLA_TEST_DATA` says where the images lie, `FLOTILLA_SHRINK_IMAGES` how many of Fashion-MNIST to train on; for the
+//! others see `shrink.rs`.
 
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::PathBuf;
 
-use flotilla_train::{Algorithm, Augment, Config, Shrink, Source, shrink, train};
+use flotilla_train::{Algorithm, Augment, Config, Shrink};
 
-use crate::shrink::{measured, settings};
-use crate::support::{Parts, Print, empty, unpacked};
+use crate::shrink::{series, trained};
+use crate::support::{Parts, empty, unpacked};
 
 /// Images that epochs and sizes are chosen by.
 const VALIDATION: usize = 1000;
@@ -75,35 +75,14 @@ fn cifar() -> Parts {
     Parts { train, validation, test }
 }
 
-/// Trains a source, unless an earlier run left it, shrinks it, and prints the table.
-fn series(name: &str, config: Config, of_test: Shrink, parts: &Parts) {
-    let config =
-        std::env::var("FLOTILLA_TRAIN_CONFIG").map_or(config, |text| serde_json::from_str(&text).unwrap());
-    let kept = std::env::var_os("FLOTILLA_SHRINK_FOLDER")
-        .map(|folder| PathBuf::from(folder).join(format!("{name}-{}.onnx", config.algorithm.name())));
-    let onnx = kept.as_ref().and_then(|path| std::fs::read(path).ok()).unwrap_or_else(|| {
-        let mut print = Print(name.to_owned());
-        let trained = train(&config, &parts.train, &parts.validation, &mut print).unwrap();
-        kept.iter().for_each(|path| std::fs::write(path, &trained.onnx).unwrap());
-        trained.onnx
-    });
-    let settings = settings(of_test);
-    let source = Source::read(&onnx).unwrap();
-    let mut print = Print(name.to_owned());
-    let shrunk = shrink(&settings, &source, &parts.train, &parts.validation, &mut print).unwrap();
-    println!("{name}: {}", serde_json::to_string(&settings).unwrap());
-    let rows = measured(&onnx, &shrunk, &parts.test);
-    let best = &rows[shrunk.best.unwrap()];
-    assert!(best.share <= 0.15, "{}", best.share);
-    assert!(best.int8 >= best.float - 0.01, "{} of {}", best.int8, best.float);
-}
-
 #[test]
 #[ignore = "trains for minutes"]
 fn fashion_shrinks_to_a_sixth_within_a_point() {
     let augment = Augment { mirror: true, rotate_deg: 0.0, scale: 0.0, noise: 0.0, ..Augment::default() };
     let config = Config { epochs: 12, augment: augment.clone(), ..Config::default() };
-    series("fashion", config, Shrink { augment, ..Shrink::default() }, &fashion());
+    let parts = fashion();
+    let onnx = trained("fashion", config, &parts);
+    series("fashion", &onnx, Shrink { augment, ..Shrink::default() }, &parts).check();
 }
 
 #[test]
@@ -112,5 +91,7 @@ fn cifar_shrinks_to_a_sixth_within_a_point() {
     let augment = Augment { mirror: true, shift_px: 3.0, rotate_deg: 0.0, scale: 0.0, noise: 0.0 };
     let algorithm = Algorithm::Resnet8;
     let config = Config { algorithm, epochs: 24, augment: augment.clone(), ..Config::default() };
-    series("cifar", config, Shrink { augment, ..Shrink::default() }, &cifar());
+    let parts = cifar();
+    let onnx = trained("cifar", config, &parts);
+    series("cifar", &onnx, Shrink { augment, ..Shrink::default() }, &parts).check();
 }
