@@ -2,9 +2,9 @@
 //!
 //! It goes from what costs least to what costs most: the floats folded and tidied, 16-bit floats, 8-bit weights rounded to
 //! the nearest, and the same with what calibration or equalisation gives. From the best of the 8-bit ones it goes on: if
-//! that loses too much, the layer that disturbs the output most goes back to floats, one a step, as in NNCF's
-//! quantisation with accuracy control; if not, as many of the layers that take it best go to 4 bits as the budget allows,
-//! found by halving. The smallest candidate within the budget ships, or one that is hardly larger and loses less.
+//! that loses too much, the layer that disturbs the output most for what it saves goes back to floats, one a step, as in
+//! NNCF's quantisation with accuracy control; if not, as many of the layers that take it best go to 4 bits as the budget
+//! allows, found by halving. The smallest candidate within the budget ships, or one that is hardly larger and loses less.
 
 use std::cmp::Ordering;
 
