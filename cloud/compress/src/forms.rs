@@ -218,7 +218,7 @@ pub(crate) fn mat_mul_nbits(
             let place = (row * of_row + col / BLOCK) * BLOCK + col % BLOCK;
             let value = code(blocks.values[layer.matrix.at(row, col)]);
             let byte = &mut bytes[place / 2];
-            *byte = if place % 2 == 0 { *byte & 0xf0 | value } else { *byte & 0x0f | value << 4 };
+            *byte = if place.is_multiple_of(2) { *byte & 0xf0 | value } else { *byte & 0x0f | value << 4 };
         }
     }
     let name = |part: &str| model.fresh_name(&format!("{part}_{number}"));

@@ -197,9 +197,7 @@ impl Recipe {
     pub(crate) fn check_calibration(&self, calibration: &Calibration) -> Result<()> {
         let found = calibration.digest();
         match &self.calibration {
-            Some(needed) if *needed != found => {
-                Err(Error::OtherCalibration { needed: needed.clone(), found })
-            }
+            Some(needed) if *needed != found => Err(Error::OtherCalibration { needed: *needed, found }),
             _ => Ok(()),
         }
     }

@@ -2,9 +2,9 @@
 //!
 //! It goes from what costs least to what costs most: the floats folded and tidied, 16-bit floats, 8-bit weights rounded to
 //! the nearest, and the same with what calibration or equalisation gives. From the best of the 8-bit ones it goes on: if
-//! that loses too much, the layer that disturbs the output most goes back to floats, one a step, as in NNCF's
-//! quantisation with accuracy control; if not, as many of the layers that take it best go to 4 bits as the budget allows,
-//! found by halving. The smallest candidate within the budget ships, or one that is hardly larger and loses less.
+//! that loses too much, the layer that disturbs the output most for what it saves goes back to floats, one a step, as in
+//! NNCF's quantisation with accuracy control; if not, as many of the layers that take it best go to 4 bits as the budget
+//! allows, found by halving. The smallest candidate within the budget ships, or one that is hardly larger and answers more alike.
 
 use std::cmp::Ordering;
 
@@ -151,17 +151,22 @@ impl Search {
         self.budget.breaches(point).iter().any(|breach| matches!(breach, Breach::Drop { .. }))
     }
 
-    /// The 8-bit candidate that loses least; of equal ones that whose outputs are nearest, and then the smallest.
+    /// The 8-bit candidate to go on from: of those that do not lose too much the one whose outputs are nearest, else the
+    /// one that loses least.
     pub(crate) fn base(&self) -> Option<(Tuning, &Point)> {
         let int8 = self.seen.iter().filter_map(|(rung, point)| match (rung, point) {
             (Rung::Int8(tuning), Some(point)) => Some((*tuning, point)),
             _ => None,
         });
-        int8.min_by(|a, b| order(a.1, b.1))
+        int8.min_by(|(_, a), (_, b)| {
+            let bad = |point: &Point| if self.loses_too_much(point) { point.drop } else { f64::NEG_INFINITY };
+            bad(a).total_cmp(&bad(b)).then(nearest(a, b))
+        })
     }
 
-    /// The candidate that ships: of those within the budget that are hardly larger than the smallest, the one that loses
-    /// least; of equal ones that whose outputs are nearest, and then the smallest.
+    /// The candidate that ships: of those within the budget that are hardly larger than the smallest, the one whose outputs
+    /// are nearest to those of the model before. Which of them the metric favours is mostly chance, and to go by it would
+    /// make the figure look better than it is.
     pub(crate) fn best(&self) -> Result<(Rung, &Point), Box<OverBudget>> {
         let points = self.seen.iter().filter_map(|(rung, point)| Some((*rung, point.as_ref()?)));
         let within: Vec<(Rung, &Point)> =
@@ -169,7 +174,7 @@ impl Search {
         let smallest = within.iter().map(|(_, point)| point.bytes).min().unwrap_or_default();
         let hardly_larger = |point: &Point| point.bytes as f64 <= smallest as f64 * (1.0 + HARDLY);
         let best =
-            within.into_iter().filter(|(_, point)| hardly_larger(point)).min_by(|a, b| order(a.1, b.1));
+            within.into_iter().filter(|(_, point)| hardly_larger(point)).min_by(|a, b| nearest(a.1, b.1));
         best.ok_or_else(|| Box::new(self.refusal()))
     }
 
@@ -211,10 +216,10 @@ impl Search {
     }
 }
 
-/// That which loses least comes first, then that whose outputs are nearest, then the smallest.
-fn order(a: &Point, b: &Point) -> Ordering {
+/// That whose outputs are nearest comes first, then that which loses least, then the smallest.
+fn nearest(a: &Point, b: &Point) -> Ordering {
     let error = |point: &Point| point.output_error.unwrap_or(f64::INFINITY);
-    a.drop.total_cmp(&b.drop).then(error(a).total_cmp(&error(b))).then(a.bytes.cmp(&b.bytes))
+    error(a).total_cmp(&error(b)).then(a.drop.total_cmp(&b.drop)).then(a.bytes.cmp(&b.bytes))
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ fn apart(before: &[u8], after: &[u8]) -> f32 {
 
 /// The mean square of what outputs are off, and of their mean over inputs.
 fn errors(before: &[u8], after: &[u8]) -> (f64, f64) {
-    let mut sums = vec![0.0; 10];
+    let mut sums = [0.0; 10];
     let (mut square, inputs) = (0.0, inputs(40));
     for input in &inputs {
         let (expected, found) = (run(before, &SHAPE, input), run(after, &SHAPE, input));
