@@ -11,3 +11,5 @@ mod real_models;
 mod sound;
 mod sound_golden;
 mod support;
+mod table;
+mod table_hostile;
