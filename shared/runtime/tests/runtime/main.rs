@@ -15,3 +15,5 @@ mod sound;
 mod sound_golden;
 mod streams;
 mod support;
+mod table;
+mod table_hostile;
