@@ -176,17 +176,25 @@ pub fn compress(
     let ladder = Ladder::new(options, &mut shop, calibration.as_ref(), layers)?;
     let mut search = Search::new(*budget, ladder.room());
     let mut warnings = warnings(options, budget, &before, calibration.as_ref(), &ladder);
-    let mut files: Vec<(Rung, Recipe, Built)> = Vec::new();
+    // Of each candidate the recipe and the digest: files may be large, and are made again as they were.
+    let mut made: Vec<(Rung, Recipe, Digest)> = Vec::new();
     let mut measured = 0;
     while let Some(rung) = search.next() {
         let base = search.base().map(|(tuning, _)| tuning);
         let (name, recipe) = ladder.candidate(rung, base);
         tell(Stage::Candidates, measured, search.at_most().max(measured + 1), Some(&name))?;
         measured += 1;
-        let built = shop.build(&recipe)?;
+        let built = match shop.build(&recipe) {
+            // No weight can have this form, or gains by it.
+            Err(Error::NothingToCompress { .. }) if options.recipe.is_none() => {
+                search.record(rung, None);
+                continue;
+            }
+            built => built?,
+        };
         let point = match measure(evaluator, options, &before, &reference, &name, &built) {
             Ok(point) => point,
-            Err(Error::Runtime(problem)) if !options_given(options) => {
+            Err(Error::Runtime(problem)) if options.recipe.is_none() => {
                 warnings.push(Warning::NotRun { candidate: name, problem: problem.to_string() });
                 search.record(rung, None);
                 continue;
@@ -197,26 +205,23 @@ pub fn compress(
         let point = Point { kept_float, four_bit, ..point };
         tracing::debug!(%point, "measured a candidate");
         search.record(rung, Some(point));
-        files.push((rung, recipe, built));
+        made.push((rung, recipe, Digest::of(&built.onnx)));
     }
 
     let chosen = match search.best() {
-        Ok((rung, _)) => files.iter().position(|(of, ..)| *of == rung),
+        Ok((rung, _)) => made.iter().position(|(of, ..)| *of == rung),
         Err(refusal) => return Err(Error::OverBudget(refusal)),
     };
-    let points = search.into_points();
-    // Files and points were recorded side by side.
-    let (place, (_, recipe, built)) = match chosen {
-        Some(place) => (place, files.swap_remove(place)),
-        None => return Err(Error::Evaluator { problem: "no candidate ran".into() }),
-    };
-    let onnx_after = built.onnx.clone();
-    let report = report(onnx, recipe, &built, &before, points, place, &ladder.layers, warnings);
-    Ok(Compressed { onnx: onnx_after, report })
-}
-
-fn options_given(options: &Options) -> bool {
-    options.recipe.is_some()
+    let unusable = |problem: &str| Error::Evaluator { problem: problem.into() };
+    // Recipes and points were recorded side by side.
+    let place = chosen.ok_or_else(|| unusable("no candidate ran"))?;
+    let (_, recipe, measured) = made.swap_remove(place);
+    let built = shop.build(&recipe)?;
+    if Digest::of(&built.onnx) != measured {
+        return Err(unusable("the recipe made other bytes than those that were measured"));
+    }
+    let report = report(onnx, recipe, &built, &before, search.into_points(), place, &ladder.layers, warnings);
+    Ok(Compressed { onnx: built.onnx, report })
 }
 
 /// 8-bit weights that are rounded to the nearest, or what the caller's recipe does.
@@ -251,8 +256,11 @@ fn sensitivity(
     };
     let four_bit = if options.recipe.is_some() { None } else { options.four_bit.form() };
     let int8 = if entry.form == Form::F16 { None } else { alone(Form::Int8)? };
-    // A candidate that the runtime cannot load is no candidate.
-    let int4 = four_bit.map(alone).and_then(Result::ok).flatten();
+    let int4 = match four_bit.map(alone).transpose() {
+        // A form that the runtime cannot load is no candidate.
+        Err(Error::Runtime(_)) => None,
+        int4 => int4?.flatten(),
+    };
     Ok(Sensitivity { entry: entry.clone(), int8: int8.unwrap_or_default(), int4 })
 }
 

@@ -1,6 +1,7 @@
 //! How a candidate is measured.
 
 use flotilla_runtime::Latency;
+use flotilla_runtime::metrics::detection::{Averaging, Scene, mean_average_precision};
 use flotilla_runtime::metrics::interval::{bootstrap, paired_share};
 use flotilla_runtime::metrics::{Metric, scores};
 
@@ -59,6 +60,8 @@ pub enum Outcomes {
     Values(Vec<f64>),
     /// What is true of each and what the model gave; for AUC, 1 for an anomaly and the score.
     Pairs(Vec<(f64, f64)>),
+    /// Boxes that are there and that the model found; for mAP.
+    Scenes(Vec<Scene>),
 }
 
 impl Outcomes {
@@ -68,6 +71,7 @@ impl Outcomes {
             Self::Hits(hits) => hits.len(),
             Self::Values(values) => values.len(),
             Self::Pairs(pairs) => pairs.len(),
+            Self::Scenes(scenes) => scenes.len(),
         }
     }
 }
@@ -104,6 +108,15 @@ impl Evaluation {
                     let of = |pairs: &[(f64, f64)]| {
                         let pairs: Vec<(f64, f64)> = chosen.iter().map(|&i| pairs[i]).collect();
                         of_pairs(metric, &pairs)
+                    };
+                    Some(metric.drop(of(was)?, of(is)?))
+                })
+            }
+            (Outcomes::Scenes(was), Outcomes::Scenes(is)) if was.len() == is.len() => {
+                bootstrap(is.len(), |chosen| {
+                    let of = |scenes: &[Scene]| {
+                        let scenes: Vec<&Scene> = chosen.iter().map(|&i| &scenes[i]).collect();
+                        of_scenes(&scenes)
                     };
                     Some(metric.drop(of(was)?, of(is)?))
                 })
@@ -152,6 +165,11 @@ pub(crate) fn of_pairs(metric: Metric, pairs: &[(f64, f64)]) -> Option<f64> {
     }
 }
 
+/// The metric of boxes.
+fn of_scenes(scenes: &[&Scene]) -> Option<f64> {
+    mean_average_precision(scenes, 0.5, Averaging::Coco101)
+}
+
 /// How far outputs are from reference outputs: the L2 norm of the difference by that of the reference.
 pub(crate) fn relative_error(reference: &[Vec<f32>], outputs: &[Vec<f32>]) -> Result<f64> {
     let fail = |problem: &str| Err(Error::Evaluator { problem: problem.into() });
@@ -163,5 +181,43 @@ pub(crate) fn relative_error(reference: &[Vec<f32>], outputs: &[Vec<f32>]) -> Re
     match scores::relative_l2(&flat(reference), &flat(outputs)) {
         Some(error) => Ok(error),
         None => fail("the model gives outputs that are no finite numbers"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Evaluation, Outcomes, of_scenes};
+    use flotilla_runtime::Latency;
+    use flotilla_runtime::metrics::Metric;
+    use flotilla_runtime::metrics::detection::{Detection, Scene, Truth};
+
+    #[test]
+    fn what_is_lost_in_detection_has_an_interval_over_pictures() {
+        let area = [0.0, 0.0, 1.0, 1.0];
+        let scene = |found: bool| Scene {
+            found: found.then_some(Detection { label: 0, score: 0.9, area }).into_iter().collect(),
+            there: vec![Truth { label: 0, area, ignored: false }],
+        };
+        let run = |found: usize| {
+            let scenes: Vec<Scene> = (0..60).map(|picture| scene(picture < found)).collect();
+            let value = of_scenes(&scenes.iter().collect::<Vec<_>>()).unwrap_or_default();
+            Evaluation {
+                metric: Metric::Map,
+                value,
+                total: 60,
+                outcomes: Outcomes::Scenes(scenes),
+                latency: Latency::default(),
+                macs: None,
+                peak_bytes: None,
+            }
+        };
+        let (before, after) = (run(60), run(54));
+        let interval = after.drop_interval(&before);
+        assert!(
+            interval.is_some_and(|[low, high]| low > 0.0 && low < 0.1 && high > 0.1 && high < 0.25),
+            "{interval:?}"
+        );
+        assert!((after.drop_from(&before) - 0.1).abs() < 0.01);
+        assert_eq!(before.drop_interval(&before), Some([0.0, 0.0]));
     }
 }

@@ -9,6 +9,8 @@ use crate::{Calibration, Error, Result};
 
 /// Layers whose outputs are computed of more elements are left to plain rounding: the matrix grows with the square.
 const MAX_COLS: usize = 2048;
+/// Cells of all matrices of a model: 256 MiB. Layers that come after are rounded plainly, too.
+const MAX_CELLS: usize = 1 << 25;
 /// Positions of a layer's input that are looked at over all samples, evenly spread.
 const MAX_ROWS: usize = 8192;
 
@@ -21,12 +23,13 @@ pub(crate) struct Gram {
 }
 
 impl Gram {
-    fn new(layer: &Layer) -> Option<Self> {
+    /// An empty one, taken from the cells that are left.
+    fn new(layer: &Layer, left: &mut usize) -> Option<Self> {
         let cols = layer.matrix.cols;
         let groups = layer.groups();
         let cells = cols.checked_mul(cols)?.checked_mul(groups)?;
-        (cols <= MAX_COLS && cells <= 2 * MAX_COLS * MAX_COLS)
-            .then(|| Self { cols, groups: vec![vec![0.0; cols * cols]; groups] })
+        *left = left.checked_sub(cells).filter(|_| cols <= MAX_COLS)?;
+        Some(Self { cols, groups: vec![vec![0.0; cols * cols]; groups] })
     }
 
     /// The mean square of what each element of a weight, in memory order, is multiplied with, damped as in [`damp`]: what
@@ -73,7 +76,8 @@ impl Gram {
 /// The moments of each layer's input over a calibration set; none for layers that are too large or whose input is
 /// not what their form says.
 pub(crate) fn grams(model: &Model, layers: &[Layer], set: &Calibration) -> Result<Vec<Option<Gram>>> {
-    let mut grams: Vec<Option<Gram>> = layers.iter().map(Gram::new).collect();
+    let mut left = MAX_CELLS;
+    let mut grams: Vec<Option<Gram>> = layers.iter().map(|layer| Gram::new(layer, &mut left)).collect();
     let mut names: Vec<&str> = layers.iter().map(|layer| layer.input.as_str()).collect();
     names.sort_unstable();
     names.dedup();

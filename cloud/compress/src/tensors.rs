@@ -169,7 +169,7 @@ impl<'a> TensorEvaluator<'a> {
             Outcomes::Hits(hits) => scores::share(hits.iter().copied()),
             Outcomes::Values(values) => Some(values.iter().sum::<f64>() / values.len().max(1) as f64),
             Outcomes::Pairs(pairs) => of_pairs(self.judge.metric(), pairs),
-            Outcomes::None => None,
+            Outcomes::None | Outcomes::Scenes(_) => None,
         };
         let problem =
             "these samples do not define the metric: they are of one kind, or outputs are no numbers";

@@ -1,6 +1,7 @@
 //! Average precision of detected boxes.
 
 use serde::{Deserialize, Serialize};
+use std::borrow::Borrow;
 
 /// Detections of one label in one picture that count at most, the best first, as in COCO.
 pub const MAX_DETECTIONS: usize = 100;
@@ -66,15 +67,20 @@ pub fn iou(a: [f32; 4], b: [f32; 4]) -> f64 {
 /// Detections are matched by falling score, each with the box of its label that it overlaps most of those that are
 /// still free. One that has only ignored boxes to match is left out.
 #[must_use]
-pub fn average_precision(scenes: &[Scene], label: usize, threshold: f64, by: Averaging) -> Option<f64> {
+pub fn average_precision<S: Borrow<Scene>>(
+    scenes: &[S],
+    label: usize,
+    threshold: f64,
+    by: Averaging,
+) -> Option<f64> {
     let of_label = |truth: &&Truth| truth.label == label && !truth.ignored;
-    let there = scenes.iter().flat_map(|scene| scene.there.iter().filter(of_label)).count();
+    let there = scenes.iter().flat_map(|scene| scene.borrow().there.iter().filter(of_label)).count();
     if there == 0 {
         return None;
     }
     let mut verdicts: Vec<(f32, bool)> = Vec::new();
     for scene in scenes {
-        verdicts.extend(matched(scene, label, threshold));
+        verdicts.extend(matched(scene.borrow(), label, threshold));
     }
     // A stable sort: of equal scores the earlier picture comes first, as in COCO's own evaluation.
     verdicts.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -140,8 +146,8 @@ fn matched(scene: &Scene, label: usize, threshold: f64) -> Vec<(f32, bool)> {
 
 /// Mean average precision over the labels that are there; `None` where nothing is.
 #[must_use]
-pub fn mean_average_precision(scenes: &[Scene], threshold: f64, by: Averaging) -> Option<f64> {
-    let labels = scenes.iter().flat_map(|scene| &scene.there).map(|truth| truth.label);
+pub fn mean_average_precision<S: Borrow<Scene>>(scenes: &[S], threshold: f64, by: Averaging) -> Option<f64> {
+    let labels = scenes.iter().flat_map(|scene| &scene.borrow().there).map(|truth| truth.label);
     let mut labels: Vec<usize> = labels.collect();
     labels.sort_unstable();
     labels.dedup();
@@ -152,7 +158,7 @@ pub fn mean_average_precision(scenes: &[Scene], threshold: f64, by: Averaging) -
 
 /// COCO's figure: the mean over the thresholds 0.50, 0.55 … 0.95, at 101 values of recall.
 #[must_use]
-pub fn coco_map(scenes: &[Scene]) -> Option<f64> {
+pub fn coco_map<S: Borrow<Scene>>(scenes: &[S]) -> Option<f64> {
     let thresholds = (10..20).map(|step| f64::from(step) * 0.05);
     let each: Option<Vec<f64>> =
         thresholds.map(|t| mean_average_precision(scenes, t, Averaging::Coco101)).collect();

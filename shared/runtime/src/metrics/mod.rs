@@ -21,7 +21,7 @@ pub enum Metric {
     /// Share of the samples whose label is right.
     #[default]
     Accuracy,
-    /// Mean average precision of boxes.
+    /// Mean average precision of boxes that overlap by half, at 101 values of recall.
     Map,
     /// Share of the variance that is explained.
     R2,

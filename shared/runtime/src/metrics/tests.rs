@@ -167,7 +167,7 @@ fn ignored_boxes_count_neither_way() {
     close(average_precision(&[scene], 0, 0.5, Averaging::Area).unwrap(), 1.0);
     let only_crowd = Scene { found: vec![], there: vec![crowd] };
     assert_eq!(mean_average_precision(&[only_crowd], 0.5, Averaging::Area), None);
-    assert_eq!(coco_map(&[]), None);
+    assert_eq!(coco_map::<Scene>(&[]), None);
 }
 
 #[test]
