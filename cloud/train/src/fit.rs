@@ -110,14 +110,14 @@ pub(crate) struct Fit<'a> {
     device: Device,
     network: Network,
     optimizer: ModuleOptimizer,
-    average: Average,
+    pub(crate) average: Average,
     schedule: Schedule,
     step: u64,
 }
 
 /// What was right and how wrong the rest was.
 #[derive(Default)]
-struct Tally {
+pub(crate) struct Tally {
     images: usize,
     right: usize,
     loss: f64,
@@ -186,7 +186,7 @@ impl<'a> Fit<'a> {
         Ok(Fitted { weights, best_epoch: best.epoch, history })
     }
 
-    fn epoch(&mut self, epoch: u32, observer: &dyn Observer) -> Result<Tally> {
+    pub(crate) fn epoch(&mut self, epoch: u32, observer: &dyn Observer) -> Result<Tally> {
         let mut order: Vec<usize> = (0..self.train.len()).collect();
         order.shuffle(&mut self.rng);
         let mut tally = Tally::default();

@@ -32,3 +32,6 @@ pub use observer::{EpochMetrics, Observer, Silent};
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod update_tests;
