@@ -7,6 +7,7 @@ use crate::daemon::News;
 use crate::fetch::{Fetcher, Stopped};
 use crate::folder::Folder;
 use crate::memory::{Holder, Shares};
+use crate::patches::Patching;
 use crate::probe::{self, ProbeError, ProbeLimits};
 use crate::slot::{Slot, disk_fault};
 use crate::upgrade::{self, PLATFORM};
@@ -79,7 +80,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 impl Desk {
     /// The model, if it is one.
-    fn model(&self) -> Option<&ModelName> {
+    pub(crate) fn model(&self) -> Option<&ModelName> {
         match &self.subject {
             Subject::Model { name, .. } | Subject::Shadow { name, .. } => Some(name),
             Subject::Agent => None,
@@ -137,7 +138,7 @@ impl Desk {
     }
 
     /// The board, with so many bytes of its disk promised to other downloads.
-    fn board_beside(&self, promised_bytes: u64) -> Result<Board, Fault> {
+    pub(crate) fn board_beside(&self, promised_bytes: u64) -> Result<Board, Fault> {
         let free_bytes = self.folder.free_bytes().map_err(disk_fault)?;
         Ok(Board {
             name: self.config.board.clone(),
@@ -274,14 +275,21 @@ impl Desk {
             tracing::info!(model, bytes = reused, "copied from what was on the device already");
             self.tell(Event::FilesReused { ticket, bytes: reused }).await;
         }
-        let mut progress = |bytes_done| {
-            // A figure that finds no room is followed by a later one.
-            let event = Event::FileProgress { ticket, bytes_done };
-            let _ = self.news.try_send(self.news_of(event));
-        };
+        let patching = Patching { desk: self, cancel, ticket, place: &place, part: &part };
+        download = patching.run(self.other_slots(slot), download).await?;
+        let mut progress = self.progress(ticket, 0);
         progress(download.bytes_done());
         let mut put = |chunk: &_| place.write(&part, chunk);
         self.fetcher.run(&mut download, &mut put, cancel, &mut progress).await
+    }
+
+    /// Says how far it is, with so many bytes done elsewhere.
+    pub(crate) fn progress(&self, ticket: u64, elsewhere: u64) -> impl FnMut(u64) + Send {
+        move |bytes_done| {
+            // A figure that finds no room is followed by a later one.
+            let event = Event::FileProgress { ticket, bytes_done: bytes_done + elsewhere };
+            let _ = self.news.try_send(self.news_of(event));
+        }
     }
 
     pub(crate) async fn verify_files(self, ticket: u64, slot: SlotName, release: Digest) {

@@ -66,6 +66,7 @@ mod memory;
 pub mod npu;
 pub mod outbox;
 pub mod pairs;
+mod patches;
 pub mod probe;
 mod program;
 mod room;

@@ -2,7 +2,7 @@
 //!
 //! Chunks are written into `partial/NAME` as they come. What of them is right is found out by their digests when a
 //! download is taken up again, so a torn write costs one chunk. Chunks that lie in another slot, wherever they stand
-//! there, are copied. What a slot held before it was freed for another release lies aside in `before/` until then. A
+//! there, are copied, and files that are sent as patches are made of those there. What a slot held before it was freed for another release lies aside in `before/` until then. A
 //! complete file is checked as a whole, brought to stable storage and renamed to `files/NAME`.
 
 use crate::disk::{Disk, DiskError, patiently};
@@ -16,6 +16,10 @@ use flotilla_runtime::{Bundle, Model};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+mod patch;
+
+pub(crate) use patch::Base;
 
 const PARTIAL_FOLDER: &str = "partial";
 const BEFORE_FOLDER: &str = "before";
@@ -134,11 +138,14 @@ impl Slot {
     }
 
     fn own_bytes(&self, manifest: &ReleaseManifest) -> u64 {
+        manifest.files.iter().map(|file| self.file_bytes(file)).sum()
+    }
+
+    fn file_bytes(&self, file: &FileEntry) -> u64 {
         let size = |path: PathBuf| {
             self.disk.size(&path).ok().flatten().map_or(0, |size| size.bytes.min(size.allocated))
         };
-        let of = |file: &FileEntry| size(self.whole(file)).max(size(self.partial(file))).min(file.bytes);
-        manifest.files.iter().map(of).sum()
+        size(self.whole(file)).max(size(self.partial(file))).min(file.bytes)
     }
 
     /// Marks every chunk that is there and right. A finished file that is damaged becomes a partial one.

@@ -26,6 +26,10 @@ pub(super) struct Seen {
     pub(super) records: u64,
     /// Records let go.
     pub(super) acknowledged: u64,
+    /// Files made from patches.
+    pub(super) patched: u64,
+    /// Patches that could not be used.
+    pub(super) unpatched: u64,
     accepted: u64,
     journals: BTreeMap<ModelName, Stored>,
 }

@@ -1,7 +1,7 @@
 //! Releases of two models, good ones and bad ones of every nature, made and signed once for all seeds.
 
 use flotilla_protocol::manifest::{
-    Constraints, ENGINE_TRACT, FileEntry, Lineage, Metrics, ReleaseKind, Variant,
+    Constraints, ENGINE_TRACT, FileEntry, Lineage, Metrics, Patch, ReleaseKind, Variant,
 };
 use flotilla_protocol::message::DesiredModel;
 use flotilla_protocol::pipeline::{
@@ -110,7 +110,8 @@ impl Releases {
         for model in [large(), small()] {
             for (index, nature) in NATURES.into_iter().enumerate() {
                 let files = files(&model, index as u8);
-                let manifest = manifest(&model, index as u32, nature, &files);
+                let mut manifest = manifest(&model, index as u32, nature, &files);
+                releases.patch(&mut manifest, &files["model"]);
                 let key = if nature == Nature::Unsigned { &stranger } else { &signer };
                 let envelope = Envelope::seal(EnvelopeKind::Release, &manifest, &[key]).to_bytes();
                 let digest = Digest::of(&envelope);
@@ -123,6 +124,26 @@ impl Releases {
             }
         }
         releases
+    }
+
+    /// Adds patches of the model file against those of the releases before: good ones, one that makes something else, and
+    /// one that the cloud does not give out.
+    fn patch(&mut self, manifest: &mut ReleaseManifest, new: &[u8]) {
+        let before = self.by_model.get(&manifest.model).map_or(&[][..], |releases| releases);
+        let Some(entry) = manifest.files.iter_mut().find(|file| file.name == "model") else { return };
+        for (index, base) in before.iter().enumerate().rev().take(limits::FILE_PATCHES) {
+            let base = &base.files["model"];
+            let mut content = flotilla_patch::make(Some(base), new, new.len()).unwrap();
+            let lost = index == 2;
+            if index == 1 {
+                let middle = content.len() / 2;
+                content[middle] ^= 0x55;
+            }
+            entry.patches.push(Patch::of(Some(Digest::of(base)), flotilla_patch::METHOD, &content));
+            if !lost {
+                self.contents.insert(Digest::of(&content), content);
+            }
+        }
     }
 
     /// The releases of a model.
@@ -152,7 +173,10 @@ fn files(model: &ModelName, index: u8) -> BTreeMap<String, Vec<u8>> {
         content.extend(bytes(index, 700));
         content
     } else {
-        bytes(index + 50, 5_000)
+        // Hardly any byte is another one in the next release.
+        let mut content = bytes(50, 5_000);
+        content.iter_mut().step_by(700).for_each(|byte| *byte ^= index + 1);
+        content
     };
     BTreeMap::from([
         ("golden".to_owned(), bytes(index + 100, 300)),

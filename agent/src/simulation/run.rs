@@ -25,6 +25,8 @@ struct Sum {
     kills: u64,
     kills_at_stake: u64,
     acknowledged: u64,
+    patched: u64,
+    unpatched: u64,
 }
 
 impl Sum {
@@ -51,18 +53,21 @@ impl Sum {
             kills: self.kills + other.kills,
             kills_at_stake: self.kills_at_stake + other.kills_at_stake,
             acknowledged: self.acknowledged + other.acknowledged,
+            patched: self.patched + other.patched,
+            unpatched: self.unpatched + other.unpatched,
         }
     }
 
     fn print(&self) {
         println!("{} kills, 0 bricked, 0 wrong version, 0 acknowledged records lost", self.kills);
+        println!("{} files made from patches, {} fetched because that failed", self.patched, self.unpatched);
     }
 }
 
 impl From<&Device> for Sum {
     fn from(device: &Device) -> Self {
-        let Seen { kills, kills_at_stake, acknowledged, .. } = device.seen;
-        Self { kills, kills_at_stake, acknowledged }
+        let Seen { kills, kills_at_stake, acknowledged, patched, unpatched, .. } = device.seen;
+        Self { kills, kills_at_stake, acknowledged, patched, unpatched }
     }
 }
 
@@ -184,6 +189,8 @@ fn a_device_that_is_killed_anywhere_keeps_a_release_that_works_and_every_record_
     assert!(sum.kills > 5 * seeds, "only {} kills: the simulation does not test what it says", sum.kills);
     assert!(sum.kills_at_stake > seeds, "only {} kills in the middle of an update", sum.kills_at_stake);
     assert!(sum.acknowledged > seeds, "only {} records got through", sum.acknowledged);
+    assert!(sum.patched > seeds / 2, "only {} files were made from patches", sum.patched);
+    assert!(sum.unpatched > seeds / 80, "only {} patches failed", sum.unpatched);
 }
 
 /// From a confirmed release to another one, or to none, with one kill at a chosen operation or effect. Returns how many
@@ -203,6 +210,9 @@ fn update(to: Option<usize>, kill: Option<(u64, Down)>) -> (Device, u64) {
     device.want(&model, to);
     device.rest();
     device.check_converged(true);
+    if to == Some(1) && kill.is_none() {
+        assert!(device.seen.patched > 0, "{}: the model file comes as a patch", device.label);
+    }
     let operations = device.disk.operations() - before;
     (device, operations)
 }

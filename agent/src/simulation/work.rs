@@ -4,11 +4,12 @@
 use super::device::{Device, Managed};
 use super::link::Up;
 use super::releases::{self, Nature};
-use crate::fetch::PATIENCE;
+use crate::fetch::{PATIENCE, is_denied};
 use crate::room::Room;
-use crate::slot::Slot;
+use crate::slot::{Base, Slot};
 use flotilla_device::Fault;
 use flotilla_device::download::{Download, Next, Verdict};
+use flotilla_device::patch::{Choice, Patches};
 use flotilla_device::release::examine;
 use flotilla_device::update::{Event, Promise, ReleaseFacts};
 use flotilla_protocol::message::{Chunk, ProbeReport, Reply, ReplyBody, SlotName};
@@ -28,9 +29,29 @@ enum Kind {
     Document(Fetching),
     Files,
     Filling { fetching: Fetching, manifest: Box<ReleaseManifest>, _room: Room },
+    Patching(Box<Patching>),
     Verify,
     Probe,
     Clear,
+}
+
+/// A patch that is being fetched, and what is to be filled with it.
+struct Patching {
+    fetching: Fetching,
+    choice: Choice,
+    base: Option<Base>,
+    /// The patch alone.
+    only: ReleaseManifest,
+    left: Filling,
+    _room: Room,
+}
+
+/// A slot that is being filled.
+struct Filling {
+    manifest: ReleaseManifest,
+    download: Download,
+    patches: Patches,
+    room: Room,
 }
 
 /// A download that is under way.
@@ -103,6 +124,7 @@ impl Job {
     fn fetching(&self) -> Option<&Fetching> {
         match &self.kind {
             Kind::Document(fetching) | Kind::Filling { fetching, .. } => Some(fetching),
+            Kind::Patching(patching) => Some(&patching.fetching),
             _ => None,
         }
     }
@@ -110,6 +132,7 @@ impl Job {
     fn fetching_mut(&mut self) -> Option<&mut Fetching> {
         match &mut self.kind {
             Kind::Document(fetching) | Kind::Filling { fetching, .. } => Some(fetching),
+            Kind::Patching(patching) => Some(&mut patching.fetching),
             _ => None,
         }
     }
@@ -183,6 +206,10 @@ impl Device {
                 Ok(kind) => Progress::More(kind),
                 Err(fault) => Progress::News(Event::FilesComplete { ticket, result: Err(fault) }),
             },
+            Kind::Patching(patching) => match self.patch(name, slot, ticket, *patching) {
+                Ok(kind) => Progress::More(kind),
+                Err(fault) => Progress::News(Event::FilesComplete { ticket, result: Err(fault) }),
+            },
             Kind::Filling { fetching, manifest, _room } => match self.fetch(name, fetching) {
                 Fetched::Goes(fetching) => Progress::More(Kind::Filling { fetching, manifest, _room }),
                 Fetched::Failed(fault) => Progress::News(Event::FilesComplete { ticket, result: Err(fault) }),
@@ -250,8 +277,82 @@ impl Device {
         if reused > 0 {
             self.give(name, Event::FilesReused { ticket, bytes: reused });
         }
+        let patches = Patches::of(&manifest.files);
+        Ok(self.fill_on(name, slot, ticket, Filling { manifest, download, patches, room }))
+    }
+
+    /// Goes on filling a slot: with the next patch that helps, or with what is fetched.
+    fn fill_on(&mut self, name: &ModelName, slot: SlotName, ticket: u64, mut left: Filling) -> Kind {
+        let place = self.folder.slot(name, slot);
+        let others = [self.folder.slot(name, slot.other()), self.folder.shadow(name)];
+        let base_of = |digest: &Digest| others.iter().find_map(|slot| slot.base(digest));
+        let held = |digest: &Digest| base_of(digest).is_some();
+        while let Some(choice) = left.patches.next(&left.download, held, |patch| place.patch_bytes(patch)) {
+            let base = choice.patch.base.as_ref().and_then(base_of);
+            match self.begin_patch(&place, &choice, base.as_ref(), &left.manifest) {
+                Ok((fetching, only, room)) => {
+                    let patching = Patching { fetching, choice, base, only, left, _room: room };
+                    return Kind::Patching(Box::new(patching));
+                }
+                Err(fault) => self.give(name, Event::PatchFailed { ticket, fault }),
+            }
+        }
+        let Filling { manifest, download, room, .. } = left;
         let fetching = Fetching::new(download, Vec::new());
-        Ok(Kind::Filling { fetching, manifest: Box::new(manifest), _room: room })
+        Kind::Filling { fetching, manifest: Box::new(manifest), _room: room }
+    }
+
+    fn begin_patch(
+        &self,
+        place: &Slot,
+        choice: &Choice,
+        base: Option<&Base>,
+        manifest: &ReleaseManifest,
+    ) -> Result<(Fetching, ReleaseManifest, Room), Fault> {
+        base.map_or(Ok(()), Base::check)?;
+        let only = ReleaseManifest { files: vec![choice.patch.entry()], ..manifest.clone() };
+        let mut download = Download::files(&only.files);
+        place.resume(&only, &mut download)?;
+        let room = self.run.rooms.promise(place, &only, |promised| Ok(self.board(promised)))?;
+        Ok((Fetching::new(download, Vec::new()), only, room))
+    }
+
+    /// Goes on with a patch: fetches it, and applies it once it is here.
+    fn patch(
+        &mut self,
+        name: &ModelName,
+        slot: SlotName,
+        ticket: u64,
+        mut patching: Patching,
+    ) -> Result<Kind, Fault> {
+        let failed = match self.fetch(name, patching.fetching) {
+            Fetched::Goes(fetching) => {
+                patching.fetching = fetching;
+                return Ok(Kind::Patching(Box::new(patching)));
+            }
+            Fetched::Failed(fault) if !is_denied(&fault) => return Err(fault),
+            Fetched::Failed(fault) => Some(fault),
+            Fetched::Complete(_) => None,
+        };
+        self.leave_link(name);
+        let Patching { choice, base, mut left, .. } = patching;
+        let place = self.folder.slot(name, slot);
+        let made = failed.map_or_else(
+            || place.rebuild(&left.manifest, &choice, base.as_ref(), &mut left.download, &|| false),
+            Err,
+        );
+        let event = match made {
+            Ok(bytes) => {
+                self.seen.patched += 1;
+                Event::FilesRebuilt { ticket, bytes, patch_bytes: choice.patch.bytes }
+            }
+            Err(fault) => {
+                self.seen.unpatched += 1;
+                Event::PatchFailed { ticket, fault }
+            }
+        };
+        self.give(name, event);
+        Ok(self.fill_on(name, slot, ticket, left))
     }
 
     /// The probe reads the whole release as its child would, and then does what the release's nature says.
@@ -362,8 +463,10 @@ impl Device {
         let mut bytes_done = None;
         let manifest = match &job.kind {
             Kind::Filling { manifest, .. } => Some(manifest.clone()),
+            Kind::Patching(patching) => Some(Box::new(patching.only.clone())),
             _ => None,
         };
+        let of_patch = matches!(job.kind, Kind::Patching(_));
         if !job.cancelled
             && let Some(fetching) = job.fetching_mut()
         {
@@ -382,7 +485,7 @@ impl Device {
             give_up_if_hopeless(fetching);
         }
         self.put_back(&name, job);
-        if let Some(bytes_done) = bytes_done
+        if let Some(bytes_done) = bytes_done.filter(|_| !of_patch)
             && !self.disk.is_dead()
         {
             self.give(&name, Event::FileProgress { ticket, bytes_done });

@@ -17,6 +17,7 @@ mod malformed;
 mod manners;
 mod offline;
 mod older_agent;
+mod patches;
 mod pictures;
 mod random_kills;
 mod refusals;

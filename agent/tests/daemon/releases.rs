@@ -60,12 +60,17 @@ impl Plan {
         Self { manifest: Box::new(change), ..Self::good(label) }
     }
 
+    /// The content of the largest file.
+    pub(crate) fn ballast(&self) -> Vec<u8> {
+        (0..self.ballast_chunks * limits::CHUNK)
+            .map(|i| (i / limits::CHUNK * 31 + i % 251) as u8 ^ self.label as u8 ^ self.salt)
+            .collect()
+    }
+
     /// Puts the release's bytes into the cloud; returns what a desired document says of it.
     pub(crate) fn publish(self, cloud: &Cloud) -> DesiredModel {
         let golden = make_golden(&mut model(self.golden_label), [[1, 2, 3, 4], [200, 0, 7, 9]], 1e-4);
-        let ballast: Vec<u8> = (0..self.ballast_chunks * limits::CHUNK)
-            .map(|i| (i / limits::CHUNK * 31 + i % 251) as u8 ^ self.label as u8 ^ self.salt)
-            .collect();
+        let ballast = self.ballast();
         let files = [
             ("model.onnx", onnx(self.label, self.toil, self.fragile)),
             ("golden.cbor", codec::encode(&golden.unwrap())),

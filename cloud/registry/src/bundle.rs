@@ -1,6 +1,6 @@
-//! A release as one zip file: `release.cbor` (the signed envelope) and `files/NAME`.
+//! A release as one zip file: `release.cbor` (the signed envelope), `files/NAME` and `patches/DIGEST`.
 //!
-//! Reading believes nothing: names are compared with the two forms above before anything else, sizes are
+//! Reading believes nothing: names are compared with the three forms above before anything else, sizes are
 //! bounded while unpacking, and a file counts only when its digest stands in the signed manifest.
 
 use crate::error::{Error, Result};
@@ -13,6 +13,9 @@ use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
 
 const ENVELOPE_ENTRY: &str = "release.cbor";
 const FILES_FOLDER: &str = "files/";
+const PATCHES_FOLDER: &str = "patches/";
+/// Entries of a bundle.
+const ENTRIES: usize = 1 + limits::RELEASE_FILES + limits::FILE_PATCHES * limits::RELEASE_FILES;
 /// Bytes that all files of a bundle may unpack to: they are read into memory.
 const UNPACKED: u64 = 256 * limits::MIB as u64;
 
@@ -23,6 +26,8 @@ pub struct Bundle {
     pub envelope: Bytes,
     /// The files by name.
     pub files: BTreeMap<String, Bytes>,
+    /// Patches of files by their digests. Those that are missing cannot be fetched by devices, which then fetch the files.
+    pub patches: BTreeMap<Digest, Bytes>,
 }
 
 impl Bundle {
@@ -34,7 +39,9 @@ impl Bundle {
             .compression_method(CompressionMethod::Deflated)
             .last_modified_time(DateTime::default());
         let entries = self.files.iter().map(|(name, bytes)| (format!("{FILES_FOLDER}{name}"), bytes));
-        for (name, bytes) in [(ENVELOPE_ENTRY.to_owned(), &self.envelope)].into_iter().chain(entries) {
+        let patches = self.patches.iter().map(|(digest, bytes)| (format!("{PATCHES_FOLDER}{digest}"), bytes));
+        let envelope = [(ENVELOPE_ENTRY.to_owned(), &self.envelope)];
+        for (name, bytes) in envelope.into_iter().chain(entries).chain(patches) {
             zip.start_file(name, options).map_err(failed)?;
             zip.write_all(bytes).map_err(|error| failed(error.into()))?;
         }
@@ -46,23 +53,20 @@ impl Bundle {
         let unreadable =
             |error: zip::result::ZipError| Error::Bundle(format!("it is not a zip file: {error}"));
         let mut zip = ZipArchive::new(Cursor::new(bytes)).map_err(unreadable)?;
-        if zip.len() > limits::RELEASE_FILES + 1 {
-            return Err(Error::Bundle(format!(
-                "{} entries, over the bound of {}",
-                zip.len(),
-                limits::RELEASE_FILES + 1
-            )));
+        if zip.len() > ENTRIES {
+            return Err(Error::Bundle(format!("{} entries, over the bound of {ENTRIES}", zip.len())));
         }
-        let (mut envelope, mut files, mut room) = (None, BTreeMap::new(), UNPACKED);
+        let (mut envelope, mut files, mut patches) = (None, BTreeMap::new(), BTreeMap::new());
+        let mut room = UNPACKED;
         for index in 0..zip.len() {
             let mut entry = zip.by_index(index).map_err(unreadable)?;
             let name = entry.name().map_err(unreadable)?.into_owned();
             let bound =
                 if name == ENVELOPE_ENTRY { limits::ENVELOPE as u64 } else { room.min(limits::RELEASE_FILE) };
-            if name != ENVELOPE_ENTRY && (file_name(&name).is_none() || entry.is_symlink() || entry.is_dir())
-            {
-                return Err(Error::BundlePath { path: name.chars().take(limits::LABEL).collect() });
-            }
+            let place = match place_of(&name) {
+                Some(place) if !entry.is_symlink() && !entry.is_dir() => place,
+                _ => return Err(Error::BundlePath { path: name.chars().take(limits::LABEL).collect() }),
+            };
             // The sizes that the archive claims are not believed.
             let mut content = Vec::new();
             let read = (&mut entry).take(bound + 1).read_to_end(&mut content);
@@ -75,16 +79,18 @@ impl Bundle {
                 });
             }
             room = room.saturating_sub(content.len() as u64);
-            let twice = match file_name(&name) {
-                None => envelope.replace(Bytes::from(content)).is_some(),
-                Some(file) => files.insert(file.to_owned(), Bytes::from(content)).is_some(),
+            let content = Bytes::from(content);
+            let twice = match place {
+                Place::Envelope => envelope.replace(content).is_some(),
+                Place::File(file) => files.insert(file.to_owned(), content).is_some(),
+                Place::Patch(digest) => patches.insert(digest, content).is_some(),
             };
             if twice {
                 return Err(Error::Bundle(format!("{name} is there twice")));
             }
         }
         let envelope = envelope.ok_or_else(|| Error::Bundle(format!("{ENVELOPE_ENTRY} is missing")))?;
-        Ok(Self { envelope, files })
+        Ok(Self { envelope, files, patches })
     }
 
     /// Opens the signed manifest against a trust file, and checks every file against the manifest. A release
@@ -99,10 +105,34 @@ impl Bundle {
                 return Err(Error::BundleDigest { name: entry.name.clone() });
             }
         }
+        let known =
+            |digest: &Digest| manifest.files.iter().flat_map(|f| &f.patches).any(|p| p.digest == *digest);
+        for (digest, content) in &self.patches {
+            if !known(digest) || Digest::of(content) != *digest {
+                return Err(Error::BundleDigest { name: format!("{PATCHES_FOLDER}{digest}") });
+            }
+        }
         match self.files.keys().find(|name| manifest.file(name).is_none()) {
             Some(name) => Err(Error::Bundle(format!("{name} is not part of the release"))),
             None => Ok((envelope, manifest)),
         }
+    }
+}
+
+/// What an entry is.
+enum Place<'a> {
+    Envelope,
+    File(&'a str),
+    Patch(Digest),
+}
+
+fn place_of(entry: &str) -> Option<Place<'_>> {
+    if entry == ENVELOPE_ENTRY {
+        return Some(Place::Envelope);
+    }
+    match entry.strip_prefix(PATCHES_FOLDER) {
+        Some(digest) => digest.parse().ok().map(Place::Patch),
+        None => file_name(entry).map(Place::File),
     }
 }
 

@@ -4,6 +4,7 @@ use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::model::{Model, ModelVersion, NewVersion};
+use crate::patches::{self, Base};
 use crate::release::{self, BASELINE_FILE, GOLDEN_FILE, MODEL_FILE, Material, Release, ReleaseRequest};
 use crate::trust::{CurrentTrust, Trust};
 use bytes::Bytes;
@@ -217,6 +218,7 @@ impl Registry {
                 pipeline: self.pipeline(&version).await?,
                 onnx: self.onnx(&version).await?,
                 baseline: self.baseline(&version).await?,
+                bases: self.bases(name, found.value.latest_release).await?,
                 counter: found.value.latest_release + 1,
                 version: version.clone(),
                 now_ms,
@@ -226,6 +228,9 @@ impl Registry {
             let release = Release::of(&signed.manifest, &signed.envelope, &signed.encoded, &actor.id)?;
             self.objects.put(signed.encoded).await?;
             self.objects.put(signed.golden).await?;
+            for patch in signed.patches {
+                self.objects.put(patch).await?;
+            }
             let mut batch = Batch::new();
             self.releases.insert(&mut batch, &release)?;
             self.put_model(&mut batch, Some(found), &version, |model| {
@@ -251,6 +256,7 @@ impl Registry {
             pipeline: self.pipeline(&version).await?,
             onnx: self.onnx(&version).await?,
             baseline: self.baseline(&version).await?,
+            bases: self.bases(&model.name, model.latest_release).await?,
             counter: model.latest_release + 1,
             version,
             now_ms,
@@ -265,9 +271,23 @@ impl Registry {
             let always = [(MODEL_FILE, onnx), (GOLDEN_FILE, signed.golden)];
             let files = always.into_iter().chain(baseline.map(|baseline| (BASELINE_FILE, baseline)));
             let files = files.map(|(name, content)| (name.to_owned(), content)).collect();
-            Ok(Bundle { envelope: signed.envelope.to_bytes().into(), files }.to_zip()?.into())
+            let patches = signed.patches.into_iter().map(|patch| (Digest::of(&patch), patch)).collect();
+            Ok(Bundle { envelope: signed.envelope.to_bytes().into(), files, patches }.to_zip()?.into())
         })
         .await
+    }
+
+    /// What devices may have of a model: the model files of its latest releases, the newest first.
+    async fn bases(&self, model: &ModelName, latest: u64) -> Result<Vec<Base>> {
+        let mut bases: Vec<Base> = Vec::new();
+        for counter in (1..=latest).rev().take(patches::RELEASES) {
+            let Some(release) = self.releases.get(Release::id_of(model, counter)).await? else { continue };
+            let file = release.value.files.into_iter().find(|file| file.name == MODEL_FILE);
+            if let Some(file) = file.filter(|file| bases.iter().all(|base| base.digest != file.digest)) {
+                bases.push(Base { digest: file.digest, content: self.objects.get(&file.digest).await? });
+            }
+        }
+        Ok(bases)
     }
 
     /// The release whose envelope has this digest.
@@ -294,10 +314,12 @@ impl Registry {
         Ok(values(self.releases.list_prefix(&prefix, after.as_deref(), limit).await?))
     }
 
-    /// Everything that a device which should run this release may fetch: the envelope and its files.
+    /// Everything that a device which should run this release may fetch: the envelope, its files, and their patches.
     pub async fn reachable(&self, release: &Digest) -> Result<BTreeSet<Digest>> {
         let release = self.find_release(release).await?;
-        Ok(release.files.iter().map(|file| file.digest).chain([release.digest]).collect())
+        let patches = release.files.iter().flat_map(|file| &file.patches).map(|patch| patch.digest);
+        let files = release.files.iter().map(|file| file.digest);
+        Ok(files.chain(patches).chain([release.digest]).collect())
     }
 
     /// The signed manifest of a release, opened.

@@ -3,7 +3,8 @@
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use flotilla_protocol::manifest::{
-    AgentFacts, Constraints, ENGINE_TRACT, FileEntry, Golden, Metrics, ReleaseKind, ReleaseManifest, Variant,
+    AgentFacts, Constraints, ENGINE_TRACT, FileEntry, Golden, Metrics, Patch, ReleaseKind, ReleaseManifest,
+    Variant,
 };
 use flotilla_protocol::signature::{KeyId, SigningKey};
 use flotilla_protocol::{
@@ -14,6 +15,7 @@ use flotilla_storage::{Entity, Table, compound};
 use serde::{Deserialize, Serialize};
 
 use crate::model::ModelVersion;
+use crate::patches::{self, Base};
 
 /// Name of the model file in a release.
 pub(crate) const MODEL_FILE: &str = "model.onnx";
@@ -68,6 +70,21 @@ pub struct ReleaseFile {
     pub digest: Digest,
     /// Its size.
     pub bytes: u64,
+    /// What it can be made from, instead of being fetched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patches: Vec<ReleasePatch>,
+}
+
+/// A patch of a file of a release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleasePatch {
+    /// The file that it is applied to; none where it is the compressed file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Digest>,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size.
+    pub bytes: u64,
 }
 
 impl Release {
@@ -86,7 +103,13 @@ impl Release {
     ) -> Result<Self> {
         let signature =
             envelope.signatures.first().ok_or_else(|| Error::Bundle("it is not signed".into()))?;
-        let file = |f: &FileEntry| ReleaseFile { name: f.name.clone(), digest: f.digest, bytes: f.bytes };
+        let patch = |p: &Patch| ReleasePatch { base: p.base, digest: p.digest, bytes: p.bytes };
+        let file = |f: &FileEntry| ReleaseFile {
+            name: f.name.clone(),
+            digest: f.digest,
+            bytes: f.bytes,
+            patches: f.patches.iter().map(patch).collect(),
+        };
         Ok(Self {
             model: manifest.model.clone(),
             version: manifest.version,
@@ -169,6 +192,7 @@ pub(crate) struct Signed {
     pub(crate) envelope: Envelope,
     pub(crate) encoded: Bytes,
     pub(crate) golden: Bytes,
+    pub(crate) patches: Vec<Bytes>,
 }
 
 /// Everything that signing needs beside the request.
@@ -178,6 +202,8 @@ pub(crate) struct Material {
     pub(crate) pipeline: Pipeline,
     pub(crate) onnx: Bytes,
     pub(crate) baseline: Option<Bytes>,
+    /// What devices may have of the model.
+    pub(crate) bases: Vec<Base>,
     pub(crate) counter: u64,
     pub(crate) now_ms: u64,
 }
@@ -188,7 +214,9 @@ pub(crate) fn sign(request: &ReleaseRequest, material: Material, key: &SigningKe
     let golden: Golden =
         flotilla_runtime::make_golden(&mut runner, request.golden_inputs.iter(), GOLDEN_TOLERANCE)?;
     let golden = codec::encode(&golden);
-    let mut files = vec![FileEntry::of(MODEL_FILE, &material.onnx), FileEntry::of(GOLDEN_FILE, &golden)];
+    let (patches, contents) = patches::make(&material.onnx, &material.bases).into_iter().unzip();
+    let model = FileEntry { patches, ..FileEntry::of(MODEL_FILE, &material.onnx) };
+    let mut files = vec![model, FileEntry::of(GOLDEN_FILE, &golden)];
     files.extend(material.baseline.iter().map(|baseline| FileEntry::of(BASELINE_FILE, baseline)));
     let manifest = ReleaseManifest {
         format: 1,
@@ -219,7 +247,7 @@ pub(crate) fn sign(request: &ReleaseRequest, material: Material, key: &SigningKe
     if encoded.len() > limits::ENVELOPE {
         return Err(envelope_too_large(encoded.len()));
     }
-    Ok(Signed { manifest, envelope, encoded: encoded.into(), golden: golden.into() })
+    Ok(Signed { manifest, envelope, encoded: encoded.into(), golden: golden.into(), patches: contents })
 }
 
 pub(crate) fn envelope_too_large(size: usize) -> Error {

@@ -20,7 +20,11 @@ impl Registry {
         for file in &release.files {
             files.insert(file.name.clone(), self.objects.get(&file.digest).await?);
         }
-        let bundle = Bundle { envelope: self.objects.get(&release.digest).await?, files };
+        let mut patches = BTreeMap::new();
+        for patch in release.files.iter().flat_map(|file| &file.patches) {
+            patches.insert(patch.digest, self.objects.get(&patch.digest).await?);
+        }
+        let bundle = Bundle { envelope: self.objects.get(&release.digest).await?, files, patches };
         blocking(move || Ok(bundle.to_zip()?.into())).await
     }
 
@@ -38,7 +42,10 @@ impl Registry {
             Ok((bundle, envelope, manifest))
         })
         .await?;
-        let release = Release::of(&manifest, &envelope, &bundle.envelope, &actor.id)?;
+        let mut release = Release::of(&manifest, &envelope, &bundle.envelope, &actor.id)?;
+        for file in &mut release.files {
+            file.patches.retain(|patch| bundle.patches.contains_key(&patch.digest));
+        }
         for _ in 0..ATTEMPTS {
             match self.find_release(&release.digest).await {
                 Err(Error::ReleaseMissing(_)) => {}
@@ -68,7 +75,7 @@ impl Registry {
             return Err(Error::CounterTaken { model: model.clone(), counter });
         }
         self.objects.put(bundle.envelope.clone()).await?;
-        for content in bundle.files.values() {
+        for content in bundle.files.values().chain(bundle.patches.values()) {
             self.objects.put(content.clone()).await?;
         }
         self.releases.insert(batch, release)?;

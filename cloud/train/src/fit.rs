@@ -180,7 +180,7 @@ pub(crate) struct Fit<'a> {
     device: Device,
     network: Network,
     optimizer: ModuleOptimizer,
-    average: Average,
+    pub(crate) average: Average,
     schedule: Schedule,
     step: u64,
 }
@@ -294,7 +294,7 @@ impl<'a> Fit<'a> {
         Ok(())
     }
 
-    fn epoch(&mut self, epoch: u32, observer: &dyn Observer) -> Result<Tally> {
+    pub(crate) fn epoch(&mut self, epoch: u32, observer: &dyn Observer) -> Result<Tally> {
         let mut order: Vec<usize> = (0..self.train.len()).collect();
         order.shuffle(&mut self.rng);
         let mut tally = Tally::default();

@@ -56,3 +56,6 @@ pub use source::Source;
 mod shrink_tests;
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod update_tests;

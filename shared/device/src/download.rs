@@ -120,6 +120,11 @@ impl Part {
         (self.bytes - start).min(limits::CHUNK as u64)
     }
 
+    fn bytes_done(&self) -> u64 {
+        let have = self.chunks.iter().enumerate().filter(|(_, state)| **state == State::Have);
+        have.map(|(index, _)| self.len_of(index)).sum()
+    }
+
     /// Whether a chunk with this digest and size is the one that stands here.
     fn stands_at(&self, index: usize, chunk: &Digest, bytes: u64) -> bool {
         bytes == self.len_of(index) && self.digests.as_ref().is_some_and(|all| all.get(index) == Some(chunk))
@@ -164,6 +169,12 @@ impl Download {
             let digests = part.digests.iter().flatten().zip(&part.chunks);
             digests.filter(|(_, state)| **state != State::Have).map(|(digest, _)| *digest)
         })
+    }
+
+    /// Bytes of a file that are missing.
+    pub fn missing_bytes(&self, file: &Digest) -> u64 {
+        let part = self.parts.iter().find(|part| part.digest == *file);
+        part.map_or(0, |part| part.bytes - part.bytes_done())
     }
 
     /// Takes content that was found somewhere else: every place at which it stands is there once the caller has
@@ -371,11 +382,7 @@ impl Download {
 
     /// Bytes that are there.
     pub fn bytes_done(&self) -> u64 {
-        let of = |part: &Part| -> u64 {
-            let have = part.chunks.iter().enumerate().filter(|(_, state)| **state == State::Have);
-            have.map(|(index, _)| part.len_of(index)).sum()
-        };
-        self.parts.iter().map(of).sum()
+        self.parts.iter().map(Part::bytes_done).sum()
     }
 
     /// Bytes of distinct files.

@@ -3,6 +3,7 @@
 //! - [`update`]: one model from release to release; an update cannot brick a device.
 //! - [`release`]: whether a release may come onto this device at all.
 //! - [`download`]: which bytes to ask for next, and whether a chunk is believed; [`window`] and [`budget`]: how many.
+//! - [`patch`]: which files are made from patches instead of being fetched.
 //! - [`launch`]: which binary of the agent runs; an upgrade of the agent cannot brick a device either.
 //! - [`shadow`]: a candidate release beside the confirmed one, whose answers nobody gets.
 //! - [`session`]: the connection: hello, reported, and when to try again; [`heartbeat`]: whether both ends are there.
@@ -36,6 +37,7 @@ pub mod inbox;
 pub mod launch;
 pub mod multipart;
 pub mod outbox;
+pub mod patch;
 pub mod release;
 pub mod renewal;
 pub mod session;

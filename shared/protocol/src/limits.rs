@@ -39,6 +39,8 @@ pub const DESIRED_COMMANDS: usize = 64;
 pub const RELEASE_FILE: u64 = 512 * MIB as u64;
 /// Files in one release.
 pub const RELEASE_FILES: usize = 64;
+/// Patches of one file of a release.
+pub const FILE_PATCHES: usize = 8;
 /// Largest encoded baseline of a release.
 pub const BASELINE: usize = 16 * KIB;
 /// Labels of a classifier.

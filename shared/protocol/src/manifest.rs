@@ -110,6 +110,50 @@ pub struct FileEntry {
     pub chunks: Vec<Digest>,
     /// Size of a piece.
     pub chunk_bytes: u32,
+    /// Smaller files from which it can be made; the best first. Whoever knows none of the ways fetches the file itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patches: Vec<Patch>,
+}
+
+/// A way to have a file without fetching all of it. It is fetched as files are: by digest and in chunks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Patch {
+    /// Digest of the file that it is made from with the patch; none where the patch is the file itself, compressed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Digest>,
+    /// How that is done, such as `flotilla_patch::METHOD`.
+    pub method: String,
+    /// SHA-256 of the patch.
+    pub digest: Digest,
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256 of each piece of [`limits::CHUNK`]; the last may be shorter.
+    pub chunks: Vec<Digest>,
+}
+
+impl Patch {
+    /// Describes a patch with this content.
+    pub fn of(base: Option<Digest>, method: impl Into<String>, content: &[u8]) -> Self {
+        Self {
+            base,
+            method: method.into(),
+            digest: Digest::of(content),
+            bytes: content.len() as u64,
+            chunks: chunk_digests(content),
+        }
+    }
+
+    /// The patch as a file. No file of a release has a name like it.
+    pub fn entry(&self) -> FileEntry {
+        FileEntry {
+            name: format!(".{}", self.digest),
+            digest: self.digest,
+            bytes: self.bytes,
+            chunks: self.chunks.clone(),
+            chunk_bytes: limits::CHUNK as u32,
+            patches: Vec::new(),
+        }
+    }
 }
 
 impl FileEntry {
@@ -121,6 +165,7 @@ impl FileEntry {
             bytes: content.len() as u64,
             chunks: chunk_digests(content),
             chunk_bytes: limits::CHUNK as u32,
+            patches: Vec::new(),
         }
     }
 }
@@ -354,5 +399,16 @@ fn check_file(file: &FileEntry) -> Result<(), ReleaseError> {
     if chunk == 0 || chunk > limits::CHUNK as u64 || file.chunks.len() as u64 != file.bytes.div_ceil(chunk) {
         return invalid("has chunk digests that do not fit its size".to_owned());
     }
-    Ok(())
+    if file.patches.len() > limits::FILE_PATCHES {
+        return invalid(format!("has more than {} patches", limits::FILE_PATCHES));
+    }
+    file.patches.iter().try_for_each(|patch| {
+        let fits = patch.chunks.len() as u64 == patch.bytes.div_ceil(limits::CHUNK as u64);
+        if patch.bytes > file.bytes || !fits || patch.method.len() > limits::LABEL {
+            return invalid(
+                "has a patch that is larger than it, or cut in another way than its size says".to_owned(),
+            );
+        }
+        Ok(())
+    })
 }

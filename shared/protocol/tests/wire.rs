@@ -9,8 +9,8 @@
 use flotilla_protocol::baseline::{Baseline, Feature, FeatureBaseline};
 use flotilla_protocol::envelope::EnvelopeKind;
 use flotilla_protocol::manifest::{
-    AgentFacts, Constraints, ENGINE_TRACT, FileEntry, Golden, GoldenVector, Lineage, Metrics, ReleaseKind,
-    ReleaseManifest, Variant, agent_engine, agent_name,
+    AgentFacts, Constraints, ENGINE_TRACT, FileEntry, Golden, GoldenVector, Lineage, Metrics, Patch,
+    ReleaseKind, ReleaseManifest, Variant, agent_engine, agent_name,
 };
 use flotilla_protocol::message::*;
 use flotilla_protocol::pipeline::{
@@ -80,6 +80,15 @@ fn baseline() -> Baseline {
         classes: vec![700, 500, 0],
         confidence: vec![0, 0, 0, 0, 0, 3, 7, 20, 170, 1_000],
     }
+}
+
+/// A release whose model a device can have without fetching all of it.
+fn patched_manifest() -> ReleaseManifest {
+    let mut manifest = manifest();
+    let base = Some(Digest::of(b"the model before"));
+    manifest.files[0].patches =
+        vec![Patch::of(base, "delta-1", &[1; 200_000]), Patch::of(None, "a method of later", b"small")];
+    manifest
 }
 
 /// A release that says what its model saw in training.
@@ -236,6 +245,8 @@ fn reported() -> Reported {
                 bytes_done: 300_007,
                 bytes_total: 300_007,
                 bytes_reused: 0,
+                bytes_rebuilt: 0,
+                bytes_patches: 0,
                 probe: Some(ProbeReport {
                     vectors: 8,
                     max_abs_error: 1e-6,
@@ -494,6 +505,20 @@ fn every_format_of_version_1_still_reads() {
     golden("hello", &hello());
     golden("settings-download", &download_settings());
     golden("model-report-reused", &ModelReport { bytes_reused: 131_072, ..ModelReport::default() });
+    golden(
+        "model-report-rebuilt",
+        &ModelReport { bytes_rebuilt: 131_072, bytes_patches: 20_000, ..ModelReport::default() },
+    );
+    golden(
+        "event-unpatched",
+        &EventRecord {
+            kind: EventKind::Unpatched,
+            model: Some("digits".parse().unwrap()),
+            release: Some(Digest::of(b"new")),
+            code: Some(ErrorCode::DigestMismatch),
+            detail: "its base is damaged".into(),
+        },
+    );
     golden("desired", &desired());
     golden("desired-agent", &Desired { agent: Some(desired_agent()), ..desired() });
     golden("reported", &reported());
@@ -545,6 +570,7 @@ fn every_format_of_version_1_still_reads() {
     golden("desired-hard-examples", &desired_hard_examples());
     golden("manifest", &manifest());
     golden("manifest-agent", &agent_manifest());
+    golden("manifest-patched", &patched_manifest());
     golden("trust", &trust());
     golden("release-envelope", &Envelope::seal(EnvelopeKind::Release, &manifest(), &[&key]));
     golden(
@@ -662,6 +688,49 @@ fn bytes_over_the_bound_or_after_the_end_are_refused() {
     assert_eq!(codec::decode::<Hello>(&bytes, 4096).unwrap_err().code(), ErrorCode::Malformed);
     let nested = vec![0x81; 200_000];
     assert_eq!(codec::decode::<Hello>(&nested, 1 << 20).unwrap_err().code(), ErrorCode::Malformed);
+}
+
+#[test]
+fn patches_are_smaller_than_their_file_and_cut_as_they_say() {
+    let manifest = patched_manifest();
+    manifest.check().unwrap();
+    let with = |change: fn(&mut Vec<Patch>)| {
+        let mut other = manifest.clone();
+        change(&mut other.files[0].patches);
+        other.check().map_err(|e| e.code())
+    };
+    assert_eq!(with(|patches| patches[0].bytes = 300_001), Err(ErrorCode::Malformed));
+    assert_eq!(with(|patches| patches[0].chunks.truncate(1)), Err(ErrorCode::Malformed));
+    assert_eq!(with(|patches| patches[1].method = "m".repeat(limits::LABEL + 1)), Err(ErrorCode::Malformed));
+    assert_eq!(with(|patches| *patches = vec![patches[1].clone(); 9]), Err(ErrorCode::Malformed));
+    // No file of a release is named as a patch lies on a device.
+    let mut hidden = manifest.clone();
+    hidden.files.push(manifest.files[0].patches[1].entry());
+    assert_eq!(hidden.check().map_err(|e| e.code()), Err(ErrorCode::Malformed));
+    assert_eq!(manifest.total_bytes(), 300_007, "patches are no files of the release");
+}
+
+/// An agent that knows nothing of patches reads the files.
+#[test]
+fn an_older_agent_sees_the_files() {
+    #[derive(serde::Deserialize)]
+    struct OlderManifest {
+        files: Vec<OlderFile>,
+    }
+    #[derive(serde::Deserialize)]
+    struct OlderFile {
+        name: String,
+        digest: Digest,
+        bytes: u64,
+        chunks: Vec<Digest>,
+        chunk_bytes: u32,
+    }
+    let new = patched_manifest();
+    let old: OlderManifest = codec::decode(&codec::encode(&new), limits::ENVELOPE).unwrap();
+    for (old, new) in old.files.iter().zip(&new.files) {
+        let same = (&old.name, old.digest, old.bytes, &old.chunks, old.chunk_bytes);
+        assert_eq!(same, (&new.name, new.digest, new.bytes, &new.chunks, new.chunk_bytes));
+    }
 }
 
 #[test]

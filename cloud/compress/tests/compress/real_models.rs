@@ -79,9 +79,8 @@ fn resnet8_keeps_its_accuracy_on_photographs() {
     }
     assert_eq!(samples.len(), 250);
     // The model takes bytes as they are: dividing by 1/255 undoes the division by 255.
-    let pipeline = Pipeline {
-        format: 1,
-        input: Input::Image(ImageInput {
+    let pipeline = Pipeline::new(
+        Input::Image(ImageInput {
             width: 32,
             height: 32,
             colour: Colour::Rgb,
@@ -89,12 +88,13 @@ fn resnet8_keeps_its_accuracy_on_photographs() {
             layout: Layout::Nhwc,
             mean: vec![0.0; 3],
             std: vec![1.0 / 255.0; 3],
+            ..ImageInput::none()
         }),
-        output: Output::Classification(Classification {
-            labels: CIFAR.iter().map(|&c| c.to_owned()).collect(),
-            activation: Activation::None,
-        }),
-    };
+        Output::Classification(Classification::new(
+            CIFAR.iter().map(|&c| c.to_owned()).collect(),
+            Activation::None,
+        )),
+    );
     let options = Options { four_bit: FourBit::Never, ..Options::default() };
     let mut evaluator = RuntimeEvaluator::new(&pipeline, samples, labels).unwrap();
     let compressed = quietly(&float, &options, &Budget::default(), &mut evaluator).unwrap();
@@ -143,8 +143,9 @@ fn models_of_other_exporters_still_run_and_answer_alike() {
         let (count, inputs) = array(&data.join("models/golden").join(golden), "input");
         let [mut before, mut after] = [&float, &int8].map(|onnx| Engine::load_plain(onnx, shape).unwrap());
         let inputs: Vec<&[f32]> = inputs.chunks(inputs.len() / count).collect();
-        let off =
-            inputs.iter().map(|input| difference(&before.run_plain(input).unwrap(), &after.run(input).unwrap()));
+        let off = inputs
+            .iter()
+            .map(|input| difference(&before.run_plain(input).unwrap(), &after.run_plain(input).unwrap()));
         let off = off.fold(0.0, f32::max);
         println!("{file}: {} bytes to {}, outputs differ by {off:.4}", float.len(), int8.len());
         assert!(off > 0.0 && off <= bound, "{file}: {off}");
@@ -153,8 +154,9 @@ fn models_of_other_exporters_still_run_and_answer_alike() {
         let tidy = tidy().apply(&float).unwrap();
         let ratio = tidy.len() as f64 / float.len() as f64;
         let mut engine = Engine::load_plain(&tidy, shape).unwrap();
-        let found =
-            inputs.iter().map(|input| difference(&before.run_plain(input).unwrap(), &engine.run_plain(input).unwrap()));
+        let found = inputs
+            .iter()
+            .map(|input| difference(&before.run_plain(input).unwrap(), &engine.run_plain(input).unwrap()));
         let off = found.fold(0.0, f32::max);
         println!("{file}: tidied {} bytes, {ratio:.3}, outputs differ by {off:.4}", tidy.len());
         assert!(ratio <= 0.30 && off <= bound, "{file}: {ratio} {off}");

@@ -117,6 +117,10 @@ pub struct ModelView {
     pub bytes_total: u64,
     /// Bytes of the candidate that were on the device already.
     pub bytes_reused: u64,
+    /// Bytes of the candidate that were made from patches instead of being fetched.
+    pub bytes_rebuilt: u64,
+    /// Bytes of these patches.
+    pub bytes_patches: u64,
     /// The last probe.
     pub probe: Option<ProbeReport>,
     /// Why a release did not make it.
@@ -269,6 +273,8 @@ impl<'a> Views<'a> {
             bytes_done: report.bytes_done,
             bytes_total: report.bytes_total,
             bytes_reused: report.bytes_reused,
+            bytes_rebuilt: report.bytes_rebuilt,
+            bytes_patches: report.bytes_patches,
             probe: report.probe,
             failure: report.failure,
             accuracy,

@@ -44,6 +44,10 @@ pub(super) fn print_device(device: &DeviceView) {
 fn print_model(model: &DeviceModelView) {
     let release = model.release.as_deref().map_or("none", |release| release.get(..12).unwrap_or(release));
     println!("model {} {}, release {release}", model.model, model.state);
+    if model.bytes_patches > 0 {
+        let (patches, rebuilt) = (bytes(model.bytes_patches), bytes(model.bytes_rebuilt));
+        println!("  {:<13} {patches} of patches instead of {rebuilt}", "fetched");
+    }
     println!("  {:<13} {} answered, {} failed", "predictions", model.predictions, model.failures);
     println!("  {:<13} {}", "latency", latency([model.p50_us, model.p95_us, model.p99_us]));
     println!("  {:<13} {}", "drift", model.drift.as_ref().map_or_else(unknown, drift));

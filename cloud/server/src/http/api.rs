@@ -503,6 +503,10 @@ pub struct DeviceModelView {
     pub bytes_total: u64,
     /// Bytes of it that were on the device already and are not fetched.
     pub bytes_reused: u64,
+    /// Bytes of it that were made from patches instead of being fetched.
+    pub bytes_rebuilt: u64,
+    /// Bytes of these patches.
+    pub bytes_patches: u64,
     /// The last probe.
     pub probe: Option<ProbeView>,
     /// Why the last update failed.

@@ -161,6 +161,16 @@ impl Shadow {
             E::FilesReused { ticket, bytes } if self.awaits(ticket, Work::Filling) => {
                 self.bytes_reused = self.bytes_reused.saturating_add(bytes).min(self.bytes_total);
             }
+            // What a patch saves was on the device already, in another form.
+            E::FilesRebuilt { ticket, bytes, patch_bytes } if self.awaits(ticket, Work::Filling) => {
+                let saved = bytes.saturating_sub(patch_bytes);
+                self.bytes_reused = self.bytes_reused.saturating_add(saved).min(self.bytes_total);
+            }
+            E::PatchFailed { ticket, fault } if self.awaits(ticket, Work::Filling) => {
+                if let Some(held) = &self.journal.held {
+                    self.emit(EventKind::Unpatched, held.release, fault.code, fault.detail, out);
+                }
+            }
             E::FilesComplete { ticket, result } if self.awaits(ticket, Work::Filling) => match result {
                 Ok(()) => self.verify(out),
                 Err(fault) if is_lost(&fault) => self.refill(fault, ctx, out),

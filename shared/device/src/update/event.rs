@@ -117,6 +117,22 @@ pub enum Event {
         /// The bytes.
         bytes: u64,
     },
+    /// Bytes of the candidate's files that were made from a patch and are not fetched.
+    FilesRebuilt {
+        /// The ticket of [`Effect::FetchFiles`].
+        ticket: u64,
+        /// The bytes.
+        bytes: u64,
+        /// Those of the patch that were fetched instead.
+        patch_bytes: u64,
+    },
+    /// A patch could not be used. What is missing of its file is fetched.
+    PatchFailed {
+        /// The ticket of [`Effect::FetchFiles`].
+        ticket: u64,
+        /// Why.
+        fault: Fault,
+    },
     /// Answer to [`Effect::FetchFiles`]: every chunk is there.
     FilesComplete {
         /// The effect's ticket.

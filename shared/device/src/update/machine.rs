@@ -85,6 +85,8 @@ pub struct Update {
     pub(super) bytes_done: u64,
     pub(super) bytes_total: u64,
     pub(super) bytes_reused: u64,
+    pub(super) bytes_rebuilt: u64,
+    pub(super) bytes_patches: u64,
     /// What holds the candidate up before it serves.
     pub(super) hindrance: Option<Failure>,
     /// Both slots were cleared, and nothing came into them since.
@@ -112,6 +114,8 @@ impl Update {
             bytes_done: 0,
             bytes_total: 0,
             bytes_reused: 0,
+            bytes_rebuilt: 0,
+            bytes_patches: 0,
             hindrance: None,
             swept: false,
             expires_at_ms: None,
@@ -185,6 +189,14 @@ impl Update {
             Event::FilesReused { ticket, bytes } if self.awaits(ticket, Work::Filling) => {
                 self.bytes_reused += bytes;
             }
+            Event::FilesRebuilt { ticket, bytes, patch_bytes } if self.awaits(ticket, Work::Filling) => {
+                self.bytes_rebuilt = self.bytes_rebuilt.saturating_add(bytes);
+                self.bytes_patches = self.bytes_patches.saturating_add(patch_bytes);
+            }
+            Event::PatchFailed { ticket, fault } if self.awaits(ticket, Work::Filling) => {
+                let release = self.journal.candidate.as_ref().map(|candidate| candidate.release);
+                self.emit(EventKind::Unpatched, release, Some(fault.code), fault.detail, out);
+            }
             Event::FilesComplete { ticket, result } if self.awaits(ticket, Work::Filling) => match result {
                 Ok(()) => self.verify(out),
                 Err(fault) if is_lost(&fault) => self.refill(fault, ctx, out),
@@ -209,6 +221,8 @@ impl Update {
             Event::EnvelopeFetched { .. }
             | Event::FileProgress { .. }
             | Event::FilesReused { .. }
+            | Event::FilesRebuilt { .. }
+            | Event::PatchFailed { .. }
             | Event::FilesComplete { .. }
             | Event::FilesVerified { .. }
             | Event::ProbeDone { .. } => {}
@@ -284,7 +298,7 @@ impl Update {
         self.swept = false;
         self.retries = 0;
         self.hindrance = None;
-        self.bytes_reused = 0;
+        (self.bytes_reused, self.bytes_rebuilt, self.bytes_patches) = (0, 0, 0);
         self.resume(out);
     }
 
@@ -308,6 +322,7 @@ impl Update {
         self.work = Work::None;
         self.hindrance = None;
         (self.bytes_done, self.bytes_total, self.bytes_reused) = (0, 0, 0);
+        (self.bytes_rebuilt, self.bytes_patches) = (0, 0);
         out.push(Effect::Cancel);
     }
 

@@ -29,6 +29,8 @@ impl Update {
             bytes_done: self.bytes_done,
             bytes_total: self.bytes_total,
             bytes_reused: self.bytes_reused,
+            bytes_rebuilt: self.bytes_rebuilt,
+            bytes_patches: self.bytes_patches,
             probe,
             failure,
         }

@@ -97,6 +97,12 @@ pub struct ModelReport {
     /// Bytes of the candidate that were on the device already, in whichever slot, and are not fetched.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub bytes_reused: u64,
+    /// Bytes of the candidate that were made of the base of a patch and are not fetched.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes_rebuilt: u64,
+    /// Bytes of the patches that were fetched for that.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes_patches: u64,
     /// The last probe.
     pub probe: Option<ProbeReport>,
     /// Why the release that it names did not make it; of a candidate on its way in, what holds it up.

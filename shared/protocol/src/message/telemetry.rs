@@ -397,6 +397,8 @@ pub enum EventKind {
     Throttled,
     /// It has cooled down: predictions run at full speed again.
     Cooled,
+    /// A file could not be made from its patch: what is missing of it is fetched.
+    Unpatched,
     /// A kind of a newer agent.
     #[serde(other)]
     Unknown,

@@ -5,8 +5,8 @@ use flotilla_protocol::Pipeline;
 use flotilla_protocol::pipeline::{
     Activation, Classification, Colour, ImageInput, Input, Layout, Output, Resize,
 };
-use flotilla_runtime::engine::Engine;
 use flotilla_runtime::Prediction;
+use flotilla_runtime::engine::Engine;
 use std::io::{Cursor, Read};
 use std::path::PathBuf;
 

@@ -215,6 +215,8 @@ async fn model_view(app: &App, device: &DeviceId, model: ModelView) -> Result<De
         bytes_done: model.bytes_done,
         bytes_total: model.bytes_total,
         bytes_reused: model.bytes_reused,
+        bytes_rebuilt: model.bytes_rebuilt,
+        bytes_patches: model.bytes_patches,
         probe: model.probe.map(|p| ProbeView {
             max_abs_error: p.max_abs_error,
             p50_ms: p.p50_ms,

@@ -23,6 +23,26 @@ fn what_holds_a_candidate_up_is_said_and_what_was_here_already_is_counted() {
 }
 
 #[test]
+fn what_a_patch_saved_is_reported_and_one_that_failed_is_an_event_and_no_failure() {
+    let mut desk = fresh();
+    desk.reach_confirmed("one", 1);
+    desk.reach_files("two", 2);
+    let ticket = desk.ticket();
+    let fault = Fault::lasting(ErrorCode::DigestMismatch, "the base is damaged");
+    desk.give(Event::PatchFailed { ticket, fault });
+    assert_eq!(desk.events(), [(EventKind::Unpatched, Some(ErrorCode::DigestMismatch))]);
+    desk.give(Event::FilesRebuilt { ticket, bytes: 85_000, patch_bytes: 12_000 });
+    let report = desk.update.report();
+    assert_eq!((report.bytes_rebuilt, report.bytes_patches, report.failure), (85_000, 12_000, None));
+    assert_eq!(report.phase, Phase::Downloading);
+    // What comes late is not of this attempt.
+    desk.give(Event::FilesRebuilt { ticket: ticket - 1, bytes: 1, patch_bytes: 1 });
+    assert_eq!(desk.update.report().bytes_rebuilt, 85_000);
+    desk.give(wanted("three"));
+    assert_eq!((desk.update.report().bytes_rebuilt, desk.update.report().bytes_patches), (0, 0));
+}
+
+#[test]
 fn an_update_goes_through_every_phase_and_changes_the_slot() {
     let mut desk = fresh();
     desk.reach_confirmed("one", 1);
