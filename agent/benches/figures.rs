@@ -117,7 +117,7 @@ fn beside_a_shadow() {
     let side = Side {
         release: Digest::of(b"shadow"),
         against,
-        input: (String::new(), vec![]),
+        inputs: vec![],
         share_per_mille: 1_000,
     };
     let (mut alone, mut busy, mut idle) = (Vec::new(), Vec::new(), Vec::new());

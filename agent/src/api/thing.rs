@@ -310,12 +310,12 @@ mod tests {
             let nested: Vec<Vec<&[u8]>> =
                 bytes.chunks(columns * channels).map(|row| row.chunks(channels).collect()).collect();
             let text = serde_json::json!({ "pixels": nested }).to_string();
-            prop_assert_eq!(read(text.as_bytes(), &image(width, height, colour)).ok(), Some(Thing::Pixels(bytes)));
+            prop_assert_eq!(picture(text.as_bytes(), &image(width, height, colour)).ok(), Some(Thing::Pixels(bytes)));
         }
 
         #[test]
         fn no_text_is_a_panic(text in "[\\[\\]{}:,0-9a-z\" .-]{0,60}") {
-            let _ = read(text.as_bytes(), &image(3, 2, Colour::Grey));
+            let _ = picture(text.as_bytes(), &image(3, 2, Colour::Grey));
         }
     }
 }

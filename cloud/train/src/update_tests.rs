@@ -12,9 +12,9 @@ use flotilla_compress::Recipe;
 use flotilla_patch::make;
 
 use crate::fit::Fit;
+use crate::fit::Lesson;
 use crate::fold::Folded;
-use crate::plan::Plan;
-use crate::{Config, Images, Silent, export};
+use crate::{Config, Images, NetworkPlan, Silent, export};
 
 fn unpacked(path: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -53,14 +53,16 @@ fn fashion(count: usize) -> Option<Images> {
 
 /// A trained file, and that of one epoch more at the rate with which the training ended.
 fn trained(config: &Config, images: &Images) -> (Vec<u8>, Vec<u8>) {
-    let plan = Plan::new(config.algorithm, images);
+    let plan = NetworkPlan::for_images(config.algorithm, images);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     pool.install(|| {
-        let mut fit = Fit::new(config, &plan, images, images);
+        let mut fit = Fit::new(config, &plan, Lesson::default(), images, images);
         let mut file = |epoch| {
             fit.epoch(epoch, &Silent).unwrap();
             let weights = fit.average.weights().unwrap().clone();
-            export::onnx(Folded::new(weights), &plan, config.algorithm.name(), &images.classes).unwrap()
+            let algorithm = config.algorithm.name();
+            let notes = export::Notes { algorithm, classes: &images.classes, ranges: None };
+            export::onnx(&Folded::new(weights), &plan, notes).unwrap()
         };
         let base = (1..=config.epochs).map(&mut file).last().unwrap();
         (base, file(config.epochs + 1))

@@ -74,7 +74,7 @@ fn errors_name_row_and_column() {
         let error = two().rows(bytes).unwrap_err();
         assert_eq!(error.code(), *code, "{start}: {}", error.detail());
         assert!(error.detail().contains(problem), "{start}: {}", error.detail());
-        assert_eq!(error.is_bad_picture(), *code != InvalidInput, "{start}");
+        assert_eq!(error.is_bad_input(), *code != InvalidInput, "{start}");
         assert!(two().tensor(bytes).is_err(), "{start}");
     }
     for (bytes, got) in
