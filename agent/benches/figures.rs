@@ -114,12 +114,7 @@ fn beside_a_shadow() {
         times.sort_unstable();
         times[PREDICTIONS / 2]
     };
-    let side = Side {
-        release: Digest::of(b"shadow"),
-        against,
-        inputs: vec![],
-        share_per_mille: 1_000,
-    };
+    let side = Side { release: Digest::of(b"shadow"), against, inputs: vec![], share_per_mille: 1_000 };
     let (mut alone, mut busy, mut idle) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         host.forget_shadow(&name);

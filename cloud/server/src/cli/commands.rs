@@ -6,8 +6,8 @@ use super::args::{
 use super::client::Client;
 use super::exit::Failure;
 use super::{
-    admission, diagnose, experiment, follow, groups, hard, lifetime, order, read_file, registrations,
-    rollout, shadow, table, telemetry, top, trust, twin, upload,
+    admission, diagnose, experiment, follow, groups, hard, inspect, lifetime, order, read_file,
+    registrations, rollout, shadow, table, telemetry, top, trust, twin, upload,
 };
 use crate::http::api::{
     ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, CompressRequest,
@@ -276,6 +276,7 @@ fn model(command: Model, out: &Out) -> Done {
             let told: Vec<ReleaseTelemetryView> = client(&target)?.get(&path)?;
             out.show(&told, |told| telemetry::print_releases(told))
         }
+        Model::Inspect(command) => inspect::run(command, out),
         Model::Export { model, version, file, target } => {
             let path = format!("/api/v1/models/{}/versions/{version}/onnx", encode(&model));
             write_new(&file, || Ok(client(&target)?.get_bytes(&path)?))

@@ -11,6 +11,7 @@ mod experiment;
 pub(crate) mod follow;
 mod groups;
 mod hard;
+mod inspect;
 mod lifetime;
 mod order;
 mod registrations;
