@@ -5,6 +5,7 @@ mod api;
 mod drift;
 mod endpoint;
 mod host;
+mod kinds;
 mod oip;
 mod predict;
 mod probe;

@@ -34,7 +34,7 @@ async fn server_and_model_describe_themselves() {
     let endpoint = start().await;
     let server = endpoint.get("/v2").await.json();
     assert_eq!(server["name"], "flotilla-agent");
-    assert_eq!(server["extensions"], json!(["binary_tensor_data", "classification"]));
+    assert_eq!(server["extensions"], json!(["binary_tensor_data", "classification", "sequence"]));
     for path in ["/v2/health/live", "/v2/health/ready", "/v2/models/letters/ready", "/v2/"] {
         assert_eq!(endpoint.get(path).await.status, 200, "{path}");
     }

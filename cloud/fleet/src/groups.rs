@@ -318,6 +318,10 @@ impl Groups {
         if let Some(claim) = open.next() {
             return Ok(Some(format!("the claim code {}, which puts devices into it", claim.id.short())));
         }
+        let registered = store::all(&self.store.registrations, &[]).await?.into_iter();
+        if let Some(one) = registered.map(|one| one.value).find(|one| one.group.as_ref() == Some(name)) {
+            return Ok(Some(format!("the registered serial number {}, whose device joins it", one.serial)));
+        }
         let (active, by) = (Rollout::ACTIVE, Rollout::BY_STATE);
         let mut after: Option<Vec<u8>> = None;
         loop {

@@ -52,7 +52,6 @@ pub(crate) fn make(file: &Bytes, bases: &[Base]) -> Vec<(Patch, Bytes)> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
     use super::*;
 

@@ -108,7 +108,7 @@ impl Model {
         let mut shift = self.last.shift;
         if mode.uses_base() && bits.bit(&mut self.moved, given.shift != shift) {
             let halves = [given.shift as u32, (given.shift >> 32) as u32].map(|half| bits.raw(32, half));
-            shift = (i64::from(halves[1]) << 32 | i64::from(halves[0])) as i64;
+            shift = (i64::from(halves[1]) << 32) | i64::from(halves[0]);
         }
         if mode != self.last.mode {
             self.course.steps = 0;

@@ -13,8 +13,11 @@ use flotilla_protocol::manifest::{
     ReleaseKind, ReleaseManifest, Variant, agent_engine, agent_name,
 };
 use flotilla_protocol::message::*;
+use flotilla_protocol::pipeline::detection::{AnchorFree, AnchorFreeLevel, CellBox};
 use flotilla_protocol::pipeline::{
-    Activation, Classification, Colour, ImageInput, Input, Layout, Output, Resize,
+    Activation, Anomaly, AnomalyScore, Classification, Colour, ConstantTensor, Decoder, Detection, Filter,
+    ImageInput, Input, Layout, Output, Place, Resize, SoundInput, StateTensor, TensorKind, TensorSpec,
+    TensorsInput,
 };
 use flotilla_protocol::renew::{Challenge, RenewAnswer, RenewRequest};
 use flotilla_protocol::signature::SigningKey;
@@ -482,6 +485,54 @@ fn download_settings() -> Settings {
 }
 
 /// Old bytes read to the same value, and today's encoder still writes them.
+/// A pipeline with everything that pictures and detectors may have.
+fn detector() -> Pipeline {
+    let image = ImageInput {
+        width: 320,
+        height: 240,
+        colour: Colour::Bgr,
+        resize: Resize::Letterbox { fill: 114, place: Place::Centre },
+        layout: Layout::Nhwc,
+        mean: vec![0.0; 3],
+        std: vec![1.0; 3],
+        filter: Filter::Bilinear,
+        orient: true,
+    };
+    let level = AnchorFreeLevel {
+        stride: 8,
+        classes: "cls_8".into(),
+        objectness: Some("obj_8".into()),
+        boxes: "bbox_8".into(),
+    };
+    let decoder = Decoder::AnchorFree(AnchorFree {
+        levels: vec![level],
+        boxes: CellBox::Distribution { bins: 16 },
+        sigmoid: true,
+        root: true,
+        point: 0.5,
+    });
+    let labels = vec!["face".into()];
+    let detection = Detection { labels, decoder, score: 0.5, overlap: 0.45, limit: 100 };
+    Pipeline::new(Input::Image(image), Output::Detection(detection))
+}
+
+fn keywords() -> Pipeline {
+    let classes = Classification::new(vec!["yes".into(), "no".into()], Activation::None);
+    Pipeline::new(Input::Sound(SoundInput::mlperf_keywords()), Output::Classification(classes))
+}
+
+fn stateful() -> Pipeline {
+    let spec =
+        |name: &str, kind, shape: &[u32]| TensorSpec { name: name.into(), kind, shape: shape.to_vec() };
+    let tensors = vec![spec("x", TensorKind::Fp32, &[1, 512])];
+    let anomaly = Anomaly { score: AnomalyScore::SquaredError, threshold: 0.25, output: Some("y".into()) };
+    Pipeline {
+        states: vec![StateTensor { input: spec("h", TensorKind::Fp32, &[2, 1, 64]), output: "hn".into() }],
+        constants: vec![ConstantTensor { input: spec("sr", TensorKind::Int64, &[]), values: vec![16_000.0] }],
+        ..Pipeline::new(Input::Tensors(TensorsInput { tensors }), Output::Anomaly(anomaly))
+    }
+}
+
 fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, value: &T) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1").join(format!("{name}.cbor"));
     let now = codec::encode(value);
@@ -527,6 +578,9 @@ fn every_format_of_version_1_still_reads() {
     golden("desired-shadow", &Desired { shadows: shadows(), ..desired() });
     golden("reported-shadow", &Reported { shadows: shadow_reports(), ..reported() });
     golden("telemetry-shadow", &shadow_telemetry());
+    golden("pipeline-detector", &detector());
+    golden("pipeline-keywords", &keywords());
+    golden("pipeline-stateful", &stateful());
     golden("command-diagnostics", &Command { id: 3, kind: CommandKind::Diagnostics, deadline_ms: None });
     golden(
         "command-rotate-certificate",

@@ -219,7 +219,11 @@ fn match_input(model: &InferenceModel, name: &str, place: usize, given: &Given) 
         return Err(Error::Interface(format!("its input {name} holds {kind}, not {wanted}")));
     }
     let shape = &given.shape;
-    let mismatch = || Error::InputShape { model: fact.format_dt_shape(), pipeline: shape.clone() };
+    let mismatch = || Error::InputShape {
+        name: name.to_owned(),
+        model: fact.format_dt_shape(),
+        pipeline: shape.clone(),
+    };
     let dims: Vec<_> = fact.shape.dims().collect();
     let rank_fits = if fact.shape.is_open() { dims.len() <= shape.len() } else { dims.len() == shape.len() };
     if !rank_fits {

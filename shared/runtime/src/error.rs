@@ -65,8 +65,10 @@ pub enum Error {
     #[error("the model's interface is not supported: {0}")]
     Interface(String),
     /// The model's input is not what the pipeline makes.
-    #[error("the model takes {model}, but the pipeline makes {pipeline:?}")]
+    #[error("the model's input {name} is {model}, but the pipeline makes {pipeline:?}")]
     InputShape {
+        /// The input.
+        name: String,
         /// As the model file says.
         model: String,
         /// As the caller wants it.

@@ -223,6 +223,8 @@ async fn a_device_whose_serial_number_is_registered_gets_its_line_and_nobody_els
     assert_eq!((done.new, done.unchanged), (2, 0));
     let again = fleet.register(admin, list).await.unwrap();
     assert_eq!((again.new, again.unchanged), (0, 2), "whoever was cut off gives the list again");
+    let used = fleet.delete_group(admin, &tills).await.unwrap_err();
+    assert!(used.code() == ErrorCode::WrongState && used.to_string().contains("PF-1"), "{used}");
 
     let claim = ClaimRequest { registered: true, ..ClaimRequest::plain(9, 60_000, "localhost:1".into()) };
     let (_, code) = fleet.create_claim(admin, claim).await.unwrap();

@@ -150,5 +150,6 @@ fn form(detection: &Detection) -> &'static str {
         Detection::YoloObjectness { .. } => "YOLO with objectness",
         Detection::Yolo { .. } => "YOLO v8 and later",
         Detection::AnchorFree { .. } => "without anchors",
+        Detection::Chosen => "chosen in the network itself",
     }
 }

@@ -129,12 +129,17 @@ fn title(view: &FleetSummaryView) -> String {
         0 => String::new(),
         gone => format!(", {gone} decommissioned"),
     };
-    format!("{time}  {} devices, {} online, {offline} offline{gone}", view.devices, view.online)
+    let waiting = match view.states.get("waiting").copied().unwrap_or_default() {
+        0 => String::new(),
+        waiting => format!(", {waiting} wait for approval"),
+    };
+    format!("{time}  {} devices, {} online, {offline} offline{waiting}{gone}", view.devices, view.online)
 }
 
-/// Devices that may connect.
+/// Devices that may connect and are of the fleet: those that wait for approval are neither online nor offline.
 fn may_connect(view: &FleetSummaryView) -> usize {
-    view.devices.saturating_sub(view.states.get("revoked").copied().unwrap_or_default())
+    let of = |state: &str| view.states.get(state).copied().unwrap_or_default();
+    view.devices.saturating_sub(of("revoked") + of("waiting"))
 }
 
 fn traffic(view: &FleetSummaryView, rates: Option<Rates>) -> String {

@@ -159,6 +159,16 @@ fn a_frame_fits_into_every_terminal_and_every_part_has_its_share() {
 }
 
 #[test]
+fn devices_that_wait_for_approval_are_told_apart() {
+    let mut fleet = fleet();
+    fleet.devices += 3;
+    fleet.states.insert("waiting".into(), 3);
+    let lines = frame(&fleet, None, None, PAGE);
+    let wanted = "08:00:00 UTC  114 devices, 100 online, 10 offline, 3 wait for approval, 2 decommissioned";
+    assert_eq!(texts(&lines)[0], wanted);
+}
+
+#[test]
 fn an_empty_fleet_is_two_lines() {
     let lines = frame(&FleetSummaryView::default(), None, None, PAGE);
     let wanted = [
