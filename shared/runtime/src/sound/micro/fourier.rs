@@ -114,7 +114,7 @@ fn step(output: &mut [Complex], input: &[Complex], stride: usize, twiddles: &[Co
         output[0] = input[0];
         return;
     }
-    let radix = if size % 4 == 0 { 4 } else { 2 };
+    let radix = if size.is_multiple_of(4) { 4 } else { 2 };
     let part = size / radix;
     for (index, output) in output.chunks_exact_mut(part).enumerate() {
         step(output, &input[index * stride..], stride * radix, twiddles);
