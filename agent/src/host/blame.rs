@@ -66,6 +66,11 @@ fn is_to_blame(error: &Error, before: Option<&Takes>) -> bool {
             _ => false,
         },
         Error::TensorLength { .. } => false,
+        // What a row lacks or has too much of is its sender's: a release cannot be told from it.
+        Error::TableRows { .. }
+        | Error::TableRow { .. }
+        | Error::TableCell { .. }
+        | Error::TableColumn { .. } => false,
         _ => true,
     }
 }

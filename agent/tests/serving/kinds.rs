@@ -137,4 +137,6 @@ async fn a_row_of_a_table_gives_a_number_in_its_unit() {
     assert_eq!(reply.status, 400);
     let text = String::from_utf8_lossy(&reply.body).into_owned();
     assert!(text.contains("inside"), "the column is named: {text}");
+    let health = endpoint.host.health(&name("power")).unwrap();
+    assert_eq!((health.predictions, health.failures), (4, 0), "a wrong row is its sender's fault");
 }
