@@ -123,18 +123,6 @@ impl Pipeline {
     }
 }
 
-impl Input {
-    /// What it takes, in a word.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Input::Image(_) => "image",
-            Input::Sound(_) => "sound",
-            Input::Table(_) => "table",
-            Input::Tensors(_) => "tensors",
-        }
-    }
-}
-
 /// Whether a field has its default and need not be written.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()

@@ -1,6 +1,6 @@
 //! A loaded model: pipeline and engine together.
 
-use crate::answer::{Reader, Seen, rounded};
+use crate::answer::{Reader, Seen};
 use crate::drift::Monitor;
 use crate::engine::{self, Engine, Given};
 use crate::preprocess::{Frame, Prepared};
@@ -170,7 +170,9 @@ impl Model {
             .iter()
             .zip(&self.inputs)
             .map(|(values, port)| match values {
-                Values::Fp32(floats) if port.kind != TensorKind::Fp32 => Some(rounded(floats, port.kind)),
+                Values::Fp32(floats) if port.kind != TensorKind::Fp32 => {
+                    Some(Values::rounded(port.kind, floats))
+                }
                 _ => None,
             })
             .collect();

@@ -147,6 +147,29 @@ impl Values {
         }
     }
 
+    /// 32-bit floats rounded to a kind, half to even and within its range.
+    pub fn rounded(kind: TensorKind, values: &[f32]) -> Self {
+        macro_rules! whole {
+            ($type:ty, $variant:ident) => {
+                // The conversion saturates.
+                Values::$variant(values.iter().map(|value| value.round_ties_even() as $type).collect())
+            };
+        }
+        match kind {
+            TensorKind::Fp32 => Values::Fp32(values.to_vec()),
+            TensorKind::Fp64 => Values::Fp64(values.iter().map(|value| f64::from(*value)).collect()),
+            TensorKind::Int8 => whole!(i8, Int8),
+            TensorKind::Int16 => whole!(i16, Int16),
+            TensorKind::Int32 => whole!(i32, Int32),
+            TensorKind::Int64 => whole!(i64, Int64),
+            TensorKind::Uint8 => whole!(u8, Uint8),
+            TensorKind::Uint16 => whole!(u16, Uint16),
+            TensorKind::Uint32 => whole!(u32, Uint32),
+            TensorKind::Uint64 => whole!(u64, Uint64),
+            TensorKind::Bool => Values::Bool(values.iter().map(|value| *value != 0.0).collect()),
+        }
+    }
+
     /// As 32-bit floats; large integers are rounded.
     pub fn to_f32(&self) -> Cow<'_, [f32]> {
         match self {

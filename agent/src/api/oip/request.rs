@@ -2,10 +2,9 @@
 
 use super::super::problem::Problem;
 use super::BATCH;
-use super::tensor::Numbers;
 use crate::host::Interface;
 use flotilla_protocol::{ErrorCode, limits};
-use flotilla_runtime::{Port, Stream, Values};
+use flotilla_runtime::{Numbers, Port, Stream, Values};
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 
@@ -185,7 +184,10 @@ impl InputTensor {
             return Err(bad(format!("a batch has 1 to {BATCH} rows, not {rows}")));
         }
         let values = match (self.data.take(), self.parameters.binary_data_size) {
-            (Some(Numbers(numbers)), None) => Values::from_f64(kind, &numbers)
+            (Some(numbers), None) if !numbers.list => {
+                return Err(bad(format!("data of input {name} must be a list")));
+            }
+            (Some(numbers), None) => Values::from_f64(kind, &numbers.values)
                 .ok_or_else(|| bad(format!("a value of input {name} does not fit into {kind}")))?,
             (None, Some(bytes)) => {
                 let own = usize::try_from(bytes).ok().and_then(|bytes| left.split_at_checked(bytes));

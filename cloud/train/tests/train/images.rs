@@ -81,15 +81,11 @@ fn quick(epochs: u32, augment: &Augment) -> Config {
     Config { epochs, batch_size: 32, learning_rate: 0.01, warmup_epochs: 1, augment, ..Config::default() }
 }
 
-#[test]
-#[ignore = "trains for minutes"]
-fn fashion_shrinks_to_a_sixth_within_a_point() {
-    let augment = Augment { mirror: true, shift_px: 1.0, ..Augment::none() };
-    let parts = fashion();
-    let onnx = trained("fashion", quick(6, &augment), &parts);
-    let (shares, learning_rate) = (vec![0.145, 0.1], 0.008);
-    let (cut_epochs, epochs, rounded_epochs, batch_size) = (1, 4, 1, 32);
-    let settings = Shrink {
+/// How it is shrunk; epochs after a cut, at the end, and with rounded weights.
+fn shrinking(shares: Vec<f64>, learning_rate: f64, epochs: [u32; 3], augment: Augment) -> Shrink {
+    let [cut_epochs, epochs, rounded_epochs] = epochs;
+    let batch_size = 32;
+    Shrink {
         shares,
         learning_rate,
         cut_epochs,
@@ -98,7 +94,16 @@ fn fashion_shrinks_to_a_sixth_within_a_point() {
         batch_size,
         augment,
         ..Shrink::default()
-    };
+    }
+}
+
+#[test]
+#[ignore = "trains for minutes"]
+fn fashion_shrinks_to_a_sixth_within_a_point() {
+    let augment = Augment { mirror: true, shift_px: 1.0, ..Augment::none() };
+    let parts = fashion();
+    let onnx = trained("fashion", quick(6, &augment), &parts);
+    let settings = shrinking(vec![0.145, 0.1], 0.008, [1, 4, 1], augment);
     series("fashion", &onnx, settings, &parts).check();
 }
 
@@ -108,17 +113,6 @@ fn cifar_shrinks_to_a_sixth_within_a_point() {
     let augment = Augment { mirror: true, shift_px: 2.0, ..Augment::none() };
     let parts = cifar();
     let onnx = trained("cifar", quick(14, &augment), &parts);
-    let (shares, learning_rate) = (vec![0.148], 0.012);
-    let (cut_epochs, epochs, rounded_epochs, batch_size) = (3, 14, 2, 32);
-    let settings = Shrink {
-        shares,
-        learning_rate,
-        cut_epochs,
-        epochs,
-        rounded_epochs,
-        batch_size,
-        augment,
-        ..Shrink::default()
-    };
+    let settings = shrinking(vec![0.148], 0.012, [3, 14, 2], augment);
     series("cifar", &onnx, settings, &parts).check();
 }

@@ -194,19 +194,6 @@ impl Output {
             Output::Regression(_) | Output::Embedding(_) | Output::Tensors(_) => Vec::new(),
         }
     }
-
-    /// What kind of answer it gives, in a word.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Output::Classification(_) => "classification",
-            Output::MultiLabel(_) => "multi-label",
-            Output::Detection(_) => "detection",
-            Output::Regression(_) => "regression",
-            Output::Anomaly(_) => "anomaly",
-            Output::Embedding(_) => "embedding",
-            Output::Tensors(_) => "tensors",
-        }
-    }
 }
 
 pub(super) fn check_labels(field: &'static str, labels: &[String]) -> Result<(), InvalidPipeline> {

@@ -16,7 +16,7 @@ const CANDIDATES: usize = 20 * OBJECTS as usize;
 pub(super) struct Detector {
     labels: Vec<String>,
     score: f32,
-    overlap: f32,
+    overlap: f64,
     limit: usize,
     form: Form,
     /// Columns and rows of the network's picture.
@@ -122,7 +122,7 @@ impl Detector {
         Ok(Self {
             labels: detection.labels.clone(),
             score: detection.score,
-            overlap: detection.overlap,
+            overlap: f64::from(detection.overlap),
             limit: detection.limit as usize,
             form,
             size: [size.0 as f32, size.1 as f32],

@@ -4,9 +4,9 @@ mod detection;
 mod reader;
 mod suppress;
 
-pub(crate) use reader::{Reader, Seen, rounded};
-pub use suppress::overlap;
+pub(crate) use reader::{Reader, Seen};
 
+use crate::metrics::detection::iou;
 use crate::tensor::Values;
 use flotilla_protocol::pipeline::TensorKind;
 use serde::{Deserialize, Serialize};
@@ -170,7 +170,7 @@ fn same_objects(a: &[Object], b: &[Object]) -> bool {
     let mut left: Vec<&Object> = b.iter().collect();
     let found = a.iter().all(|object| {
         let same = |other: &&Object| {
-            other.label.label == object.label.label && overlap(&other.place, &object.place) >= 0.5
+            other.label.label == object.label.label && iou(other.place, object.place) >= 0.5
         };
         left.iter().position(same).map(|place| left.swap_remove(place)).is_some()
     });

@@ -5,9 +5,8 @@ use super::{Anomaly, Answer, Label, Prediction, Tensor, Value};
 use crate::preprocess::Frame;
 use crate::tensor::{Port, Values};
 use crate::{Error, Result};
-use flotilla_protocol::pipeline::{
-    Activation, AnomalyScore, MultiLabel, Output, Pipeline, Regression, TensorKind,
-};
+use flotilla_protocol::Pipeline;
+use flotilla_protocol::pipeline::{Activation, AnomalyScore, MultiLabel, Output, Regression};
 
 /// Post-processing whose outputs are found and whose shapes fit.
 #[derive(Clone, Debug)]
@@ -245,28 +244,5 @@ fn softmax(values: &mut [f32]) {
     let sum: f32 = values.iter().sum();
     for value in values {
         *value /= sum;
-    }
-}
-
-/// 32-bit floats rounded to what a network takes, within its range.
-pub(crate) fn rounded(values: &[f32], kind: TensorKind) -> Values {
-    macro_rules! whole {
-        ($type:ty, $variant:ident) => {
-            // The conversion saturates.
-            Values::$variant(values.iter().map(|value| value.round_ties_even() as $type).collect())
-        };
-    }
-    match kind {
-        TensorKind::Fp32 => Values::Fp32(values.to_vec()),
-        TensorKind::Fp64 => Values::Fp64(values.iter().map(|value| f64::from(*value)).collect()),
-        TensorKind::Int8 => whole!(i8, Int8),
-        TensorKind::Int16 => whole!(i16, Int16),
-        TensorKind::Int32 => whole!(i32, Int32),
-        TensorKind::Int64 => whole!(i64, Int64),
-        TensorKind::Uint8 => whole!(u8, Uint8),
-        TensorKind::Uint16 => whole!(u16, Uint16),
-        TensorKind::Uint32 => whole!(u32, Uint32),
-        TensorKind::Uint64 => whole!(u64, Uint64),
-        TensorKind::Bool => Values::Bool(values.iter().map(|value| *value != 0.0).collect()),
     }
 }

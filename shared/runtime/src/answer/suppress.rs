@@ -1,5 +1,7 @@
 //! Greedy non-maximum suppression, a label at a time.
 
+use crate::metrics::detection::iou;
+
 /// A box with its score, while it is decided whether it stays.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Candidate {
@@ -11,27 +13,17 @@ pub(super) struct Candidate {
     pub(super) place: [f32; 4],
 }
 
-/// Intersection over union of two boxes; 0 where they have no area.
-pub fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
-    let area = |b: &[f32; 4]| (b[2] - b[0]).max(0.0) * (b[3] - b[1]).max(0.0);
-    let inner = [a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])];
-    let both = area(&inner);
-    let all = area(a) + area(b) - both;
-    if all > 0.0 { both / all } else { 0.0 }
-}
-
 /// The best boxes, the surest first, at most `limit`: a box goes where a better one of its label has an overlap with it of
 /// more than `most`. Of equal scores the first one counts as better.
-pub(super) fn suppress(mut candidates: Vec<Candidate>, most: f32, limit: usize) -> Vec<Candidate> {
+pub(super) fn suppress(mut candidates: Vec<Candidate>, most: f64, limit: usize) -> Vec<Candidate> {
     candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
     let mut kept: Vec<Candidate> = Vec::new();
     for candidate in candidates {
         if kept.len() >= limit {
             break;
         }
-        let covered = |better: &Candidate| {
-            better.label == candidate.label && overlap(&better.place, &candidate.place) > most
-        };
+        let covered =
+            |better: &Candidate| better.label == candidate.label && iou(better.place, candidate.place) > most;
         if !kept.iter().any(covered) {
             kept.push(candidate);
         }
@@ -63,29 +55,22 @@ mod tests {
         assert_eq!(suppress(all, 0.5, 1).len(), 1);
     }
 
-    #[test]
-    fn overlaps_are_worked_out() {
-        assert_eq!(overlap(&[0.0, 0.0, 2.0, 2.0], &[1.0, 0.0, 3.0, 2.0]), 1.0 / 3.0);
-        assert_eq!(overlap(&[0.0, 0.0, 1.0, 1.0], &[1.0, 1.0, 2.0, 2.0]), 0.0);
-        assert_eq!(overlap(&[0.0; 4], &[0.0; 4]), 0.0);
-    }
-
     proptest! {
         #[test]
         fn what_stays_does_not_overlap_and_what_goes_does(
             all in prop::collection::vec((0usize..3, 0.0f32..1.0, 0.0f32..50.0), 0..40),
-            most in 0.0f32..1.0,
+            most in 0.0f64..1.0,
         ) {
             let all: Vec<Candidate> = all.into_iter().map(|(l, s, x)| candidate(l, s, x)).collect();
             let kept = suppress(all.clone(), most, usize::MAX);
             for (place, a) in kept.iter().enumerate() {
                 for b in &kept[place + 1..] {
-                    prop_assert!(a.label != b.label || overlap(&a.place, &b.place) <= most);
+                    prop_assert!(a.label != b.label || iou(a.place, b.place) <= most);
                     prop_assert!(a.score >= b.score);
                 }
             }
             for gone in all.iter().filter(|c| !kept.contains(c)) {
-                let covered = kept.iter().any(|k| k.label == gone.label && k.score >= gone.score && overlap(&k.place, &gone.place) > most);
+                let covered = kept.iter().any(|k| k.label == gone.label && k.score >= gone.score && iou(k.place, gone.place) > most);
                 prop_assert!(covered);
             }
         }

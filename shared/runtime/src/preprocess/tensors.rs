@@ -1,15 +1,10 @@
 //! Tensors as they are: bytes one after the other, or a JSON object with a list a name.
 
+use crate::numbers::Numbers;
 use crate::tensor::{self, Port, Values};
 use crate::{Error, Result};
 use flotilla_protocol::pipeline::TensorsInput;
-use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use std::collections::BTreeMap;
-use std::fmt;
-
-/// Lists within lists that are followed.
-const DEPTH: usize = 16;
 
 /// Reads tensors of these names, kinds and shapes.
 #[derive(Clone, Debug)]
@@ -40,7 +35,7 @@ impl Tensors {
         let mut document: BTreeMap<String, Numbers> = serde_json::from_slice(bytes).map_err(unreadable)?;
         let read = |port: &Port| {
             let named = format!("input {}", port.name);
-            let Numbers(numbers) = document
+            let Numbers { values: numbers, .. } = document
                 .remove(&port.name)
                 .ok_or_else(|| Error::TensorDocument(format!("{named} is missing")))?;
             if numbers.len() != port.values() {
@@ -65,63 +60,5 @@ impl Tensors {
             }
         }
         Ok(tensors)
-    }
-}
-
-/// The numbers of lists within lists.
-struct Numbers(Vec<f64>);
-
-impl<'de> Deserialize<'de> for Numbers {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut numbers = Vec::new();
-        Level { numbers: &mut numbers, depth: 0 }.deserialize(deserializer)?;
-        Ok(Self(numbers))
-    }
-}
-
-struct Level<'a> {
-    numbers: &'a mut Vec<f64>,
-    depth: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for Level<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Level<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number, or a list of them")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        if self.depth >= DEPTH {
-            return Err(A::Error::custom(format!("lists are nested deeper than {DEPTH}")));
-        }
-        let (numbers, depth) = (self.numbers, self.depth + 1);
-        while list.next_element_seed(Level { numbers: &mut *numbers, depth })?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<(), E> {
-        self.numbers.push(number);
-        Ok(())
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<(), E> {
-        self.visit_f64(number as f64)
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<(), E> {
-        self.visit_f64(number as f64)
-    }
-
-    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<(), E> {
-        self.visit_f64(f64::from(u8::from(value)))
     }
 }

@@ -7,7 +7,8 @@ use flotilla_protocol::pipeline::detection::{
     AnchorFree, AnchorFreeLevel, BoxForm, Boxes, CellBox, Decoder, PriorLevel, Priors, Yolo, YoloGrid,
 };
 use flotilla_protocol::pipeline::{Colour, Detection, Layout, Output, Place, Resize};
-use flotilla_runtime::{Answer, Input, Model, Object, overlap};
+use flotilla_runtime::metrics::detection::iou;
+use flotilla_runtime::{Answer, Input, Model, Object};
 use std::io::Read;
 
 fn finds(mut pipeline: Pipeline, labels: &[&str], decoder: Decoder) -> Pipeline {
@@ -223,7 +224,7 @@ fn two_face_detectors_of_different_kinds_find_the_same_faces() {
         let (a, b) =
             (objects(&mut ultraface, Input::Encoded(&photo)), objects(&mut yunet, Input::Encoded(&photo)));
         let sure: Vec<&Object> = b.iter().filter(|face| face.label.score > 0.7).collect();
-        let both = sure.iter().filter(|face| a.iter().any(|other| overlap(&other.place, &face.place) > 0.4));
+        let both = sure.iter().filter(|face| a.iter().any(|other| iou(other.place, face.place) > 0.4));
         let both = both.count();
         assert!(both >= least, "{name}: {both} of {} and {}: {a:?} {b:?}", a.len(), b.len());
     }
