@@ -18,6 +18,7 @@ mod experiments;
 mod fleet_top;
 mod groups;
 mod hard_examples;
+mod inspect;
 mod offline;
 mod old_folders;
 mod quickstart;

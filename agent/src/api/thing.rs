@@ -294,6 +294,21 @@ mod tests {
     }
 
     #[test]
+    fn a_recording_comes_as_base64_and_a_picture_is_none() {
+        for text in [r#"{"audio": "AQID"}"#, r#"{"audio": "data:audio/wav;base64,AQID"}"#] {
+            assert_eq!(recording(text.as_bytes()).ok(), Some(Thing::File(vec![1, 2, 3])), "{text}");
+        }
+        for (bad, word) in [
+            (r#"{"image": "AQID"}"#, "unknown field `image`"),
+            (r#"{"audio": "???"}"#, "not base64"),
+            ("[1, 2]", "not usable"),
+        ] {
+            let problem = recording(bad.as_bytes()).expect_err(bad);
+            assert!(problem.detail().contains(word) && problem.detail().contains("base64 of a WAV"), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_picture_comes_as_base64_with_or_without_its_type() {
         for text in ["{\"image\": \"AQID\"}", "{\"image\": \"data:image/png;base64,AQID\"}"] {
             let got = picture(text.as_bytes(), &image(3, 2, Colour::Grey)).ok();

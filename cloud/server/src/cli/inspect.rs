@@ -4,6 +4,7 @@ use super::args::Inspect;
 use super::commands::{Done, Out, write_new};
 use super::exit::Failure;
 use super::{read_file, table};
+use crate::error_text::with_causes;
 use flotilla_import::{Detection, Guess, Input, MAX_BYTES, Options, Output, Report, Tensor, inspect};
 use flotilla_protocol::{ErrorCode, limits};
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ pub(super) fn run(command: Inspect, out: &Out) -> Done {
     options.labels = labels.as_deref().map(read_labels).transpose()?;
     let bytes = read_bounded(&file, MAX_BYTES)?;
     bound_memory();
-    let import = inspect(&bytes, &options).map_err(|e| Failure::new(e.code(), e))?;
+    let import = inspect(&bytes, &options).map_err(|e| Failure::new(e.code(), with_causes(&e)))?;
     if let Some(cleaned) = cleaned {
         write_new(&cleaned, || Ok(import.model.clone()))?;
     }
@@ -48,13 +49,17 @@ fn read_bounded(path: &Path, most: usize) -> Result<Vec<u8>, Failure> {
 /// A name a line.
 fn read_labels(path: &Path) -> Result<Vec<String>, Failure> {
     let bad = |detail: String| {
-        Failure::new(ErrorCode::InvalidInput, format!("{}: {detail}; it has a name a line", path.display()))
+        let detail = format!("{} {detail}; write the name of a class a line", path.display());
+        Failure::new(ErrorCode::InvalidInput, detail)
     };
     let bytes = read_bounded(path, limits::LABELS * (limits::LABEL + 2))?;
-    let text = String::from_utf8(bytes).map_err(|e| bad(e.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|e| bad(format!("is no text: {e}")))?;
     let labels: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
-    if labels.is_empty() || labels.len() > limits::LABELS || labels.iter().any(String::is_empty) {
-        return Err(bad(format!("{} lines, or an empty one", labels.len())));
+    if labels.is_empty() || labels.len() > limits::LABELS {
+        return Err(bad(format!("has {} lines; 1 to {} are possible", labels.len(), limits::LABELS)));
+    }
+    if let Some(line) = labels.iter().position(String::is_empty) {
+        return Err(bad(format!("has nothing in line {}", line + 1)));
     }
     Ok(labels)
 }
