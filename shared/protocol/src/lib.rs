@@ -4,6 +4,7 @@
 //! - [`message`]: what travels on the topics; [`codec`]: CBOR with a size cap before decoding.
 //! - [`board`]: what a device's hardware is and what a model may cost there.
 //! - [`manifest`], [`pipeline`], [`baseline`]: what a release is; [`trust`]: which keys a device believes.
+//! - [`truth`]: what is true of a sample.
 //! - [`envelope`], [`signature`], [`digest`]: signatures over exact bytes, content addresses.
 //! - [`enrol`]: claim codes and the answer that makes a box a device of the fleet.
 //! - [`renew`]: a new certificate over HTTPS for a device whose old one has ended.
@@ -28,6 +29,7 @@ pub mod renew;
 pub mod signature;
 pub mod topic;
 pub mod trust;
+pub mod truth;
 
 pub use baseline::Baseline;
 pub use digest::Digest;
@@ -39,3 +41,4 @@ pub use id::{
 pub use manifest::ReleaseManifest;
 pub use pipeline::Pipeline;
 pub use trust::TrustFile;
+pub use truth::{TrueBox, Truth};
