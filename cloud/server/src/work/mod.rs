@@ -5,6 +5,7 @@
 
 mod baseline;
 mod compress;
+mod quality;
 mod samples;
 mod train;
 
