@@ -15,8 +15,8 @@ use crate::http::api::{
     RejectRequest, ReleaseRequest, ReleaseTelemetryView, ReleaseView, TagRequest, TrainRequest, TwinView,
 };
 use crate::progress::Progress;
-use flotilla_protocol::ErrorCode;
 use flotilla_protocol::enrol::ClaimCode;
+use flotilla_protocol::{Digest, ErrorCode};
 use serde::Serialize;
 use serde_json::json;
 use std::io::Write;
@@ -279,7 +279,20 @@ fn model(command: Model, out: &Out) -> Done {
         Model::Inspect(command) => inspect::run(command, out),
         Model::Export { model, version, file, target } => {
             let path = format!("/api/v1/models/{}/versions/{version}/onnx", encode(&model));
-            write_new(&file, || Ok(client(&target)?.get_bytes(&path)?))
+            let mut facts = (0, String::new());
+            write_new(&file, || {
+                let bytes = client(&target)?.get_bytes(&path)?;
+                facts = (bytes.len(), Digest::of(&bytes).to_string());
+                Ok(bytes)
+            })?;
+            let (bytes, digest) = facts;
+            let said = json!({ "file": file, "bytes": bytes, "digest": digest });
+            out.show(&said, |_| {
+                println!(
+                    "{} holds the plain ONNX of {model} v{version}: {bytes} bytes, {digest}",
+                    file.display()
+                )
+            })
         }
     }
 }

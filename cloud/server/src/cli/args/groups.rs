@@ -1,6 +1,6 @@
 //! `flotilla device list|label|attribute|name` and `flotilla group …` as types.
 
-use super::Target;
+use super::{Output, Target};
 use clap::{Args, Subcommand};
 
 const FILTER: &str = "\
@@ -190,4 +190,19 @@ pub struct GroupDevices {
     /// The control plane.
     #[command(flatten)]
     pub target: Target,
+}
+
+impl Group {
+    /// The form in which results and errors are printed.
+    pub(crate) fn output(&self) -> Output {
+        match self {
+            Self::Create { target, .. }
+            | Self::Preview { target, .. }
+            | Self::List(target)
+            | Self::Show { target, .. }
+            | Self::Add(GroupDevices { target, .. })
+            | Self::Remove(GroupDevices { target, .. })
+            | Self::Delete { target, .. } => target.output,
+        }
+    }
 }

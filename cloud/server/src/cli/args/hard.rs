@@ -1,6 +1,6 @@
 //! `flotilla hard …` as types.
 
-use super::Target;
+use super::{Output, Target};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -115,4 +115,18 @@ pub struct HardConsent {
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share| (0.001..=1.0).contains(share));
     share.ok_or_else(|| "a share is 0.001 to 1".to_owned())
+}
+
+impl Hard {
+    /// The form in which results and errors are printed.
+    pub(crate) fn output(&self) -> Output {
+        match self {
+            Self::Consent(HardConsent { target, .. })
+            | Self::Consents { target, .. }
+            | Self::List { target, .. }
+            | Self::Show { target, .. }
+            | Self::Accept { target, .. }
+            | Self::Reject { target, .. } => target.output,
+        }
+    }
 }

@@ -1,0 +1,40 @@
+//! `flotilla dataset …` as types.
+
+use super::{Output, Target};
+use clap::Subcommand;
+use std::path::PathBuf;
+
+/// `flotilla dataset …`
+#[derive(Debug, Subcommand)]
+pub enum Dataset {
+    /// Import a folder, zip or csv as a new version.
+    Import {
+        /// Name of the dataset.
+        name: String,
+        /// A folder or zip of images by class, an IDX folder or zip, a csv table. Without it: the bundled digits.
+        path: Option<PathBuf>,
+        /// The format, when it is not recognised by itself.
+        #[arg(long)]
+        format: Option<String>,
+        /// Label column of a table.
+        #[arg(long)]
+        label: Option<String>,
+        /// Seed of the split.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// List datasets.
+    List(Target),
+}
+
+impl Dataset {
+    /// The form in which results and errors are printed.
+    pub(crate) fn output(&self) -> Output {
+        match self {
+            Self::Import { target, .. } | Self::List(target) => target.output,
+        }
+    }
+}

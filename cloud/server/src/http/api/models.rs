@@ -1,0 +1,56 @@
+//! Model versions.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A model version.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ModelVersionView {
+    /// Model.
+    pub model: String,
+    /// Version.
+    pub version: u32,
+    /// trained, compressed or imported.
+    pub source: String,
+    /// Digest of the ONNX file.
+    pub onnx: String,
+    /// Size of the ONNX file.
+    pub bytes: u64,
+    /// Accuracy on the test split, measured by the runtime on this file.
+    pub accuracy: Option<f64>,
+    /// Dataset it was trained on.
+    pub dataset: String,
+    /// Version of that dataset.
+    pub dataset_version: u32,
+    /// What compression did.
+    pub recipe: String,
+    /// The job that made it.
+    pub job: String,
+    /// Milliseconds since 1970.
+    pub created_at_ms: u64,
+}
+
+/// Asks for the accuracy of a model version on a split.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluateRequest {
+    /// Dataset.
+    pub dataset: String,
+    /// Dataset version.
+    pub version: u32,
+    /// train, validation or test.
+    pub split: String,
+}
+
+/// Accuracy of a model version on a split, measured by the runtime in the control plane.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct EvaluationView {
+    /// Samples.
+    pub total: u64,
+    /// Of these right.
+    pub correct: u64,
+    /// Share of right ones.
+    pub accuracy: f64,
+    /// Predicted label index a sample, in the order of the samples route.
+    pub predictions: Vec<u32>,
+}
