@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use flotilla_import::{Import, Options, inspect};
+use flotilla_import::{Import, Options, generated_inputs, inspect};
 use flotilla_onnx::{DataType, Dim, GraphBuilder, Node, Value};
 use flotilla_protocol::pipeline::{Activation, Colour, Input as Takes, Output};
 use flotilla_runtime::{Answer, Input, Model, Prediction};
@@ -52,9 +52,15 @@ fn every_model_of_the_test_data_runs_with_what_is_proposed() {
         let import = inspect(&std::fs::read(&path).unwrap(), &Options::default()).unwrap();
         let proposal = &import.report.proposal;
         assert_eq!(proposal.problem, None, "{}", path.display());
-        if let Err(error) = Model::load(&proposal.pipeline, &import.model) {
-            panic!("{}: {error:?}: {proposal:#?}", path.display());
+        let mut model = Model::load(&proposal.pipeline, &import.model)
+            .unwrap_or_else(|error| panic!("{}: {error:?}: {proposal:#?}", path.display()));
+        let inputs = generated_inputs(&proposal.pipeline);
+        assert!(inputs.len() >= 2 && inputs.iter().map(Vec::len).sum::<usize>() <= 1 << 20, "{}", path.display());
+        let mut said = Vec::new();
+        for input in &inputs {
+            said.push(model.predict(Input::Unsaid(input)).unwrap().scores);
         }
+        assert!(said[0] != said[1], "{}: {said:?}", path.display());
     }
 }
 
@@ -167,6 +173,7 @@ fn a_stream_is_proposed_with_its_state_and_its_rate() {
     }
     let mut model = load(&import);
     assert!(model.is_stateful());
+    assert!(model.predict(Input::Unsaid(&generated_inputs(&import.report.proposal.pipeline)[0])).is_ok());
     let samples: Vec<u8> = [0.5_f32; 512].iter().flat_map(|value| value.to_le_bytes()).collect();
     assert_eq!(label(&model.predict(Input::Raw(&samples)).unwrap()), "speech");
 }

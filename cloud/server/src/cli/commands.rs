@@ -52,7 +52,8 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
         | Command::Up(_)
         | Command::Simulate(_)
         | Command::Agent(_)
-        | Command::JobChild { .. } => {
+        | Command::JobChild { .. }
+        | Command::ExamineChild { .. } => {
             Err(Failure::new(ErrorCode::Internal, "this command does not talk to a control plane"))
         }
     }

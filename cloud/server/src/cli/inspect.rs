@@ -125,10 +125,10 @@ fn print_guess(guess: &Guess) {
     let input = match &guess.input {
         Input::Image { width, height, .. } => format!("a picture of {} x {}", open(width), open(height)),
         Input::Sound { samples } => format!("{} samples of sound", open(samples)),
-        Input::SoundFeatures { frames, features } => {
+        Input::SoundFeatures { frames, features, .. } => {
             format!("sound, {} frames of {} features", open(frames), open(features))
         }
-        Input::Table { columns } => format!("a row of {} columns", open(columns)),
+        Input::Table { columns, .. } => format!("a row of {} columns", open(columns)),
         Input::Tensors => "tensors".to_owned(),
     };
     let output = match &guess.output {

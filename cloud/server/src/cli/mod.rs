@@ -43,6 +43,7 @@ pub fn main() -> ExitCode {
             );
         }
         Command::JobChild { folder } => return crate::work::child_main(&folder),
+        Command::ExamineChild { input, output } => return crate::examine::child_main(&input, &output),
         Command::Quickstart(options) => {
             start_logging("warn");
             crate::quickstart::run(crate::quickstart::Options {

@@ -8,6 +8,7 @@ mod devices;
 mod diagnosis;
 mod experiments;
 mod hard;
+mod imports;
 mod jobs;
 mod models;
 mod releases;
@@ -37,6 +38,8 @@ pub use hard::{
     HardConsentAnswer, HardConsentRequest, HardConsentView, HardDecision, HardDecisionView, HardExamplePage,
     HardExampleView, HardPolicy, UnlabelledView,
 };
+pub use crate::examine::ReadOptions;
+pub use imports::{ModelImportRequest, UploadView};
 pub use jobs::{FailureView, JobView, ProgressView, TrainRequest};
 pub use models::{EvaluateRequest, EvaluationView, ModelVersionView};
 pub use releases::{ReleaseRequest, ReleaseView, TrustView};

@@ -100,6 +100,8 @@ impl Handler for CompressHandler {
         let task: Task = read_json(&folder.input("task.json"))?;
         let result: CompressResult = result(job)?;
         let from = self.registry.version(&spec.model, spec.version).await.map_err(registry_failure)?;
+        let samples = self.registry.samples(&from).await.map_err(registry_failure)?;
+        let licence = from.licence;
         let mut lineage = from.lineage;
         lineage.recipe = result.recipe.clone();
         let version = NewVersion {
@@ -120,6 +122,8 @@ impl Handler for CompressHandler {
             lineage,
             report: Some(read_json(&folder.output("report.json"))?),
             baseline: baseline::read(folder)?,
+            licence,
+            samples,
         };
         let version = self
             .registry

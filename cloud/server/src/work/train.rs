@@ -101,6 +101,8 @@ impl Handler for TrainHandler {
             },
             report: Some(read_json(&folder.output("report.json"))?),
             baseline: baseline::read(folder)?,
+            licence: None,
+            samples: None,
         };
         let version = self
             .registry
