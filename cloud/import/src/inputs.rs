@@ -18,9 +18,13 @@ pub fn generated_inputs(pipeline: &Pipeline) -> Vec<Vec<u8>> {
     for number in 0..INPUTS {
         let mut noise = Noise(number as u64 + 1);
         let input = match &pipeline.input {
-            Input::Image(image) => {
-                picture(number, image.width as usize, image.height as usize, image.colour.channels(), &mut noise)
-            }
+            Input::Image(image) => picture(
+                number,
+                image.width as usize,
+                image.height as usize,
+                image.colour.channels(),
+                &mut noise,
+            ),
             Input::Sound(sound) => recording(number, sound.rate, sound.clip.samples as usize, &mut noise),
             Input::Table(table) => row(number, &table.columns, &mut noise),
             Input::Tensors(tensors) => {
@@ -63,7 +67,13 @@ fn picture(number: usize, width: usize, height: usize, channels: usize, noise: &
                 bytes.push(match number {
                     0 => ((x * 255 / width.max(1) + y * 255 / height.max(1)) / 2 + 40 * channel) as u8,
                     1 => patches[(y * 8 / height.max(1) * 8 + x * 8 / width.max(1)) * channels + channel],
-                    2 => if (x + y) / 4 % 2 == 0 { 230 } else { 20 + 60 * channel as u8 },
+                    2 => {
+                        if (x + y) / 4 % 2 == 0 {
+                            230
+                        } else {
+                            20 + 60 * channel as u8
+                        }
+                    }
                     _ => {
                         let middle = |at: usize, side: usize| (side / 4..side - side / 4).contains(&at);
                         if middle(x, width) && middle(y, height) { 240 } else { 15 }
@@ -105,7 +115,9 @@ fn row(number: usize, columns: &[Column], noise: &mut Noise) -> Vec<u8> {
                 json!(category.values.get(place))
             }
             ColumnKind::Boolean(_) => json!(noise.next() % 2 == 0),
-            ColumnKind::Date(_) => json!(format!("2024-{:02}-{:02}", noise.next() % 12 + 1, noise.next() % 28 + 1)),
+            ColumnKind::Date(_) => {
+                json!(format!("2024-{:02}-{:02}", noise.next() % 12 + 1, noise.next() % 28 + 1))
+            }
         }
     };
     let cells: serde_json::Map<String, Value> =

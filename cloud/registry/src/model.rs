@@ -196,7 +196,12 @@ impl NewVersion {
             Source::Trained { .. } => "",
         };
         let licence = self.licence.as_deref().unwrap_or_default();
-        match texts.into_iter().map(String::as_str).chain([recipe, licence]).find(|text| text.len() > limits::TEXT) {
+        match texts
+            .into_iter()
+            .map(String::as_str)
+            .chain([recipe, licence])
+            .find(|text| text.len() > limits::TEXT)
+        {
             Some(text) => Err(Error::TooLarge {
                 what: "a text of the lineage, or the licence,",
                 size: text.len() as u64,

@@ -339,7 +339,12 @@ impl App {
             }
         };
         let config = WorkerConfig::new(program, ["job-child"]);
-        let worker = work::equip(Worker::new(self.queue.clone(), config), &self.datasets, &self.registry, &self.objects);
+        let worker = work::equip(
+            Worker::new(self.queue.clone(), config),
+            &self.datasets,
+            &self.registry,
+            &self.objects,
+        );
         if let Err(error) = worker.run(self.stop.clone()).await {
             tracing::error!(%error, "the worker has stopped; jobs wait until the control plane starts again");
         }

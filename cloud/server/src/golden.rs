@@ -42,9 +42,7 @@ pub(crate) async fn inputs(app: &App, version: &ModelVersion) -> Result<(From, V
         return Ok((From::Dataset, of_dataset(app, version).await?));
     }
     match app.registry.samples(version).await? {
-        Some(samples) => {
-            Ok((if samples.generated { From::Generated } else { From::Given }, samples.inputs))
-        }
+        Some(samples) => Ok((if samples.generated { From::Generated } else { From::Given }, samples.inputs)),
         None => {
             let detail = format!(
                 "{} v{} has no inputs that devices could check it with: import it again with a dataset or with sample inputs",

@@ -55,7 +55,11 @@ fn every_model_of_the_test_data_runs_with_what_is_proposed() {
         let mut model = Model::load(&proposal.pipeline, &import.model)
             .unwrap_or_else(|error| panic!("{}: {error:?}: {proposal:#?}", path.display()));
         let inputs = generated_inputs(&proposal.pipeline);
-        assert!(inputs.len() >= 2 && inputs.iter().map(Vec::len).sum::<usize>() <= 1 << 20, "{}", path.display());
+        assert!(
+            inputs.len() >= 2 && inputs.iter().map(Vec::len).sum::<usize>() <= 1 << 20,
+            "{}",
+            path.display()
+        );
         let mut said = Vec::new();
         for input in &inputs {
             said.push(model.predict(Input::Unsaid(input)).unwrap().scores);

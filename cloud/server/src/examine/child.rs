@@ -1,6 +1,8 @@
 //! The process itself: read, load, try, measure.
 
-use super::{Done, FILE, ImportTask, MEMORY, MODEL, Measured, PIPELINE, REPORT, SAMPLES, Said, TASK, Task, sample_name};
+use super::{
+    Done, FILE, ImportTask, MEMORY, MODEL, Measured, PIPELINE, REPORT, SAMPLES, Said, TASK, Task, sample_name,
+};
 use crate::error_text::with_causes;
 use flotilla_data::SampleFile;
 use flotilla_import::{Proposal, Report, generated_inputs, inspect};
@@ -28,7 +30,9 @@ pub(crate) fn main(input: &Path, output: &Path) -> ExitCode {
         .and_then(|()| setrlimit(Resource::Core, limit(0)));
     let done = match bounded {
         Ok(()) => run(&Place { input, output }),
-        Err(error) => Err(JobFailure::new(ErrorCode::Internal, format!("its memory cannot be bounded: {error}"))),
+        Err(error) => {
+            Err(JobFailure::new(ErrorCode::Internal, format!("its memory cannot be bounded: {error}")))
+        }
     };
     say(&match done {
         Ok(done) => Said::Done(done),
@@ -84,7 +88,7 @@ fn run(place: &Place<'_>) -> Result<Done, JobFailure> {
         bytes: import.report.model_bytes,
         parameters: import.report.parameters,
         macs: import.report.macs,
-        producer: import.report.producer.clone(),
+        producer: shown(&import.report.producer, 120),
         ..Done::default()
     };
     if let Some(task) = task.import {
@@ -109,7 +113,8 @@ fn register(
     progress(1, 4, "loading the model");
     let mut model = Model::load(&pipeline, onnx).map_err(|error| {
         let mut detail = format!("the model does not run with this pipeline: {}", with_causes(&error));
-        let advice = report.missing.iter().map(|m| format!("; the engine lacks {}: {}", m.operator, m.advice));
+        let advice =
+            report.missing.iter().map(|m| format!("; the engine lacks {}: {}", m.operator, m.advice));
         detail.extend(advice);
         JobFailure::new(error.code(), detail)
     })?;
@@ -124,7 +129,8 @@ fn register(
                 done.evaluation = Some(measure(&mut model, &samples, &task.classes)?);
             }
             _ => done.notes.push(
-                "accuracy was not measured: the model says no classes, and the dataset has nothing else".into(),
+                "accuracy was not measured: the model says no classes, and the dataset has nothing else"
+                    .into(),
             ),
         }
     }
@@ -134,7 +140,8 @@ fn register(
 /// The proposed pipeline, if nothing in it has to be confirmed or somebody takes it as it is.
 fn confirmed(proposal: &Proposal, accept_guesses: bool) -> Result<Pipeline, JobFailure> {
     if let Some(problem) = &proposal.problem {
-        let detail = format!("the file does not tell enough for a pipeline ({problem}): write one and give it");
+        let detail =
+            format!("the file does not tell enough for a pipeline ({problem}): write one and give it");
         return Err(JobFailure::new(ErrorCode::PipelineUnconfirmed, detail));
     }
     if proposal.points.is_empty() || accept_guesses {
@@ -170,7 +177,8 @@ fn inputs(
             let name = sample_name(number);
             let bytes = place.read(&name)?;
             let answer = model.predict(Input::Unsaid(&bytes)).map_err(|error| {
-                let detail = format!("sample {} is no input of the model: {}", number + 1, with_causes(&error));
+                let detail =
+                    format!("sample {} is no input of the model: {}", number + 1, with_causes(&error));
                 JobFailure::new(error.code(), detail)
             });
             answer?;
@@ -188,12 +196,17 @@ fn inputs(
     done.generated = given == 0;
     done.inputs = kept;
     if kept == 0 {
-        let why = wrong.unwrap_or_default();
+        let why = shown(&wrong.unwrap_or_default(), 300);
         done.notes.push(format!(
             "the model answers no made up input ({why}): give samples with the model, or a dataset, before it is released"
         ));
     }
     Ok(())
+}
+
+/// So many characters of a text that is somebody else's, on one line.
+fn shown(text: &str, most: usize) -> String {
+    text.chars().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Accuracy on samples whose classes have the names of the model's labels.

@@ -139,7 +139,8 @@ pub(crate) fn examine(
     output: &Path,
     watch: &mut dyn FnMut(Option<(u64, u64, &str)>) -> ControlFlow<()>,
 ) -> Result<Done, JobFailure> {
-    let internal = |what: &str, error: io::Error| JobFailure::new(ErrorCode::Internal, format!("{what}: {error}"));
+    let internal =
+        |what: &str, error: io::Error| JobFailure::new(ErrorCode::Internal, format!("{what}: {error}"));
     let child = Command::new(program)
         .arg("examine-child")
         .args([input, output])

@@ -19,6 +19,7 @@ mod summary;
 mod telemetry;
 mod twin;
 
+pub use crate::examine::ReadOptions;
 pub use commands::{CommandRequest, CommandView};
 pub use compress::{CompressRequest, CompressionView, LayerView, default_max_drop};
 pub use datasets::{DatasetView, ImportProgressView, ImportView, SampleView, SkippedView};
@@ -38,7 +39,6 @@ pub use hard::{
     HardConsentAnswer, HardConsentRequest, HardConsentView, HardDecision, HardDecisionView, HardExamplePage,
     HardExampleView, HardPolicy, UnlabelledView,
 };
-pub use crate::examine::ReadOptions;
 pub use imports::{ModelImportRequest, UploadView};
 pub use jobs::{FailureView, JobView, ProgressView, TrainRequest};
 pub use models::{EvaluateRequest, EvaluationView, ModelVersionView};

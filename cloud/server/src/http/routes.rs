@@ -1,8 +1,8 @@
 //! The ROUTES table: the one place with the method, path, permission and handler of every route.
 
 use super::handlers::{
-    commands, console, datasets, diagnosis, experiments, fleet, groups, hard, imports, jobs, lifetime, models,
-    registrations, releases, rollouts, server, settings, shadow, summary, telemetry, trust, twin,
+    commands, console, datasets, diagnosis, experiments, fleet, groups, hard, imports, jobs, lifetime,
+    models, registrations, releases, rollouts, server, settings, shadow, summary, telemetry, trust, twin,
 };
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;

@@ -155,14 +155,15 @@ fn origin(spec: &ImportSpec, done: &Done, note: Option<&str>) -> String {
 
 /// The work, in the child process: it watches over another one that has a bound of memory.
 pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
-    let program = std::env::current_exe()
-        .map_err(|e| JobFailure::new(ErrorCode::Internal, format!("this program does not find itself: {e}")))?;
+    let program = std::env::current_exe().map_err(|e| {
+        JobFailure::new(ErrorCode::Internal, format!("this program does not find itself: {e}"))
+    })?;
     let task = context.input(examine::TASK);
     let report = context.output(examine::REPORT);
     let folder = |path: &std::path::Path| {
-        path.parent().map(ToOwned::to_owned).ok_or_else(|| {
-            io_failure("using", path, &std::io::Error::from(std::io::ErrorKind::NotFound))
-        })
+        path.parent()
+            .map(ToOwned::to_owned)
+            .ok_or_else(|| io_failure("using", path, &std::io::Error::from(std::io::ErrorKind::NotFound)))
     };
     let done = examine(&program, &folder(&task)?, &folder(&report)?, &mut |news| {
         if let Some((done, total, stage)) = news {

@@ -19,12 +19,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 pub use compress::{COMPRESS, CompressSpec};
-pub use import::{IMPORT, ImportSpec};
 pub(crate) use import::Wanted;
+pub use import::{IMPORT, ImportSpec};
 pub use train::{TRAIN, TrainSpec};
 
 /// Gives a worker the control plane's half of every kind of job.
-pub fn equip(worker: Worker, datasets: &Arc<Datasets>, registry: &Arc<Registry>, objects: &Objects) -> Worker {
+pub fn equip(
+    worker: Worker,
+    datasets: &Arc<Datasets>,
+    registry: &Arc<Registry>,
+    objects: &Objects,
+) -> Worker {
     let (datasets, registry, objects) = (datasets.clone(), registry.clone(), objects.clone());
     let train = train::TrainHandler { datasets: datasets.clone(), registry: registry.clone() };
     let compress = compress::CompressHandler { datasets: datasets.clone(), registry: registry.clone() };

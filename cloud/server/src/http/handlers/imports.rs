@@ -39,7 +39,8 @@ pub(crate) async fn upload(mut call: Call) -> Handled {
     let reserve = flotilla_storage::RecordsConfig::default().reserve_bytes;
     let spool = Spool::receive(app.held.folder(), &name, call.body(), BYTES, ADVICE, reserve).await?;
     let facts = tokio::fs::metadata(&spool.file).await;
-    let bytes = facts.map_err(|e| Problem::new(ErrorCode::StorageIo, format!("the upload is lost: {e}")))?.len();
+    let bytes =
+        facts.map_err(|e| Problem::new(ErrorCode::StorageIo, format!("the upload is lost: {e}")))?.len();
     if bytes == 0 {
         return Err(Problem::new(ErrorCode::InvalidInput, "the body is empty: send the bytes of the file"));
     }
