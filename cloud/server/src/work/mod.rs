@@ -5,6 +5,8 @@
 
 mod baseline;
 mod compress;
+mod config;
+mod pipelines;
 mod samples;
 mod train;
 
@@ -17,6 +19,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 pub use compress::{COMPRESS, CompressSpec};
+pub(crate) use config::config;
 pub use train::{TRAIN, TrainSpec};
 
 /// Gives a worker the control plane's half of every kind of job.
@@ -46,6 +49,10 @@ failure! {
     runtime_failure: flotilla_runtime::Error,
     train_failure: flotilla_train::Error,
     compress_failure: flotilla_compress::Error,
+}
+
+fn unsupported(detail: String) -> JobFailure {
+    JobFailure::new(ErrorCode::Unsupported, detail)
 }
 
 fn io_failure(what: &str, path: &Path, error: &std::io::Error) -> JobFailure {

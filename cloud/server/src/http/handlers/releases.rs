@@ -105,6 +105,7 @@ async fn golden_inputs(app: &App, version: &ModelVersion) -> Result<Vec<Bytes>, 
     })?;
     let dataset = app.datasets.version(&name, Some(version.lineage.dataset_version)).await?;
     let samples = app.datasets.samples(&dataset, Some(Split::Test)).await?;
+    let form = app.datasets.input_form(&dataset).await?;
     let pipeline = app.registry.pipeline(version).await?;
     let preprocessor = Preprocessor::new(&pipeline).map_err(|e| Problem::new(e.code(), e))?;
     let count = samples.len().min(GOLDEN);
@@ -112,6 +113,7 @@ async fn golden_inputs(app: &App, version: &ModelVersion) -> Result<Vec<Bytes>, 
     let mut total = 0;
     for index in 0..count {
         let sample = app.datasets.sample_bytes(&samples[index * samples.len() / count]).await?;
+        let sample = form.input(sample)?;
         let preprocessor = preprocessor.clone();
         let input = tokio::task::spawn_blocking(move || golden_input(&preprocessor, sample))
             .await
