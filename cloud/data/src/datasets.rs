@@ -5,6 +5,7 @@ use crate::dataset::{Column, Dataset, DatasetVersion, Kind, SampleRef, Split};
 use crate::draft::draft;
 use crate::error::{Error, Result};
 use crate::import::{self, Collected, ImportProgress, ImportReport, ImportRequest, ImportStage, Step};
+use crate::input::InputForm;
 use crate::sample_file::SampleFileWriter;
 use crate::sample_list::SampleList;
 use crate::staging::Staging;
@@ -434,16 +435,18 @@ impl Datasets {
         Ok(())
     }
 
-    /// Writes a split as one file, for [`crate::SampleFile`] to read. Rows that a table has more than once are
+    /// Writes a split as one file, as models get it, for [`crate::SampleFile`] to read. Rows that a table has more than once are
     /// written as often. Returns the number of samples.
     pub async fn write_split(&self, version: &DatasetVersion, split: Split, path: &Path) -> Result<u64> {
         let samples = self.samples(version, Some(split)).await?;
+        let form = self.input_form(version).await?;
         let target: PathBuf = path.to_path_buf();
         let mut file = blocking(move || SampleFileWriter::create(&target)).await??;
         let mut written = 0;
         self.read_samples(&samples, |sample, bytes| {
+            let (truth, input) = (form.truth(&sample.truth, &bytes)?, form.input(bytes)?);
             for _ in 0..sample.copies {
-                file.add(sample.label, &bytes)?;
+                file.add(&truth, &input)?;
                 written += 1;
             }
             Ok(())
@@ -451,6 +454,12 @@ impl Datasets {
         .await?;
         blocking(move || file.finish()).await??;
         Ok(written)
+    }
+
+    /// How the samples of a version become inputs of models.
+    pub async fn input_form(&self, version: &DatasetVersion) -> Result<InputForm> {
+        let columns = if version.table.is_some() { self.columns(version).await? } else { Vec::new() };
+        Ok(InputForm::new(version, &columns))
     }
 
     /// The columns of a table; none for pictures.

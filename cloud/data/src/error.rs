@@ -19,8 +19,8 @@ pub enum Error {
     },
     /// Not a format that is known here, or not a well-formed one.
     #[error(
-        "{file}: {problem}; known are a folder or zip of png and jpeg pictures by class (CLASS/picture or \
-         SPLIT/CLASS/picture), IDX pairs (images-idx3-ubyte and labels-idx1-ubyte, also gzipped), csv tables, and \
+        "{file}: {problem}; known are a folder or zip of png and jpeg pictures or of wav recordings by class \
+         (CLASS/picture or SPLIT/CLASS/picture), pictures with boxes as COCO JSON or Pascal VOC XML, IDX pairs (images-idx3-ubyte and labels-idx1-ubyte, also gzipped), csv tables, and \
          csv with one grey picture a line (format image-csv)"
     )]
     Format {

@@ -202,7 +202,7 @@ async fn accepted_ones_become_unlabelled_samples_in_one_new_version_and_stay_thr
     assert_eq!(house.import().await, 1);
     let first = house.datasets.version(&digits(), None).await.unwrap();
     // A picture that the dataset has already, and two that it has not.
-    let sample = house.datasets.samples(&first, None).await.unwrap()[0];
+    let sample = house.datasets.samples(&first, None).await.unwrap().swap_remove(0);
     let known = house.datasets.sample_bytes(&sample).await.unwrap();
     let mut digests = vec![house.send("box-1", &known).await];
     for seed in [1, 2] {

@@ -5,7 +5,9 @@
 
 mod baseline;
 mod compress;
+mod config;
 mod import;
+mod pipelines;
 mod quality;
 mod samples;
 mod train;
@@ -20,6 +22,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 pub use compress::{COMPRESS, CompressSpec};
+pub(crate) use config::config;
 pub(crate) use import::Wanted;
 pub use import::{IMPORT, ImportSpec};
 pub use train::{TRAIN, TrainSpec};
@@ -59,6 +62,10 @@ failure! {
     runtime_failure: flotilla_runtime::Error,
     train_failure: flotilla_train::Error,
     compress_failure: flotilla_compress::Error,
+}
+
+fn unsupported(detail: String) -> JobFailure {
+    JobFailure::new(ErrorCode::Unsupported, detail)
 }
 
 pub(crate) fn io_failure(what: &str, path: &Path, error: &std::io::Error) -> JobFailure {

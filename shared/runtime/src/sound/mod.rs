@@ -12,6 +12,7 @@ mod spectrum;
 mod wav;
 
 pub use decode::Decoder;
+pub(crate) use wav::to_wav;
 
 use crate::{Error, Result};
 use flotilla_protocol::pipeline::InvalidPipeline;

@@ -5,7 +5,7 @@ use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use super::datasets::parse_split;
 use crate::app::App;
-use flotilla_protocol::{DatasetName, ErrorCode, ModelName, Truth};
+use flotilla_protocol::{DatasetName, ErrorCode, ModelName};
 use flotilla_registry::{ModelVersion, Source};
 use flotilla_runtime::quality::Outcomes;
 use flotilla_runtime::{Model, Trial};
@@ -139,6 +139,7 @@ pub(crate) async fn evaluate(mut call: Call) -> Handled {
         let detail = format!("{} samples are more than the {EVALUATED} of one evaluation", samples.len());
         return Err(Problem::new(ErrorCode::TooLarge, detail));
     }
+    let form = call.app.datasets.input_form(&dataset).await?;
     let total = samples.len() as u64;
     let (to, mut from) = mpsc::channel(SAMPLES_AHEAD);
     let running = tokio::task::spawn_blocking(move || {
@@ -147,7 +148,7 @@ pub(crate) async fn evaluate(mut call: Call) -> Handled {
     });
     for sample in &samples {
         let bytes = call.app.datasets.sample_bytes(sample).await?;
-        if to.send((bytes, Truth::Class(sample.label))).await.is_err() {
+        if to.send((form.input(bytes)?, sample.truth.clone())).await.is_err() {
             // It has ended early, and says why.
             break;
         }
