@@ -6,7 +6,9 @@
 mod baseline;
 mod compress;
 mod config;
+mod labels;
 mod pipelines;
+mod quality;
 mod samples;
 mod train;
 
@@ -20,6 +22,7 @@ use std::sync::Arc;
 
 pub use compress::{COMPRESS, CompressSpec};
 pub(crate) use config::config;
+pub(crate) use labels::Labels;
 pub use train::{TRAIN, TrainSpec};
 
 /// Gives a worker the control plane's half of every kind of job.
