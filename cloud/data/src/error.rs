@@ -115,9 +115,9 @@ pub enum Error {
         /// What was said.
         digest: Digest,
     },
-    /// An upload is no picture.
-    #[error("{digest} is no usable picture: {problem}; it was thrown away")]
-    NoPicture {
+    /// An upload is neither a picture, nor a recording, nor a row.
+    #[error("{digest} is no usable picture, recording or row: {problem}; it was thrown away")]
+    NoExampleData {
         /// Which.
         digest: Digest,
         /// Why.
@@ -188,7 +188,7 @@ impl Error {
             Self::NotFound { .. } | Self::NoExample { .. } => ErrorCode::NotFound,
             Self::QuarantineFull | Self::Importing | Self::OverDailyBytes { .. } => ErrorCode::Busy,
             Self::DigestDiffers { .. } => ErrorCode::DigestMismatch,
-            Self::NoPicture { .. } => ErrorCode::SampleInvalid,
+            Self::NoExampleData { .. } => ErrorCode::SampleInvalid,
             Self::AlreadyDecided { .. } | Self::NotOffered { .. } => ErrorCode::WrongState,
             Self::Contended { .. } => ErrorCode::Busy,
             Self::Damaged { .. } => ErrorCode::StorageCorrupt,

@@ -46,7 +46,7 @@ impl InputForm {
 
     /// What is true of a sample: what the list says, but for tables with a numeric target of versions that knew classes
     /// only, whose rows say it themselves.
-    pub(crate) fn truth(&self, listed: &Truth, sample: &[u8]) -> Result<Truth> {
+    pub fn truth(&self, listed: &Truth, sample: &[u8]) -> Result<Truth> {
         match (&self.table, listed) {
             (Some(row), Truth::Class(_)) if row.facts.numeric_label => {
                 let cell = row.cells(sample)?.into_iter().nth(row.facts.label as usize).unwrap_or_default();

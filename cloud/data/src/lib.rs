@@ -37,6 +37,6 @@ pub use import::{
     Format, ImportOptions, ImportProgress, ImportReport, ImportRequest, ImportStage, Skipped, Source,
 };
 pub use input::InputForm;
-pub use quarantine::{Decided, ExampleState, Quarantine, Quarantined};
+pub use quarantine::{Decided, ExampleState, Medium, Quarantine, Quarantined};
 pub use sample_file::{SampleFile, SampleFileWriter};
 pub use unlabelled::{Unlabelled, UnlabelledRef};

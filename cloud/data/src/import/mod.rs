@@ -25,6 +25,7 @@ mod xml;
 pub(crate) use collector::{Collected, Step};
 pub(crate) use picture::look_into;
 pub(crate) use read::read;
+pub(crate) use recording::check as check_recording;
 pub(crate) use table::is_missing;
 pub(crate) use tree::read_up_to;
 

@@ -4,11 +4,12 @@ use super::{
     Done, FILE, ImportTask, MEMORY, MODEL, PIPELINE, REPORT, SAMPLES, Said, TASK, Task, sample_name,
 };
 use crate::error_text::with_causes;
+use crate::work::Labels;
 use flotilla_data::SampleFile;
 use flotilla_import::{Proposal, Report, generated_inputs, inspect};
 use flotilla_jobs::JobFailure;
 use flotilla_protocol::pipeline::Output;
-use flotilla_protocol::{ErrorCode, Pipeline, TrueBox, Truth};
+use flotilla_protocol::{ErrorCode, Pipeline};
 use flotilla_runtime::{Input, Model, Preprocessor, Quality, judge};
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use serde::Serialize;
@@ -129,7 +130,7 @@ fn register(
                 done.notes
                     .push("nothing was measured: what the model says is nothing that a dataset tells".into());
             }
-            _ => done.quality = Some(measure(&mut model, &samples, &task.classes)?),
+            _ => done.quality = Some(measure(&mut model, &pipeline, &samples, &task.classes)?),
         }
     }
     Ok(())
@@ -208,24 +209,14 @@ fn shown(text: &str, most: usize) -> String {
 }
 
 /// How good the model is on samples whose classes have the names of its labels.
-fn measure(model: &mut Model, samples: &Path, classes: &[String]) -> Result<Quality, JobFailure> {
-    let labels = model.labels().to_vec();
-    let place = |class: &String| labels.iter().position(|label| label == class);
-    // Where the dataset names no classes, or the model no labels, what is true is told in numbers.
-    let named = !classes.is_empty() && !labels.is_empty();
-    let places =
-        if named { classes.iter().map(place).collect::<Option<Vec<usize>>>() } else { Some(Vec::new()) };
-    let Some(places) = places else {
-        let some = |names: &[String]| names.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
-        let detail = format!(
-            "the dataset has the classes {}, and the model has the labels {}: name the model's labels, in its order, as the \
-             dataset does",
-            some(classes),
-            some(&labels)
-        );
-        return Err(JobFailure::new(ErrorCode::InvalidInput, detail));
-    };
-    let label = |class: u32| places.get(class as usize).map_or(class, |&place| place as u32);
+fn measure(
+    model: &mut Model,
+    pipeline: &Pipeline,
+    samples: &Path,
+    classes: &[String],
+) -> Result<Quality, JobFailure> {
+    let refused = |(code, detail): (ErrorCode, String)| JobFailure::new(code, detail);
+    let labels = Labels::of(classes, pipeline).map_err(refused)?;
     let open = || SampleFile::open(samples).map_err(|e| JobFailure::caused(e.code(), &e));
     let total = open()?.count() as u64;
     let (mut seen, mut told, mut stopped) = (0_u64, Instant::now(), None);
@@ -235,26 +226,11 @@ fn measure(model: &mut Model, samples: &Path, classes: &[String]) -> Result<Qual
             told = Instant::now();
             progress(seen, total, "measuring");
         }
-        match sample {
-            Ok((truth, bytes)) => Some((bytes, in_labels(truth, label))),
-            Err(error) => {
-                stopped = Some(JobFailure::caused(error.code(), &error));
-                None
-            }
-        }
+        let told = sample
+            .map_err(|error| JobFailure::caused(error.code(), &error))
+            .and_then(|(truth, bytes)| Ok((bytes, labels.truth(truth).map_err(refused)?)));
+        told.map_err(|failure| stopped = Some(failure)).ok()
     });
     let quality = judge(model, samples).map_err(|e| JobFailure::new(e.code(), with_causes(&e)))?;
     stopped.map_or(Ok(quality), Err)
-}
-
-/// What is true of a sample in the labels of a model in place of the classes of a dataset.
-fn in_labels(truth: Truth, label: impl Fn(u32) -> u32) -> Truth {
-    match truth {
-        Truth::Class(class) => Truth::Class(label(class)),
-        Truth::Labels(classes) => Truth::Labels(classes.into_iter().map(label).collect()),
-        Truth::Boxes(boxes) => Truth::Boxes(
-            boxes.into_iter().map(|there| TrueBox { label: label(there.label), ..there }).collect(),
-        ),
-        Truth::Values(_) | Truth::Anomalous(_) => truth,
-    }
 }

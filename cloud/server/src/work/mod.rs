@@ -7,6 +7,7 @@ mod baseline;
 mod compress;
 mod config;
 mod import;
+mod labels;
 mod pipelines;
 mod quality;
 mod samples;
@@ -25,6 +26,7 @@ pub use compress::{COMPRESS, CompressSpec};
 pub(crate) use config::config;
 pub(crate) use import::Wanted;
 pub use import::{IMPORT, ImportSpec};
+pub(crate) use labels::Labels;
 pub use train::{TRAIN, TrainSpec};
 
 /// Gives a worker the control plane's half of every kind of job.
