@@ -3,7 +3,7 @@
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::keys::Keys;
-use crate::model::{Model, ModelVersion, NewVersion};
+use crate::model::{Model, ModelVersion, NewSamples, NewVersion, SampleInputs};
 use crate::patches::{self, Base};
 use crate::release::{self, BASELINE_FILE, GOLDEN_FILE, MODEL_FILE, Material, Release, ReleaseRequest};
 use crate::trust::{CurrentTrust, Trust};
@@ -115,6 +115,12 @@ impl Registry {
             Some(baseline) => Some(self.objects.put(encoded_baseline(baseline)?).await?),
             None => None,
         };
+        let samples = match new.samples {
+            Some(NewSamples { generated, inputs }) => {
+                Some(SampleInputs { generated, inputs: self.objects.put_many(inputs).await? })
+            }
+            None => None,
+        };
         let found = self.models.get(new.model.as_str()).await?;
         let version = ModelVersion {
             version: found.as_ref().map_or(0, |model| model.value.latest_version) + 1,
@@ -128,6 +134,8 @@ impl Registry {
             quality,
             report,
             baseline,
+            licence: new.licence,
+            samples,
             created_at_ms: now_ms,
             created_by: actor.id.clone(),
         };
@@ -207,6 +215,16 @@ impl Registry {
             Some(report) => self.read_json(report).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// The inputs that came with a version, and whether they were made up.
+    pub async fn samples(&self, version: &ModelVersion) -> Result<Option<NewSamples>> {
+        let Some(SampleInputs { generated, inputs: digests }) = &version.samples else { return Ok(None) };
+        let mut inputs = Vec::with_capacity(digests.len());
+        for digest in digests {
+            inputs.push(self.objects.get(digest).await?);
+        }
+        Ok(Some(NewSamples { generated: *generated, inputs }))
     }
 
     // === releases ===

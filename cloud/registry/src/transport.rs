@@ -99,6 +99,8 @@ impl Registry {
             quality: None,
             report: None,
             baseline: manifest.baseline.as_ref().and_then(|name| manifest.file(name)).map(|file| file.digest),
+            licence: None,
+            samples: None,
             created_at_ms: now_ms,
             created_by: actor.id.clone(),
         };

@@ -117,6 +117,8 @@ impl Installation {
             metrics: Metrics { samples: 10, correct: 9, accuracy: 0.9, other: Default::default() },
             lineage: Lineage::default(),
             report: None,
+            licence: None,
+            samples: None,
         };
         self.registry.add_version(&self.admin, version, now_ms()).await.unwrap();
         let request = ReleaseRequest::newest(model(name), vec![Bytes::from_static(&[1, 2, 3, 4])]);

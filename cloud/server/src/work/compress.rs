@@ -99,6 +99,8 @@ impl Handler for CompressHandler {
         let result: CompressResult = result(job)?;
         let quality = quality::read(folder)?;
         let from = self.registry.version(&spec.model, spec.version).await.map_err(registry_failure)?;
+        let samples = self.registry.samples(&from).await.map_err(registry_failure)?;
+        let licence = from.licence;
         let mut lineage = from.lineage;
         lineage.recipe = result.recipe.clone();
         let version = NewVersion {
@@ -115,6 +117,8 @@ impl Handler for CompressHandler {
             quality: Some(quality),
             report: Some(read_json(&folder.output("report.json"))?),
             baseline: baseline::read(folder)?,
+            licence,
+            samples,
         };
         let version = self
             .registry

@@ -96,6 +96,8 @@ impl Handler for TrainHandler {
             quality: Some(quality),
             report: Some(read_json(&folder.output("report.json"))?),
             baseline: baseline::read(folder)?,
+            licence: None,
+            samples: None,
         };
         let version = self
             .registry

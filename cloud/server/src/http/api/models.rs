@@ -27,6 +27,12 @@ pub struct ModelVersionView {
     pub recipe: String,
     /// The job that made it.
     pub job: String,
+    /// Of an imported version, where it comes from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub from: String,
+    /// The licence that it comes under, where somebody says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
     /// Milliseconds since 1970.
     pub created_at_ms: u64,
 }

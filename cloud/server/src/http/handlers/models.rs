@@ -43,6 +43,10 @@ fn view(version: &ModelVersion) -> ModelVersionView {
         }
         Source::Imported { .. } => ("imported", "", String::new()),
     };
+    let from = match &version.source {
+        Source::Imported { from } => from.clone(),
+        Source::Trained { .. } | Source::Compressed { .. } => String::new(),
+    };
     ModelVersionView {
         model: version.model.to_string(),
         version: version.version,
@@ -54,6 +58,8 @@ fn view(version: &ModelVersion) -> ModelVersionView {
         dataset_version: version.lineage.dataset_version,
         recipe: recipe.to_owned(),
         job,
+        from,
+        licence: version.licence.clone(),
         created_at_ms: version.created_at_ms,
     }
 }
@@ -97,6 +103,12 @@ async fn named(call: &Call) -> Result<ModelVersion, Problem> {
 pub(crate) async fn onnx(call: Call) -> Handled {
     let version = named(&call).await?;
     Answer::bytes(StatusCode::OK, "application/octet-stream", call.app.registry.onnx(&version).await?)
+}
+
+/// `GET /api/v1/models/{model}/versions/{version}/pipeline`
+pub(crate) async fn pipeline(call: Call) -> Handled {
+    let version = named(&call).await?;
+    Answer::json(&call.app.registry.pipeline(&version).await?)
 }
 
 /// `GET /api/v1/models/{model}/versions/{version}/report`
