@@ -7,6 +7,9 @@ use rand::{Rng, rngs::StdRng};
 use crate::Result;
 use crate::network::numbers;
 
+/// By how much the weights of the last layer are smaller at the start.
+const LAST_GAIN: f32 = 0.1;
+
 /// The numbers of one layer outside of the engine.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Layer {
@@ -21,14 +24,17 @@ impl Layer {
     }
 }
 
-/// Weights of random sizes, as He and others choose them for rectified layers.
+/// Weights of random sizes, as He and others choose them for rectified layers. The last layer, behind which there is no
+/// rectifier, begins near zero: what it would say at random has to be unlearnt from few rows first.
 pub(crate) fn random(widths: &[usize], rng: &mut StdRng) -> Vec<Layer> {
-    let layer = |pair: &[usize]| {
-        let limit = (6.0 / pair[0] as f32).sqrt();
+    let last = widths.len().saturating_sub(2);
+    let layer = |(place, pair): (usize, &[usize])| {
+        let gain = if place == last { LAST_GAIN } else { 1.0 };
+        let limit = gain * (6.0 / pair[0] as f32).sqrt();
         let weight = (0..pair[0] * pair[1]).map(|_| rng.random_range(-limit..=limit)).collect();
         Layer { weight, bias: vec![0.0; pair[1]] }
     };
-    widths.windows(2).map(layer).collect()
+    widths.windows(2).enumerate().map(layer).collect()
 }
 
 /// Dense layers with a rectifier between each two.
