@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use bytes::Bytes;
 use flotilla_protocol::manifest::{AGENT_NAME, Lineage, Metrics};
 use flotilla_protocol::{ActorId, Baseline, Digest, JobId, ModelName, Pipeline, limits};
+use flotilla_runtime::Quality;
 use flotilla_storage::{Entity, Table, compound};
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +57,9 @@ pub struct ModelVersion {
     pub metrics: Metrics,
     /// Where it comes from.
     pub lineage: Lineage,
+    /// How good this very file is: an object with the JSON of a [`Quality`]. Versions of earlier releases have none.
+    #[serde(default)]
+    pub quality: Option<Digest>,
     /// What training or compression has to say about it: an object with JSON.
     #[serde(default)]
     pub report: Option<Digest>,
@@ -137,6 +141,8 @@ pub struct NewVersion {
     pub metrics: Metrics,
     /// Where it comes from.
     pub lineage: Lineage,
+    /// How good this very file is, where that was measured.
+    pub quality: Option<Quality>,
     /// What training or compression has to say about it.
     pub report: Option<serde_json::Value>,
     /// What this very file saw and answered in training, where that is known.

@@ -16,6 +16,7 @@ use flotilla_protocol::{
     Baseline, Digest, Envelope, EnvelopeKind, ErrorCode, ModelName, Pipeline, ProjectId, ReleaseManifest,
     TrustFile, codec, limits,
 };
+use flotilla_runtime::Quality;
 use flotilla_storage::{Batch, Collection, Objects, Page, Records, Versioned};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,6 +105,12 @@ impl Registry {
             Some(report) => Some(self.objects.put(report).await?),
             None => None,
         };
+        let quality =
+            new.quality.as_ref().map(|quality| json_object("the quality", quality, REPORT)).transpose()?;
+        let quality = match quality {
+            Some(quality) => Some(self.objects.put(quality).await?),
+            None => None,
+        };
         let baseline = match &new.baseline {
             Some(baseline) => Some(self.objects.put(encoded_baseline(baseline)?).await?),
             None => None,
@@ -124,6 +131,7 @@ impl Registry {
             source: new.source,
             metrics: new.metrics,
             lineage: new.lineage,
+            quality,
             report,
             baseline,
             licence: new.licence,
@@ -189,6 +197,14 @@ impl Registry {
     async fn baseline(&self, version: &ModelVersion) -> Result<Option<Bytes>> {
         match &version.baseline {
             Some(baseline) => Ok(Some(self.objects.get(baseline).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// How good a version is; none where nothing has measured it.
+    pub async fn quality(&self, version: &ModelVersion) -> Result<Option<Quality>> {
+        match &version.quality {
+            Some(quality) => self.read_json(quality).await.map(Some),
             None => Ok(None),
         }
     }

@@ -96,6 +96,7 @@ impl Registry {
             source: Source::Imported { from: format!("bundle {}", release.digest.short()) },
             metrics: manifest.metrics.clone(),
             lineage: manifest.lineage.clone(),
+            quality: None,
             report: None,
             baseline: manifest.baseline.as_ref().and_then(|name| manifest.file(name)).map(|file| file.digest),
             licence: None,

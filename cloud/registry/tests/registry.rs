@@ -91,6 +91,7 @@ fn model() -> ModelName {
 
 fn new_version(gain: f32) -> NewVersion {
     NewVersion {
+        quality: None,
         baseline: None,
         model: model(),
         onnx: onnx(gain),

@@ -108,6 +108,7 @@ impl Installation {
     /// A release of a model whose file has several chunks.
     pub(crate) async fn release(&self, name: &str, gain: f32) -> Release {
         let version = NewVersion {
+            quality: None,
             baseline: None,
             model: model(name),
             onnx: onnx(gain),

@@ -6,6 +6,7 @@
 mod baseline;
 mod compress;
 mod import;
+mod quality;
 mod samples;
 mod train;
 

@@ -5,9 +5,10 @@ use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use super::datasets::parse_split;
 use crate::app::App;
-use flotilla_protocol::{DatasetName, ErrorCode, ModelName};
+use flotilla_protocol::{DatasetName, ErrorCode, ModelName, Truth};
 use flotilla_registry::{ModelVersion, Source};
-use flotilla_runtime::{Model, evaluate as run_samples};
+use flotilla_runtime::quality::Outcomes;
+use flotilla_runtime::{Model, Trial};
 use http::StatusCode;
 use tokio::sync::mpsc;
 
@@ -142,25 +143,25 @@ pub(crate) async fn evaluate(mut call: Call) -> Handled {
     let (to, mut from) = mpsc::channel(SAMPLES_AHEAD);
     let running = tokio::task::spawn_blocking(move || {
         let mut model = Model::load(&pipeline, &onnx)?;
-        run_samples(&mut model, std::iter::from_fn(|| from.blocking_recv()))
+        Trial::run(&mut model, std::iter::from_fn(|| from.blocking_recv()))
     });
     for sample in &samples {
         let bytes = call.app.datasets.sample_bytes(sample).await?;
-        if to.send((bytes, sample.label as usize)).await.is_err() {
+        if to.send((bytes, Truth::Class(sample.label))).await.is_err() {
             // It has ended early, and says why.
             break;
         }
     }
     drop(to);
-    let evaluation = running.await.map_err(|e| Problem::new(ErrorCode::Internal, e))??;
-    if evaluation.total != total {
-        let detail = format!("{} of {total} samples were evaluated", evaluation.total);
+    let trial = running.await.map_err(|e| Problem::new(ErrorCode::Internal, e))??;
+    let quality = trial.quality();
+    if quality.samples != total {
+        let detail = format!("{} of {total} samples were evaluated", quality.samples);
         return Err(Problem::new(ErrorCode::Internal, detail));
     }
-    Answer::json(&EvaluationView {
-        total: evaluation.total,
-        correct: evaluation.correct,
-        accuracy: evaluation.accuracy,
-        predictions: evaluation.outcomes.iter().map(|o| o.predicted as u32).collect(),
-    })
+    let predictions = match &trial.outcomes {
+        Outcomes::Classes(outcomes) => outcomes.iter().map(|outcome| outcome.predicted as u32).collect(),
+        _ => Vec::new(),
+    };
+    Answer::json(&EvaluationView { quality, predictions })
 }
