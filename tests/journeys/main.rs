@@ -19,6 +19,7 @@ mod export;
 mod fleet_top;
 mod groups;
 mod hard_examples;
+mod import;
 mod inspect;
 mod kinds;
 mod offline;

@@ -29,7 +29,7 @@ pub struct TrainRequest {
 pub struct JobView {
     /// Id.
     pub id: String,
-    /// `train` or `compress`.
+    /// train, compress or import.
     pub kind: String,
     /// queued, running, succeeded, failed, cancelling or cancelled.
     pub state: String,
