@@ -55,6 +55,7 @@ impl Report {
             f64::midpoint(TOP, BOTTOM),
             escaped(&loss),
         );
+        self.bounds(&mut svg, &x, &y, kilo, unit);
         let place = |point: &Point| (x.at(point.bytes as f64 * kilo), y.at(point.drop * unit));
         self.front(&mut svg, place);
         let before = (x.at(self.bytes_before as f64 * kilo), y.at(0.0));
@@ -68,6 +69,26 @@ impl Report {
         }
         svg.push_str("</svg>");
         svg
+    }
+
+    /// What the budget allows, where that lies within the picture.
+    fn bounds(&self, svg: &mut String, x: &Axis, y: &Axis, kilo: f64, unit: f64) {
+        let Some(budget) = &self.budget else { return };
+        let line = |svg: &mut String, from: (f64, f64), to: (f64, f64), told: &str| {
+            let _ = write!(
+                svg,
+                r#"<line x1="{:.1}" y1="{:.1}" x2="{:.1}" y2="{:.1}" stroke="currentColor" stroke-opacity="0.5" stroke-dasharray="5 4"><title>{told}</title></line>"#,
+                from.0, from.1, to.0, to.1,
+            );
+        };
+        if y.holds(budget.max_drop * unit) {
+            let at = y.at(budget.max_drop * unit);
+            line(svg, (LEFT, at), (RIGHT, at), &format!("budget: a loss of {}", budget.max_drop));
+        }
+        if let Some(bytes) = budget.max_bytes.filter(|bytes| x.holds(*bytes as f64 * kilo)) {
+            let at = x.at(bytes as f64 * kilo);
+            line(svg, (at, TOP), (at, BOTTOM), &format!("budget: {bytes} bytes"));
+        }
     }
 
     /// The line through the candidates that no other beats in what the picture shows: size and loss.
@@ -164,6 +185,10 @@ impl Axis {
 
     fn at(&self, value: f64) -> f64 {
         self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
+    }
+
+    fn holds(&self, value: f64) -> bool {
+        (self.low..=self.high).contains(&value)
     }
 
     /// An interval may reach further than the picture.
