@@ -19,7 +19,7 @@ mod telemetry;
 mod twin;
 
 pub use commands::{CommandRequest, CommandView};
-pub use compress::{CompressRequest, CompressionView, LayerView, default_max_drop};
+pub use compress::{CompressRequest, CompressionView, SampleSetView, default_max_drop};
 pub use datasets::{DatasetView, ImportProgressView, ImportView, SampleView, SkippedView};
 pub use device::{
     AgentUpgradeView, ApproveRequest, ClaimRequest, ClaimView, DeviceEvaluation, DeviceModelView, DeviceView,

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-pub use compress::{COMPRESS, CompressSpec};
+pub use compress::{COMPRESS, CompressSpec, Method};
 pub use train::{TRAIN, TrainSpec};
 
 /// Gives a worker the control plane's half of every kind of job.

@@ -174,13 +174,13 @@ pub(crate) fn content_type(bytes: &[u8]) -> &'static str {
 }
 
 /// An upload on disk. Its folder goes when it is dropped.
-struct Spool {
-    folder: PathBuf,
-    file: PathBuf,
+pub(crate) struct Spool {
+    pub(crate) folder: PathBuf,
+    pub(crate) file: PathBuf,
 }
 
 impl Spool {
-    async fn receive(
+    pub(crate) async fn receive(
         spools: &Path,
         file_name: &str,
         body: &mut super::super::service::BodyStream,
