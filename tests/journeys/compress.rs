@@ -225,10 +225,13 @@ fn samples_that_say_too_little_are_told_and_those_that_are_none_refused() {
     let words = path("words");
     std::fs::write(words.join("note.txt"), "no picture").unwrap();
     let error = refused(&plane, &["--samples", words.to_str().unwrap()]);
+    let said = error["detail"].as_str().unwrap();
     assert!(
-        error["code"] == "sample_invalid" && error["detail"].as_str().unwrap().contains("sample 0"),
+        error["code"] == "invalid_input" && said.contains("sample 0") && said.contains("10 bytes"),
         "{error}"
     );
+    std::fs::write(words.join("note.txt"), b"\x89PNG\r\n\x1a\n and nothing more").unwrap();
+    assert_eq!(refused(&plane, &["--samples", words.to_str().unwrap()])["code"], "sample_invalid");
     let zip = folder.path().join("broken.zip");
     std::fs::write(&zip, b"PK\x03\x04 and nothing more").unwrap();
     assert_eq!(refused(&plane, &["--samples", zip.to_str().unwrap()])["code"], "dataset_format");

@@ -15,6 +15,10 @@ const LEFT: f64 = 76.0;
 const RIGHT: f64 = 616.0;
 const TOP: f64 = 24.0;
 const BOTTOM: f64 = 336.0;
+/// A bound of the budget is in the picture if it is no more than so many times what was measured,
+const FAR: f64 = 4.0;
+/// or a loss of no more than so many percentage points.
+const NEAR: f64 = 2.0;
 /// Marks on an axis, about.
 const TICKS: f64 = 5.0;
 
@@ -26,10 +30,17 @@ impl Report {
         let points = &self.measured;
         let unit = if self.metric.is_share() { 100.0 } else { 1.0 };
         let (bytes, kilo) = if self.bytes_before < 2048 { ("bytes", 1.0) } else { ("kB", 1e-3) };
+        let allowed = self.budget.unwrap_or_default();
         let sizes = points.iter().map(|point| point.bytes as f64 * kilo);
+        let bound = allowed.max_bytes.filter(|bytes| *bytes as f64 <= FAR * self.bytes_before as f64);
+        let sizes = sizes.chain(bound.map(|bytes| bytes as f64 * kilo));
         let x = Axis::over(sizes.chain([0.0, self.bytes_before as f64 * kilo]), LEFT, RIGHT);
         let drops = points.iter().map(|point| point.drop * unit).filter(|drop| drop.is_finite());
-        let y = Axis::over(drops.chain([0.0]), BOTTOM, TOP);
+        // A bound far beyond all that was measured would leave no room for it.
+        let most = drops.clone().fold(0.0, f64::max);
+        let bound = Some(allowed.max_drop * unit).filter(|_| self.budget.is_some());
+        let bound = bound.filter(|bound| *bound <= f64::max(FAR * most, NEAR));
+        let y = Axis::over(drops.chain(bound).chain([0.0]), BOTTOM, TOP);
         let mut svg = String::new();
         let [width, height] = SIZE;
         let loss = if self.metric.is_share() {

@@ -43,11 +43,13 @@ function Plot({ view }) {
 }
 
 function Points({ points, chosen, metric }) {
+  const name = METRICS[metric] ?? metric;
+  const judged = name[0].toUpperCase() + name.slice(1);
   const cell = (name, value, number = true) => html`<td class=${number ? 'n' : ''} data-th=${name}>${value}</td>`;
-  return html`<table class="cards candidates"><thead><tr><th>Candidate</th><th class="n">${METRICS[metric] ?? metric}</th><th class="n">Lost (95 %)</th><th class="n">Size</th><th class="n">Latency</th><th class="n">MACs</th><th class="n">Memory</th></tr></thead><tbody>
+  return html`<table class="cards candidates"><thead><tr><th>Candidate</th><th class="n">${judged}</th><th class="n">Lost (95 %)</th><th class="n">Size</th><th class="n">Latency</th><th class="n">MACs</th><th class="n">Memory</th></tr></thead><tbody>
     ${points.map((point, index) => html`<tr key=${index} data-candidate=${point.name} class=${index === chosen ? 'chosen' : ''}>
       ${cell('Candidate', html`${point.name}${index === chosen ? html` <span class="state succeeded">ships</span>` : point.pareto ? html` <small>on the front</small>` : ''}`, false)}
-      ${cell(METRICS[metric] ?? metric, figure(metric, point.value))}
+      ${cell(judged, figure(metric, point.value))}
       ${cell('Lost (95 %)', lost(metric, point.drop, point.drop_interval))}
       ${cell('Size', bytes(point.bytes))}
       ${cell('Latency', millis(point.latency_ms ?? point.latency.p50_ms))}
@@ -75,10 +77,10 @@ export function Report({ view, report }) {
     <h3>Candidates</h3>
     <${Points} points=${report.measured} chosen=${chosen} metric=${report.metric} />
     <h3>Error a layer, worst first</h3>
-    <table class="layers"><thead><tr><th>Layer</th><th>Stored as</th><th class="n">Bytes</th><th>Output error at 8 bits</th></tr></thead><tbody>
-      ${(all ? layers : layers.slice(0, LAYERS)).map((layer) => html`<tr key=${layer.name}><td>${layer.name}</td><td>${layer.precision}</td>
-        <td class="n">${bytes(layer.bytes_before)} → ${bytes(layer.bytes_after)}</td>
-        <td><meter max=${worst} value=${layer.output_error}></meter> <small>${layer.output_error.toExponential(1)}</small></td></tr>`)}
+    <table class="cards layers"><thead><tr><th>Layer</th><th>Stored as</th><th class="n">Bytes</th><th>Output error at 8 bits</th></tr></thead><tbody>
+      ${(all ? layers : layers.slice(0, LAYERS)).map((layer) => html`<tr key=${layer.name}><td data-th="Layer">${layer.name}</td><td data-th="Stored as">${layer.precision}</td>
+        <td class="n" data-th="Bytes">${bytes(layer.bytes_before)} → ${bytes(layer.bytes_after)}</td>
+        <td data-th="Output error at 8 bits"><meter max=${worst} value=${layer.output_error}></meter> <small>${layer.output_error.toExponential(1)}</small></td></tr>`)}
     </tbody></table>
     ${layers.length > LAYERS && !all ? html`<button onClick=${() => setAll(true)}>Show all ${count(layers.length)} layers</button>` : ''}`;
 }
