@@ -260,6 +260,62 @@ fn plane_refuses(plane: &Plane, job: &Value) -> bool {
     })
 }
 
+/// The trained digits as a model of another tool: nothing says what it was trained on.
+fn alien(plane: &Plane, folder: &Path) {
+    let (onnx, pipeline) = (folder.join("alien.onnx"), folder.join("alien.json"));
+    let [onnx, pipeline] = [&onnx, &pipeline].map(|path| path.to_str().unwrap());
+    let _said: Value = plane.cli(&["model", "export", "digits", "1", onnx, "--pipeline", pipeline]);
+    let _said: Value = plane.cli(&["model", "import", onnx, "--name", "alien", "--pipeline", pipeline]);
+}
+
+#[test]
+fn a_model_without_labels_is_judged_by_what_it_said_before_and_the_result_says_so() {
+    let plane = trained(2);
+    let folder = tempfile::tempdir().unwrap();
+    alien(&plane, folder.path());
+    let files = folder.path().join("digits");
+    std::fs::create_dir_all(&files).unwrap();
+    let (_, samples) = plane.get("/api/v1/datasets/digits/versions/1/samples?split=test");
+    for (index, sample) in samples.as_array().unwrap().iter().take(60).enumerate() {
+        let digest = sample["digest"].as_str().unwrap();
+        let bytes = plane.get_bytes(&format!("/api/v1/datasets/digits/versions/1/samples/{digest}"));
+        std::fs::write(files.join(format!("{index:03}.png")), bytes).unwrap();
+    }
+    let alien = |options: &[&str]| -> Value {
+        plane.cli(&[&["compress", "alien", "--version", "1", "--max-drop", "0.5"], options].concat())
+    };
+    let files = files.to_str().unwrap();
+    let made = alien(&["--samples", files]);
+    let report = &made["report"];
+    assert_eq!((&report["metric"], &report["samples"]), (&json!("fidelity"), &json!(30)), "half calibrates");
+    assert_eq!(report["value_before"], 1.0);
+    let warnings = report["warnings"].to_string();
+    assert!(warnings.contains("no_labels") && !warnings.contains("no_calibration"), "{warnings}");
+    assert!(
+        report["recipe"]["calibration"].is_string() || !report["recipe"].to_string().contains("reconstruct")
+    );
+    let text = run_ok(&mut told(&plane, &["model", "report", "alien", "2"]));
+    assert!(text.contains("fidelity to the model before, for want of labels"), "{text}");
+    assert!(text.contains("warning: no labels"), "{text}");
+    // Accuracy is not claimed for what nobody has labels of.
+    let (_, versions) = plane.get("/api/v1/models");
+    let version = versions.as_array().unwrap().iter().find(|version| version["version"] == 2).unwrap();
+    assert_eq!((&version["model"], &version["accuracy"]), (&json!("alien"), &Value::Null));
+
+    let report = alien(&[])["report"].take();
+    let warnings = report["warnings"].to_string();
+    for warning in ["no_samples", "no_calibration", "no_labels"] {
+        assert!(warnings.contains(warning), "{warning}: {warnings}");
+    }
+    // Labels of a dataset that has the model's classes.
+    let report = alien(&["--dataset", "digits@1"])["report"].take();
+    assert_eq!(report["metric"], "accuracy");
+    // It was not trained here: there is no network to make smaller.
+    let output = plane.cli_output(&["compress", "alien", "--version", "1", "--method", "prune"]);
+    let code = error(&["prune"], &output)["code"].clone();
+    assert!(code == "model_unsupported" || code == "invalid_input", "{code}");
+}
+
 #[test]
 fn the_console_starts_compressions_and_shows_what_they_found() {
     let plane = trained(2);

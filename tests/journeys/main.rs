@@ -16,6 +16,7 @@ mod deploy;
 mod doctor;
 mod drift;
 mod experiments;
+mod export;
 mod fleet_top;
 mod groups;
 mod hard_examples;

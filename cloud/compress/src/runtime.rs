@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use flotilla_protocol::{Pipeline, Truth};
 use flotilla_runtime::metrics::Metric;
-use flotilla_runtime::{AsInput, Latency, Model, Prediction, Preprocessor, Stream, Values, engine};
+use flotilla_runtime::{AsInput, Latency, Model, Prediction, Preprocessor, Stream, Trial, Values, engine};
 
 use crate::drawn::drawn;
-use crate::judged::Known;
+use crate::judged::{self, Known};
 use crate::{Calibration, Error, Evaluate, Evaluation, Result};
 
 /// Inputs that are drawn where there is no sample.
@@ -57,7 +57,7 @@ impl<'a, S: AsInput> RuntimeEvaluator<'a, S> {
         if samples.len() != truths.len() {
             return Err(Error::LabelCount { samples: samples.len(), labels: truths.len() });
         }
-        Ok(Self::over(pipeline, Samples::Given(samples), Known::truths(truths)?))
+        Ok(Self::over(pipeline, Samples::Given(samples), Known::truths(&pipeline.output, truths)?))
     }
 
     /// An evaluator over inputs of which nothing is known: by how far answers stay those of `source`, the model before.
@@ -151,20 +151,39 @@ impl<S: AsInput> Evaluate for RuntimeEvaluator<'_, S> {
         let mut model = Model::load(self.pipeline, onnx)?;
         let cost = engine::cost(onnx, &model.inputs()[0].shape).ok();
         let total = self.samples.len();
-        let (mut predictions, mut times) = (Vec::with_capacity(total), Vec::<Duration>::with_capacity(total));
-        for index in 0..total {
-            let started = Instant::now();
-            predictions.push(self.predict(&mut model, index)?);
-            times.push(started.elapsed());
-        }
-        let (outcomes, value) = self.known.judged(predictions, model.labels().len())?;
+        let (outcomes, value, measured) = match (&self.known, &self.samples) {
+            (Known::Truths(metric, truths), Samples::Given(samples)) => {
+                let mut stopped = false;
+                let samples = samples.iter().zip(truths.iter().cloned()).take_while(|_| {
+                    stopped = (self.cancelled)();
+                    !stopped
+                });
+                let trial = Trial::run(&mut model, samples)?;
+                if stopped {
+                    return Err(Error::Cancelled);
+                }
+                let (outcomes, value) = judged::by_truths(*metric, trial.outcomes)?;
+                (outcomes, value, trial.latency)
+            }
+            (known, _) => {
+                let (mut predictions, mut times) = (Vec::with_capacity(total), Vec::<Duration>::new());
+                for index in 0..total {
+                    let started = Instant::now();
+                    predictions.push(self.predict(&mut model, index)?);
+                    times.push(started.elapsed());
+                }
+                let before = if let Known::Before(before) = known { before.as_slice() } else { &[] };
+                let (outcomes, value) = judged::by_answers(before, &predictions);
+                (outcomes, value, Latency::of(&times))
+            }
+        };
         let elsewhere = self.latency.as_ref().and_then(|latency| latency(onnx));
         Ok(Evaluation {
             metric: self.known.metric(),
             value,
             total: total as u64,
             outcomes,
-            latency: elsewhere.unwrap_or_else(|| Latency::of(&times)),
+            latency: elsewhere.unwrap_or(measured),
             macs: cost.map(|cost| cost.macs),
             peak_bytes: cost.map(|cost| cost.peak_bytes),
         })

@@ -182,12 +182,13 @@ fn truths_that_do_not_fit_the_model_are_refused() {
         vec![Truth::Values(vec![1.0]), Truth::Values(vec![2.0])],
         vec![Truth::Anomalous(true), Truth::Anomalous(false)],
         vec![Truth::Class(0), Truth::Anomalous(false)],
+        vec![Truth::Class(0), Truth::Class(9)],
     ] {
         let error = refused(truths);
-        assert!(matches!(error, Error::Truths { .. }), "{error}");
-        assert_eq!(error.code(), flotilla_protocol::ErrorCode::InvalidInput);
+        assert!(matches!(error, Error::Runtime(_)), "{error}");
+        assert_eq!(error.code(), flotilla_protocol::ErrorCode::InvalidInput, "{error}");
     }
-    assert!(matches!(refused(vec![Truth::Class(0), Truth::Class(9)]), Error::Runtime(_)));
+    assert!(matches!(refused(vec![Truth::Class(0)]), Error::LabelCount { samples: 2, labels: 1 }));
 }
 
 #[test]

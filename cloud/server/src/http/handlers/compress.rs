@@ -3,7 +3,7 @@
 use super::super::api::{CompressRequest, CompressionView, Json, SampleSetView};
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
-use super::datasets::Spool;
+use super::super::spool::Spool;
 use super::jobs::{parse, submit};
 use super::models::{all, named};
 use crate::app::{App, UPLOADS};
@@ -91,7 +91,7 @@ pub(crate) async fn start(mut call: Call) -> Handled {
         board: request.board,
         shrink,
     };
-    submit(&call, COMPRESS, json!(spec)).await
+    submit(&call, COMPRESS, json!(spec), StatusCode::CREATED).await
 }
 
 /// The newest version that is not compressed, else the newest.
@@ -143,7 +143,8 @@ pub(crate) async fn samples(mut call: Call) -> Handled {
     })?;
     let reserve = flotilla_storage::RecordsConfig::default().reserve_bytes;
     let spools = call.app.spool.clone();
-    let spool = Spool::receive(&spools, &name, call.body(), LOOSE_BYTES, reserve).await?;
+    let advice = "send fewer samples: some hundred are enough";
+    let spool = Spool::receive(&spools, &name, call.body(), LOOSE_BYTES, advice, reserve).await?;
     let beside = spool.folder.join(".samples");
     let set = call.app.datasets.add_sample_set(call.actor()?, spool.file.clone(), beside, now_ms()).await?;
     let view = SampleSetView { samples: set.digest.to_string(), count: set.samples, bytes: set.bytes };

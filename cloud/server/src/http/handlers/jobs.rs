@@ -81,13 +81,13 @@ pub(crate) async fn train(mut call: Call) -> Handled {
     let model: ModelName = parse("model", &request.model)?;
     let version = call.app.datasets.version(&dataset, request.dataset_version).await?;
     let spec = TrainSpec { dataset, dataset_version: version.version, model, config };
-    submit(&call, TRAIN, json!(spec)).await
+    submit(&call, TRAIN, json!(spec), StatusCode::CREATED).await
 }
 
-pub(super) async fn submit(call: &Call, kind: &str, spec: Json) -> Handled {
+pub(super) async fn submit(call: &Call, kind: &str, spec: Json, status: StatusCode) -> Handled {
     let job = call.app.queue.submit(call.actor()?, kind, spec, now_ms()).await?;
     call.app.changed();
-    Answer::json_with(StatusCode::CREATED, &view(&job))
+    Answer::json_with(status, &view(&job))
 }
 
 /// `GET /api/v1/jobs/{id}`

@@ -7,8 +7,8 @@ mod smaller;
 
 pub use smaller::Method;
 
-use super::baseline;
 use super::train::{result, spec};
+use super::{baseline, quality};
 use super::{
     compress_failure, data_failure, io_failure, read, read_json, registry_failure, runtime_failure,
     write_json,
@@ -18,20 +18,21 @@ use flotilla_compress::{
     Breach, Budget, Error, FourBit, Metric, Options, OverBudget, Point, Progress, Recipe, Report,
     RuntimeEvaluator, compress,
 };
-use flotilla_data::{DatasetVersion, Datasets, Split};
+use flotilla_data::{DatasetVersion, Datasets, SampleFileWriter, Split};
 use flotilla_identity::{Actor, now_ms};
 use flotilla_jobs::child::ChildContext;
 use flotilla_jobs::{Handler, Job, JobFailure, JobFolder, Outputs};
 use flotilla_protocol::manifest::Metrics;
 use flotilla_protocol::{DatasetName, Digest, ModelName, Pipeline};
 use flotilla_registry::{ModelVersion, NewVersion, Registry, Source};
-use flotilla_runtime::Model;
+use flotilla_runtime::{Model, Quality};
 use flotilla_storage::Batch;
 use flotilla_train::Shrink;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The kind's name.
@@ -100,6 +101,13 @@ struct Judged {
     samples: bool,
 }
 
+impl Judged {
+    /// Whether the dataset's classes are the model's labels as they stand, so that the version is judged as any other.
+    fn has_quality(&self) -> bool {
+        self.labels.as_ref().is_some_and(|labels| labels.iter().copied().eq(0..labels.len() as u32))
+    }
+}
+
 /// What the child says when it is done.
 #[derive(Serialize, Deserialize)]
 struct CompressResult {
@@ -148,6 +156,22 @@ impl CompressHandler {
     }
 }
 
+impl CompressHandler {
+    /// Writes the inputs that came with a model, unless they were made up, and says whether there are any.
+    async fn own_samples(&self, version: &ModelVersion, path: &Path) -> Result<bool, JobFailure> {
+        let samples = self.registry.samples(version).await.map_err(registry_failure)?;
+        let Some(samples) = samples.filter(|samples| !samples.generated && !samples.inputs.is_empty()) else {
+            return Ok(false);
+        };
+        let mut file = SampleFileWriter::create(path).map_err(data_failure)?;
+        for input in &samples.inputs {
+            file.add(0, input).map_err(data_failure)?;
+        }
+        file.finish().map_err(data_failure)?;
+        Ok(true)
+    }
+}
+
 #[async_trait]
 impl Handler for CompressHandler {
     async fn prepare(&self, job: &Job, folder: &JobFolder) -> Result<(), JobFailure> {
@@ -171,7 +195,11 @@ impl Handler for CompressHandler {
             let path = folder.input(judge::SAMPLES);
             self.datasets.write_sample_set(&set, &path).await.map_err(data_failure)?;
         }
-        let judged = Judged { dataset: dataset.is_some(), labels, samples: spec.samples.is_some() };
+        let mut alone = spec.samples.is_some();
+        if !alone && dataset.is_none() {
+            alone = self.own_samples(&version, &folder.input(judge::SAMPLES)).await?;
+        }
+        let judged = Judged { dataset: dataset.is_some(), labels, samples: alone };
         let task = Task {
             pipeline,
             budget: spec.budget,
@@ -198,6 +226,9 @@ impl Handler for CompressHandler {
             Some(network) => format!("{network}; {}", result.recipe),
             None => result.recipe.clone(),
         };
+        let quality = if task.judged.has_quality() { Some(quality::read(folder)?) } else { None };
+        let samples = self.registry.samples(&from).await.map_err(registry_failure)?;
+        let licence = from.licence;
         let mut lineage = from.lineage;
         lineage.recipe.clone_from(&recipe);
         let version = NewVersion {
@@ -205,10 +236,13 @@ impl Handler for CompressHandler {
             onnx: read(&folder.output("model.onnx"))?.into(),
             pipeline: task.pipeline,
             source: Source::Compressed { from_version: spec.version, recipe, job: Some(job.id.clone()) },
-            metrics: metrics(&result),
+            metrics: quality.as_ref().map_or_else(|| metrics(&result), Quality::metrics),
             lineage,
+            quality,
             report: Some(read_json(&folder.output("report.json"))?),
             baseline: baseline::read(folder)?,
+            licence,
+            samples,
         };
         let version = self
             .registry
@@ -219,7 +253,7 @@ impl Handler for CompressHandler {
     }
 }
 
-/// What a release says of itself: accuracy, or another figure by its name.
+/// What a release says of itself where the version was not judged for itself: accuracy, or another figure by its name.
 fn metrics(result: &CompressResult) -> Metrics {
     if result.metric == Metric::Accuracy {
         let correct = (result.value_after * result.samples as f64).round() as u64;
@@ -252,6 +286,9 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
     write_json(&context.output("report.json"), &compressed.report)?;
     if task.judged.dataset {
         let mut model = Model::load(&task.pipeline, &compressed.onnx).map_err(runtime_failure)?;
+        if task.judged.has_quality() {
+            quality::judge(context, &mut model)?;
+        }
         baseline::write(context, &task.pipeline, &mut model)?;
     }
     Ok(json!(outcome(&compressed.report)))
