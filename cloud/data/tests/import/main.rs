@@ -5,6 +5,7 @@ mod archives;
 mod bundled;
 mod pictures;
 mod real_data;
+mod sample_sets;
 mod support;
 mod tables;
 

@@ -124,6 +124,7 @@ impl Handler for ImportHandler {
                 "notes": done.notes,
             })),
             baseline: None,
+            quality: None,
             licence: wanted.licence,
             samples: (done.inputs > 0).then_some(NewSamples { generated: done.generated, inputs }),
         };
