@@ -22,7 +22,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-pub use compress::{COMPRESS, CompressSpec};
+pub use compress::{COMPRESS, CompressSpec, Method};
 pub(crate) use config::config;
 pub(crate) use import::Wanted;
 pub use import::{IMPORT, ImportSpec};

@@ -162,7 +162,7 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
 
     // The exported file is what counts, not the trainer's copy.
     let mut model = Model::load(&pipeline, &trained.onnx).map_err(runtime_failure)?;
-    let quality = quality::judge(context, &mut model)?;
+    let quality = quality::judge(context, &mut model, None)?;
     baseline::write(context, &pipeline, &mut model)?;
     let classes = matches!(pipeline.output, Output::Classification(_)).then(|| quality.metrics());
     let result = TrainResult {
@@ -183,6 +183,12 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
 
 fn split(context: &ChildContext, split: Split) -> PathBuf {
     context.input(&format!("{}.samples", split.as_str()))
+}
+
+/// A split of pictures or recordings, with the classes of the dataset.
+pub(super) fn load(context: &ChildContext, pipeline: &Pipeline, part: Split) -> Result<Images, JobFailure> {
+    let preprocessor = Preprocessor::new(pipeline).map_err(runtime_failure)?;
+    images(&split(context, part), part, pipeline, &preprocessor)
 }
 
 /// A split of pictures or recordings as training tensors, through the very pre-processing that devices run.
