@@ -87,11 +87,16 @@ fn an_exported_model_comes_back_is_measured_released_and_answers_on_a_device() {
     assert!(versions(&plane, "numbers").is_empty());
 
     let from = ["--licence", "Apache-2.0", "--note", "trained in the other house"];
-    let arguments = ["model", "import", &onnx, "--name", "numbers", "--pipeline", &pipeline, "--dataset", "digits"];
+    let arguments =
+        ["model", "import", &onnx, "--name", "numbers", "--pipeline", &pipeline, "--dataset", "digits"];
     let imported: Json = plane.cli(&[&arguments[..], &from].concat());
     let version = &imported["version"];
     let trained = &versions(&plane, "digits")[0];
-    assert_eq!((&version["source"], &version["licence"]), (&json!("imported"), &json!("Apache-2.0")), "{imported}");
+    assert_eq!(
+        (&version["source"], &version["licence"]),
+        (&json!("imported"), &json!("Apache-2.0")),
+        "{imported}"
+    );
     assert_eq!(version["accuracy"], trained["accuracy"], "the same network on the same samples");
     assert!(version["from"].as_str().unwrap().contains("trained in the other house"), "{version}");
     let report = plane.get("/api/v1/models/numbers/versions/1/report").1;
@@ -138,7 +143,10 @@ fn models_of_other_tools_are_confirmed_registered_and_run_on_a_device() {
         .iter()
         .map(|point| point["field"].as_str().unwrap())
         .collect();
-    assert!(fields.contains(&"input.image.mean") && fields.contains(&"output.detection.decoder"), "{fields:?}");
+    assert!(
+        fields.contains(&"input.image.mean") && fields.contains(&"output.detection.decoder"),
+        "{fields:?}"
+    );
     assert!(versions(&plane, "faces").is_empty(), "looking registers nothing");
     let mut pipeline = report["proposal"]["pipeline"].clone();
     pipeline["input"]["image"]["mean"] = json!([127.0 / 255.0, 127.0 / 255.0, 127.0 / 255.0]);
@@ -162,7 +170,8 @@ fn models_of_other_tools_are_confirmed_registered_and_run_on_a_device() {
     };
     let (labels, face) = (file("labels.txt", b"nobody\nperson\n"), file("face.jpg", &photo));
     let people = people.to_str().unwrap();
-    let arguments = ["model", "import", people, "--name", "people", "--labels", &labels, "--sample", &face, "--yes"];
+    let arguments =
+        ["model", "import", people, "--name", "people", "--labels", &labels, "--sample", &face, "--yes"];
     let imported: Json = plane.cli(&arguments);
     assert_eq!(imported["version"]["accuracy"], Json::Null, "nothing was measured: {imported}");
     assert_eq!(roll_out(&plane, &device, "people")["proved_by"], "given");
@@ -210,7 +219,8 @@ fn greedy(constant: bool) -> Vec<u8> {
 
 fn bomb() -> Vec<u8> {
     let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
-    let packed = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+    let packed =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
     writer.start_file("model.onnx", packed).unwrap();
     writer.write_all(&vec![0; 20 << 20]).unwrap();
     writer.finish().unwrap().into_inner()
@@ -224,7 +234,13 @@ fn what_is_no_usable_model_is_refused_with_what_to_do_and_the_control_plane_stay
     // What is wrong with the file itself is said by looking and by importing alike.
     let cases = [
         ("cut.onnx", whole[..whole.len() / 2].to_vec(), "model_invalid", 400, "ends inside a field"),
-        ("model.tflite", b"\x1c\0\0\0TFL3 and more".to_vec(), "model_unsupported", 422, "tf2onnx.convert --tflite"),
+        (
+            "model.tflite",
+            b"\x1c\0\0\0TFL3 and more".to_vec(),
+            "model_unsupported",
+            422,
+            "tf2onnx.convert --tflite",
+        ),
         ("bomb.zip", bomb(), "archive_bomb", 400, "made to exhaust memory"),
         ("nan.onnx", nan, "model_invalid", 400, "train again"),
         ("greedy.onnx", greedy(true), "job_memory", 422, "needs more than 4096 MiB"),
@@ -258,7 +274,11 @@ fn what_is_no_usable_model_is_refused_with_what_to_do_and_the_control_plane_stay
     picture["input"] = json!({ "image": { "width": 8, "height": 8, "colour": "grey", "resize": "exact",
         "layout": "nchw", "mean": [0], "std": [1] } });
     let cases = [
-        (json!({ "options": { "labels": ["a", "b"] } }), "invalid_input", "2 labels, but the model gives 3 scores"),
+        (
+            json!({ "options": { "labels": ["a", "b"] } }),
+            "invalid_input",
+            "2 labels, but the model gives 3 scores",
+        ),
         (json!({}), "pipeline_unconfirmed", "input.table.columns"),
         (json!({ "pipeline": two }), "model_invalid", "does not run with this pipeline"),
         (json!({ "pipeline": picture }), "model_invalid", "does not run with this pipeline"),
@@ -291,7 +311,11 @@ fn what_is_no_usable_model_is_refused_with_what_to_do_and_the_control_plane_stay
     assert_eq!(plane.post(&format!("/api/v1/uploads/{id}/inspect"), json!({})).0, 404);
 
     assert!(versions(&plane, "bad").is_empty(), "nothing bad was registered");
-    let good = import(&plane, "good", json!({ "upload": sent(&plane, "whole.onnx", &whole), "accept_guesses": true }));
+    let good = import(
+        &plane,
+        "good",
+        json!({ "upload": sent(&plane, "whole.onnx", &whole), "accept_guesses": true }),
+    );
     assert_eq!(good["state"], "succeeded", "the control plane still imports: {good}");
 }
 

@@ -9,8 +9,8 @@ use crate::engine::Tried;
 use crate::format::{Kind, recognise};
 use crate::guess::guess;
 use crate::{
-    Error, Format, Guess, MAX_BYTES, Operator, Output, Report, Result, Tensor, cost, engine, integers, labels,
-    package, propose, weights,
+    Error, Format, Guess, MAX_BYTES, Operator, Output, Report, Result, Tensor, cost, engine, integers,
+    labels, package, propose, weights,
 };
 
 /// Activations of one run from which a board should have the memory for them.

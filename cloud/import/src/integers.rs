@@ -1,9 +1,9 @@
 //! Quantised models that take or give integers, as files of TensorFlow Lite do: what reads their answers wants real numbers.
 
+use flotilla_onnx::Model;
 use flotilla_onnx::pb::tensor_proto::DataType;
 use flotilla_onnx::pb::type_proto::Value as Kind;
 use flotilla_onnx::pb::{GraphProto, NodeProto, ValueInfoProto};
-use flotilla_onnx::Model;
 
 /// The model with floats where it gave integers of a scale, and, with `inputs`, where it took them; none where there are
 /// no such ones.
@@ -21,7 +21,8 @@ fn outputs(graph: &mut GraphProto) -> bool {
     let mut changed = false;
     for place in 0..graph.output.len() {
         let name = graph.output[place].name.clone();
-        let made_by = |node: &&NodeProto| node.op_type == "QuantizeLinear" && node.output.first() == Some(&name);
+        let made_by =
+            |node: &&NodeProto| node.op_type == "QuantizeLinear" && node.output.first() == Some(&name);
         let Some(maker) = graph.node.iter().find(made_by) else { continue };
         let scale: Vec<String> = maker.input.iter().skip(1).cloned().collect();
         if !is_integer(&graph.output[place]) || scale.is_empty() {
@@ -45,7 +46,8 @@ fn inputs(graph: &mut GraphProto) -> bool {
     let mut changed = false;
     for place in 0..graph.input.len() {
         let name = graph.input[place].name.clone();
-        let read_by = |node: &&NodeProto| node.op_type == "DequantizeLinear" && node.input.first() == Some(&name);
+        let read_by =
+            |node: &&NodeProto| node.op_type == "DequantizeLinear" && node.input.first() == Some(&name);
         let Some(reader) = graph.node.iter().find(read_by) else { continue };
         let scale: Vec<String> = reader.input.iter().skip(1).cloned().collect();
         if !is_integer(&graph.input[place]) || scale.is_empty() {

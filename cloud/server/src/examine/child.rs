@@ -1,23 +1,27 @@
 //! The process itself: read, load, try, measure.
 
 use super::{
-    Done, FILE, ImportTask, MEMORY, MODEL, Measured, PIPELINE, REPORT, SAMPLES, Said, TASK, Task, sample_name,
+    Done, FILE, ImportTask, MEMORY, MODEL, PIPELINE, QUALITY, REPORT, SAMPLES, Said, TASK, Task,
+    WITHOUT_MEMORY, sample_name,
 };
 use crate::error_text::with_causes;
 use flotilla_data::SampleFile;
 use flotilla_import::{Proposal, Report, generated_inputs, inspect};
 use flotilla_jobs::JobFailure;
+use flotilla_protocol::manifest::Metrics;
 use flotilla_protocol::pipeline::Output;
-use flotilla_protocol::{ErrorCode, Pipeline};
-use flotilla_runtime::{AsInput, Input, Latency, Model, Preprocessor};
+use flotilla_protocol::{ErrorCode, Pipeline, Truth};
+use flotilla_runtime::{Input, Model, Preprocessor};
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// How often it says how far it is.
 const TELL: Duration = Duration::from_millis(200);
+/// Exit code of a process that got no memory.
+const NO_MEMORY: i32 = 71;
 /// Points that a refusal names.
 const POINTS: usize = 12;
 
@@ -28,6 +32,7 @@ pub(crate) fn main(input: &Path, output: &Path) -> ExitCode {
     let bounded = set_parent_process_death_signal(Some(Signal::KILL))
         .and_then(|()| setrlimit(Resource::As, limit(MEMORY)))
         .and_then(|()| setrlimit(Resource::Core, limit(0)));
+    end_without_memory();
     let done = match bounded {
         Ok(()) => run(&Place { input, output }),
         Err(error) => {
@@ -39,6 +44,18 @@ pub(crate) fn main(input: &Path, output: &Path) -> ExitCode {
         Err(failure) => Said::Failed { code: failure.code.to_string(), detail: failure.detail },
     });
     ExitCode::SUCCESS
+}
+
+/// The engine panics where it gets no memory, and its panics are caught on the way. What comes after that says nothing about
+/// the model, so the process ends there; its parent reads why.
+fn end_without_memory() {
+    std::panic::set_hook(Box::new(|panic| {
+        let text = panic.to_string();
+        eprintln!("{text}");
+        if WITHOUT_MEMORY.iter().any(|words| text.contains(words)) {
+            std::process::exit(NO_MEMORY);
+        }
+    }));
 }
 
 fn say(said: &Said) {
@@ -126,7 +143,7 @@ fn register(
     if samples.exists() {
         match &pipeline.output {
             Output::Classification(_) => {
-                done.evaluation = Some(measure(&mut model, &samples, &task.classes)?);
+                done.evaluation = Some(measure(place, &mut model, &samples, &task.classes)?);
             }
             _ => done.notes.push(
                 "accuracy was not measured: the model says no classes, and the dataset has nothing else"
@@ -209,11 +226,16 @@ fn shown(text: &str, most: usize) -> String {
     text.chars().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Accuracy on samples whose classes have the names of the model's labels.
-fn measure(model: &mut Model, samples: &PathBuf, classes: &[String]) -> Result<Measured, JobFailure> {
+/// How good the model is on samples whose classes have the names of its labels.
+fn measure(
+    place: &Place<'_>,
+    model: &mut Model,
+    samples: &Path,
+    classes: &[String],
+) -> Result<Metrics, JobFailure> {
     let labels = model.labels().to_vec();
-    let place = |class: &String| labels.iter().position(|label| label == class);
-    let Some(places) = classes.iter().map(place).collect::<Option<Vec<usize>>>() else {
+    let label = |class: &String| labels.iter().position(|label| label == class);
+    let Some(places) = classes.iter().map(label).collect::<Option<Vec<usize>>>() else {
         let some = |names: &[String]| names.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
         let detail = format!(
             "the dataset has the classes {}, and the model has the labels {}: name the model's labels, in its order, as the \
@@ -225,24 +247,30 @@ fn measure(model: &mut Model, samples: &PathBuf, classes: &[String]) -> Result<M
     };
     let open = || SampleFile::open(samples).map_err(|e| JobFailure::caused(e.code(), &e));
     let total = open()?.count() as u64;
-    let (mut seen, mut correct, mut times, mut told) = (0_u64, 0_u64, Vec::new(), Instant::now());
-    for sample in open()? {
-        let (label, bytes) = sample.map_err(|e| JobFailure::caused(e.code(), &e))?;
-        let started = Instant::now();
-        let said = model.predict(bytes.as_input()).map_err(|error| {
-            let detail = format!("sample {} of the test split: {}", seen + 1, with_causes(&error));
-            JobFailure::new(error.code(), detail)
-        })?;
-        times.push(started.elapsed());
-        seen += 1;
-        let truth = places.get(label as usize);
-        correct += u64::from(said.headline().map(|said| said.label_index).as_ref() == truth);
+    let (mut seen, mut unreadable, mut told) = (0_u64, None, Instant::now());
+    let truths = open()?.map_while(|sample| {
         if told.elapsed() > TELL {
             told = Instant::now();
             progress(seen, total, "measuring");
         }
+        seen += 1;
+        match sample {
+            // A class that the dataset does not have is the runtime's to refuse.
+            Ok((class, bytes)) => {
+                let class = places.get(class as usize).and_then(|place| u32::try_from(*place).ok());
+                Some((bytes, Truth::Class(class.unwrap_or(u32::MAX))))
+            }
+            Err(error) => {
+                unreadable = Some(JobFailure::caused(error.code(), &error));
+                None
+            }
+        }
+    });
+    let quality =
+        flotilla_runtime::judge(model, truths).map_err(|e| JobFailure::new(e.code(), with_causes(&e)))?;
+    if let Some(failure) = unreadable {
+        return Err(failure);
     }
-    let accuracy = if seen == 0 { 0.0 } else { correct as f64 / seen as f64 };
-    let Latency { p50_ms, p95_ms } = Latency::of(&times);
-    Ok(Measured { samples: seen, correct, accuracy, p50_ms, p95_ms })
+    place.write_json(QUALITY, &quality)?;
+    Ok(quality.metrics())
 }
