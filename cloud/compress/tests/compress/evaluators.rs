@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use flotilla_compress::{
-    Budget, Calibration, Compressed, Error, FourBit, Judge, Metric, Options, RuntimeEvaluator, Step,
+    Budget, Calibration, Compressed, Error, FourBit, Judge, Metric, Options, RuntimeEvaluator,
     TensorEvaluator, Tried, Warning, compress, compress_made, smallest,
 };
 use flotilla_onnx::{GraphBuilder, Node, Value};
