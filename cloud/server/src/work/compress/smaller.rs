@@ -87,7 +87,7 @@ pub(super) fn compress(
 fn learnt_from(context: &ChildContext, task: &Task, split: Split) -> Result<Images, JobFailure> {
     let mut images = load(context, &task.pipeline, split)?;
     if let Some(labels) = &task.judged.labels {
-        let label = |class: u32| labels.get(class as usize).copied().unwrap_or(u32::MAX);
+        let label = |class: u32| labels.label(class).unwrap_or(u32::MAX);
         images.labels.iter_mut().for_each(|class| *class = label(*class));
     }
     Ok(images)
