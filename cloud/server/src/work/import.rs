@@ -118,7 +118,6 @@ impl Handler for ImportHandler {
             })),
             quality: done.quality,
             baseline: None,
-            quality: None,
             licence: wanted.licence,
             samples: (done.inputs > 0).then_some(NewSamples { generated: done.generated, inputs }),
         };
