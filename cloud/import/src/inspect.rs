@@ -2,12 +2,12 @@
 
 use flotilla_onnx::clean::{self, Inferred, clean, infer, missing_operators};
 use flotilla_onnx::{Dim, Model};
+use flotilla_runtime::engine::memory;
 
-use crate::engine::Tried;
 use crate::format::{Kind, recognise};
 use crate::guess::guess;
 use crate::{
-    Error, Format, MAX_BYTES, Operator, Report, Result, Tensor, cost, engine, labels, package, weights,
+    Error, Format, MAX_BYTES, Memory, Operator, Report, Result, Tensor, cost, labels, package, weights,
 };
 
 /// Activations of one run from which a board should have the memory for them.
@@ -46,6 +46,28 @@ pub fn inspect(bytes: &[u8], options: &Options) -> Result<Import> {
     }
 }
 
+/// What the engine says of a model.
+struct Tried {
+    /// Why it does not run; none if it does.
+    error: Option<String>,
+    memory: Option<Memory>,
+}
+
+/// The causes on one line, each once: the engine repeats itself.
+fn told(error: &flotilla_runtime::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next: Option<&dyn std::error::Error> = Some(error);
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !parts.contains(&text) {
+            parts.push(text);
+        }
+        next = cause.source();
+    }
+    let text = parts.join(": ").replace(['\n', '\r'], " ");
+    text.chars().take(1000).collect()
+}
+
 fn onnx(
     bytes: &[u8],
     format: Format,
@@ -57,9 +79,13 @@ fn onnx(
     let mut model = original.clone();
     let cleaned = clean(&mut model, &options.clean)?;
     let Inferred { values: known, problem } = infer(&model);
+    let file = model.write();
     let tried = match problem {
         Some(problem) => Tried { error: Some(problem), memory: None },
-        None => engine::try_model(&model),
+        None => match memory(&file) {
+            Ok(memory) => Tried { error: None, memory },
+            Err(error) => Tried { error: Some(told(&error)), memory: None },
+        },
     };
     let from_package = package.as_ref().map(|package| package.labels.as_slice()).unwrap_or_default();
     let labels = labels::find(options.labels.as_deref(), from_package, &model)?;
@@ -91,7 +117,6 @@ fn onnx(
     if package.as_ref().is_some_and(|package| package.has_code) {
         warnings.push("the Python code in the package is not run: what it does before and after the model belongs into the pipeline".into());
     }
-    let file = model.write();
     let report = Report {
         format,
         package,

@@ -6,7 +6,6 @@
 //! what the model is and costs, and a [`Guess`] of the pipeline around it, for a person to confirm.
 
 mod cost;
-mod engine;
 mod error;
 mod format;
 mod guess;
@@ -17,11 +16,12 @@ mod report;
 mod weights;
 
 pub use error::{Error, Result};
+pub use flotilla_runtime::engine::Memory;
 pub use format::Format;
 pub use guess::{Colour, Detection, Guess, Input, Layout, Normalisation, Output, State};
 pub use inspect::{Import, Options, inspect};
 pub use package::{Metrics, Package};
-pub use report::{Memory, Operator, Report, Tensor};
+pub use report::{Operator, Report, Tensor};
 
 /// The largest file that is taken.
 pub const MAX_BYTES: usize = flotilla_onnx::MAX_MODEL_BYTES;
