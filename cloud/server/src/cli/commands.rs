@@ -1,18 +1,16 @@
 //! The commands that talk to a running control plane.
 
-use super::args::{
-    Command, Compress, Dataset, Device, DeviceSettings, Job, Model, Order, Release, Target, Train,
-};
+use super::args::{Command, Dataset, Device, DeviceSettings, Job, Model, Order, Release, Target, Train};
 use super::client::Client;
 use super::exit::Failure;
 use super::{
-    admission, diagnose, experiment, follow, groups, hard, inspect, lifetime, order, read_file,
-    registrations, rollout, shadow, table, telemetry, top, trust, twin, upload,
+    admission, compress, diagnose, experiment, follow, groups, hard, import, inspect, lifetime, order,
+    pipeline, read_file, registrations, rollout, shadow, table, telemetry, top, trust, twin, upload,
 };
 use crate::http::api::{
-    ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, CompressRequest,
-    DatasetView, DeviceTelemetryView, DeviceView, ImportView, JobView, Json, LoginView, ModelVersionView,
-    RejectRequest, ReleaseRequest, ReleaseTelemetryView, ReleaseView, TagRequest, TrainRequest, TwinView,
+    ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, DatasetView,
+    DeviceTelemetryView, DeviceView, ImportView, JobView, Json, LoginView, ModelVersionView, RejectRequest,
+    ReleaseRequest, ReleaseTelemetryView, ReleaseView, TagRequest, TrainRequest, TwinView,
 };
 use crate::progress::Progress;
 use flotilla_protocol::enrol::ClaimCode;
@@ -36,7 +34,7 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
         Command::Audit(target) => audit(&client(&target)?, &out),
         Command::Dataset(command) => dataset(command, &out),
         Command::Train(train) => self::train(train, &out),
-        Command::Compress(compress) => self::compress(compress, &out),
+        Command::Compress(compress) => compress::run(compress, &out),
         Command::Model(command) => model(command, &out),
         Command::Release(command) => release(command, &out),
         Command::Trust(command) => trust::run(command, &out),
@@ -52,7 +50,8 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
         | Command::Up(_)
         | Command::Simulate(_)
         | Command::Agent(_)
-        | Command::JobChild { .. } => {
+        | Command::JobChild { .. }
+        | Command::ExamineChild { .. } => {
             Err(Failure::new(ErrorCode::Internal, "this command does not talk to a control plane"))
         }
     }
@@ -126,7 +125,7 @@ fn dataset(command: Dataset, out: &Out) -> Done {
                 table::print(&header, &all.iter().map(row).collect::<Vec<_>>());
             })
         }
-        Dataset::Import { name, path, format, label, seed, target } => {
+        Dataset::Import { name, path, format, label, target_column, seed, target } => {
             let client = client(&target)?;
             let progress = Progress::new();
             let stage = "import";
@@ -141,7 +140,9 @@ fn dataset(command: Dataset, out: &Out) -> Done {
                     let (file, file_name) = upload::open(&path)?;
                     let mut query = format!("?file={}", encode(&file_name));
                     let seed = seed.map(|s| s.to_string());
-                    for (key, value) in [("format", format), ("label", label), ("seed", seed)] {
+                    let options =
+                        [("format", format), ("label", label), ("target", target_column), ("seed", seed)];
+                    for (key, value) in options {
                         if let Some(value) = value {
                             query += &format!("&{key}={}", encode(&value));
                         }
@@ -188,21 +189,10 @@ fn train(train: Train, out: &Out) -> Done {
     };
     let client = client(&train.target)?;
     let model = train.model.unwrap_or_else(|| train.dataset.clone());
-    let request = TrainRequest { dataset: train.dataset, dataset_version: train.version, model, config };
+    let (dataset, dataset_version, leave_out) = (train.dataset, train.version, train.leave_out);
+    let request = TrainRequest { dataset, dataset_version, model, config, leave_out };
     let job: JobView = client.post("/api/v1/jobs/train", &request)?;
     finish_job(&client, job, train.detach, out)
-}
-
-fn compress(compress: Compress, out: &Out) -> Done {
-    let client = client(&compress.target)?;
-    let request = CompressRequest {
-        model: compress.model,
-        version: compress.version,
-        max_drop: compress.max_drop,
-        max_bytes: compress.max_bytes,
-    };
-    let job: JobView = client.post("/api/v1/jobs/compress", &request)?;
-    finish_job(&client, job, compress.detach, out)
 }
 
 fn finish_job(client: &Client, job: JobView, detach: bool, out: &Out) -> Done {
@@ -277,8 +267,14 @@ fn model(command: Model, out: &Out) -> Done {
             out.show(&told, |told| telemetry::print_releases(told))
         }
         Model::Inspect(command) => inspect::run(command, out),
-        Model::Export { model, version, file, target } => {
-            let path = format!("/api/v1/models/{}/versions/{version}/onnx", encode(&model));
+        Model::Report { model, version, target } => compress::show(&model, version, &client(&target)?, out),
+        Model::Import(command) => import::run(command, out),
+        Model::Export { model, version, file, pipeline: beside, target } => {
+            let base = format!("/api/v1/models/{}/versions/{version}", encode(&model));
+            if let Some(beside) = beside {
+                pipeline::write(&beside, &client(&target)?.get(&format!("{base}/pipeline"))?, &[])?;
+            }
+            let path = format!("{base}/onnx");
             let mut facts = (0, String::new());
             write_new(&file, || {
                 let bytes = client(&target)?.get_bytes(&path)?;
@@ -306,7 +302,14 @@ fn release(command: Release, out: &Out) -> Done {
         Release::Create { model, version, boards, target } => {
             let release: ReleaseView =
                 client(&target)?.post("/api/v1/releases", &ReleaseRequest { model, version, boards })?;
-            out.show(&release, print_one)
+            out.show(&release, |release| {
+                print_one(release);
+                if release.proved_by.as_deref() == Some("generated") {
+                    println!(
+                        "devices prove it with made up inputs: they show that a device computes the same, and nothing else"
+                    );
+                }
+            })
         }
         Release::CreateAgent { binaries, arch, agent_version, target } => {
             let path = format!("/api/v1/agent-releases?version={}", encode(&agent_version));

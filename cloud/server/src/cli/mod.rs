@@ -5,15 +5,18 @@ mod admission;
 pub mod args;
 pub mod client;
 mod commands;
+mod compress;
 mod diagnose;
 pub mod exit;
 mod experiment;
 pub(crate) mod follow;
 mod groups;
 mod hard;
+mod import;
 mod inspect;
 mod lifetime;
 mod order;
+mod pipeline;
 mod registrations;
 mod rollout;
 mod shadow;
@@ -43,6 +46,7 @@ pub fn main() -> ExitCode {
             );
         }
         Command::JobChild { folder } => return crate::work::child_main(&folder),
+        Command::ExamineChild { input, output } => return crate::examine::child_main(&input, &output),
         Command::Quickstart(options) => {
             start_logging("warn");
             crate::quickstart::run(crate::quickstart::Options {

@@ -13,6 +13,7 @@ mod spectrum;
 mod wav;
 
 pub use decode::Decoder;
+pub(crate) use wav::to_wav;
 
 use crate::{Error, Result};
 use flotilla_protocol::pipeline::InvalidPipeline;

@@ -4,19 +4,17 @@ use super::super::api::{
     DatasetView, ImportProgressView, ImportView, SampleView, SkippedView, UnlabelledView,
 };
 use super::super::problem::Problem;
-use super::super::service::{Answer, Call, Handled, broken_body};
+use super::super::service::{Answer, Call, Handled};
+use super::super::spool::{Spool, too_large};
 use crate::app::{App, UPLOADS};
-use bytes::Bytes;
 use flotilla_data::{DatasetVersion, Format, ImportOptions, ImportReport, ImportRequest, Source, Split};
 use flotilla_identity::now_ms;
-use flotilla_protocol::{DatasetName, Digest, ErrorCode};
-use futures::TryStreamExt;
+use flotilla_protocol::{DatasetName, Digest, ErrorCode, Truth};
 use http::StatusCode;
-use std::path::{Path, PathBuf};
-use tokio::io::AsyncWriteExt;
+use serde_json::json;
 
-/// Bytes of an upload between two looks at the room on the disk.
-const CHECK_EVERY: u64 = 1 << 20;
+/// What to do where an upload is too large.
+const ADVICE: &str = "import it in parts";
 /// Datasets that one answer lists.
 const LISTED: usize = 500;
 
@@ -40,6 +38,7 @@ pub(crate) fn view(version: &DatasetVersion) -> DatasetView {
     DatasetView {
         name: version.dataset.to_string(),
         version: version.version,
+        kind: version.kind.as_str().to_owned(),
         samples: version.samples,
         classes: version.classes.len(),
         class_names: version.classes.clone(),
@@ -73,6 +72,14 @@ pub(crate) async fn import(mut call: Call) -> Handled {
     let name: DatasetName = call.param("name")?;
     let format: Option<Format> = call.query("format")?;
     let mut options = ImportOptions { label_column: call.query("label")?, ..ImportOptions::default() };
+    if let Some(target) = call.query::<String>("target")? {
+        if options.label_column.is_some() {
+            let detail =
+                "label names the column of classes and target that of numbers to predict: give one of them";
+            return Err(Problem::new(ErrorCode::InvalidInput, detail));
+        }
+        (options.label_column, options.numeric_label) = (Some(target), Some(true));
+    }
     if let Some(seed) = call.query("seed")? {
         options.seed = seed;
     }
@@ -85,9 +92,9 @@ pub(crate) async fn import(mut call: Call) -> Handled {
     let reserve = flotilla_storage::RecordsConfig::default().reserve_bytes;
     if call.length.is_some_and(|length| length > options.max_bytes) {
         // Said before the body is asked for: a client that waits for 100 Continue sends nothing.
-        return Err(too_large(options.max_bytes));
+        return Err(too_large(options.max_bytes, ADVICE));
     }
-    let spool = Spool::receive(&spools, &file_name, call.body(), options.max_bytes, reserve).await?;
+    let spool = Spool::receive(&spools, &file_name, call.body(), options.max_bytes, ADVICE, reserve).await?;
     let source = Source::Path(spool.file.clone());
     run(&call, ImportRequest { name, source, format, options }).await
 }
@@ -131,7 +138,13 @@ pub(crate) async fn samples(call: Call) -> Handled {
     let version = call.app.datasets.version(&call.param("name")?, Some(call.param("version")?)).await?;
     let split = call.query::<String>("split")?.map(|text| parse_split(&text)).transpose()?;
     let samples = call.app.datasets.samples(&version, split).await?;
-    let view = |s: flotilla_data::SampleRef| SampleView { digest: s.digest.to_string(), label: s.label };
+    let view = |s: flotilla_data::SampleRef| {
+        let (label, truth) = match s.truth {
+            Truth::Class(label) => (Some(label), None),
+            other => (None, Some(json!(other))),
+        };
+        SampleView { digest: s.digest.to_string(), label, truth }
+    };
     Answer::json(&samples.into_iter().map(view).collect::<Vec<_>>())
 }
 
@@ -164,100 +177,13 @@ pub(crate) async fn unlabelled(call: Call) -> Handled {
     Answer::json(&samples.map(view).collect::<Vec<_>>())
 }
 
-/// What a picture, or anything else, is sent as.
+/// What a sample is sent as.
 pub(crate) fn content_type(bytes: &[u8]) -> &'static str {
     match bytes {
         [0x89, b'P', b'N', b'G', ..] => "image/png",
         [0xff, 0xd8, ..] => "image/jpeg",
+        [b'R', b'I', b'F', b'F', ..] => "audio/wav",
+        [b'[' | b'{', ..] => "application/json",
         _ => "application/octet-stream",
-    }
-}
-
-/// An upload on disk. Its folder goes when it is dropped.
-struct Spool {
-    folder: PathBuf,
-    file: PathBuf,
-}
-
-impl Spool {
-    async fn receive(
-        spools: &Path,
-        file_name: &str,
-        body: &mut super::super::service::BodyStream,
-        max: u64,
-        reserve: u64,
-    ) -> Result<Self, Problem> {
-        // The name tells the format and stands in reports; it must not choose a place.
-        let plain = Path::new(file_name).file_name().and_then(|n| n.to_str()).filter(|n| n.len() <= 200);
-        let plain = plain.ok_or_else(|| {
-            Problem::new(ErrorCode::InvalidInput, "query parameter file is not a file name")
-        })?;
-        let folder = spools.join(format!("upload-{:016x}", rand::random::<u64>()));
-        let spool = Self { file: folder.join(plain), folder };
-        let mut received = 0;
-        let kept = spool.write(body, max, reserve, &mut received).await;
-        if kept.is_err() {
-            // A client reads the refusal once it has sent all, so the rest is taken and thrown away.
-            while received <= max
-                && let Ok(Some(piece)) = body.try_next().await
-            {
-                received += Bytes::len(&piece) as u64;
-            }
-        }
-        kept.map(|()| spool)
-    }
-
-    async fn write(
-        &self,
-        body: &mut super::super::service::BodyStream,
-        max: u64,
-        reserve: u64,
-        received: &mut u64,
-    ) -> Result<(), Problem> {
-        let failed = |e: std::io::Error| {
-            let detail = format!("the upload cannot be kept in {}: {e}", self.folder.display());
-            Problem::new(io_code(&e), detail + "; give the control plane's disk room and send it again")
-        };
-        tokio::fs::create_dir_all(&self.folder).await.map_err(failed)?;
-        let mut file = tokio::fs::File::create(&self.file).await.map_err(failed)?;
-        let mut checked = 0;
-        while let Some(piece) = body.try_next().await.map_err(broken_body)? {
-            *received += Bytes::len(&piece) as u64;
-            if *received > max {
-                return Err(too_large(max));
-            }
-            if *received >= checked {
-                // Records need their reserve more than an upload needs room.
-                checked = *received + CHECK_EVERY;
-                if flotilla_storage::free_bytes(&self.folder)? < reserve + CHECK_EVERY {
-                    return Err(failed(std::io::ErrorKind::StorageFull.into()));
-                }
-            }
-            file.write_all(&piece).await.map_err(failed)?;
-        }
-        file.flush().await.map_err(failed)
-    }
-}
-
-fn too_large(max: u64) -> Problem {
-    Problem::new(
-        ErrorCode::TooLarge,
-        format!("the upload is over the bound of {max} bytes; import it in parts"),
-    )
-}
-
-impl Drop for Spool {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.folder));
-    }
-}
-
-fn io_code(error: &std::io::Error) -> ErrorCode {
-    match error.kind() {
-        std::io::ErrorKind::StorageFull => ErrorCode::StorageFull,
-        std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
-            ErrorCode::StorageReadOnly
-        }
-        _ => ErrorCode::StorageIo,
     }
 }

@@ -2,6 +2,7 @@
 //! values into the bodies of [`super::api`].
 
 pub(crate) mod commands;
+pub(crate) mod compress;
 pub(crate) mod console;
 pub(crate) mod datasets;
 pub(crate) mod diagnosis;
@@ -9,6 +10,7 @@ pub(crate) mod experiments;
 pub(crate) mod fleet;
 pub(crate) mod groups;
 pub(crate) mod hard;
+pub(crate) mod imports;
 pub(crate) mod jobs;
 pub(crate) mod lifetime;
 pub(crate) mod models;
@@ -40,6 +42,7 @@ macro_rules! problems {
 problems! {
     flotilla_storage::Error,
     flotilla_identity::Error,
+    flotilla_compress::Error,
     flotilla_data::Error,
     flotilla_jobs::Error,
     flotilla_registry::Error,
