@@ -236,16 +236,11 @@ pub fn compress_made(
     if Digest::of(&built.onnx) != measured {
         return Err(unusable("the recipe made other bytes than those that were measured"));
     }
-    let report = report(
-        (source, budget),
-        recipe,
-        &built,
-        &before,
-        search.into_points(),
-        place,
-        &ladder.layers,
-        warnings,
-    );
+    let points = search.into_points();
+    if points.len() > 1 {
+        warnings.push(Warning::SameSamples { candidates: points.len() });
+    }
+    let report = report((source, budget), recipe, &built, &before, points, place, &ladder.layers, warnings);
     Ok(Compressed { onnx: built.onnx, report })
 }
 

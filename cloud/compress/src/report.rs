@@ -111,6 +111,11 @@ pub enum Warning {
         /// How many there were.
         samples: u64,
     },
+    /// The result was chosen by the same samples that its figures are of.
+    SameSamples {
+        /// Candidates that were measured on them.
+        candidates: usize,
+    },
     /// A candidate did not run and was left out.
     NotRun {
         /// What it is.
@@ -144,6 +149,11 @@ impl fmt::Display for Warning {
             Self::FewSamples { samples } => {
                 write!(f, "{samples} samples are too few to see a loss as small as the budget allows")
             }
+            Self::SameSamples { candidates } => write!(
+                f,
+                "the result is one of {candidates} candidates that were held to the budget on the same samples as its \
+                 figures are of: on others it may lose a little more"
+            ),
             Self::NotRun { candidate, problem } => write!(f, "{candidate} was left out, for it did not run: {problem}"),
         }
     }

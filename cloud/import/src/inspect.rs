@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use flotilla_onnx::clean::{self, Cleaned, Inferred, Known, clean, infer, missing_operators};
 use flotilla_onnx::{Dim, Model};
+use flotilla_runtime::engine::memory;
 
-use crate::engine::Tried;
 use crate::format::{Kind, recognise};
 use crate::guess::guess;
 use crate::{
-    Error, Format, Guess, MAX_BYTES, Operator, Output, Report, Result, Tensor, cost, engine, integers,
+    Error, Format, Guess, MAX_BYTES, Memory, Operator, Output, Report, Result, Tensor, cost, integers,
     labels, package, propose, weights,
 };
 
@@ -47,6 +47,28 @@ pub fn inspect(bytes: &[u8], options: &Options) -> Result<Import> {
             onnx(&bytes, Format::Package, Some(package), options)
         }
     }
+}
+
+/// What the engine says of a model.
+struct Tried {
+    /// Why it does not run; none if it does.
+    error: Option<String>,
+    memory: Option<Memory>,
+}
+
+/// The causes on one line, each once: the engine repeats itself.
+fn told(error: &flotilla_runtime::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next: Option<&dyn std::error::Error> = Some(error);
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !parts.contains(&text) {
+            parts.push(text);
+        }
+        next = cause.source();
+    }
+    let text = parts.join(": ").replace(['\n', '\r'], " ");
+    text.chars().take(1000).collect()
 }
 
 /// A model, cleaned up, and what it seems to be.
@@ -92,9 +114,13 @@ fn onnx(
         warnings.push(format!("the model's {which} held integers and are real numbers now"));
     }
     let Read { model, cleaned, known, problem, guess } = read;
+    let file = model.write();
     let tried = match problem {
         Some(problem) => Tried { error: Some(problem), memory: None },
-        None => engine::try_model(&model),
+        None => match memory(&file) {
+            Ok(memory) => Tried { error: None, memory },
+            Err(error) => Tried { error: Some(told(&error)), memory: None },
+        },
     };
     labels::check(&labels, &guess.output)?;
     let proposal = propose::propose(&guess, &model, &known, &labels);
@@ -124,7 +150,6 @@ fn onnx(
     if package.as_ref().is_some_and(|package| package.has_code) {
         warnings.push("the Python code in the package is not run: what it does before and after the model belongs into the pipeline".into());
     }
-    let file = model.write();
     let report = Report {
         format,
         package,

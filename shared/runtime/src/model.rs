@@ -171,7 +171,10 @@ impl Model {
             windows.push(window);
             states = next;
         }
-        self.states.keep(stream, states);
+        // So does one that leaves what is no number: nothing would ever come of it again.
+        if states.iter().all(|values| values.not_finite().is_none()) {
+            self.states.keep(stream, states);
+        }
         Ok(windows)
     }
 

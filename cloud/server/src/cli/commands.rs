@@ -403,7 +403,7 @@ fn device(command: Device, out: &Out) -> Done {
             if waiting || admission::wait(&client, &ids)? {
                 return admission::decide(&client, ids, None, out);
             }
-            let [id] = ids.as_slice() else { return Err(admission::one_at_a_time()) };
+            let [id] = ids.as_slice() else { return Err(admission::none_named()) };
             let path = format!("/api/v1/devices/{}", encode(id));
             let key = match key {
                 Some(key) => key,
@@ -418,7 +418,7 @@ fn device(command: Device, out: &Out) -> Done {
             if admission::wait(&client, &ids)? {
                 return admission::decide(&client, ids, Some(reason), out);
             }
-            let [id] = ids.as_slice() else { return Err(admission::one_at_a_time()) };
+            let [id] = ids.as_slice() else { return Err(admission::none_named()) };
             let path = format!("/api/v1/devices/{}/renewal/reject", encode(id));
             let device: DeviceView = client.post(&path, &RejectRequest { reason })?;
             out.show(&device, |d| print_devices(std::slice::from_ref(d)))
