@@ -6,16 +6,22 @@ export function deviceHref(id) {
   return `#/devices/${encodeURIComponent(id)}`;
 }
 
+/** The address of a model version's page. */
+export function versionHref(model, version) {
+  return `#/models/${encodeURIComponent(model)}/${version}`;
+}
+
 function read() {
   const [, id] = location.hash.match(/^#\/devices\/([^/]+)$/) ?? [];
+  const [, model, version] = location.hash.match(/^#\/models\/([^/]+)\/(\d+)$/) ?? [];
   try {
-    return { device: id ? decodeURIComponent(id) : null };
+    return { device: id ? decodeURIComponent(id) : null, model: model ? decodeURIComponent(model) : null, version };
   } catch {
-    return { device: null };
+    return { device: null, model: null };
   }
 }
 
-/** `{ device }`: the device whose page is open, or null for the overview. */
+/** `{ device, model, version }`: the device, or the model version, whose page is open; neither for the overview. */
 export function useRoute() {
   const [route, setRoute] = useState(read);
   useEffect(() => {

@@ -64,6 +64,8 @@ assets! {
     "views/compression.js": SCRIPT,
     "views/releases.js": SCRIPT,
     "views/hard.js": SCRIPT,
+    "views/card.js": SCRIPT,
+    "card.css": STYLE,
     "vendor/README.md": TEXT,
     "vendor/htm/standalone.module.js": SCRIPT,
     "vendor/htm/LICENSE-htm": TEXT,

@@ -75,7 +75,11 @@ pub(crate) fn draft(
         bytes: read.bytes,
         images: read.images,
         table,
-        source: SourceFacts { description: describe(&request.source), format: read.format },
+        source: SourceFacts {
+            description: describe(&request.source),
+            format: read.format,
+            licence: licence(&request.source),
+        },
         seed: options.seed,
         ratios: options.ratios,
         skipped: read.skipped_total,
@@ -91,6 +95,13 @@ fn describe(source: &Source) -> String {
     match source {
         Source::BundledDigits => digits::DESCRIPTION.to_owned(),
         Source::Path(path) => path.display().to_string().chars().take(limits::TEXT).collect(),
+    }
+}
+
+fn licence(source: &Source) -> Option<String> {
+    match source {
+        Source::BundledDigits => Some(digits::LICENCE.to_owned()),
+        Source::Path(_) => None,
     }
 }
 

@@ -1,5 +1,6 @@
 // The newest compression report: before and after, and which layer cost what.
 import { html } from '/console/vendor/htm/standalone.module.js';
+import { versionHref } from '/console/route.js';
 import { bytes, millis, percent } from '/console/format.js';
 
 export function Compression({ compression }) {
@@ -9,7 +10,7 @@ export function Compression({ compression }) {
 
 function Report({ report }) {
   const worst = Math.max(...report.layers.map((layer) => layer.output_error), Number.EPSILON);
-  return html`<p><b>${report.model} v${report.version}</b> <small>${report.recipe}</small></p>
+  return html`<p><a href=${versionHref(report.model, report.version)}><b>${report.model} v${report.version}</b></a> <small>${report.recipe}</small></p>
     <table><thead><tr><th></th><th class="n">Before</th><th class="n">After</th></tr></thead><tbody>
       <tr><th>Size</th><td class="n">${bytes(report.bytes_before)}</td><td class="n">${bytes(report.bytes_after)}</td></tr>
       <tr><th>Test accuracy</th><td class="n">${percent(report.accuracy_before)}</td><td class="n">${percent(report.accuracy_after)}</td></tr>

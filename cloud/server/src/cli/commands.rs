@@ -6,7 +6,7 @@ use super::args::{
 use super::client::Client;
 use super::exit::Failure;
 use super::{
-    admission, diagnose, experiment, follow, groups, hard, import, inspect, lifetime, order, pipeline,
+    admission, card, diagnose, experiment, follow, groups, hard, import, inspect, lifetime, order, pipeline,
     read_file, registrations, rollout, shadow, table, telemetry, top, trust, twin, upload,
 };
 use crate::http::api::{
@@ -279,6 +279,7 @@ fn model(command: Model, out: &Out) -> Done {
         }
         Model::Inspect(command) => inspect::run(command, out),
         Model::Import(command) => import::run(command, out),
+        Model::Card(command) => card::run(command, out),
         Model::Export { model, version, file, pipeline: beside, target } => {
             let base = format!("/api/v1/models/{}/versions/{version}", encode(&model));
             if let Some(beside) = beside {

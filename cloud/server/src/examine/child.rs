@@ -1,15 +1,16 @@
 //! The process itself: read, load, try, measure.
 
 use super::{
-    Done, FILE, ImportTask, MEMORY, MODEL, Measured, PIPELINE, REPORT, SAMPLES, Said, TASK, Task, sample_name,
+    Done, FILE, ImportTask, MEMORY, MODEL, Measured, PIPELINE, QUALITY, REPORT, SAMPLES, Said, TASK, Task,
+    sample_name,
 };
 use crate::error_text::with_causes;
 use flotilla_data::SampleFile;
 use flotilla_import::{Proposal, Report, generated_inputs, inspect};
 use flotilla_jobs::JobFailure;
 use flotilla_protocol::pipeline::Output;
-use flotilla_protocol::{ErrorCode, Pipeline};
-use flotilla_runtime::{AsInput, Input, Latency, Model, Preprocessor};
+use flotilla_protocol::{ErrorCode, Pipeline, Truth};
+use flotilla_runtime::{Input, Model, Preprocessor, Quality};
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -126,7 +127,9 @@ fn register(
     if samples.exists() {
         match &pipeline.output {
             Output::Classification(_) => {
-                done.evaluation = Some(measure(&mut model, &samples, &task.classes)?);
+                let quality = measure(&mut model, &samples, &task.classes)?;
+                place.write_json(QUALITY, &quality)?;
+                done.evaluation = Some(Measured::of(&quality));
             }
             _ => done.notes.push(
                 "accuracy was not measured: the model says no classes, and the dataset has nothing else"
@@ -209,8 +212,8 @@ fn shown(text: &str, most: usize) -> String {
     text.chars().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Accuracy on samples whose classes have the names of the model's labels.
-fn measure(model: &mut Model, samples: &PathBuf, classes: &[String]) -> Result<Measured, JobFailure> {
+/// How good the model is on samples whose classes have the names of the model's labels.
+fn measure(model: &mut Model, samples: &PathBuf, classes: &[String]) -> Result<Quality, JobFailure> {
     let labels = model.labels().to_vec();
     let place = |class: &String| labels.iter().position(|label| label == class);
     let Some(places) = classes.iter().map(place).collect::<Option<Vec<usize>>>() else {
@@ -225,24 +228,28 @@ fn measure(model: &mut Model, samples: &PathBuf, classes: &[String]) -> Result<M
     };
     let open = || SampleFile::open(samples).map_err(|e| JobFailure::caused(e.code(), &e));
     let total = open()?.count() as u64;
-    let (mut seen, mut correct, mut times, mut told) = (0_u64, 0_u64, Vec::new(), Instant::now());
-    for sample in open()? {
-        let (label, bytes) = sample.map_err(|e| JobFailure::caused(e.code(), &e))?;
-        let started = Instant::now();
-        let said = model.predict(bytes.as_input()).map_err(|error| {
-            let detail = format!("sample {} of the test split: {}", seen + 1, with_causes(&error));
-            JobFailure::new(error.code(), detail)
-        })?;
-        times.push(started.elapsed());
+    let (mut seen, mut told, mut unreadable) = (0, Instant::now(), None);
+    let truths = open()?.map_while(|sample| {
         seen += 1;
-        let truth = places.get(label as usize);
-        correct += u64::from(said.headline().map(|said| said.label_index).as_ref() == truth);
         if told.elapsed() > TELL {
             told = Instant::now();
             progress(seen, total, "measuring");
         }
+        match sample {
+            // A class that the dataset does not have is no label of the model either.
+            Ok((label, bytes)) => {
+                let label = places.get(label as usize).map_or(u32::MAX, |place| *place as u32);
+                Some((bytes, Truth::Class(label)))
+            }
+            Err(error) => {
+                unreadable = Some(error);
+                None
+            }
+        }
+    });
+    let quality = flotilla_runtime::judge(model, truths).map_err(|e| JobFailure::caused(e.code(), &e))?;
+    match unreadable {
+        Some(error) => Err(JobFailure::caused(error.code(), &error)),
+        None => Ok(quality),
     }
-    let accuracy = if seen == 0 { 0.0 } else { correct as f64 / seen as f64 };
-    let Latency { p50_ms, p95_ms } = Latency::of(&times);
-    Ok(Measured { samples: seen, correct, accuracy, p50_ms, p95_ms })
 }

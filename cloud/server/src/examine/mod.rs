@@ -10,6 +10,7 @@ pub(crate) use child::main as child_main;
 
 use flotilla_jobs::JobFailure;
 use flotilla_protocol::{ErrorCode, Pipeline, limits};
+use flotilla_runtime::Quality;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
@@ -44,6 +45,8 @@ pub(crate) const REPORT: &str = "report.json";
 pub(crate) const MODEL: &str = "model.onnx";
 /// The pipeline to register, in the folder of outputs.
 pub(crate) const PIPELINE: &str = "pipeline.json";
+/// What was measured on the samples, in the folder of outputs, if there were any.
+pub(crate) const QUALITY: &str = "quality.json";
 
 /// How a file is read.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -115,6 +118,19 @@ pub(crate) struct Measured {
     pub(crate) accuracy: f64,
     pub(crate) p50_ms: f64,
     pub(crate) p95_ms: f64,
+}
+
+impl Measured {
+    pub(crate) fn of(quality: &Quality) -> Self {
+        let (counts, latency) = (quality.metrics(), quality.latency);
+        Self {
+            samples: counts.samples,
+            correct: counts.correct,
+            accuracy: counts.accuracy,
+            p50_ms: latency.p50_ms,
+            p95_ms: latency.p95_ms,
+        }
+    }
 }
 
 /// A line of what the process says.
