@@ -14,6 +14,7 @@ import { Training } from '/console/views/training.js';
 import { Compression } from '/console/views/compression.js';
 import { HardExamples } from '/console/views/hard.js';
 import { Releases } from '/console/views/releases.js';
+import { CardPage } from '/console/views/card.js';
 import { ModelsPage } from '/console/views/models.js';
 
 const LINK = {
@@ -52,6 +53,10 @@ function body(overview, link, route) {
   const stamp = `${overview.server.started_at_ms}/${overview.fleet.changes}`;
   if (route.device) return html`<${DevicePage} key=${route.device} id=${route.device} stamp=${stamp} />`;
   if (route.page === 'models') return html`<${ModelsPage} jobs=${overview.jobs} stamp=${overview.jobs.map((job) => job.state).join()} />`;
+  if (route.model) {
+    // A release more is news for a card.
+    return html`<${CardPage} key=${`${route.model}/${route.version}`} model=${route.model} version=${route.version} stamp=${overview.releases.length} />`;
+  }
   return html`
     <${Loop} overview=${overview} />
     <${Fleet} fleet=${overview.fleet} stamp=${stamp} />

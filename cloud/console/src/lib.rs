@@ -70,6 +70,8 @@ assets! {
     "views/import_model.js": SCRIPT,
     "views/model_report.js": SCRIPT,
     "models.css": STYLE,
+    "views/card.js": SCRIPT,
+    "card.css": STYLE,
     "vendor/README.md": TEXT,
     "vendor/htm/standalone.module.js": SCRIPT,
     "vendor/htm/LICENSE-htm": TEXT,

@@ -1,5 +1,6 @@
 // Compressions: the one that runs or was refused, the reports of those that were made, and a form for the next.
 import { html, useState } from '/console/vendor/htm/standalone.module.js';
+import { versionHref } from '/console/route.js';
 import { bytes, millis } from '/console/format.js';
 import { useAnswers } from '/console/get.js';
 import { Form } from '/console/views/compression/form.js';
@@ -29,7 +30,7 @@ function Job({ job }) {
 function Version({ view }) {
   const path = `/api/v1/models/${encodeURIComponent(view.model)}/versions/${view.version}/report`;
   const [{ report }] = useAnswers({ report: path }, '');
-  return html`<p><b>${view.model} v${view.version}</b> <small>${view.recipe}</small></p>
+  return html`<p><a href=${versionHref(view.model, view.version)}><b>${view.model} v${view.version}</b></a> <small>${view.recipe}</small></p>
     <table class="summary"><thead><tr><th></th><th class="n">Before</th><th class="n">After</th></tr></thead><tbody>
       <tr><th>Size</th><td class="n">${bytes(view.bytes_before)}</td><td class="n">${bytes(view.bytes_after)}</td></tr>
       <tr><th>Test ${METRICS[view.metric] ?? view.metric}</th><td class="n">${figure(view.metric, view.value_before)}</td><td class="n">${figure(view.metric, view.value_after)}</td></tr>

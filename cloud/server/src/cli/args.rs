@@ -27,7 +27,7 @@ pub use groups::{
 };
 pub use hard::{Hard, HardConsent};
 pub use job::{Job, Train};
-pub use model::{Inspect, Model, ModelImport, Reading};
+pub use model::{CardFormat, Inspect, Model, ModelCard, ModelImport, Reading};
 pub use release::Release;
 pub use rollout::{OnStop, Rollout, RolloutId, RolloutSpec};
 pub use shadow::{OnDevices, Shadow};

@@ -4,7 +4,7 @@ use super::args::{Command, Dataset, Device, DeviceSettings, Job, Model, Order, R
 use super::client::Client;
 use super::exit::Failure;
 use super::{
-    admission, compress, diagnose, experiment, follow, groups, hard, import, inspect, lifetime, order,
+    admission, card, compress, diagnose, experiment, follow, groups, hard, import, inspect, lifetime, order,
     pipeline, read_file, registrations, rollout, shadow, table, telemetry, top, trust, twin, upload,
 };
 use crate::http::api::{
@@ -269,6 +269,7 @@ fn model(command: Model, out: &Out) -> Done {
         Model::Inspect(command) => inspect::run(command, out),
         Model::Report { model, version, target } => compress::show(&model, version, &client(&target)?, out),
         Model::Import(command) => import::run(command, out),
+        Model::Card(command) => card::run(command, out),
         Model::Export { model, version, file, pipeline: beside, target } => {
             let base = format!("/api/v1/models/{}/versions/{version}", encode(&model));
             if let Some(beside) = beside {

@@ -3,6 +3,7 @@
 
 mod admission;
 pub mod args;
+mod card;
 pub mod client;
 mod commands;
 mod compress;

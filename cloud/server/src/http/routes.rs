@@ -1,7 +1,7 @@
 //! The ROUTES table: the one place with the method, path, permission and handler of every route.
 
 use super::handlers::{
-    commands, compress, console, datasets, diagnosis, experiments, fleet, groups, hard, imports, jobs,
+    card, commands, compress, console, datasets, diagnosis, experiments, fleet, groups, hard, imports, jobs,
     lifetime, models, registrations, releases, rollouts, server, settings, shadow, summary, telemetry, trust,
     twin,
 };
@@ -142,6 +142,9 @@ routes! {
     GET "/api/v1/models/{model}/versions/{version}/pipeline" Needs(P::ModelRead), NONE => Some("Json"), models::pipeline, "What stands before and after a version's network";
     GET "/api/v1/models/{model}/versions/{version}/report" Needs(P::ModelRead), NONE => Some("Json"), models::report, "What training or compression said";
     GET "/api/v1/models/{model}/versions/{version}/pareto.svg" Needs(P::ModelRead), NONE => NONE, compress::plot, "The candidates of a compression by size and loss, as a picture";
+    GET "/api/v1/models/{model}/versions/{version}/card" Needs(P::ModelRead), NONE => Some("Json"), card::json, "A version's model card: figures with intervals, data, lineage, licence, signatures; the version may be `latest`; query: page (the same in words, tables and pictures, too)";
+    GET "/api/v1/models/{model}/versions/{version}/card.md" Needs(P::ModelRead), NONE => NONE, card::markdown, "A version's model card as Markdown, headed by metadata as Hugging Face's tools read it";
+    GET "/api/v1/models/{model}/versions/{version}/card.html" Needs(P::ModelRead), NONE => NONE, card::html, "A version's model card as one HTML file that needs no other";
     POST "/api/v1/models/{model}/versions/{version}/evaluate" Needs(P::ModelRead), Some("EvaluateRequest") => Some("EvaluationView"), models::evaluate, "Runs a split through the runtime";
 
     GET "/api/v1/releases" Needs(P::ReleaseRead), NONE => Some("[ReleaseView]"), releases::list, "Releases, oldest first";
