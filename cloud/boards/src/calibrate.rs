@@ -84,10 +84,18 @@ impl Measured {
         Self { whole: self.whole.min(other.whole), ..self }
     }
 
+    /// What a run takes that nothing disturbs. One of many milliseconds is rarely left alone on a busy machine; its
+    /// operators are.
+    fn took(&self, run: &Cost) -> f64 {
+        let operators: Vec<Operator> = self.operators.iter().map(|(operator, _)| operator.clone()).collect();
+        let inside: f64 = self.operators.iter().map(|(_, time)| time).sum();
+        self.whole.min(inside + run.nanoseconds(run_units(&operators)))
+    }
+
     /// By which factor a table is off, in either direction.
     fn ratio(&self, table: &CostTable) -> f64 {
         let operators: Vec<Operator> = self.operators.iter().map(|(operator, _)| operator.clone()).collect();
-        let ratio = table.predict(&operators).ms * 1e6 / self.whole;
+        let ratio = table.predict(&operators).ms * 1e6 / self.took(&table.run);
         ratio.max(1.0 / ratio.max(f64::MIN_POSITIVE))
     }
 }
@@ -95,7 +103,7 @@ impl Measured {
 fn table<'a>(board: &str, measured: impl Iterator<Item = &'a Measured> + Clone, spread: f64) -> CostTable {
     let mut samples: BTreeMap<String, Vec<Sample>> = BTreeMap::new();
     for (operator, time) in measured.clone().flat_map(|measured| &measured.operators) {
-        let sample = (units(operator), time.max(1.0));
+        let sample = (units(operator), *time, time.max(1.0));
         let base = operator.kind.split([' ', '(']).next().unwrap_or_default();
         let names = [ANY, base, operator.kind.as_str()];
         let own = if base == operator.kind { &names[..2] } else { &names[..] };
@@ -103,14 +111,16 @@ fn table<'a>(board: &str, measured: impl Iterator<Item = &'a Measured> + Clone, 
             samples.entry((*name).to_owned()).or_default().push(sample);
         }
     }
-    let enough = |(kind, samples): &(String, Vec<Sample>)| samples.len() >= SAMPLES || !kind.contains([' ', '(']);
+    let enough =
+        |(kind, samples): &(String, Vec<Sample>)| samples.len() >= SAMPLES || !kind.contains([' ', '(']);
     let kinds = samples.into_iter().filter(enough);
     let kinds = kinds.map(|(kind, samples)| (kind, Cost::of(fit(&samples)))).collect();
     let runs: Vec<Sample> = measured
         .map(|measured| {
-            let operators: Vec<Operator> = measured.operators.iter().map(|(operator, _)| operator.clone()).collect();
+            let operators: Vec<Operator> =
+                measured.operators.iter().map(|(operator, _)| operator.clone()).collect();
             let inside: f64 = measured.operators.iter().map(|(_, time)| time).sum();
-            (run_units(&operators), (measured.whole - inside).max(1.0))
+            (run_units(&operators), (measured.whole - inside).max(0.0), measured.whole.max(1.0))
         })
         .collect();
     CostTable { board: board.to_owned(), measured: true, spread, run: Cost::of(fit(&runs)), kinds }

@@ -23,8 +23,19 @@ pub fn graphs() -> Vec<Graph> {
             graphs.push(plain(&mut draw, side, round));
             graphs.push(separable(&mut draw, side, round));
             graphs.push(detector(&mut draw, side));
+            graphs.push(detector(&mut draw, side));
         }
         graphs.push(residual(&mut draw, side));
+    }
+    for width in [256, 288, 320, 352] {
+        graphs.push(stem(&mut draw, width, 16));
+        let channels = draw.of(&[8, 24, 32]);
+        graphs.push(stem(&mut draw, width, channels));
+    }
+    for channels in [2, 3, 4, 5, 6, 7] {
+        for side in [6, 10, 20, 40] {
+            graphs.push(small_head(&mut draw, side, channels));
+        }
     }
     for width in [16, 32, 64, 128, 192, 256, 384, 512, 640, 1024] {
         graphs.push(dense(&mut draw, width));
@@ -139,7 +150,8 @@ impl<'a> Chain<'a> {
 
     /// A normalisation that nobody has folded into its convolution.
     fn scale_and_shift(&mut self) {
-        let dims: Vec<usize> = self.shape.iter().enumerate().map(|(axis, dim)| if axis == 1 { *dim } else { 1 }).collect();
+        let dims: Vec<usize> =
+            self.shape.iter().enumerate().map(|(axis, dim)| if axis == 1 { *dim } else { 1 }).collect();
         for kind in ["Mul", "Add"] {
             let (constant, shape) = (self.constant(&dims), self.shape.clone());
             self.node(kind, &[constant], shape, |node| node);
@@ -238,11 +250,40 @@ fn plain(draw: &mut Draw, side: usize, round: usize) -> Graph {
     chain.end(&[])
 }
 
+/// What detectors begin with: a large picture made small.
+fn stem(draw: &mut Draw, width: usize, channels: usize) -> Graph {
+    let mut chain = Chain::new(draw, "stem", &[1, 3, width * 3 / 4, width]);
+    chain.conv(channels, 3, 2, false);
+    chain.relu();
+    chain.conv(0, 3, 1, true);
+    chain.conv(channels, 1, 1, false);
+    chain.relu();
+    chain.pool("MaxPool", 2, 2);
+    chain.end(&[])
+}
+
+/// What detectors end with: few values at each place.
+fn small_head(draw: &mut Draw, side: usize, channels: usize) -> Graph {
+    let mut chain = Chain::new(draw, "small head", &[1, 64, side, side]);
+    chain.conv(channels, 1, 1, false);
+    chain.conv(0, 3, 1, true);
+    chain.transpose(&[0, 2, 3, 1]);
+    chain.reshape(&[1, side * side, channels]);
+    chain.same("Sigmoid");
+    chain.end(&[])
+}
+
 /// Depthwise and pointwise convolutions.
 fn separable(draw: &mut Draw, side: usize, round: usize) -> Graph {
     let width = channels(draw, side);
     let rectangular = side + if round == 0 { 0 } else { side / 4 };
-    let mut chain = Chain::new(draw, "separable", &[1, 3, side, rectangular]);
+    // As those come that were made with the channels last.
+    let last = draw.of(&[true, false]);
+    let shape = if last { [1, side, rectangular, 3] } else { [1, 3, side, rectangular] };
+    let mut chain = Chain::new(draw, "separable", &shape);
+    if last {
+        chain.transpose(&[0, 3, 1, 2]);
+    }
     let stride = if side > 24 { 2 } else { 1 };
     chain.conv(width, 3, stride, false);
     for block in 0..4 {
@@ -284,7 +325,9 @@ fn residual(draw: &mut Draw, side: usize) -> Graph {
         (chain.at, chain.shape) = (before, shape);
         if stride > 1 {
             let weights = chain.constant(&[wider, chain.shape[1], 1, 1]);
-            chain.node("Conv", &[weights], deep_shape, |node| node.ints("kernel_shape", [1; 2]).ints("strides", [2; 2]));
+            chain.node("Conv", &[weights], deep_shape, |node| {
+                node.ints("kernel_shape", [1; 2]).ints("strides", [2; 2])
+            });
         }
         chain.combine("Add", &deep);
         chain.relu();
@@ -317,11 +360,17 @@ fn detector(draw: &mut Draw, side: usize) -> Graph {
     for (values, squashed) in [(2, true), (4, false)] {
         (chain.at, chain.shape) = (trunk.clone(), trunk_shape.clone());
         let anchors = chain.draw.of(&[1, 2, 3]);
-        let dense = chain.draw.of(&[1, 3]);
-        if dense == 1 {
-            chain.conv(0, 3, 1, true);
+        match chain.draw.of(&[0, 1, 2]) {
+            0 => chain.conv(values * anchors, 3, 1, false),
+            1 => {
+                chain.conv(0, 3, 1, true);
+                chain.conv(values * anchors, 1, 1, false);
+            }
+            _ => {
+                chain.conv(values * anchors, 1, 1, false);
+                chain.conv(0, 3, 1, true);
+            }
         }
-        chain.conv(values * anchors, dense, 1, false);
         chain.transpose(&[0, 2, 3, 1]);
         let all: usize = chain.shape.iter().product();
         chain.reshape(&[1, all / values, values]);

@@ -132,7 +132,9 @@ impl CostTable {
         if self.kinds.is_empty() || self.kinds.len() > KINDS {
             return invalid(format!("it has {} kinds; 1 to {KINDS} are possible", self.kinds.len()));
         }
-        for (kind, cost) in self.kinds.iter().map(|(kind, cost)| (kind.as_str(), cost)).chain([("run", &self.run)]) {
+        for (kind, cost) in
+            self.kinds.iter().map(|(kind, cost)| (kind.as_str(), cost)).chain([("run", &self.run)])
+        {
             if kind.is_empty() || kind.len() > KIND {
                 return invalid(format!("a kind's name has {} bytes; 1 to {KIND} are possible", kind.len()));
             }
@@ -151,11 +153,16 @@ impl CostTable {
             let time = cost.nanoseconds(units(operator));
             *(if own { &mut known } else { &mut unknown }) += time;
         }
-        known += self.run.nanoseconds(run_units(operators));
+        known += self.run_ms(operators) * 1e6;
         let (ms, unknown) = ((known + unknown) / 1e6, unknown / (known + unknown).max(f64::MIN_POSITIVE));
         // What is unknown may be off by several times as much.
         let spread = self.spread * (1.0 + 2.0 * unknown);
         Prediction { ms, low_ms: ms / spread, high_ms: ms * spread, unknown }
+    }
+
+    /// What a run costs besides its operators, in milliseconds.
+    pub fn run_ms(&self, operators: &[Operator]) -> f64 {
+        self.run.nanoseconds(run_units(operators)) / 1e6
     }
 
     /// What a kind costs, and whether the table knows it or its kind of kernel.

@@ -268,6 +268,7 @@ fn reported() -> Reported {
             id: 2,
             state: CommandState::Failed { code: ErrorCode::NotFound, detail: "no such model".into() },
             diagnosis: None,
+            measured: None,
         }],
         agent: None,
         shadows: BTreeMap::new(),
@@ -399,7 +400,22 @@ fn examined() -> Reported {
         ],
         left_out: 1,
     };
-    let report = CommandReport { id: 3, state: CommandState::Done, diagnosis: Some(diagnosis) };
+    let report =
+        CommandReport { id: 3, state: CommandState::Done, diagnosis: Some(diagnosis), measured: None };
+    Reported { commands: vec![report], models: BTreeMap::new(), ..reported() }
+}
+
+fn measured() -> Reported {
+    let measured = Measured {
+        vectors: 16,
+        p50_us: 1_800,
+        p95_us: 2_100,
+        peak_bytes: 24 << 20,
+        max_error_micro: 3,
+        outputs: Digest::of(b"scores"),
+    };
+    let report =
+        CommandReport { id: 8, state: CommandState::Done, diagnosis: None, measured: Some(measured) };
     Reported { commands: vec![report], models: BTreeMap::new(), ..reported() }
 }
 
@@ -620,6 +636,9 @@ fn every_format_of_version_1_still_reads() {
         "command-log-pull",
         &Command { id: 6, kind: CommandKind::LogPull(log_query()), deadline_ms: None },
     );
+    let wanted = Measurement { manifest: Digest::of(b"manifest"), envelope_bytes: 1_500 };
+    golden("command-measure", &Command { id: 8, kind: CommandKind::Measure(wanted), deadline_ms: None });
+    golden("reported-measured", &measured());
     golden("reply-stored", &Reply { id: 6, body: ReplyBody::Stored { bytes: 131_072 } });
     golden("desired-hard-examples", &desired_hard_examples());
     golden("manifest", &manifest());

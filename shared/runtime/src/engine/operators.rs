@@ -137,7 +137,12 @@ fn of_node(model: &TypedModel, id: usize) -> TractResult<Operator> {
         macs,
         loops: written / last.unwrap_or(1).max(1) as u64,
         scattered: 0,
-        read: facts.iter().filter(|fact| fact.konst.is_none()).map(|fact| values(fact)).sum(),
+        // What is packed for a matrix product is one value to the engine, and says nothing.
+        read: facts
+            .iter()
+            .filter(|fact| fact.konst.is_none() && !fact.is_exotic())
+            .map(|fact| values(fact))
+            .sum(),
         written,
         constant_bytes: facts
             .iter()
@@ -149,6 +154,8 @@ fn of_node(model: &TypedModel, id: usize) -> TractResult<Operator> {
         return Ok(matrix_product(model, node, product, operator));
     }
     Ok(match operator.kind.as_str() {
+        // They say how others are to read what is there.
+        "IntoShape" | "LazyIm2col" => Operator { kind: operator.kind, ..Operator::default() },
         "OptMatMulPack" => Operator { kind: packing(node, &operator.kind), ..operator },
         "OptMaxPool" | "OptSumPool" => {
             Operator { macs: operator.written.saturating_mul(pooled(node)), ..operator }
@@ -197,12 +204,18 @@ fn pooled(node: &TypedNode) -> u64 {
 }
 
 /// Convolutions that go over the picture itself: rows of windows, and edges, where windows lie partly outside. Windows
-/// are taken to be square, and pictures to have their rows last, which is how the engine lays them out here.
+/// are taken to be square.
 fn windows(facts: &[&TypedFact], node: &TypedNode, operator: Operator) -> Operator {
+    let channels = facts.get(2).map_or(0, |bias| whole(bias.shape.volume().to_i64()));
+    let is_last = |fact: &&TypedFact| {
+        let dims = fact.shape.as_concrete().unwrap_or_default();
+        dims.last().is_some_and(|dim| *dim as u64 == channels) && dims.iter().rev().nth(2) != dims.last()
+    };
+    let last = node.outputs.first().is_some_and(|output| is_last(&&output.fact));
     let sides = |fact: &TypedFact| -> Option<[u64; 2]> {
-        let shape = fact.shape.as_concrete()?;
-        let [.., high, wide] = shape else { return None };
-        Some([*high as u64, *wide as u64])
+        let mut dims = fact.shape.as_concrete()?.iter().rev().skip(usize::from(last)).map(|dim| *dim as u64);
+        let (wide, high) = (dims.next()?, dims.next()?);
+        Some([high, wide])
     };
     let (Some(input), Some(output)) = (
         facts.first().and_then(|fact| sides(fact)),
@@ -220,6 +233,12 @@ fn windows(facts: &[&TypedFact], node: &TypedNode, operator: Operator) -> Operat
     });
     let planes = operator.written / (output[0] * output[1]).max(1);
     let edges = (output[0] * output[1]).saturating_sub(inner[0] * inner[1]);
+    if last {
+        // Each place of the picture is a loop over its channels, and what does not fill the lanes has code of its own.
+        let few = if channels < LANES { format!(" {channels}") } else { String::new() };
+        let kind = format!("{} channels last{few}", operator.kind);
+        return Operator { kind, loops: operator.written / channels.max(1), ..operator };
+    }
     let way = if strides[1] > 1 { " strided" } else { "" };
     // An edge is a span of its own on each side of the picture, and in each corner.
     let spans = inner[0] + if edges > 0 { 8 } else { 0 };
