@@ -2,9 +2,11 @@
 
 use std::fmt;
 
-use flotilla_protocol::Pipeline;
+use flotilla_protocol::{Pipeline, Truth};
 use flotilla_runtime::metrics::Metric;
-use flotilla_runtime::{AsInput, Model, Preprocessor, engine, evaluate};
+use flotilla_runtime::metrics::scores::share;
+use flotilla_runtime::quality;
+use flotilla_runtime::{AsInput, Model, Preprocessor, Trial, engine};
 
 use crate::{Calibration, Error, Evaluate, Evaluation, Outcomes, Result};
 
@@ -69,20 +71,24 @@ impl<S: AsInput> Evaluate for RuntimeEvaluator<'_, S> {
         let mut model = Model::load(self.pipeline, onnx)?;
         let cost = engine::cost(onnx, &model.inputs()[0].shape).ok();
         let mut stopped = false;
-        let samples = self.samples.iter().zip(self.labels.iter().copied());
-        let samples = samples.take_while(|_| {
+        let truth = self.labels.iter().map(|label| Truth::Class(u32::try_from(*label).unwrap_or(u32::MAX)));
+        let samples = self.samples.iter().zip(truth).take_while(|_| {
             stopped = (self.cancelled)();
             !stopped
         });
-        let run = evaluate(&mut model, samples)?;
+        let run = Trial::run(&mut model, samples)?;
         if stopped {
             return Err(Error::Cancelled);
         }
-        let hits = run.outcomes.iter().map(|outcome| outcome.predicted == outcome.truth).collect();
+        let quality::Outcomes::Classes(outcomes) = &run.outcomes else {
+            let problem = "the model gives no classes, and these samples have nothing else".into();
+            return Err(Error::Evaluator { problem });
+        };
+        let hits: Vec<bool> = outcomes.iter().map(quality::ClassOutcome::is_right).collect();
         Ok(Evaluation {
             metric: Metric::Accuracy,
-            value: run.accuracy,
-            total: run.total,
+            value: share(hits.iter().copied()).unwrap_or_default(),
+            total: hits.len() as u64,
             outcomes: Outcomes::Hits(hits),
             latency: run.latency,
             macs: cost.map(|cost| cost.macs),

@@ -10,7 +10,8 @@ use flotilla_onnx::Model;
 use flotilla_onnx::clean::Known;
 use serde::Serialize;
 
-pub use output::Detection;
+pub(crate) use input::is_rate;
+pub use output::{Detection, Level};
 
 /// A guess at what goes in and what comes out.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -53,11 +54,15 @@ pub enum Input {
         frames: Option<usize>,
         /// Features of a frame; none where they are open.
         features: Option<usize>,
+        /// How features become numbers of the tensor.
+        normalisation: Normalisation,
     },
     /// Rows of a table.
     Table {
         /// Columns; none where they are open.
         columns: Option<usize>,
+        /// How values become numbers of the tensor.
+        normalisation: Normalisation,
     },
     /// Tensors as they are.
     Tensors,
@@ -83,7 +88,7 @@ pub enum Colour {
     Colour,
 }
 
-/// How values of pixels become numbers.
+/// How values of an input become numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Normalisation {
@@ -97,6 +102,8 @@ pub enum Normalisation {
         zero: i32,
         /// The largest real number: 1 or 255 tell how the training scaled its pixels.
         most: f32,
+        /// The smallest real number.
+        least: f32,
     },
     /// Nothing tells; 0 to 1 is the most usual.
     Unknown,

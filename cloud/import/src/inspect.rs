@@ -7,7 +7,8 @@ use crate::engine::Tried;
 use crate::format::{Kind, recognise};
 use crate::guess::guess;
 use crate::{
-    Error, Format, MAX_BYTES, Operator, Report, Result, Tensor, cost, engine, labels, package, weights,
+    Error, Format, MAX_BYTES, Operator, Report, Result, Tensor, cost, engine, labels, package, propose,
+    weights,
 };
 
 /// Activations of one run from which a board should have the memory for them.
@@ -65,6 +66,7 @@ fn onnx(
     let labels = labels::find(options.labels.as_deref(), from_package, &model)?;
     let guess = guess(&original, &model, &known, labels.names.len());
     labels::check(&labels, &guess.output)?;
+    let proposal = propose::propose(&guess, &model, &known, &labels);
     let missing = missing_operators(&model);
     let summary = original.summary();
     let mut warnings = cleaned.notes.clone();
@@ -112,6 +114,7 @@ fn onnx(
         warnings,
         labels: labels.names,
         guess,
+        proposal,
     };
     Ok(Import { model: file, report })
 }

@@ -4,7 +4,7 @@ use flotilla_onnx::clean::{Cleaned, Missing};
 use flotilla_onnx::{Dim, Value};
 use serde::Serialize;
 
-use crate::{Format, Guess, Package};
+use crate::{Format, Guess, Package, Proposal};
 
 /// What a model is, what it costs, and what was done with it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -45,8 +45,10 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// Names of classes; empty where nobody names them.
     pub labels: Vec<String>,
-    /// The pipeline around the model, to confirm.
+    /// The pipeline around the model, as far as its shapes and names tell.
     pub guess: Guess,
+    /// What is made of the guess, to confirm.
+    pub proposal: Proposal,
 }
 
 /// An input or output.

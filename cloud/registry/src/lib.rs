@@ -31,7 +31,7 @@ pub use bundle::Bundle;
 pub use error::{Error, Result};
 pub use keys::{Keys, read_key};
 pub use measurement::ToMeasure;
-pub use model::{Model, ModelVersion, NewVersion, Source};
+pub use model::{Model, ModelVersion, NewSamples, NewVersion, SAMPLE_INPUTS, SampleInputs, Source};
 pub use registry::Registry;
 pub use release::{Release, ReleaseFile, ReleasePatch, ReleaseRequest};
 pub use trust::{CurrentTrust, Trust};

@@ -4,8 +4,12 @@ use crate::error::{Error, Result};
 use bytes::Bytes;
 use flotilla_protocol::manifest::{AGENT_NAME, Lineage, Metrics};
 use flotilla_protocol::{ActorId, Baseline, Digest, JobId, ModelName, Pipeline, limits};
+use flotilla_runtime::Quality;
 use flotilla_storage::{Entity, Table, compound};
 use serde::{Deserialize, Serialize};
+
+/// Inputs that may come with one version.
+pub const SAMPLE_INPUTS: usize = 16;
 
 /// Other figures beside the accuracy that one version may carry.
 const OTHER_METRICS: usize = 64;
@@ -53,12 +57,21 @@ pub struct ModelVersion {
     pub metrics: Metrics,
     /// Where it comes from.
     pub lineage: Lineage,
+    /// How good this very file is: an object with the JSON of a [`Quality`]. Versions of earlier releases have none.
+    #[serde(default)]
+    pub quality: Option<Digest>,
     /// What training or compression has to say about it: an object with JSON.
     #[serde(default)]
     pub report: Option<Digest>,
     /// What it saw and answered in training: an object with the CBOR of a [`Baseline`], as releases carry it.
     #[serde(default)]
     pub baseline: Option<Digest>,
+    /// The licence that it comes under, as an SPDX expression or in a few words; none where nobody says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
+    /// Inputs that its releases are checked with, where no dataset has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<SampleInputs>,
     /// When it was made, in milliseconds since 1970.
     pub created_at_ms: u64,
     /// Who made it.
@@ -77,6 +90,15 @@ impl Entity for ModelVersion {
     fn id(&self) -> Vec<u8> {
         Self::id_of(&self.model, self.version)
     }
+}
+
+/// Inputs that came with a model: objects, each a whole input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SampleInputs {
+    /// Whether they were made up because nobody gave any: they prove that a device computes the same, and nothing else.
+    pub generated: bool,
+    /// The inputs.
+    pub inputs: Vec<Digest>,
 }
 
 /// How a model version came about.
@@ -119,10 +141,25 @@ pub struct NewVersion {
     pub metrics: Metrics,
     /// Where it comes from.
     pub lineage: Lineage,
+    /// How good this very file is, where that was measured.
+    pub quality: Option<Quality>,
     /// What training or compression has to say about it.
     pub report: Option<serde_json::Value>,
     /// What this very file saw and answered in training, where that is known.
     pub baseline: Option<Baseline>,
+    /// The licence that it comes under, as an SPDX expression or in a few words.
+    pub licence: Option<String>,
+    /// Inputs that its releases are checked with, where no dataset has any.
+    pub samples: Option<NewSamples>,
+}
+
+/// Inputs that come with a model.
+#[derive(Clone, Debug)]
+pub struct NewSamples {
+    /// Whether they were made up because nobody gave any.
+    pub generated: bool,
+    /// Whole inputs.
+    pub inputs: Vec<Bytes>,
 }
 
 impl NewVersion {
@@ -149,15 +186,30 @@ impl NewVersion {
                 "the metrics are not usable: finite figures, at most {OTHER_METRICS} beside the accuracy"
             )));
         }
+        let samples = self.samples.iter().flat_map(|samples| &samples.inputs);
+        let (count, size) = samples.fold((0, 0), |(count, size), input| (count + 1, size + input.len()));
+        if count > SAMPLE_INPUTS {
+            return Err(Error::Invalid(format!("{count} sample inputs; up to {SAMPLE_INPUTS} are possible")));
+        }
+        if size > limits::PREDICT_INPUT {
+            let (size, bound) = (size as u64, limits::PREDICT_INPUT as u64);
+            return Err(Error::TooLarge { what: "the sample inputs", size, bound });
+        }
         let texts = [&self.lineage.dataset, &self.lineage.training_job, &self.lineage.recipe];
         let recipe = match &self.source {
             Source::Compressed { recipe, .. } => recipe.as_str(),
             Source::Imported { from } => from.as_str(),
             Source::Trained { .. } => "",
         };
-        match texts.into_iter().map(String::as_str).chain([recipe]).find(|text| text.len() > limits::TEXT) {
+        let licence = self.licence.as_deref().unwrap_or_default();
+        match texts
+            .into_iter()
+            .map(String::as_str)
+            .chain([recipe, licence])
+            .find(|text| text.len() > limits::TEXT)
+        {
             Some(text) => Err(Error::TooLarge {
-                what: "a text of the lineage",
+                what: "a text of the lineage, or the licence,",
                 size: text.len() as u64,
                 bound: limits::TEXT as u64,
             }),

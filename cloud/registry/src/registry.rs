@@ -3,7 +3,7 @@
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::keys::Keys;
-use crate::model::{Model, ModelVersion, NewVersion};
+use crate::model::{Model, ModelVersion, NewSamples, NewVersion, SampleInputs};
 use crate::patches::{self, Base};
 use crate::release::{self, BASELINE_FILE, GOLDEN_FILE, MODEL_FILE, Material, Release, ReleaseRequest};
 use crate::trust::{CurrentTrust, Trust};
@@ -16,6 +16,7 @@ use flotilla_protocol::{
     Baseline, Digest, Envelope, EnvelopeKind, ErrorCode, ModelName, Pipeline, ProjectId, ReleaseManifest,
     TrustFile, codec, limits,
 };
+use flotilla_runtime::Quality;
 use flotilla_storage::{Batch, Collection, Objects, Page, Records, Versioned};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,8 +105,20 @@ impl Registry {
             Some(report) => Some(self.objects.put(report).await?),
             None => None,
         };
+        let quality =
+            new.quality.as_ref().map(|quality| json_object("the quality", quality, REPORT)).transpose()?;
+        let quality = match quality {
+            Some(quality) => Some(self.objects.put(quality).await?),
+            None => None,
+        };
         let baseline = match &new.baseline {
             Some(baseline) => Some(self.objects.put(encoded_baseline(baseline)?).await?),
+            None => None,
+        };
+        let samples = match new.samples {
+            Some(NewSamples { generated, inputs }) => {
+                Some(SampleInputs { generated, inputs: self.objects.put_many(inputs).await? })
+            }
             None => None,
         };
         let found = self.models.get(new.model.as_str()).await?;
@@ -118,8 +131,11 @@ impl Registry {
             source: new.source,
             metrics: new.metrics,
             lineage: new.lineage,
+            quality,
             report,
             baseline,
+            licence: new.licence,
+            samples,
             created_at_ms: now_ms,
             created_by: actor.id.clone(),
         };
@@ -185,12 +201,30 @@ impl Registry {
         }
     }
 
+    /// How good a version is; none where nothing has measured it.
+    pub async fn quality(&self, version: &ModelVersion) -> Result<Option<Quality>> {
+        match &version.quality {
+            Some(quality) => self.read_json(quality).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// What training or compression said about a version.
     pub async fn report(&self, version: &ModelVersion) -> Result<Option<serde_json::Value>> {
         match &version.report {
             Some(report) => self.read_json(report).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// The inputs that came with a version, and whether they were made up.
+    pub async fn samples(&self, version: &ModelVersion) -> Result<Option<NewSamples>> {
+        let Some(SampleInputs { generated, inputs: digests }) = &version.samples else { return Ok(None) };
+        let mut inputs = Vec::with_capacity(digests.len());
+        for digest in digests {
+            inputs.push(self.objects.get(digest).await?);
+        }
+        Ok(Some(NewSamples { generated: *generated, inputs }))
     }
 
     // === releases ===

@@ -96,8 +96,11 @@ impl Registry {
             source: Source::Imported { from: format!("bundle {}", release.digest.short()) },
             metrics: manifest.metrics.clone(),
             lineage: manifest.lineage.clone(),
+            quality: None,
             report: None,
             baseline: manifest.baseline.as_ref().and_then(|name| manifest.file(name)).map(|file| file.digest),
+            licence: None,
+            samples: None,
             created_at_ms: now_ms,
             created_by: actor.id.clone(),
         };

@@ -91,6 +91,7 @@ fn model() -> ModelName {
 
 fn new_version(gain: f32) -> NewVersion {
     NewVersion {
+        quality: None,
         baseline: None,
         model: model(),
         onnx: onnx(gain),
@@ -99,6 +100,8 @@ fn new_version(gain: f32) -> NewVersion {
         metrics: Metrics { samples: 10, correct: 9, accuracy: 0.9, other: Default::default() },
         lineage: Lineage { dataset: "pixels".into(), dataset_version: 3, ..Default::default() },
         report: Some(serde_json::json!({ "curve": [0.5, 0.9] })),
+        licence: None,
+        samples: None,
     }
 }
 

@@ -173,8 +173,12 @@ pub struct App {
     pub evaluations: crate::evaluations::Evaluations,
     /// How far running imports are.
     pub imports: crate::imports::Imports,
-    /// Where uploads wait.
+    /// Content-addressed files.
+    pub objects: Objects,
+    /// Where uploads of datasets wait.
     pub spool: PathBuf,
+    /// Files that wait to be imported.
+    pub held: crate::uploads::Uploads,
     /// A permit an upload, so that they cannot fill the disk all at once.
     pub uploads: Arc<Semaphore>,
     /// Milliseconds since 1970.
@@ -244,7 +248,9 @@ impl App {
             queue,
             registry,
             fleet,
+            held: crate::uploads::Uploads::new(spool.join("held")),
             spool,
+            objects,
             uploads: Arc::new(Semaphore::new(UPLOADS)),
             started_at_ms: now_ms(),
             dir,
@@ -333,7 +339,12 @@ impl App {
             }
         };
         let config = WorkerConfig::new(program, ["job-child"]);
-        let worker = work::equip(Worker::new(self.queue.clone(), config), &self.datasets, &self.registry);
+        let worker = work::equip(
+            Worker::new(self.queue.clone(), config),
+            &self.datasets,
+            &self.registry,
+            &self.objects,
+        );
         if let Err(error) = worker.run(self.stop.clone()).await {
             tracing::error!(%error, "the worker has stopped; jobs wait until the control plane starts again");
         }

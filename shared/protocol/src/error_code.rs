@@ -102,12 +102,16 @@ codes! {
     TrainingFailed = "training_failed",
     /// The child process of a job died.
     JobCrashed = "job_crashed",
+    /// Work in a child process needed more memory than it may have.
+    JobMemory = "job_memory",
     /// Compression costs more than the budget.
     OverBudget = "over_budget",
     /// A model file is not valid.
     ModelInvalid = "model_invalid",
     /// The engine cannot run an operator of the model.
     ModelUnsupported = "model_unsupported",
+    /// A pipeline was guessed, and nobody has confirmed it.
+    PipelineUnconfirmed = "pipeline_unconfirmed",
     /// Inference failed.
     InferenceFailed = "inference_failed",
 

@@ -289,6 +289,14 @@ pub enum Error {
         /// Labels of the model.
         labels: usize,
     },
+    /// What is true of a sample says nothing about answers of this kind.
+    #[error("sample {index} cannot judge this model: what is known of it is {problem}")]
+    SampleTruth {
+        /// Its position.
+        index: usize,
+        /// What does not fit.
+        problem: String,
+    },
 }
 
 impl Error {
@@ -307,7 +315,8 @@ impl Error {
             | Error::TableRow { .. }
             | Error::TableCell { .. }
             | Error::TableColumn { .. }
-            | Error::SampleLabel { .. } => ErrorCode::InvalidInput,
+            | Error::SampleLabel { .. }
+            | Error::SampleTruth { .. } => ErrorCode::InvalidInput,
             Error::Release(e) => e.code(),
             Error::UnknownEngine { .. } => ErrorCode::Unsupported,
             Error::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {

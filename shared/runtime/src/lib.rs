@@ -7,7 +7,8 @@
 //!   learns from and what it later sees on a device cannot differ.
 //! - [`sound`]: recordings to tensors, with the front ends of librosa, `tf.signal` and TensorFlow's micro front end.
 //! - [`table`]: rows of JSON or CSV to tensors, and what has to be learnt from data for that.
-//! - [`evaluate()`]: accuracy and latency over samples; [`golden`]: vectors by which a device proves a candidate.
+//! - [`quality`]: how good a model is on samples whose truth is known; [`golden`]: vectors by which a device proves a
+//!   candidate.
 //! - [`metrics`]: how good predictions are, as pure functions: accuracy, mAP, AUC, R2 and the intervals around them.
 //! - [`drift`]: how far what a model sees and answers is from its training.
 //! - [`engine`]: the only module that knows which inference engine this is.
@@ -20,7 +21,6 @@ mod bundle;
 pub mod drift;
 pub mod engine;
 mod error;
-mod evaluate;
 pub mod golden;
 mod input;
 mod latency;
@@ -28,6 +28,7 @@ pub mod metrics;
 mod model;
 mod numbers;
 mod preprocess;
+pub mod quality;
 pub mod sound;
 mod state;
 pub mod table;
@@ -36,13 +37,13 @@ pub mod tensor;
 pub use answer::{Anomaly, Answer, COMPARED, Headline, Label, Object, Prediction, Tensor, Value};
 pub use bundle::Bundle;
 pub use error::{Error, Result};
-pub use evaluate::{Evaluation, Outcome, evaluate};
 pub use golden::{GoldenReport, check_golden, make_golden};
 pub use input::{AsInput, Input};
 pub use latency::Latency;
 pub use model::{Model, operators};
 pub use numbers::Numbers;
 pub use preprocess::{Frame, Pictures, Prepared, Preprocessor, encode_rgb, preprocess};
+pub use quality::{Quality, Trial, judge};
 pub use state::{STREAMS, Stream};
 pub use tensor::{Port, Values};
 

@@ -14,6 +14,7 @@ use flotilla_protocol::pipeline::{self, ConstantTensor, InvalidPipeline, TensorK
 #[derive(Debug)]
 pub struct Model {
     takes: pipeline::Input,
+    gives: pipeline::Output,
     preprocessor: Preprocessor,
     engine: Engine,
     reader: Reader,
@@ -49,9 +50,10 @@ impl Model {
         let inputs: Vec<Port> = engine.inputs().take(free).cloned().collect();
         let reader = Reader::new(pipeline, &inputs[0], outputs)?;
         let states = States::new(engine.inputs().skip(free + constants.len()).cloned().collect());
-        let takes = pipeline.input.clone();
+        let (takes, gives) = (pipeline.input.clone(), pipeline.output.clone());
         Ok(Self {
             takes,
+            gives,
             preprocessor,
             engine,
             reader,
@@ -84,6 +86,11 @@ impl Model {
     /// What the pipeline takes.
     pub fn takes(&self) -> &pipeline::Input {
         &self.takes
+    }
+
+    /// What becomes of the network's outputs.
+    pub fn gives(&self) -> &pipeline::Output {
+        &self.gives
     }
 
     /// What turns inputs into tensors.

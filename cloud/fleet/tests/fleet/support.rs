@@ -108,6 +108,7 @@ impl Installation {
     /// A release of a model whose file has several chunks.
     pub(crate) async fn release(&self, name: &str, gain: f32) -> Release {
         let version = NewVersion {
+            quality: None,
             baseline: None,
             model: model(name),
             onnx: onnx(gain),
@@ -116,6 +117,8 @@ impl Installation {
             metrics: Metrics { samples: 10, correct: 9, accuracy: 0.9, other: Default::default() },
             lineage: Lineage::default(),
             report: None,
+            licence: None,
+            samples: None,
         };
         self.registry.add_version(&self.admin, version, now_ms()).await.unwrap();
         let request = ReleaseRequest::newest(model(name), vec![Bytes::from_static(&[1, 2, 3, 4])]);

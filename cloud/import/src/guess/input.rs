@@ -20,12 +20,8 @@ pub(super) fn guess(original: &Model, model: &Model, states: &[State], why: &mut
     let mut inputs: Vec<&Value> =
         all.iter().filter(|input| states.iter().all(|state| state.input != input.name)).collect();
     // A rate beside the samples says that they are sound.
-    let rate = |input: &&Value| {
-        matches!(input.name.to_lowercase().as_str(), "sr" | "sample_rate" | "sampling_rate")
-            && input.dims.as_ref().is_none_or(|dims| dims.len() <= 1)
-    };
-    let has_rate = inputs.iter().any(rate);
-    inputs.retain(|input| !rate(input));
+    let has_rate = inputs.iter().any(|input| is_rate(input));
+    inputs.retain(|input| !is_rate(input));
     let [input] = inputs.as_slice() else {
         why.push(format!("the model takes {} tensors", inputs.len()));
         return Input::Tensors;
@@ -45,7 +41,8 @@ pub(super) fn guess(original: &Model, model: &Model, states: &[State], why: &mut
         [_, a, b, c] => picture(original, input, [*a, *b, *c], &named, why),
         [_, frames, features] if named(&FEATURE_NAMES) => {
             why.push(format!("the name `{}` is one of sound features", input.name));
-            Input::SoundFeatures { frames: *frames, features: *features }
+            let normalisation = normalisation(original, input, why);
+            Input::SoundFeatures { frames: *frames, features: *features, normalisation }
         }
         [_, Some(1), samples]
             if has_rate || named(&SOUND_NAMES) || samples.is_some_and(|n| n >= SOUND_SAMPLES) =>
@@ -65,13 +62,19 @@ pub(super) fn guess(original: &Model, model: &Model, states: &[State], why: &mut
                 input.name,
                 columns.map_or("some".into(), |n| n.to_string())
             ));
-            Input::Table { columns: *columns }
+            Input::Table { columns: *columns, normalisation: normalisation(original, input, why) }
         }
         _ => {
             why.push(format!("`{}` has {} dimensions", input.name, dims.len()));
             Input::Tensors
         }
     }
+}
+
+/// Whether an input is the sample rate of what comes in another.
+pub(crate) fn is_rate(input: &Value) -> bool {
+    matches!(input.name.to_lowercase().as_str(), "sr" | "sample_rate" | "sampling_rate")
+        && input.dims.as_ref().is_none_or(|dims| dims.len() <= 1)
 }
 
 fn size(dim: &Dim) -> Option<usize> {
@@ -107,7 +110,7 @@ fn picture(
         why.push(format!("`{}` is frames by features of sound rather than a picture", input.name));
         let (frames, features) =
             if feature(width) || !feature(height) { (height, width) } else { (width, height) };
-        return Input::SoundFeatures { frames, features };
+        return Input::SoundFeatures { frames, features, normalisation: normalisation(original, input, why) };
     }
     why.push(format!("`{}` has the shape of a picture", input.name));
     let normalisation = normalisation(original, input, why);
@@ -166,7 +169,7 @@ fn grid(model: &Model, node: &NodeProto, kind: Option<DataType>) -> Option<Norma
         },
         None => 0,
     };
-    let top = if kind == Some(DataType::Int8) { 127 } else { 255 };
-    let most = (top - zero) as f32 * scale;
-    Some(Normalisation::Quantised { scale: *scale, zero, most })
+    let (low, top) = if kind == Some(DataType::Int8) { (-128, 127) } else { (0, 255) };
+    let real = |integer: i32| (integer - zero) as f32 * scale;
+    Some(Normalisation::Quantised { scale: *scale, zero, most: real(top), least: real(low) })
 }

@@ -26,6 +26,8 @@ pub enum Detection {
         scores: String,
         /// Scores of a row, the background among them if there is one.
         scores_each: usize,
+        /// Whether the scores are probabilities already.
+        probabilities: bool,
     },
     /// One tensor whose rows are box, objectness and classes (YOLO v5, X).
     YoloObjectness {
@@ -33,6 +35,8 @@ pub enum Detection {
         output: String,
         /// Classes.
         classes: usize,
+        /// Rows of a cell.
+        anchors: usize,
     },
     /// One tensor whose columns are box and classes (YOLO v8 and later).
     Yolo {
@@ -43,17 +47,30 @@ pub enum Detection {
     },
     /// Classes, boxes and perhaps objectness and points, for each of several strides (YuNet, NanoDet and their like).
     AnchorFree {
-        /// Strides of the levels.
-        strides: Vec<usize>,
+        /// The levels, the finest first.
+        levels: Vec<Level>,
         /// Classes of a cell.
         classes: usize,
-        /// Whether an objectness is beside the classes.
-        objectness: bool,
+        /// Numbers that describe the box of a cell.
+        box_numbers: usize,
         /// Points of an object, as of a face.
         points: usize,
     },
     /// Boxes that the model has chosen already.
     Chosen,
+}
+
+/// The outputs of one stride.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Level {
+    /// Pixels from one cell to the next.
+    pub stride: usize,
+    /// The output with the classes.
+    pub classes: String,
+    /// The output that says whether there is anything, if there is one.
+    pub objectness: Option<String>,
+    /// The output with the boxes.
+    pub boxes: String,
 }
 
 /// What a guess is made from.
@@ -210,7 +227,7 @@ fn detection(
     let Input::Image { width, height, .. } = scene.input else { return None };
     let size = width.zip(*height);
     match outputs {
-        [a, b] => priors(a, b, why).or_else(|| priors(b, a, why)),
+        [a, b] => priors(scene, a, b, why).or_else(|| priors(scene, b, a, why)),
         [(name, dims)] => yolo(name, dims, size, why),
         _ => levels(outputs, size?, why),
     }
@@ -218,6 +235,7 @@ fn detection(
 
 /// A row of box and a row of scores for each prior.
 fn priors(
+    scene: &Scene<'_>,
     boxes: &(String, Vec<usize>),
     scores: &(String, Vec<usize>),
     why: &mut Vec<String>,
@@ -230,7 +248,8 @@ fn priors(
     }
     let (boxes, scores) = (boxes.0.clone(), scores.0.clone());
     why.push(format!("`{boxes}` and `{scores}` have {rows} rows each: boxes and scores"));
-    Some(Detection::Ssd { boxes, scores, scores_each: *each })
+    let probabilities = matches!(scene.maker(&scores), Some("Softmax" | "Sigmoid"));
+    Some(Detection::Ssd { boxes, scores, scores_each: *each, probabilities })
 }
 
 /// Cells of the usual strides.
@@ -260,7 +279,7 @@ fn yolo(
             "`{name}` has {rows} rows of box, objectness and {} classes, {anchors} a cell",
             columns - 5
         ));
-        return Some(Detection::YoloObjectness { output, classes: columns - 5 });
+        return Some(Detection::YoloObjectness { output, classes: columns - 5, anchors });
     }
     if !rows_first && columns >= 5 {
         why.push(format!("`{name}` has {rows} columns of box and {} classes", columns - 4));
@@ -275,8 +294,8 @@ fn levels(
     size: (usize, usize),
     why: &mut Vec<String>,
 ) -> Option<Detection> {
-    let mut strides: Vec<usize> = Vec::new();
-    let (mut classes, mut boxes, mut objectness, mut points) = (0, false, false, 0);
+    let mut levels: Vec<Level> = Vec::new();
+    let (mut classes, mut box_numbers, mut points) = (0, 0, 0);
     for (name, dims) in outputs {
         let (cells_here, each) = match dims.as_slice() {
             [_, cells, each] => (*cells, *each),
@@ -284,25 +303,34 @@ fn levels(
             _ => return None,
         };
         let stride = [4, 8, 16, 32, 64, 128].into_iter().find(|&stride| cells(size, stride) == cells_here)?;
-        if !strides.contains(&stride) {
-            strides.push(stride);
-        }
-        let name = name.to_lowercase();
-        let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
+        let place = match levels.iter().position(|level| level.stride == stride) {
+            Some(place) => place,
+            None => {
+                levels.push(Level { stride, ..Level::default() });
+                levels.len() - 1
+            }
+        };
+        let level = &mut levels[place];
+        let lower = name.to_lowercase();
+        let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
         if has(&["kps", "landm", "keypoint", "kpt"]) {
             points = each / 2;
         } else if has(&["obj", "iou", "center"]) {
-            objectness = true;
+            level.objectness = Some(name.clone());
         } else if has(&["box", "reg", "loc", "dis_pred"]) {
-            boxes = true;
+            level.boxes.clone_from(name);
+            box_numbers = each;
         } else if has(&["cls", "class", "score", "conf"]) {
+            level.classes.clone_from(name);
             classes = each;
         }
     }
-    strides.sort_unstable();
-    if strides.len() < 2 || classes == 0 || !boxes {
+    levels.sort_unstable_by_key(|level| level.stride);
+    let whole = levels.iter().all(|level| !level.classes.is_empty() && !level.boxes.is_empty());
+    if levels.len() < 2 || !whole {
         return None;
     }
+    let strides: Vec<usize> = levels.iter().map(|level| level.stride).collect();
     why.push(format!("the outputs give classes and boxes at the strides {strides:?}"));
-    Some(Detection::AnchorFree { strides, classes, objectness, points })
+    Some(Detection::AnchorFree { levels, classes, box_numbers, points })
 }

@@ -5,5 +5,6 @@ mod formats;
 mod guesses;
 mod hostile;
 mod packages;
+mod proposals;
 mod reports;
 mod support;

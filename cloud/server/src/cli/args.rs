@@ -27,7 +27,7 @@ pub use groups::{
 };
 pub use hard::{Hard, HardConsent};
 pub use job::{Job, Train};
-pub use model::{Inspect, Model};
+pub use model::{Inspect, Model, ModelImport, Reading};
 pub use release::Release;
 pub use rollout::{OnStop, Rollout, RolloutId, RolloutSpec};
 pub use shadow::{OnDevices, Shadow};
@@ -122,6 +122,14 @@ pub enum Command {
         /// The attempt's folder.
         folder: PathBuf,
     },
+    /// Look at a model of another tool in this process, for the control plane.
+    #[command(hide = true)]
+    ExamineChild {
+        /// Folder of what it is given.
+        input: PathBuf,
+        /// Folder of what it makes.
+        output: PathBuf,
+    },
 }
 
 /// Which control plane a command talks to.
@@ -203,7 +211,7 @@ impl Command {
             Self::Quickstart(options) => options.output,
             Self::Up(options) => options.output,
             Self::Simulate(options) => options.output,
-            Self::Agent(_) | Self::JobChild { .. } => Output::Text,
+            Self::Agent(_) | Self::JobChild { .. } | Self::ExamineChild { .. } => Output::Text,
             Self::Login(target) | Self::Audit(target) => target.output,
             Self::Train(train) => train.target.output,
             Self::Compress(compress) => compress.target.output,

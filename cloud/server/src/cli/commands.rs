@@ -6,8 +6,8 @@ use super::args::{
 use super::client::Client;
 use super::exit::Failure;
 use super::{
-    admission, diagnose, experiment, follow, groups, hard, inspect, lifetime, order, read_file,
-    registrations, rollout, shadow, table, telemetry, top, trust, twin, upload,
+    admission, diagnose, experiment, follow, groups, hard, import, inspect, lifetime, order, pipeline,
+    read_file, registrations, rollout, shadow, table, telemetry, top, trust, twin, upload,
 };
 use crate::http::api::{
     ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, CompressRequest,
@@ -52,7 +52,8 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
         | Command::Up(_)
         | Command::Simulate(_)
         | Command::Agent(_)
-        | Command::JobChild { .. } => {
+        | Command::JobChild { .. }
+        | Command::ExamineChild { .. } => {
             Err(Failure::new(ErrorCode::Internal, "this command does not talk to a control plane"))
         }
     }
@@ -277,8 +278,13 @@ fn model(command: Model, out: &Out) -> Done {
             out.show(&told, |told| telemetry::print_releases(told))
         }
         Model::Inspect(command) => inspect::run(command, out),
-        Model::Export { model, version, file, target } => {
-            let path = format!("/api/v1/models/{}/versions/{version}/onnx", encode(&model));
+        Model::Import(command) => import::run(command, out),
+        Model::Export { model, version, file, pipeline: beside, target } => {
+            let base = format!("/api/v1/models/{}/versions/{version}", encode(&model));
+            if let Some(beside) = beside {
+                pipeline::write(&beside, &client(&target)?.get(&format!("{base}/pipeline"))?, &[])?;
+            }
+            let path = format!("{base}/onnx");
             let mut facts = (0, String::new());
             write_new(&file, || {
                 let bytes = client(&target)?.get_bytes(&path)?;
@@ -306,7 +312,14 @@ fn release(command: Release, out: &Out) -> Done {
         Release::Create { model, version, boards, target } => {
             let release: ReleaseView =
                 client(&target)?.post("/api/v1/releases", &ReleaseRequest { model, version, boards })?;
-            out.show(&release, print_one)
+            out.show(&release, |release| {
+                print_one(release);
+                if release.proved_by.as_deref() == Some("generated") {
+                    println!(
+                        "devices prove it with made up inputs: they show that a device computes the same, and nothing else"
+                    );
+                }
+            })
         }
         Release::CreateAgent { binaries, arch, agent_version, target } => {
             let path = format!("/api/v1/agent-releases?version={}", encode(&agent_version));

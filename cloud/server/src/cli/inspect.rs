@@ -1,11 +1,13 @@
 //! `flotilla model inspect`: what a model of another tool is and costs. Needs no control plane.
 
-use super::args::Inspect;
+use super::args::{Inspect, Reading};
 use super::commands::{Done, Out, write_new};
 use super::exit::Failure;
-use super::{read_file, table};
+use super::{pipeline, read_file, table};
 use crate::error_text::with_causes;
-use flotilla_import::{Detection, Guess, Input, MAX_BYTES, Options, Output, Report, Tensor, inspect};
+use flotilla_import::{
+    Detection, Guess, Import, Input, MAX_BYTES, Options, Output, Proposal, Report, Tensor, inspect,
+};
 use flotilla_protocol::{ErrorCode, limits};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -16,19 +18,34 @@ use std::path::Path;
 const ADDRESS_SPACE: u64 = 8 * 1024 * limits::MIB as u64;
 
 pub(super) fn run(command: Inspect, out: &Out) -> Done {
-    let Inspect { file, labels, dims, fixed, float_activations, cleaned, .. } = command;
-    let mut options = Options::default();
-    options.clean.dimensions = pairs(&dims, "--dim")?;
-    options.clean.fixed = pairs(&fixed, "--fix")?;
-    options.clean.float_activations = float_activations;
-    options.labels = labels.as_deref().map(read_labels).transpose()?;
-    let bytes = read_bounded(&file, MAX_BYTES)?;
-    bound_memory();
-    let import = inspect(&bytes, &options).map_err(|e| Failure::new(e.code(), with_causes(&e)))?;
+    let Inspect { file, reading, cleaned, pipeline, .. } = command;
+    let import = examine(&file, &reading)?;
     if let Some(cleaned) = cleaned {
         write_new(&cleaned, || Ok(import.model.clone()))?;
     }
+    if let Some(path) = pipeline {
+        let Proposal { pipeline, points, .. } = &import.report.proposal;
+        pipeline::write(&path, pipeline, points)?;
+    }
     out.show(&import.report, print)
+}
+
+/// Looks at a file.
+pub(super) fn examine(file: &Path, reading: &Reading) -> Result<Import, Failure> {
+    let options = options(reading)?;
+    let bytes = read_bounded(file, MAX_BYTES)?;
+    bound_memory();
+    inspect(&bytes, &options).map_err(|e| Failure::new(e.code(), with_causes(&e)))
+}
+
+/// How it is read.
+pub(super) fn options(reading: &Reading) -> Result<Options, Failure> {
+    let mut options = Options::default();
+    options.clean.dimensions = pairs(&reading.dims, "--dim")?;
+    options.clean.fixed = pairs(&reading.fixed, "--fix")?;
+    options.clean.float_activations = reading.float_activations;
+    options.labels = reading.labels.as_deref().map(read_labels).transpose()?;
+    Ok(options)
 }
 
 /// What cannot be bounded is looked at all the same: this is the user's own machine.
@@ -76,7 +93,7 @@ fn pairs<T: std::str::FromStr>(all: &[String], option: &str) -> Result<BTreeMap<
     all.iter().map(pair).collect()
 }
 
-fn print(report: &Report) {
+pub(super) fn print(report: &Report) {
     let made_by = if report.producer.is_empty() { "nobody says what made it" } else { &report.producer };
     println!("{} bytes, operator set {}, by {}", report.file_bytes, report.opset, table::line(made_by));
     println!("{} bytes after clean-up; {} parameters", report.model_bytes, report.parameters);
@@ -111,6 +128,7 @@ fn print(report: &Report) {
         println!("cleaned up: {}", table::line(&steps.join(", ")));
     }
     print_guess(&report.guess);
+    print_points(&report.proposal);
     for warning in &report.warnings {
         println!("! {}", table::line(warning));
     }
@@ -125,10 +143,10 @@ fn print_guess(guess: &Guess) {
     let input = match &guess.input {
         Input::Image { width, height, .. } => format!("a picture of {} x {}", open(width), open(height)),
         Input::Sound { samples } => format!("{} samples of sound", open(samples)),
-        Input::SoundFeatures { frames, features } => {
+        Input::SoundFeatures { frames, features, .. } => {
             format!("sound, {} frames of {} features", open(frames), open(features))
         }
-        Input::Table { columns } => format!("a row of {} columns", open(columns)),
+        Input::Table { columns, .. } => format!("a row of {} columns", open(columns)),
         Input::Tensors => "tensors".to_owned(),
     };
     let output = match &guess.output {
@@ -146,6 +164,18 @@ fn print_guess(guess: &Guess) {
     }
     for why in &guess.why {
         println!("  {}", table::line(why));
+    }
+}
+
+fn print_points(proposal: &Proposal) {
+    if !proposal.points.is_empty() {
+        println!("to confirm, since the file does not tell:");
+    }
+    for point in &proposal.points {
+        println!("  {}: {}", point.field, table::line(&point.text));
+    }
+    if let Some(problem) = &proposal.problem {
+        println!("! {}", table::line(problem));
     }
 }
 

@@ -11,9 +11,11 @@ mod experiment;
 pub(crate) mod follow;
 mod groups;
 mod hard;
+mod import;
 mod inspect;
 mod lifetime;
 mod order;
+mod pipeline;
 mod registrations;
 mod rollout;
 mod shadow;
@@ -43,6 +45,7 @@ pub fn main() -> ExitCode {
             );
         }
         Command::JobChild { folder } => return crate::work::child_main(&folder),
+        Command::ExamineChild { input, output } => return crate::examine::child_main(&input, &output),
         Command::Quickstart(options) => {
             start_logging("warn");
             crate::quickstart::run(crate::quickstart::Options {

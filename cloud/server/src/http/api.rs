@@ -8,6 +8,7 @@ mod devices;
 mod diagnosis;
 mod experiments;
 mod hard;
+mod imports;
 mod jobs;
 mod models;
 mod releases;
@@ -18,6 +19,7 @@ mod summary;
 mod telemetry;
 mod twin;
 
+pub use crate::examine::ReadOptions;
 pub use commands::{CommandRequest, CommandView};
 pub use compress::{CompressRequest, CompressionView, LayerView, default_max_drop};
 pub use datasets::{DatasetView, ImportProgressView, ImportView, SampleView, SkippedView};
@@ -37,6 +39,7 @@ pub use hard::{
     HardConsentAnswer, HardConsentRequest, HardConsentView, HardDecision, HardDecisionView, HardExamplePage,
     HardExampleView, HardPolicy, UnlabelledView,
 };
+pub use imports::{ModelImportRequest, UploadView};
 pub use jobs::{FailureView, JobView, ProgressView, TrainRequest};
 pub use models::{EvaluateRequest, EvaluationView, ModelVersionView};
 pub use releases::{ReleaseRequest, ReleaseView, TrustView};

@@ -96,6 +96,8 @@ pub fn status_of(code: ErrorCode) -> StatusCode {
         | ErrorCode::DigestMismatch
         | ErrorCode::BoardMismatch
         | ErrorCode::OverBudget
+        | ErrorCode::JobMemory
+        | ErrorCode::PipelineUnconfirmed
         | ErrorCode::ModelUnsupported => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::Busy => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::Timeout => StatusCode::REQUEST_TIMEOUT,

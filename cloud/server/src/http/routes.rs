@@ -1,8 +1,8 @@
 //! The ROUTES table: the one place with the method, path, permission and handler of every route.
 
 use super::handlers::{
-    commands, console, datasets, diagnosis, experiments, fleet, groups, hard, jobs, lifetime, models,
-    registrations, releases, rollouts, server, settings, shadow, summary, telemetry, trust, twin,
+    commands, console, datasets, diagnosis, experiments, fleet, groups, hard, imports, jobs, lifetime,
+    models, registrations, releases, rollouts, server, settings, shadow, summary, telemetry, trust, twin,
 };
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;
@@ -131,8 +131,13 @@ routes! {
     GET "/api/v1/jobs/{id}/log" Needs(P::JobRead), NONE => NONE, jobs::log, "The log of a job's newest attempt";
     POST "/api/v1/jobs/{id}/cancel" Needs(P::JobCancel), NONE => Some("JobView"), jobs::cancel, "Cancels a job";
 
+    POST "/api/v1/uploads" Needs(P::ModelImport), NONE => Some("UploadView"), imports::upload, "Keeps a model or sample file (the body) for an hour, to be looked at and imported; name says what it is called";
+    DELETE "/api/v1/uploads/{id}" Needs(P::ModelImport), NONE => Some("Json"), imports::forget, "Deletes an uploaded file";
+    POST "/api/v1/uploads/{id}/inspect" Needs(P::ModelImport), Some("ReadOptions") => Some("Json"), imports::inspect, "What an uploaded model is and costs, with a pipeline to confirm; nothing is registered";
+    POST "/api/v1/models/{model}/import" Needs(P::ModelImport), Some("ModelImportRequest") => Some("JobView"), imports::import, "Queues the import of an uploaded model as a new version";
     GET "/api/v1/models" Needs(P::ModelRead), NONE => Some("[ModelVersionView]"), models::list, "Model versions, oldest first";
     GET "/api/v1/models/{model}/versions/{version}/onnx" Needs(P::ModelRead), NONE => NONE, models::onnx, "The plain ONNX file";
+    GET "/api/v1/models/{model}/versions/{version}/pipeline" Needs(P::ModelRead), NONE => Some("Json"), models::pipeline, "What stands before and after a version's network";
     GET "/api/v1/models/{model}/versions/{version}/report" Needs(P::ModelRead), NONE => Some("Json"), models::report, "What training or compression said";
     POST "/api/v1/models/{model}/versions/{version}/evaluate" Needs(P::ModelRead), Some("EvaluateRequest") => Some("EvaluationView"), models::evaluate, "Runs a split through the runtime";
 

@@ -1,8 +1,8 @@
 //! Compression jobs.
 
-use super::baseline;
 use super::samples::{each_sample, read_split};
 use super::train::{result, spec};
+use super::{baseline, quality};
 use super::{
     compress_failure, data_failure, io_failure, read, read_json, registry_failure, runtime_failure,
     write_json,
@@ -13,14 +13,12 @@ use flotilla_data::{Datasets, Split};
 use flotilla_identity::{Actor, now_ms};
 use flotilla_jobs::child::ChildContext;
 use flotilla_jobs::{Handler, Job, JobFailure, JobFolder, Outputs};
-use flotilla_protocol::manifest::Metrics;
 use flotilla_protocol::{DatasetName, ErrorCode, ModelName, Pipeline};
 use flotilla_registry::{NewVersion, Registry, Source};
 use flotilla_runtime::Model;
 use flotilla_storage::Batch;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -99,7 +97,10 @@ impl Handler for CompressHandler {
         let spec: CompressSpec = spec(job)?;
         let task: Task = read_json(&folder.input("task.json"))?;
         let result: CompressResult = result(job)?;
+        let quality = quality::read(folder)?;
         let from = self.registry.version(&spec.model, spec.version).await.map_err(registry_failure)?;
+        let samples = self.registry.samples(&from).await.map_err(registry_failure)?;
+        let licence = from.licence;
         let mut lineage = from.lineage;
         lineage.recipe = result.recipe.clone();
         let version = NewVersion {
@@ -111,15 +112,13 @@ impl Handler for CompressHandler {
                 recipe: result.recipe,
                 job: Some(job.id.clone()),
             },
-            metrics: Metrics {
-                samples: result.samples,
-                correct: result.correct,
-                accuracy: result.accuracy_after,
-                other: BTreeMap::new(),
-            },
+            metrics: quality.metrics(),
             lineage,
+            quality: Some(quality),
             report: Some(read_json(&folder.output("report.json"))?),
             baseline: baseline::read(folder)?,
+            licence,
+            samples,
         };
         let version = self
             .registry
@@ -156,6 +155,7 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
     std::fs::write(&path, &compressed.onnx).map_err(|e| io_failure("writing", &path, &e))?;
     write_json(&context.output("report.json"), &compressed.report)?;
     let mut model = Model::load(&task.pipeline, &compressed.onnx).map_err(runtime_failure)?;
+    quality::judge(context, &mut model)?;
     baseline::write(context, &task.pipeline, &mut model)?;
     Ok(json!(outcome(&compressed.report)))
 }

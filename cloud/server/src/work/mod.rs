@@ -5,6 +5,8 @@
 
 mod baseline;
 mod compress;
+mod import;
+mod quality;
 mod samples;
 mod train;
 
@@ -12,23 +14,33 @@ use flotilla_data::Datasets;
 use flotilla_jobs::{JobFailure, Worker, child};
 use flotilla_protocol::ErrorCode;
 use flotilla_registry::Registry;
+use flotilla_storage::Objects;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 pub use compress::{COMPRESS, CompressSpec};
+pub(crate) use import::Wanted;
+pub use import::{IMPORT, ImportSpec};
 pub use train::{TRAIN, TrainSpec};
 
 /// Gives a worker the control plane's half of every kind of job.
-pub fn equip(worker: Worker, datasets: &Arc<Datasets>, registry: &Arc<Registry>) -> Worker {
-    let (datasets, registry) = (datasets.clone(), registry.clone());
+pub fn equip(
+    worker: Worker,
+    datasets: &Arc<Datasets>,
+    registry: &Arc<Registry>,
+    objects: &Objects,
+) -> Worker {
+    let (datasets, registry, objects) = (datasets.clone(), registry.clone(), objects.clone());
     let train = train::TrainHandler { datasets: datasets.clone(), registry: registry.clone() };
-    worker.with(TRAIN, train).with(COMPRESS, compress::CompressHandler { datasets, registry })
+    let compress = compress::CompressHandler { datasets: datasets.clone(), registry: registry.clone() };
+    let import = import::ImportHandler { datasets, registry, objects };
+    worker.with(TRAIN, train).with(COMPRESS, compress).with(IMPORT, import)
 }
 
 /// The child process of a job.
 pub fn child_main(folder: &Path) -> ExitCode {
-    child::run(folder, &[(TRAIN, train::run), (COMPRESS, compress::run)])
+    child::run(folder, &[(TRAIN, train::run), (COMPRESS, compress::run), (IMPORT, import::run)])
 }
 
 /// A job's failure out of any error with a code.
@@ -43,12 +55,13 @@ macro_rules! failure {
 failure! {
     data_failure: flotilla_data::Error,
     registry_failure: flotilla_registry::Error,
+    storage_failure: flotilla_storage::Error,
     runtime_failure: flotilla_runtime::Error,
     train_failure: flotilla_train::Error,
     compress_failure: flotilla_compress::Error,
 }
 
-fn io_failure(what: &str, path: &Path, error: &std::io::Error) -> JobFailure {
+pub(crate) fn io_failure(what: &str, path: &Path, error: &std::io::Error) -> JobFailure {
     let code = match error.kind() {
         std::io::ErrorKind::StorageFull => ErrorCode::StorageFull,
         _ => ErrorCode::StorageIo,

@@ -1,7 +1,7 @@
 //! Training jobs.
 
-use super::baseline;
 use super::samples::{each_sample, pipeline_for};
+use super::{baseline, quality};
 use super::{
     data_failure, io_failure, read, read_json, registry_failure, runtime_failure, train_failure, write_json,
 };
@@ -10,15 +10,14 @@ use flotilla_data::{Datasets, Split};
 use flotilla_identity::{Actor, now_ms};
 use flotilla_jobs::child::ChildContext;
 use flotilla_jobs::{Handler, Job, JobFailure, JobFolder, Outputs};
-use flotilla_protocol::manifest::{Lineage, Metrics};
+use flotilla_protocol::manifest::Lineage;
 use flotilla_protocol::{DatasetName, ErrorCode, ModelName, Pipeline};
 use flotilla_registry::{NewVersion, Registry, Source};
-use flotilla_runtime::{Input, Model, Preprocessor, evaluate};
+use flotilla_runtime::{Input, Model, Preprocessor};
 use flotilla_storage::Batch;
 use flotilla_train::{Config, EpochMetrics, IMAGES_VALUES, Images, Observer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The kind's name.
@@ -81,26 +80,24 @@ impl Handler for TrainHandler {
     async fn publish(&self, job: &Job, folder: &JobFolder, batch: &mut Batch) -> Result<Outputs, JobFailure> {
         let spec: TrainSpec = spec(job)?;
         let task: Task = read_json(&folder.input("task.json"))?;
-        let result: TrainResult = result(job)?;
+        let quality = quality::read(folder)?;
         let version = NewVersion {
             model: spec.model,
             onnx: read(&folder.output("model.onnx"))?.into(),
             pipeline: task.pipeline,
             source: Source::Trained { job: job.id.clone() },
-            metrics: Metrics {
-                samples: result.test_samples,
-                correct: result.test_correct,
-                accuracy: result.test_accuracy,
-                other: BTreeMap::new(),
-            },
+            metrics: quality.metrics(),
             lineage: Lineage {
                 dataset: spec.dataset.to_string(),
                 dataset_version: spec.dataset_version,
                 training_job: job.id.to_string(),
                 recipe: String::new(),
             },
+            quality: Some(quality),
             report: Some(read_json(&folder.output("report.json"))?),
             baseline: baseline::read(folder)?,
+            licence: None,
+            samples: None,
         };
         let version = self
             .registry
@@ -139,18 +136,7 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
 
     // The exported file is what counts, not the trainer's copy.
     let mut model = Model::load(&task.pipeline, &trained.onnx).map_err(runtime_failure)?;
-    let mut unreadable = None;
-    let samples = each_sample(&context.input("test.samples"))?.map_while(|sample| match sample {
-        Ok((label, bytes)) => Some((bytes, label as usize)),
-        Err(failure) => {
-            unreadable = Some(failure);
-            None
-        }
-    });
-    let test = evaluate(&mut model, samples).map_err(runtime_failure)?;
-    if let Some(failure) = unreadable {
-        return Err(failure);
-    }
+    let test = quality::judge(context, &mut model)?.metrics();
     baseline::write(context, &task.pipeline, &mut model)?;
     let result = TrainResult {
         algorithm: task.config.algorithm.name().to_owned(),
@@ -160,7 +146,7 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
         seconds: trained.seconds,
         test_accuracy: test.accuracy,
         test_correct: test.correct,
-        test_samples: test.total,
+        test_samples: test.samples,
     };
     Ok(json!(result))
 }

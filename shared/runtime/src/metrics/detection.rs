@@ -63,9 +63,6 @@ pub fn iou(a: [f32; 4], b: [f32; 4]) -> f64 {
 }
 
 /// Average precision of one label at one threshold of overlap; `None` where nothing of that label is there.
-///
-/// Detections are matched by falling score, each with the box of its label that it overlaps most of those that are
-/// still free. One that has only ignored boxes to match is left out.
 #[must_use]
 pub fn average_precision<S: Borrow<Scene>>(
     scenes: &[S],
@@ -73,46 +70,94 @@ pub fn average_precision<S: Borrow<Scene>>(
     threshold: f64,
     by: Averaging,
 ) -> Option<f64> {
-    let of_label = |truth: &&Truth| truth.label == label && !truth.ignored;
-    let there = scenes.iter().flat_map(|scene| scene.borrow().there.iter().filter(of_label)).count();
-    if there == 0 {
-        return None;
-    }
-    let mut verdicts: Vec<(f32, bool)> = Vec::new();
-    for scene in scenes {
-        verdicts.extend(matched(scene.borrow(), label, threshold));
-    }
-    // A stable sort: of equal scores the earlier picture comes first, as in COCO's own evaluation.
-    verdicts.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let (mut hits, mut curve) = (0_usize, Vec::with_capacity(verdicts.len()));
-    for (seen, (_, hit)) in verdicts.iter().enumerate() {
-        hits += usize::from(*hit);
-        curve.push((hits as f64 / there as f64, hits as f64 / (seen + 1) as f64));
-    }
-    // Precision at a recall is the best at that or any higher recall.
-    let mut best = 0.0_f64;
-    for (_, precision) in curve.iter_mut().rev() {
-        best = best.max(*precision);
-        *precision = best;
-    }
-    Some(match by {
-        Averaging::Coco101 => {
-            let at = |hundredths: u8| {
-                let recall = f64::from(hundredths) / 100.0;
-                let place = curve.partition_point(|(reached, _)| *reached < recall);
-                curve.get(place).map_or(0.0, |(_, precision)| *precision)
-            };
-            (0..=100).map(at).sum::<f64>() / 101.0
+    Matches::of(scenes, label, threshold).average_precision(by, |_| 1.0)
+}
+
+/// The detections of one label, matched with what is there: average precision can be counted of them with other weights of
+/// the pictures without matching again.
+///
+/// Detections are matched by falling score, each with the box of its label that it overlaps most of those that are
+/// still free. One that has only ignored boxes to match is left out.
+#[derive(Clone, Debug)]
+pub struct Matches {
+    /// Pictures with boxes that count, and how many.
+    there: Vec<(usize, usize)>,
+    /// Score, whether right, picture; the best score first.
+    verdicts: Vec<(f32, bool, usize)>,
+}
+
+impl Matches {
+    /// Of one label at one threshold of overlap.
+    #[must_use]
+    pub fn of<S: Borrow<Scene>>(scenes: &[S], label: usize, threshold: f64) -> Self {
+        let (mut there, mut verdicts) = (Vec::new(), Vec::new());
+        for (place, scene) in scenes.iter().enumerate() {
+            let scene = scene.borrow();
+            let counts = scene.there.iter().filter(|truth| truth.label == label && !truth.ignored).count();
+            if counts > 0 {
+                there.push((place, counts));
+            }
+            let matched = matched(scene, label, threshold);
+            verdicts.extend(matched.into_iter().map(|(score, hit)| (score, hit, place)));
         }
-        Averaging::Area => {
-            let mut before = 0.0;
-            curve.iter().fold(0.0, |area, (recall, precision)| {
-                let step = recall - before;
-                before = *recall;
-                area + step * precision
-            })
+        // A stable sort: of equal scores the earlier picture comes first, as in COCO's own evaluation.
+        verdicts.sort_by(|a, b| b.0.total_cmp(&a.0));
+        Self { there, verdicts }
+    }
+
+    /// Detections that count.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.verdicts.len()
+    }
+
+    /// Whether no detection counts.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.verdicts.is_empty()
+    }
+
+    /// Average precision, each picture counted as often as its weight says; `None` where nothing is there.
+    #[must_use]
+    pub fn average_precision(&self, by: Averaging, weight: impl Fn(usize) -> f64) -> Option<f64> {
+        let there: f64 = self.there.iter().map(|(place, boxes)| weight(*place) * *boxes as f64).sum();
+        if there <= 0.0 {
+            return None;
         }
-    })
+        let (mut hits, mut seen, mut curve) = (0.0, 0.0, Vec::with_capacity(self.verdicts.len()));
+        for (_, hit, place) in &self.verdicts {
+            let weight = weight(*place);
+            if weight > 0.0 {
+                seen += weight;
+                hits += if *hit { weight } else { 0.0 };
+                curve.push((hits / there, hits / seen));
+            }
+        }
+        // Precision at a recall is the best at that or any higher recall.
+        let mut best = 0.0_f64;
+        for (_, precision) in curve.iter_mut().rev() {
+            best = best.max(*precision);
+            *precision = best;
+        }
+        Some(match by {
+            Averaging::Coco101 => {
+                let at = |hundredths: u8| {
+                    let recall = f64::from(hundredths) / 100.0;
+                    let place = curve.partition_point(|(reached, _)| *reached < recall);
+                    curve.get(place).map_or(0.0, |(_, precision)| *precision)
+                };
+                (0..=100).map(at).sum::<f64>() / 101.0
+            }
+            Averaging::Area => {
+                let mut before = 0.0;
+                curve.iter().fold(0.0, |area, (recall, precision)| {
+                    let step = recall - before;
+                    before = *recall;
+                    area + step * precision
+                })
+            }
+        })
+    }
 }
 
 /// Score and verdict of each detection of a label that counts.
@@ -159,8 +204,12 @@ pub fn mean_average_precision<S: Borrow<Scene>>(scenes: &[S], threshold: f64, by
 /// COCO's figure: the mean over the thresholds 0.50, 0.55 … 0.95, at 101 values of recall.
 #[must_use]
 pub fn coco_map<S: Borrow<Scene>>(scenes: &[S]) -> Option<f64> {
-    let thresholds = (10..20).map(|step| f64::from(step) * 0.05);
     let each: Option<Vec<f64>> =
-        thresholds.map(|t| mean_average_precision(scenes, t, Averaging::Coco101)).collect();
+        coco_thresholds().map(|t| mean_average_precision(scenes, t, Averaging::Coco101)).collect();
     each.map(|each| each.iter().sum::<f64>() / each.len() as f64)
+}
+
+/// The thresholds of overlap of [`coco_map`].
+pub fn coco_thresholds() -> impl Iterator<Item = f64> {
+    (10..20).map(|step| f64::from(step) * 0.05)
 }

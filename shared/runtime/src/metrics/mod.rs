@@ -21,7 +21,8 @@ pub enum Metric {
     /// Share of the samples whose label is right.
     #[default]
     Accuracy,
-    /// Mean average precision of boxes that overlap by half, at 101 values of recall.
+    /// Mean average precision: of boxes that overlap by half, at 101 values of recall; of labels that apply together, of
+    /// their rankings.
     Map,
     /// Share of the variance that is explained.
     R2,

@@ -10,6 +10,7 @@ mod hostile;
 mod model;
 mod pictures;
 mod probe;
+mod quality;
 mod real_models;
 mod sound;
 mod sound_golden;

@@ -4,7 +4,7 @@ use crate::support::{classes, grey, halves, halves_pipeline, label, png};
 use flotilla_onnx::{Dim, GraphBuilder, Node, Value};
 use flotilla_protocol::ErrorCode;
 use flotilla_protocol::pipeline::{Activation, Resize};
-use flotilla_runtime::{Error, Input, Model, Outcome, evaluate};
+use flotilla_runtime::{Error, Input, Model};
 
 #[test]
 fn the_lighter_half_wins_with_its_softmax_score() {
@@ -55,29 +55,4 @@ fn scores_that_are_no_numbers_are_an_error() {
     assert!(matches!(error, Error::NotFinite { index: 1 }), "{error}");
     assert_eq!(error.code(), ErrorCode::InferenceFailed);
     assert_eq!(label(&model.predict(Input::Raw(&[255, 128])).unwrap()), "a", "the model still works");
-}
-
-#[test]
-fn an_evaluation_counts_every_sample() {
-    let mut model = Model::load(&halves_pipeline(), &halves("N")).unwrap();
-    let samples = [([255, 0, 255, 0], 0), ([0, 255, 0, 255], 1), ([0, 9, 0, 0], 0), ([200, 0, 0, 0], 0)];
-    let samples = samples.map(|(pixels, label)| (pixels.to_vec(), label));
-    let evaluation = evaluate(&mut model, samples).unwrap();
-    assert_eq!((evaluation.total, evaluation.correct, evaluation.accuracy), (4, 3, 0.75));
-    assert_eq!(evaluation.confusion, [[2, 1], [0, 1]]);
-    assert!(matches!(evaluation.outcomes[2], Outcome { truth: 0, predicted: 1, score } if score > 0.5));
-    assert!(evaluation.latency.p95_ms >= evaluation.latency.p50_ms && evaluation.latency.p50_ms > 0.0);
-
-    let nothing = evaluate(&mut model, Vec::<(Vec<u8>, usize)>::new()).unwrap();
-    assert_eq!((nothing.total, nothing.accuracy), (0, 0.0));
-}
-
-#[test]
-fn an_evaluation_names_the_sample_that_fails() {
-    let mut model = Model::load(&halves_pipeline(), &halves("N")).unwrap();
-    let error = evaluate(&mut model, [(vec![0; 4], 0), (vec![0; 5], 0)]).unwrap_err();
-    assert!(matches!(error, Error::Sample { index: 1, .. }));
-    assert!(error.detail().contains("5 bytes"), "{}", error.detail());
-    let error = evaluate(&mut model, [(Input::Raw(&[0; 4]), 2)]).unwrap_err();
-    assert!(matches!(error, Error::SampleLabel { index: 0, label: 2, labels: 2 }));
 }

@@ -2,8 +2,10 @@
 
 use crate::support::{classes, data, engine, floats, grey, gunzip, image, npz, png, rgb, run};
 use flotilla_protocol::Pipeline;
+use flotilla_protocol::Truth;
 use flotilla_protocol::pipeline::{Activation, Layout, Resize};
-use flotilla_runtime::{Model, evaluate};
+use flotilla_runtime::quality::Outcomes;
+use flotilla_runtime::{Model, Trial, judge};
 use std::io::Read;
 
 const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
@@ -69,18 +71,22 @@ fn mnist_reads_handwriting_as_well_as_elsewhere() {
     let mut model = Model::load(&pipeline, &std::fs::read(onnx).unwrap()).unwrap();
     let (images, labels) = (gunzip(images), gunzip(labels));
     let raw = images[16..].chunks(28 * 28).map(<[u8]>::to_vec);
-    let truth = labels[8..].iter().map(|&label| usize::from(label));
-    let evaluation = evaluate(&mut model, raw.zip(truth.clone())).unwrap();
+    let truth = labels[8..].iter().map(|&label| Truth::Class(u32::from(label)));
+    let trial = Trial::run(&mut model, raw.zip(truth.clone())).unwrap();
     // Another engine counts 9,891 of these 10,000.
-    assert_eq!(evaluation.total, 10_000);
-    assert!(evaluation.correct.abs_diff(9_891) <= 1, "{} correct", evaluation.correct);
+    let counts = trial.quality().metrics();
+    assert_eq!(counts.samples, 10_000);
+    assert!(counts.correct.abs_diff(9_891) <= 1, "{} correct", counts.correct);
 
     let pictures = images[16..]
         .chunks(28 * 28)
         .take(500)
         .map(|pixels| png(image::GrayImage::from_raw(28, 28, pixels.to_vec()).unwrap()));
-    let decoded = evaluate(&mut model, pictures.zip(truth)).unwrap();
-    assert_eq!(decoded.outcomes, evaluation.outcomes[..500], "pixels in a PNG are the same pixels");
+    let decoded = Trial::run(&mut model, pictures.zip(truth)).unwrap();
+    let (Outcomes::Classes(raw), Outcomes::Classes(decoded)) = (trial.outcomes, decoded.outcomes) else {
+        panic!("it gives classes");
+    };
+    assert_eq!(decoded, raw[..500], "pixels in a PNG are the same pixels");
 }
 
 #[test]
@@ -95,18 +101,19 @@ fn resnet8_sorts_jpeg_photographs() {
     let mut model = Model::load(&pipeline, &std::fs::read(onnx).unwrap()).unwrap();
     let mut archive = zip::ZipArchive::new(std::fs::File::open(pictures).unwrap()).unwrap();
     let names: Vec<String> = archive.file_names().map(|name| name.unwrap().into_owned()).collect();
-    let samples: Vec<(Vec<u8>, usize)> = names
+    let samples: Vec<(Vec<u8>, Truth)> = names
         .iter()
         .filter(|name| name.contains("test/") && name.ends_with(".jpg"))
         .map(|name| {
             let label = classes.iter().position(|class| name.contains(&format!("/{class}/"))).unwrap();
             let mut bytes = Vec::new();
             archive.by_name(name).unwrap().read_to_end(&mut bytes).unwrap();
-            (bytes, label)
+            (bytes, Truth::Class(label as u32))
         })
         .collect();
-    let evaluation = evaluate(&mut model, samples).unwrap();
-    assert_eq!(evaluation.total, 2_000);
+    let quality = judge(&mut model, samples).unwrap();
+    assert_eq!(quality.samples, 2_000);
     // Another engine counts 0.764 with another JPEG decoder; this model is sensitive to such copies.
-    assert!((evaluation.accuracy - 0.764).abs() < 0.01, "{}", evaluation.accuracy);
+    let accuracy = quality.headline.value.unwrap();
+    assert!((accuracy - 0.764).abs() < 0.01, "{accuracy}");
 }

@@ -20,6 +20,9 @@ pub enum Model {
     /// Say what a model of another tool is and costs: inputs, outputs, operators, memory, a guess at its pipeline. Takes an
     /// ONNX file or a ModelArts model package; needs no control plane.
     Inspect(Inspect),
+    /// Register a model of another tool as a new version: an ONNX file or a ModelArts model package. Shows what it is, and
+    /// asks for what the file does not tell.
+    Import(ModelImport),
     /// Write the plain ONNX file of a version.
     Export {
         /// The model.
@@ -28,6 +31,9 @@ pub enum Model {
         version: u32,
         /// The file to write.
         file: PathBuf,
+        /// Write what stands before and after the network there: JSON where the name ends so, else TOML.
+        #[arg(long, value_name = "FILE")]
+        pipeline: Option<PathBuf>,
         /// The control plane.
         #[command(flatten)]
         target: Target,
@@ -39,6 +45,24 @@ pub enum Model {
 pub struct Inspect {
     /// The file.
     pub file: PathBuf,
+    /// How it is read.
+    #[command(flatten)]
+    pub reading: Reading,
+    /// Write the cleaned model there.
+    #[arg(long, value_name = "FILE")]
+    pub cleaned: Option<PathBuf>,
+    /// Write the proposed pipeline there, to be edited and given to `flotilla model import`: JSON where the name ends so,
+    /// else TOML.
+    #[arg(long, value_name = "FILE")]
+    pub pipeline: Option<PathBuf>,
+    /// Output form, of errors too.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// How a file is read.
+#[derive(Debug, Args)]
+pub struct Reading {
     /// A file with the names of the classes, one a line.
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
@@ -51,12 +75,43 @@ pub struct Inspect {
     /// Of a quantised model, clamp activations and do not round them: as fast as the float model, other numbers.
     #[arg(long)]
     pub float_activations: bool,
-    /// Write the cleaned model there.
+}
+
+/// `flotilla model import`
+#[derive(Debug, Args)]
+pub struct ModelImport {
+    /// The file.
+    pub file: PathBuf,
+    /// The model that gets a new version; made where it does not exist yet.
+    #[arg(long, value_name = "MODEL")]
+    pub name: String,
+    /// How it is read.
+    #[command(flatten)]
+    pub reading: Reading,
+    /// What stands before and after the network, as `flotilla model inspect --pipeline` wrote it and you made it right.
     #[arg(long, value_name = "FILE")]
-    pub cleaned: Option<PathBuf>,
-    /// Output form, of errors too.
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub pipeline: Option<PathBuf>,
+    /// Take the proposed pipeline with all its guesses.
+    #[arg(long, conflicts_with = "pipeline")]
+    pub yes: bool,
+    /// Measure the model on the test split of this dataset; its samples prove releases, too.
+    #[arg(long, value_name = "NAME[@VERSION]")]
+    pub dataset: Option<String>,
+    /// An input that devices prove releases with, where there is no dataset; repeat for several.
+    #[arg(long = "sample", value_name = "FILE")]
+    pub samples: Vec<PathBuf>,
+    /// The licence that it comes under: an SPDX expression, or a few words.
+    #[arg(long, value_name = "SPDX")]
+    pub licence: Option<String>,
+    /// Where it comes from, for people.
+    #[arg(long)]
+    pub note: Option<String>,
+    /// Do not wait for the end.
+    #[arg(long)]
+    pub detach: bool,
+    /// The control plane.
+    #[command(flatten)]
+    pub target: Target,
 }
 
 impl Model {
@@ -64,6 +119,7 @@ impl Model {
     pub(crate) fn output(&self) -> Output {
         match self {
             Self::Inspect(inspect) => inspect.output,
+            Self::Import(import) => import.target.output,
             Self::List(target) | Self::Telemetry { target, .. } | Self::Export { target, .. } => {
                 target.output
             }

@@ -1,5 +1,6 @@
 //! Model versions.
 
+use flotilla_runtime::Quality;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -26,6 +27,12 @@ pub struct ModelVersionView {
     pub recipe: String,
     /// The job that made it.
     pub job: String,
+    /// Of an imported version, where it comes from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub from: String,
+    /// The licence that it comes under, where somebody says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
     /// Milliseconds since 1970.
     pub created_at_ms: u64,
 }
@@ -42,15 +49,12 @@ pub struct EvaluateRequest {
     pub split: String,
 }
 
-/// Accuracy of a model version on a split, measured by the runtime in the control plane.
+/// How good a model version is on a split, measured by the runtime in the control plane.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct EvaluationView {
-    /// Samples.
-    pub total: u64,
-    /// Of these right.
-    pub correct: u64,
-    /// Share of right ones.
-    pub accuracy: f64,
-    /// Predicted label index a sample, in the order of the samples route.
+    /// What was measured.
+    #[schema(value_type = Object)]
+    pub quality: Quality,
+    /// Predicted label index a sample, in the order of the samples route; empty of models that do not give one class.
     pub predictions: Vec<u32>,
 }

@@ -40,6 +40,10 @@ pub struct ReleaseView {
     /// Version of the agent, of a release of the agent itself.
     #[serde(default)]
     pub agent: Option<String>,
+    /// Of a release just made: where the inputs are from that devices prove it with, `dataset`, `given` with the model, or
+    /// `generated`, which prove that a device computes the same and nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proved_by: Option<String>,
 }
 
 /// The trust file in force.

@@ -4,19 +4,16 @@ use super::super::api::{
     DatasetView, ImportProgressView, ImportView, SampleView, SkippedView, UnlabelledView,
 };
 use super::super::problem::Problem;
-use super::super::service::{Answer, Call, Handled, broken_body};
+use super::super::service::{Answer, Call, Handled};
+use super::super::spool::{Spool, too_large};
 use crate::app::{App, UPLOADS};
-use bytes::Bytes;
 use flotilla_data::{DatasetVersion, Format, ImportOptions, ImportReport, ImportRequest, Source, Split};
 use flotilla_identity::now_ms;
 use flotilla_protocol::{DatasetName, Digest, ErrorCode};
-use futures::TryStreamExt;
 use http::StatusCode;
-use std::path::{Path, PathBuf};
-use tokio::io::AsyncWriteExt;
 
-/// Bytes of an upload between two looks at the room on the disk.
-const CHECK_EVERY: u64 = 1 << 20;
+/// What to do where an upload is too large.
+const ADVICE: &str = "import it in parts";
 /// Datasets that one answer lists.
 const LISTED: usize = 500;
 
@@ -85,9 +82,9 @@ pub(crate) async fn import(mut call: Call) -> Handled {
     let reserve = flotilla_storage::RecordsConfig::default().reserve_bytes;
     if call.length.is_some_and(|length| length > options.max_bytes) {
         // Said before the body is asked for: a client that waits for 100 Continue sends nothing.
-        return Err(too_large(options.max_bytes));
+        return Err(too_large(options.max_bytes, ADVICE));
     }
-    let spool = Spool::receive(&spools, &file_name, call.body(), options.max_bytes, reserve).await?;
+    let spool = Spool::receive(&spools, &file_name, call.body(), options.max_bytes, ADVICE, reserve).await?;
     let source = Source::Path(spool.file.clone());
     run(&call, ImportRequest { name, source, format, options }).await
 }
@@ -170,94 +167,5 @@ pub(crate) fn content_type(bytes: &[u8]) -> &'static str {
         [0x89, b'P', b'N', b'G', ..] => "image/png",
         [0xff, 0xd8, ..] => "image/jpeg",
         _ => "application/octet-stream",
-    }
-}
-
-/// An upload on disk. Its folder goes when it is dropped.
-struct Spool {
-    folder: PathBuf,
-    file: PathBuf,
-}
-
-impl Spool {
-    async fn receive(
-        spools: &Path,
-        file_name: &str,
-        body: &mut super::super::service::BodyStream,
-        max: u64,
-        reserve: u64,
-    ) -> Result<Self, Problem> {
-        // The name tells the format and stands in reports; it must not choose a place.
-        let plain = Path::new(file_name).file_name().and_then(|n| n.to_str()).filter(|n| n.len() <= 200);
-        let plain = plain.ok_or_else(|| {
-            Problem::new(ErrorCode::InvalidInput, "query parameter file is not a file name")
-        })?;
-        let folder = spools.join(format!("upload-{:016x}", rand::random::<u64>()));
-        let spool = Self { file: folder.join(plain), folder };
-        let mut received = 0;
-        let kept = spool.write(body, max, reserve, &mut received).await;
-        if kept.is_err() {
-            // A client reads the refusal once it has sent all, so the rest is taken and thrown away.
-            while received <= max
-                && let Ok(Some(piece)) = body.try_next().await
-            {
-                received += Bytes::len(&piece) as u64;
-            }
-        }
-        kept.map(|()| spool)
-    }
-
-    async fn write(
-        &self,
-        body: &mut super::super::service::BodyStream,
-        max: u64,
-        reserve: u64,
-        received: &mut u64,
-    ) -> Result<(), Problem> {
-        let failed = |e: std::io::Error| {
-            let detail = format!("the upload cannot be kept in {}: {e}", self.folder.display());
-            Problem::new(io_code(&e), detail + "; give the control plane's disk room and send it again")
-        };
-        tokio::fs::create_dir_all(&self.folder).await.map_err(failed)?;
-        let mut file = tokio::fs::File::create(&self.file).await.map_err(failed)?;
-        let mut checked = 0;
-        while let Some(piece) = body.try_next().await.map_err(broken_body)? {
-            *received += Bytes::len(&piece) as u64;
-            if *received > max {
-                return Err(too_large(max));
-            }
-            if *received >= checked {
-                // Records need their reserve more than an upload needs room.
-                checked = *received + CHECK_EVERY;
-                if flotilla_storage::free_bytes(&self.folder)? < reserve + CHECK_EVERY {
-                    return Err(failed(std::io::ErrorKind::StorageFull.into()));
-                }
-            }
-            file.write_all(&piece).await.map_err(failed)?;
-        }
-        file.flush().await.map_err(failed)
-    }
-}
-
-fn too_large(max: u64) -> Problem {
-    Problem::new(
-        ErrorCode::TooLarge,
-        format!("the upload is over the bound of {max} bytes; import it in parts"),
-    )
-}
-
-impl Drop for Spool {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.folder));
-    }
-}
-
-fn io_code(error: &std::io::Error) -> ErrorCode {
-    match error.kind() {
-        std::io::ErrorKind::StorageFull => ErrorCode::StorageFull,
-        std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
-            ErrorCode::StorageReadOnly
-        }
-        _ => ErrorCode::StorageIo,
     }
 }

@@ -82,7 +82,7 @@ pub(crate) async fn train(mut call: Call) -> Handled {
     let model: ModelName = parse("model", &request.model)?;
     let version = call.app.datasets.version(&dataset, request.dataset_version).await?;
     let spec = TrainSpec { dataset, dataset_version: version.version, model, config };
-    submit(&call, TRAIN, json!(spec)).await
+    submit(&call, TRAIN, json!(spec), StatusCode::CREATED).await
 }
 
 /// `POST /api/v1/jobs/compress`
@@ -101,13 +101,13 @@ pub(crate) async fn compress(mut call: Call) -> Handled {
     };
     let budget = Budget { max_drop: request.max_drop, max_bytes: request.max_bytes, ..Budget::default() };
     let spec = CompressSpec { model, version: version.version, budget };
-    submit(&call, COMPRESS, json!(spec)).await
+    submit(&call, COMPRESS, json!(spec), StatusCode::CREATED).await
 }
 
-async fn submit(call: &Call, kind: &str, spec: Json) -> Handled {
+pub(super) async fn submit(call: &Call, kind: &str, spec: Json, status: StatusCode) -> Handled {
     let job = call.app.queue.submit(call.actor()?, kind, spec, now_ms()).await?;
     call.app.changed();
-    Answer::json_with(StatusCode::CREATED, &view(&job))
+    Answer::json_with(status, &view(&job))
 }
 
 /// `GET /api/v1/jobs/{id}`

@@ -9,6 +9,7 @@ pub(crate) mod experiments;
 pub(crate) mod fleet;
 pub(crate) mod groups;
 pub(crate) mod hard;
+pub(crate) mod imports;
 pub(crate) mod jobs;
 pub(crate) mod lifetime;
 pub(crate) mod models;

@@ -5,9 +5,10 @@ use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use super::datasets::parse_split;
 use crate::app::App;
-use flotilla_protocol::{DatasetName, ErrorCode, ModelName};
+use flotilla_protocol::{DatasetName, ErrorCode, ModelName, Truth};
 use flotilla_registry::{ModelVersion, Source};
-use flotilla_runtime::{Model, evaluate as run_samples};
+use flotilla_runtime::quality::Outcomes;
+use flotilla_runtime::{Model, Trial};
 use http::StatusCode;
 use tokio::sync::mpsc;
 
@@ -42,6 +43,10 @@ fn view(version: &ModelVersion) -> ModelVersionView {
         }
         Source::Imported { .. } => ("imported", "", String::new()),
     };
+    let from = match &version.source {
+        Source::Imported { from } => from.clone(),
+        Source::Trained { .. } | Source::Compressed { .. } => String::new(),
+    };
     ModelVersionView {
         model: version.model.to_string(),
         version: version.version,
@@ -53,6 +58,8 @@ fn view(version: &ModelVersion) -> ModelVersionView {
         dataset_version: version.lineage.dataset_version,
         recipe: recipe.to_owned(),
         job,
+        from,
+        licence: version.licence.clone(),
         created_at_ms: version.created_at_ms,
     }
 }
@@ -98,6 +105,12 @@ pub(crate) async fn onnx(call: Call) -> Handled {
     Answer::bytes(StatusCode::OK, "application/octet-stream", call.app.registry.onnx(&version).await?)
 }
 
+/// `GET /api/v1/models/{model}/versions/{version}/pipeline`
+pub(crate) async fn pipeline(call: Call) -> Handled {
+    let version = named(&call).await?;
+    Answer::json(&call.app.registry.pipeline(&version).await?)
+}
+
 /// `GET /api/v1/models/{model}/versions/{version}/report`
 pub(crate) async fn report(call: Call) -> Handled {
     let version = named(&call).await?;
@@ -130,25 +143,25 @@ pub(crate) async fn evaluate(mut call: Call) -> Handled {
     let (to, mut from) = mpsc::channel(SAMPLES_AHEAD);
     let running = tokio::task::spawn_blocking(move || {
         let mut model = Model::load(&pipeline, &onnx)?;
-        run_samples(&mut model, std::iter::from_fn(|| from.blocking_recv()))
+        Trial::run(&mut model, std::iter::from_fn(|| from.blocking_recv()))
     });
     for sample in &samples {
         let bytes = call.app.datasets.sample_bytes(sample).await?;
-        if to.send((bytes, sample.label as usize)).await.is_err() {
+        if to.send((bytes, Truth::Class(sample.label))).await.is_err() {
             // It has ended early, and says why.
             break;
         }
     }
     drop(to);
-    let evaluation = running.await.map_err(|e| Problem::new(ErrorCode::Internal, e))??;
-    if evaluation.total != total {
-        let detail = format!("{} of {total} samples were evaluated", evaluation.total);
+    let trial = running.await.map_err(|e| Problem::new(ErrorCode::Internal, e))??;
+    let quality = trial.quality();
+    if quality.samples != total {
+        let detail = format!("{} of {total} samples were evaluated", quality.samples);
         return Err(Problem::new(ErrorCode::Internal, detail));
     }
-    Answer::json(&EvaluationView {
-        total: evaluation.total,
-        correct: evaluation.correct,
-        accuracy: evaluation.accuracy,
-        predictions: evaluation.outcomes.iter().map(|o| o.predicted as u32).collect(),
-    })
+    let predictions = match &trial.outcomes {
+        Outcomes::Classes(outcomes) => outcomes.iter().map(|outcome| outcome.predicted as u32).collect(),
+        _ => Vec::new(),
+    };
+    Answer::json(&EvaluationView { quality, predictions })
 }

@@ -4,22 +4,14 @@ use super::super::api::{ReleaseRequest, ReleaseView};
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use crate::app::App;
-use bytes::Bytes;
-use flotilla_data::Split;
+use crate::golden;
 use flotilla_identity::now_ms;
-use flotilla_protocol::{DatasetName, Digest, ErrorCode, ModelName};
-use flotilla_registry::{ModelVersion, Release};
-use flotilla_runtime::{Input, Preprocessor};
+use flotilla_protocol::{Digest, ErrorCode, ModelName};
+use flotilla_registry::Release;
 use http::StatusCode;
 
 /// Models, and releases a model, that one answer lists.
 const LISTED: usize = 500;
-/// Golden vectors of a release: samples of the test split, spread evenly.
-const GOLDEN: usize = 16;
-/// A sample over so many bytes becomes a golden vector in the size of the model's input.
-const GOLDEN_INPUT: usize = 16 * 1024;
-/// Bytes of all golden vectors, beyond which fewer are taken.
-const GOLDEN_BYTES: usize = 1024 * 1024;
 /// Largest bundle that is imported.
 const BUNDLE: usize = 256 * 1024 * 1024;
 
@@ -49,37 +41,42 @@ fn view(release: &Release) -> ReleaseView {
         accuracy: (release.metrics.samples > 0).then_some(release.metrics.accuracy),
         created_at_ms: release.created_at_ms,
         agent: release.agent.as_ref().map(|agent| agent.version.clone()),
+        proved_by: None,
     }
 }
 
 /// `POST /api/v1/releases`
 pub(crate) async fn create(mut call: Call) -> Handled {
     let request: ReleaseRequest = call.json().await?;
-    let wanted = wanted(&call.app, request).await?;
+    let (proof, wanted) = wanted(&call.app, request).await?;
     let release = call.app.registry.release(call.actor()?, wanted, now_ms()).await?;
     call.app.changed();
-    Answer::json_with(StatusCode::CREATED, &view(&release))
+    let view = ReleaseView { proved_by: Some(proof.as_str().to_owned()), ..view(&release) };
+    Answer::json_with(StatusCode::CREATED, &view)
 }
 
 /// The named version with golden inputs.
-async fn wanted(app: &App, request: ReleaseRequest) -> Result<flotilla_registry::ReleaseRequest, Problem> {
+async fn wanted(
+    app: &App,
+    request: ReleaseRequest,
+) -> Result<(golden::From, flotilla_registry::ReleaseRequest), Problem> {
     let model: ModelName =
         request.model.parse().map_err(|e| Problem::new(ErrorCode::InvalidInput, format!("model: {e}")))?;
     let version = match request.version {
         Some(version) => app.registry.version(&model, version).await?,
         None => app.registry.latest_version(&model).await?,
     };
-    let golden = golden_inputs(app, &version).await?;
+    let (proof, golden) = golden::inputs(app, &version).await?;
     let mut wanted = flotilla_registry::ReleaseRequest::newest(model, golden);
     wanted.version = Some(version.version);
     wanted.boards = request.boards;
-    Ok(wanted)
+    Ok((proof, wanted))
 }
 
 /// `POST /api/v1/releases/draft`
 pub(crate) async fn draft(mut call: Call) -> Handled {
     let request: ReleaseRequest = call.json().await?;
-    let wanted = wanted(&call.app, request).await?;
+    let (_, wanted) = wanted(&call.app, request).await?;
     Answer::bytes(StatusCode::OK, "application/zip", call.app.registry.draft(wanted, now_ms()).await?)
 }
 
@@ -94,44 +91,6 @@ pub(crate) async fn create_agent(mut call: Call) -> Handled {
     let release = call.app.registry.release_agent(call.actor()?, request, now_ms()).await?;
     call.app.changed();
     Answer::json_with(StatusCode::CREATED, &view(&release))
-}
-
-/// Samples of the dataset that the model was trained on.
-async fn golden_inputs(app: &App, version: &ModelVersion) -> Result<Vec<Bytes>, Problem> {
-    let name: DatasetName = version.lineage.dataset.parse().map_err(|_| {
-        let detail =
-            format!("{} v{} does not say which dataset it comes from", version.model, version.version);
-        Problem::new(ErrorCode::InvalidInput, detail)
-    })?;
-    let dataset = app.datasets.version(&name, Some(version.lineage.dataset_version)).await?;
-    let samples = app.datasets.samples(&dataset, Some(Split::Test)).await?;
-    let pipeline = app.registry.pipeline(version).await?;
-    let preprocessor = Preprocessor::new(&pipeline).map_err(|e| Problem::new(e.code(), e))?;
-    let count = samples.len().min(GOLDEN);
-    let mut inputs = Vec::with_capacity(count);
-    let mut total = 0;
-    for index in 0..count {
-        let sample = app.datasets.sample_bytes(&samples[index * samples.len() / count]).await?;
-        let preprocessor = preprocessor.clone();
-        let input = tokio::task::spawn_blocking(move || golden_input(&preprocessor, sample))
-            .await
-            .map_err(|e| Problem::new(ErrorCode::Internal, e))??;
-        total += input.len();
-        if total > GOLDEN_BYTES && !inputs.is_empty() {
-            break;
-        }
-        inputs.push(input);
-    }
-    Ok(inputs)
-}
-
-/// A sample as it is, or, where it is a large picture, as small as the model sees it: every device stores it.
-fn golden_input(preprocessor: &Preprocessor, sample: Bytes) -> Result<Bytes, Problem> {
-    if sample.len() <= GOLDEN_INPUT {
-        return Ok(sample);
-    }
-    let small = preprocessor.miniature(Input::Unsaid(&sample)).map_err(|e| Problem::new(e.code(), e))?;
-    Ok(if small.len() < sample.len() { small.into() } else { sample })
 }
 
 /// `GET /api/v1/releases/{digest}/bundle`
