@@ -7,6 +7,7 @@ mod approval;
 mod arm;
 mod certificates;
 mod commands;
+mod compress;
 mod console;
 mod console_api;
 mod console_fleet;

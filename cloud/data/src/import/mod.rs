@@ -10,6 +10,7 @@ mod detect;
 mod grey_png;
 mod idx;
 mod image_csv;
+mod loose;
 mod metered;
 mod picture;
 mod read;
@@ -18,6 +19,7 @@ mod table;
 mod tree;
 
 pub(crate) use collector::{Collected, Step};
+pub(crate) use loose::collect as collect_loose;
 pub(crate) use picture::look_into;
 pub(crate) use read::read;
 pub(crate) use tree::read_up_to;

@@ -19,7 +19,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-pub use compress::{COMPRESS, CompressSpec};
+pub use compress::{COMPRESS, CompressSpec, Method};
 pub(crate) use import::Wanted;
 pub use import::{IMPORT, ImportSpec};
 pub use train::{TRAIN, TrainSpec};

@@ -152,7 +152,7 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
 }
 
 /// A split as training tensors, through the very pre-processing that devices run.
-fn load(context: &ChildContext, pipeline: &Pipeline, split: Split) -> Result<Images, JobFailure> {
+pub(super) fn load(context: &ChildContext, pipeline: &Pipeline, split: Split) -> Result<Images, JobFailure> {
     let preprocessor = Preprocessor::new(pipeline).map_err(runtime_failure)?;
     let Some(pictures) = preprocessor.pictures() else {
         return Err(JobFailure::new(ErrorCode::Unsupported, "training takes pictures only".to_owned()));
