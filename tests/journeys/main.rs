@@ -5,6 +5,7 @@
 mod agent_upgrade;
 mod approval;
 mod arm;
+mod boards;
 mod certificates;
 mod commands;
 mod compress;

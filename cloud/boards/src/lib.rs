@@ -7,7 +7,7 @@
 //! - [`calibrate`]: measures generated graphs on this machine and fits a table. Nobody's models take part.
 //! - [`reference`] and [`derived`]: a table that comes with the platform, and what follows from it for a board whose
 //!   clock and arithmetic units are known from documents. Such a table is a guess, and its interval says so.
-//! - [`correct`]: what real devices of a board report, as a factor on its predictions.
+//! - [`correct`]: what real devices of a board report, as a factor on its predictions; [`Predictor`]: a table with it.
 //!
 //! Predictions are for one thread and a machine with nothing else to do. The graph is the one that the engine makes for
 //! *this* machine's kernels: for another architecture the kinds of work are the same and their cost is scaled.
@@ -17,10 +17,12 @@ mod correct;
 mod derive;
 mod fit;
 mod graphs;
+mod predictor;
 mod table;
 
 pub use calibrate::{Calibrated, calibrate};
 pub use correct::{Correction, Pair, correct};
 pub use derive::{derived, reference};
 pub use graphs::{Graph, graphs};
+pub use predictor::Predictor;
 pub use table::{Cost, CostTable, InvalidTable, Prediction};

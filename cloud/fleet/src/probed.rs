@@ -28,13 +28,11 @@ impl Fleet {
         while read < most {
             let limit = PAGE.min(most - read);
             let devices = store.devices.list(after.as_deref(), limit).await?;
-            let Some(last) = devices.last() else { break };
-            after = Some(last.value.id.as_str().into());
-            read += devices.len();
-            for device in devices.into_iter().map(|found| found.value).filter(|device| device.is_active()) {
+            read += devices.items.len();
+            for device in devices.items.into_iter().map(|found| found.value).filter(|device| device.is_active()) {
                 let board = device.board.board.clone();
                 let models = store.models.list_prefix(&compound([device.id.as_str()]), None, PAGE).await?;
-                let confirmed = models.into_iter().filter_map(|found| {
+                let confirmed = models.items.into_iter().filter_map(|found| {
                     let report = found.value.report;
                     let probe = report.probe.filter(|_| report.phase == Phase::Confirmed)?;
                     Some((report.confirmed?, probe.p50_ms))
@@ -44,6 +42,10 @@ impl Fleet {
                     release,
                     p50_ms,
                 }));
+            }
+            after = devices.next;
+            if after.is_none() {
+                break;
             }
         }
         Ok(probed)

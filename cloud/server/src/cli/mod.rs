@@ -3,6 +3,7 @@
 
 mod admission;
 pub mod args;
+mod board;
 pub mod client;
 mod commands;
 mod compress;
