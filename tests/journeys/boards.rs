@@ -23,12 +23,12 @@ fn a_board_is_measured_predicts_a_model_and_is_corrected_by_the_devices_that_run
 
     // What documents say of a board is a guess that says so; of some they say nothing.
     let boards: Value = plane.cli(&["board", "list"]);
-    let board = |name: &str| {
-        boards.as_array().unwrap().iter().find(|board| board["name"] == name).cloned().unwrap()
-    };
+    let board =
+        |name: &str| boards.as_array().unwrap().iter().find(|board| board["name"] == name).cloned().unwrap();
     assert_eq!(board("raspberry-pi-4")["costs"], "derived");
     assert_eq!(board("generic")["costs"], Value::Null);
-    let predict = |board: &str| -> Value { plane.cli(&["board", "predict", "digits", "1", "--board", board]) };
+    let predict =
+        |board: &str| -> Value { plane.cli(&["board", "predict", "digits", "1", "--board", board]) };
     let (slow, fast) = (predict("raspberry-pi-4"), predict("raspberry-pi-5"));
     assert!(slow["ms"].as_f64() > fast["ms"].as_f64() && fast["ms"].as_f64() > Some(0.0), "{slow} {fast}");
     assert!(slow["high_ms"].as_f64().unwrap() > 2.0 * slow["ms"].as_f64().unwrap(), "{slow}");
@@ -60,8 +60,16 @@ fn a_board_is_measured_predicts_a_model_and_is_corrected_by_the_devices_that_run
     assert!((0.02..200.0).contains(&ratio), "{measured} {predicted}");
 
     // A compression for a device takes that device's word, before and after.
-    let made: Value =
-        plane.cli(&["compress", "digits", "--max-drop", "0.2", "--measure-on", "box-1", "--max-latency", "10s"]);
+    let made: Value = plane.cli(&[
+        "compress",
+        "digits",
+        "--max-drop",
+        "0.2",
+        "--measure-on",
+        "box-1",
+        "--max-latency",
+        "10s",
+    ]);
     let on = &made["report"]["measured_on"];
     assert_eq!(on["device"], "box-1", "{made}");
     assert!(on["before"]["p50_ms"].as_f64() > Some(0.0) && on["after"]["p50_ms"].as_f64() > Some(0.0));

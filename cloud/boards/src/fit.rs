@@ -3,7 +3,7 @@
 use crate::table::UNITS;
 
 /// Sweeps over the coordinates; fits of this size settle in some hundreds.
-const SWEEPS: usize = 2_000;
+const SWEEPS: usize = 500;
 /// A sample that is further off than this counts less: what else the machine did while it was measured is in it.
 const OUTLIER: f64 = 0.3;
 /// A part of the whole that is as good as none.
@@ -38,11 +38,9 @@ fn least_squares(samples: &[Sample], trust: &[f64]) -> [f64; UNITS] {
     let (mut gram, mut right) = ([[0.0; UNITS]; UNITS], [0.0; UNITS]);
     for ((units, time, whole), weight) in samples.iter().zip(trust) {
         let row = units.map(|unit| unit / whole);
-        for one in 0..UNITS {
-            right[one] += weight * row[one] * time / whole;
-            for other in 0..UNITS {
-                gram[one][other] += weight * row[one] * row[other];
-            }
+        for ((one, right), gram) in row.iter().zip(&mut right).zip(&mut gram) {
+            *right += weight * one * time / whole;
+            gram.iter_mut().zip(&row).for_each(|(sum, other)| *sum += weight * one * other);
         }
     }
     let scale: [f64; UNITS] = std::array::from_fn(|at| gram[at][at].sqrt());

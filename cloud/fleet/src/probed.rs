@@ -29,7 +29,9 @@ impl Fleet {
             let limit = PAGE.min(most - read);
             let devices = store.devices.list(after.as_deref(), limit).await?;
             read += devices.items.len();
-            for device in devices.items.into_iter().map(|found| found.value).filter(|device| device.is_active()) {
+            for device in
+                devices.items.into_iter().map(|found| found.value).filter(|device| device.is_active())
+            {
                 let board = device.board.board.clone();
                 let models = store.models.list_prefix(&compound([device.id.as_str()]), None, PAGE).await?;
                 let confirmed = models.items.into_iter().filter_map(|found| {

@@ -174,7 +174,7 @@ impl Boards {
         version: &ModelVersion,
     ) -> Result<(Predictor, Prediction), Problem> {
         let predictor = self.predictor(name).await?;
-        let prediction = predictor.of(&*self.of_version(version).await?);
+        let prediction = predictor.of(&self.of_version(version).await?);
         Ok((predictor, prediction))
     }
 

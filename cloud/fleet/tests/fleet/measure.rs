@@ -1,6 +1,6 @@
 //! A device is asked to measure a model: it may fetch that and no more, and whoever asked gets its figures.
 
-use crate::support::{Installation, device, model, onnx, pipeline};
+use crate::support::{Device, Installation, device, model, onnx, pipeline};
 use bytes::Bytes;
 use flotilla_fleet::Stage;
 use flotilla_identity::now_ms;
@@ -22,10 +22,14 @@ fn wanted() -> ToMeasure {
     }
 }
 
-fn asked(desired: &Desired) -> (u64, Measurement) {
-    let [command] = &desired.commands[..] else { panic!("{:?}", desired.commands) };
-    let CommandKind::Measure(wanted) = command.kind else { panic!("{command:?}") };
-    (command.id, wanted)
+/// The document that asks for a measurement; those before it do not.
+async fn asked(gate: &mut Device) -> (Desired, u64, Measurement) {
+    loop {
+        let desired = gate.desired().await;
+        let Some(command) = desired.commands.first().cloned() else { continue };
+        let CommandKind::Measure(wanted) = command.kind else { panic!("{command:?}") };
+        return (desired, command.id, wanted);
+    }
 }
 
 fn report(version: u64, desired: &Desired, command: CommandReport) -> Reported {
@@ -47,8 +51,7 @@ async fn a_device_fetches_what_it_is_to_measure_and_whoever_asked_gets_its_figur
     let (fleet, admin) = (installation.fleet.clone(), installation.admin.clone());
     let measuring =
         tokio::spawn(async move { fleet.measure(&admin, &device("gate-7"), wanted(), 60_000).await });
-    let desired = gate.desired().await;
-    let (id, measurement) = asked(&desired);
+    let (desired, id, measurement) = asked(&mut gate).await;
 
     let envelope = gate.download(measurement.manifest).await;
     assert_eq!(envelope.len(), measurement.envelope_bytes as usize);
@@ -101,11 +104,13 @@ async fn a_device_that_cannot_or_does_not_answer_is_named_with_why() {
         let (fleet, admin) = (fleet.clone(), admin.clone());
         tokio::spawn(async move { fleet.measure(&admin, &device("gate-7"), wanted(), 60_000).await })
     };
-    let desired = gate.desired().await;
-    let (id, _) = asked(&desired);
+    let (desired, id, _) = asked(&mut gate).await;
     let state = CommandState::Failed { code: ErrorCode::Unsupported, detail: "an older agent".into() };
-    gate.send(Up::Reported, &report(1, &desired, CommandReport { id, state, diagnosis: None, measured: None }))
-        .await;
+    gate.send(
+        Up::Reported,
+        &report(1, &desired, CommandReport { id, state, diagnosis: None, measured: None }),
+    )
+    .await;
     let failed = waiting.await.unwrap().unwrap_err();
     assert_eq!(failed.code(), ErrorCode::Unsupported);
     assert!(failed.to_string().contains("gate-7 did not measure it: an older agent"), "{failed}");
