@@ -110,6 +110,7 @@ impl Handler for ImportHandler {
             spec.dataset.as_ref().map(|(name, version)| (name.to_string(), *version)).unwrap_or_default();
         let onnx = folder.output(examine::MODEL);
         let version = NewVersion {
+            quality: None,
             model: spec.model.clone(),
             onnx: read(&onnx)?.into(),
             pipeline: read_json(&folder.output(examine::PIPELINE))?,
