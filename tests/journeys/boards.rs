@@ -70,8 +70,10 @@ fn a_board_is_measured_predicts_a_model_and_is_corrected_by_the_devices_that_run
         "--max-latency",
         "10s",
     ]);
-    let on = &made["report"]["measured_on"];
-    assert_eq!(on["device"], "box-1", "{made}");
+    let path = format!("/api/v1/models/digits/versions/{}/report", made["version"]);
+    let (_, report) = plane.get(&path);
+    let on = &report["measured_on"];
+    assert_eq!(on["device"], "box-1", "{report}");
     assert!(on["before"]["p50_ms"].as_f64() > Some(0.0) && on["after"]["p50_ms"].as_f64() > Some(0.0));
     assert_eq!(made["report"]["latency_on"], "device box-1");
     assert_eq!(code(&plane, &["compress", "digits", "--measure-on", "box-9"]), "not_found");
