@@ -184,17 +184,20 @@ fn a_smaller_network_is_made_of_what_was_trained_here() {
     });
 }
 
-/// Digits as files that the model takes for one class.
-fn taken_for_one_class(plane: &Plane, folder: &Path, count: usize) {
-    let request = json!({ "dataset": "digits", "version": 1, "split": "test" });
-    let (_, said) = plane.post("/api/v1/models/digits/versions/1/evaluate", request);
+/// The digits of the test split.
+fn digits(plane: &Plane) -> Vec<Vec<u8>> {
     let (_, samples) = plane.get("/api/v1/datasets/digits/versions/1/samples?split=test");
-    let predictions = said["predictions"].as_array().unwrap();
-    let alike =
-        predictions.iter().zip(samples.as_array().unwrap()).filter(|(said, _)| *said == &predictions[0]);
-    for (index, (_, sample)) in alike.take(count).enumerate() {
+    let bytes = |sample: &Value| {
         let digest = sample["digest"].as_str().unwrap();
-        let bytes = plane.get_bytes(&format!("/api/v1/datasets/digits/versions/1/samples/{digest}"));
+        plane.get_bytes(&format!("/api/v1/datasets/digits/versions/1/samples/{digest}"))
+    };
+    samples.as_array().unwrap().iter().take(120).map(bytes).collect()
+}
+
+/// Writes pictures into a new folder.
+fn write(folder: &Path, pictures: &[Vec<u8>]) {
+    std::fs::create_dir_all(folder).unwrap();
+    for (index, bytes) in pictures.iter().enumerate() {
         std::fs::write(folder.join(format!("{index:03}.png")), bytes).unwrap();
     }
 }
@@ -210,7 +213,12 @@ fn samples_that_say_too_little_are_told_and_those_that_are_none_refused() {
     };
     // Files to calibrate on: the dataset still judges.
     let one = path("one class");
-    taken_for_one_class(&plane, &one, 24);
+    let request = json!({ "dataset": "digits", "version": 1, "split": "test" });
+    let (_, said) = plane.post("/api/v1/models/digits/versions/1/evaluate", request);
+    let predictions = said["predictions"].as_array().unwrap();
+    let all = digits(&plane);
+    let alike = all.iter().zip(predictions).filter(|(_, said)| *said == &predictions[0]);
+    write(&one, &alike.map(|(bytes, _)| bytes.clone()).collect::<Vec<_>>());
     let made = compress(&plane, &["--max-drop", "1", "--samples", one.to_str().unwrap()]);
     assert_eq!(made["report"]["metric"], "accuracy");
     let warnings = made["report"]["warnings"].to_string();
@@ -237,6 +245,15 @@ fn samples_that_say_too_little_are_told_and_those_that_are_none_refused() {
     assert_eq!(refused(&plane, &["--samples", zip.to_str().unwrap()])["code"], "dataset_format");
     assert_eq!(refused(&plane, &["--samples", "/nowhere"])["code"], "dataset_path_missing");
     assert_eq!(refused(&plane, &["--dataset", "nothing"])["code"], "not_found");
+    let animals = path("animals");
+    write(&animals.join("cats"), &all[..30]);
+    write(&animals.join("dogs"), &all[30..60]);
+    let _dataset: Value = plane.cli(&["dataset", "import", "animals", animals.to_str().unwrap()]);
+    let error = refused(&plane, &["--dataset", "animals"]);
+    assert!(
+        error["code"] == "invalid_input" && error["detail"].as_str().unwrap().contains("cats, dogs"),
+        "{error}"
+    );
     assert_eq!(refused(&plane, &["--dataset", "digits@x"])["code"], "invalid_input");
     let gone = json!({ "model": "digits", "samples": format!("sha256:{}", "0".repeat(64)) });
     let (status, problem) = plane.post("/api/v1/jobs/compress", gone);
@@ -274,13 +291,7 @@ fn a_model_without_labels_is_judged_by_what_it_said_before_and_the_result_says_s
     let folder = tempfile::tempdir().unwrap();
     alien(&plane, folder.path());
     let files = folder.path().join("digits");
-    std::fs::create_dir_all(&files).unwrap();
-    let (_, samples) = plane.get("/api/v1/datasets/digits/versions/1/samples?split=test");
-    for (index, sample) in samples.as_array().unwrap().iter().take(60).enumerate() {
-        let digest = sample["digest"].as_str().unwrap();
-        let bytes = plane.get_bytes(&format!("/api/v1/datasets/digits/versions/1/samples/{digest}"));
-        std::fs::write(files.join(format!("{index:03}.png")), bytes).unwrap();
-    }
+    write(&files, &digits(&plane)[..60]);
     let alien = |options: &[&str]| -> Value {
         plane.cli(&[&["compress", "alien", "--version", "1", "--max-drop", "0.5"], options].concat())
     };

@@ -6,7 +6,11 @@ export function deviceHref(id) {
   return `#/devices/${encodeURIComponent(id)}`;
 }
 
+/** The address of the page of all models. */
+export const MODELS = '#/models';
+
 function read() {
+  if (location.hash === MODELS) return { device: null, page: 'models' };
   const [, id] = location.hash.match(/^#\/devices\/([^/]+)$/) ?? [];
   try {
     return { device: id ? decodeURIComponent(id) : null };
@@ -15,7 +19,7 @@ function read() {
   }
 }
 
-/** `{ device }`: the device whose page is open, or null for the overview. */
+/** `{ device, page }`: the device whose page is open, or else the page; neither for the overview. */
 export function useRoute() {
   const [route, setRoute] = useState(read);
   useEffect(() => {

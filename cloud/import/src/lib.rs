@@ -13,6 +13,7 @@ mod format;
 mod guess;
 mod inputs;
 mod inspect;
+mod integers;
 mod labels;
 mod package;
 mod propose;

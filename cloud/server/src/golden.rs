@@ -69,6 +69,7 @@ async fn of_dataset(
     })?;
     let dataset = datasets.version(&name, Some(version.lineage.dataset_version)).await?;
     let samples = datasets.samples(&dataset, Some(Split::Test)).await?;
+    let form = datasets.input_form(&dataset).await?;
     let pipeline = registry.pipeline(version).await?;
     let preprocessor = Preprocessor::new(&pipeline).map_err(|e| Problem::new(e.code(), e))?;
     let count = samples.len().min(GOLDEN);
@@ -76,6 +77,7 @@ async fn of_dataset(
     let mut total = 0;
     for index in 0..count {
         let sample = datasets.sample_bytes(&samples[index * samples.len() / count]).await?;
+        let sample = form.input(sample)?;
         let preprocessor = preprocessor.clone();
         let input = tokio::task::spawn_blocking(move || small(&preprocessor, sample.into()))
             .await

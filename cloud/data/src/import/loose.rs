@@ -40,7 +40,7 @@ pub(crate) fn collect(source: &Path, to: &Path) -> Result<(u64, u64)> {
                 bound: LOOSE_BYTES,
             });
         }
-        writer.add(0, &sample)?;
+        writer.add(&flotilla_protocol::Truth::Class(0), &sample)?;
     }
     writer.finish()?;
     Ok((files.len() as u64, bytes))

@@ -126,7 +126,7 @@ fn dataset(command: Dataset, out: &Out) -> Done {
                 table::print(&header, &all.iter().map(row).collect::<Vec<_>>());
             })
         }
-        Dataset::Import { name, path, format, label, seed, target } => {
+        Dataset::Import { name, path, format, label, target_column, seed, target } => {
             let client = client(&target)?;
             let progress = Progress::new();
             let stage = "import";
@@ -141,7 +141,9 @@ fn dataset(command: Dataset, out: &Out) -> Done {
                     let (file, file_name) = upload::open(&path)?;
                     let mut query = format!("?file={}", encode(&file_name));
                     let seed = seed.map(|s| s.to_string());
-                    for (key, value) in [("format", format), ("label", label), ("seed", seed)] {
+                    let options =
+                        [("format", format), ("label", label), ("target", target_column), ("seed", seed)];
+                    for (key, value) in options {
                         if let Some(value) = value {
                             query += &format!("&{key}={}", encode(&value));
                         }
@@ -188,7 +190,8 @@ fn train(train: Train, out: &Out) -> Done {
     };
     let client = client(&train.target)?;
     let model = train.model.unwrap_or_else(|| train.dataset.clone());
-    let request = TrainRequest { dataset: train.dataset, dataset_version: train.version, model, config };
+    let (dataset, dataset_version, leave_out) = (train.dataset, train.version, train.leave_out);
+    let request = TrainRequest { dataset, dataset_version, model, config, leave_out };
     let job: JobView = client.post("/api/v1/jobs/train", &request)?;
     finish_job(&client, job, train.detach, out)
 }

@@ -1,18 +1,19 @@
 //! The process itself: read, load, try, measure.
 
 use super::{
-    Done, FILE, ImportTask, MEMORY, MODEL, Measured, PIPELINE, REPORT, SAMPLES, Said, TASK, Task, sample_name,
+    Done, FILE, ImportTask, MEMORY, MODEL, PIPELINE, REPORT, SAMPLES, Said, TASK, Task, sample_name,
 };
 use crate::error_text::with_causes;
+use crate::work::Labels;
 use flotilla_data::SampleFile;
 use flotilla_import::{Proposal, Report, generated_inputs, inspect};
 use flotilla_jobs::JobFailure;
 use flotilla_protocol::pipeline::Output;
 use flotilla_protocol::{ErrorCode, Pipeline};
-use flotilla_runtime::{AsInput, Input, Latency, Model, Preprocessor};
+use flotilla_runtime::{Input, Model, Preprocessor, Quality, judge};
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -125,13 +126,11 @@ fn register(
     let samples = place.input.join(SAMPLES);
     if samples.exists() {
         match &pipeline.output {
-            Output::Classification(_) => {
-                done.evaluation = Some(measure(&mut model, &samples, &task.classes)?);
+            Output::Embedding(_) | Output::Tensors(_) => {
+                done.notes
+                    .push("nothing was measured: what the model says is nothing that a dataset tells".into());
             }
-            _ => done.notes.push(
-                "accuracy was not measured: the model says no classes, and the dataset has nothing else"
-                    .into(),
-            ),
+            _ => done.quality = Some(measure(&mut model, &pipeline, &samples, &task.classes)?),
         }
     }
     Ok(())
@@ -209,40 +208,29 @@ fn shown(text: &str, most: usize) -> String {
     text.chars().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Accuracy on samples whose classes have the names of the model's labels.
-fn measure(model: &mut Model, samples: &PathBuf, classes: &[String]) -> Result<Measured, JobFailure> {
-    let labels = model.labels().to_vec();
-    let place = |class: &String| labels.iter().position(|label| label == class);
-    let Some(places) = classes.iter().map(place).collect::<Option<Vec<usize>>>() else {
-        let some = |names: &[String]| names.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
-        let detail = format!(
-            "the dataset has the classes {}, and the model has the labels {}: name the model's labels, in its order, as the \
-             dataset does",
-            some(classes),
-            some(&labels)
-        );
-        return Err(JobFailure::new(ErrorCode::InvalidInput, detail));
-    };
+/// How good the model is on samples whose classes have the names of its labels.
+fn measure(
+    model: &mut Model,
+    pipeline: &Pipeline,
+    samples: &Path,
+    classes: &[String],
+) -> Result<Quality, JobFailure> {
+    let refused = |(code, detail): (ErrorCode, String)| JobFailure::new(code, detail);
+    let labels = Labels::of(classes, pipeline).map_err(refused)?;
     let open = || SampleFile::open(samples).map_err(|e| JobFailure::caused(e.code(), &e));
     let total = open()?.count() as u64;
-    let (mut seen, mut correct, mut times, mut told) = (0_u64, 0_u64, Vec::new(), Instant::now());
-    for sample in open()? {
-        let (label, bytes) = sample.map_err(|e| JobFailure::caused(e.code(), &e))?;
-        let started = Instant::now();
-        let said = model.predict(bytes.as_input()).map_err(|error| {
-            let detail = format!("sample {} of the test split: {}", seen + 1, with_causes(&error));
-            JobFailure::new(error.code(), detail)
-        })?;
-        times.push(started.elapsed());
+    let (mut seen, mut told, mut stopped) = (0_u64, Instant::now(), None);
+    let samples = open()?.map_while(|sample| {
         seen += 1;
-        let truth = places.get(label as usize);
-        correct += u64::from(said.headline().map(|said| said.label_index).as_ref() == truth);
         if told.elapsed() > TELL {
             told = Instant::now();
             progress(seen, total, "measuring");
         }
-    }
-    let accuracy = if seen == 0 { 0.0 } else { correct as f64 / seen as f64 };
-    let Latency { p50_ms, p95_ms } = Latency::of(&times);
-    Ok(Measured { samples: seen, correct, accuracy, p50_ms, p95_ms })
+        let told = sample
+            .map_err(|error| JobFailure::caused(error.code(), &error))
+            .and_then(|(truth, bytes)| Ok((bytes, labels.truth(truth).map_err(refused)?)));
+        told.map_err(|failure| stopped = Some(failure)).ok()
+    });
+    let quality = judge(model, samples).map_err(|e| JobFailure::new(e.code(), with_causes(&e)))?;
+    stopped.map_or(Ok(quality), Err)
 }

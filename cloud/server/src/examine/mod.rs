@@ -10,6 +10,7 @@ pub(crate) use child::main as child_main;
 
 use flotilla_jobs::JobFailure;
 use flotilla_protocol::{ErrorCode, Pipeline, limits};
+use flotilla_runtime::Quality;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
@@ -102,19 +103,10 @@ pub(crate) struct Done {
     pub(crate) inputs: usize,
     /// Whether they were made up.
     pub(crate) generated: bool,
-    pub(crate) evaluation: Option<Measured>,
+    /// How good it was found on the test split.
+    pub(crate) quality: Option<Quality>,
     /// What whoever asked should know.
     pub(crate) notes: Vec<String>,
-}
-
-/// What was measured on the test split.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Measured {
-    pub(crate) samples: u64,
-    pub(crate) correct: u64,
-    pub(crate) accuracy: f64,
-    pub(crate) p50_ms: f64,
-    pub(crate) p95_ms: f64,
 }
 
 /// A line of what the process says.

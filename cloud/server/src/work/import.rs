@@ -8,13 +8,12 @@ use flotilla_data::{Datasets, Split};
 use flotilla_identity::{Actor, now_ms};
 use flotilla_jobs::child::ChildContext;
 use flotilla_jobs::{Handler, Job, JobFailure, JobFolder, Outputs};
-use flotilla_protocol::manifest::{Lineage, Metrics};
+use flotilla_protocol::manifest::Lineage;
 use flotilla_protocol::{DatasetName, Digest, ErrorCode, ModelName, Pipeline, limits};
 use flotilla_registry::{NewSamples, NewVersion, Registry, Source};
 use flotilla_storage::{Batch, Objects};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -100,17 +99,11 @@ impl Handler for ImportHandler {
             inputs.push(read(&folder.output(&sample_name(number)))?.into());
         }
         let report: Value = read_json(&folder.output(examine::REPORT))?;
-        let metrics = done.evaluation.as_ref().map(|measured| Metrics {
-            samples: measured.samples,
-            correct: measured.correct,
-            accuracy: measured.accuracy,
-            other: BTreeMap::new(),
-        });
+        let metrics = done.quality.as_ref().map(flotilla_runtime::Quality::metrics);
         let (dataset, dataset_version) =
             spec.dataset.as_ref().map(|(name, version)| (name.to_string(), *version)).unwrap_or_default();
         let onnx = folder.output(examine::MODEL);
         let version = NewVersion {
-            quality: None,
             model: spec.model.clone(),
             onnx: read(&onnx)?.into(),
             pipeline: read_json(&folder.output(examine::PIPELINE))?,
@@ -121,9 +114,9 @@ impl Handler for ImportHandler {
                 "file": { "name": spec.name, "digest": spec.file, "bytes": spec.bytes },
                 "note": wanted.note,
                 "import": report,
-                "evaluation": done.evaluation,
                 "notes": done.notes,
             })),
+            quality: done.quality,
             baseline: None,
             licence: wanted.licence,
             samples: (done.inputs > 0).then_some(NewSamples { generated: done.generated, inputs }),

@@ -5,7 +5,8 @@ use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use super::datasets::parse_split;
 use crate::app::App;
-use flotilla_protocol::{DatasetName, ErrorCode, ModelName, Truth};
+use crate::work::Labels;
+use flotilla_protocol::{DatasetName, ErrorCode, ModelName};
 use flotilla_registry::{ModelVersion, Source};
 use flotilla_runtime::quality::Outcomes;
 use flotilla_runtime::{Model, Trial};
@@ -110,6 +111,9 @@ pub(crate) async fn evaluate(mut call: Call) -> Handled {
         return Err(Problem::new(ErrorCode::TooLarge, detail));
     }
     let total = samples.len() as u64;
+    let form = call.app.datasets.input_form(&dataset).await?;
+    let refused = |(code, detail)| Problem::new(code, detail);
+    let labels = Labels::of(&dataset.classes, &pipeline).map_err(refused)?;
     let (to, mut from) = mpsc::channel(SAMPLES_AHEAD);
     let running = tokio::task::spawn_blocking(move || {
         let mut model = Model::load(&pipeline, &onnx)?;
@@ -117,7 +121,8 @@ pub(crate) async fn evaluate(mut call: Call) -> Handled {
     });
     for sample in &samples {
         let bytes = call.app.datasets.sample_bytes(sample).await?;
-        if to.send((bytes, Truth::Class(sample.label))).await.is_err() {
+        let truth = labels.truth(form.truth(&sample.truth, &bytes)?).map_err(refused)?;
+        if to.send((form.input(bytes)?, truth)).await.is_err() {
             // It has ended early, and says why.
             break;
         }

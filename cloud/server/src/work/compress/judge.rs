@@ -5,7 +5,7 @@
 //! are drawn by chance.
 
 use super::super::samples::{each_sample, read_split};
-use super::super::{compress_failure, runtime_failure};
+use super::super::{Labels, compress_failure, runtime_failure};
 use super::latency::latency_of;
 use super::{Judged, RuntimeEvaluator, Task};
 use flotilla_compress::MAX_CALIBRATION;
@@ -13,7 +13,7 @@ use flotilla_data::DatasetVersion;
 use flotilla_jobs::JobFailure;
 use flotilla_jobs::child::ChildContext;
 use flotilla_protocol::pipeline::{Output, TensorKind};
-use flotilla_protocol::{ErrorCode, Pipeline, Truth};
+use flotilla_protocol::{Pipeline, Truth};
 use flotilla_runtime::{Answer, AsInput, Model};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -21,30 +21,24 @@ use std::sync::atomic::Ordering;
 /// The file of samples that came alone.
 pub(super) const SAMPLES: &str = "given.samples";
 
-/// For each class of a dataset the label of a model; none where classes are not what the model answers.
-pub(super) fn labels(pipeline: &Pipeline, dataset: &DatasetVersion) -> Result<Option<Vec<u32>>, JobFailure> {
-    let Output::Classification(_) = &pipeline.output else { return Ok(None) };
-    let known = pipeline.labels();
-    let place = |class: &String| known.iter().position(|label| label == class).map(|place| place as u32);
-    let missing: Vec<&str> =
-        dataset.classes.iter().filter(|class| place(class).is_none()).map(String::as_str).collect();
-    if missing.is_empty() && !dataset.classes.is_empty() {
-        return Ok(Some(dataset.classes.iter().filter_map(place).collect()));
-    }
-    let (name, version) = (&dataset.dataset, dataset.version);
-    let labels = if known.len() > SHOWN { known[..SHOWN].join(", ") + ", …" } else { known.join(", ") };
-    let named = missing.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
-    let detail = format!(
-        "{name} v{version} cannot judge the model: it has {} class(es) that are none of the model's labels ({named}; the \
-         model's are {labels}). Name a dataset of the same classes with --dataset, or give its pictures as samples without \
-         labels with --samples",
-        missing.len()
-    );
-    Err(JobFailure::new(ErrorCode::InvalidInput, detail))
-}
+/// What stands in a file of samples of which nothing is known.
+pub(super) const UNKNOWN: Truth = Truth::Class(0);
 
-/// Names in a message.
-const SHOWN: usize = 6;
+/// What the classes of a dataset are to a model; none where they say nothing of what the model answers.
+pub(super) fn labels(pipeline: &Pipeline, dataset: &DatasetVersion) -> Result<Option<Labels>, JobFailure> {
+    match (&pipeline.output, Labels::of(&dataset.classes, pipeline)) {
+        (Output::Embedding(_) | Output::Tensors(_), _) | (Output::Anomaly(_), Err(_)) => Ok(None),
+        (_, Ok(labels)) => Ok(Some(labels)),
+        (_, Err((code, problem))) => {
+            let (name, version) = (&dataset.dataset, dataset.version);
+            let detail = format!(
+                "{name} v{version} cannot judge the model: {problem}. Name a dataset of the same classes with --dataset, or give \
+                 its samples without labels with --samples"
+            );
+            Err(JobFailure::new(code, detail))
+        }
+    }
+}
 
 /// Samples and what is known of each, if anything is.
 type Measured = (Vec<Vec<u8>>, Option<Vec<Truth>>);
@@ -59,21 +53,23 @@ pub(super) fn evaluator<'a>(
     let Judged { dataset, labels, samples } = &task.judged;
     let mut model = Model::load(&task.pipeline, onnx).map_err(runtime_failure)?;
     let given = if *samples { read_split(&context.input(SAMPLES))?.0 } else { Vec::new() };
-    let known = |classes: &[u32], labels: &Vec<u32>| -> Vec<u32> {
-        classes.iter().filter_map(|class| labels.get(*class as usize).copied()).collect()
+    let known = |truths: Vec<Truth>, labels: &Labels| -> Result<Vec<Truth>, JobFailure> {
+        let refused = |(code, detail)| JobFailure::new(code, detail);
+        truths.into_iter().map(|truth| labels.truth(truth).map_err(refused)).collect()
     };
     let (measured, calibration): (Option<Measured>, Calibrating) = match (*dataset, given.is_empty()) {
         (true, alone) => {
-            let (inputs, classes) = read_split(&context.input("test.samples"))?;
-            let truths = labels.as_ref().map(|labels| known(&classes, labels).into_iter().map(Truth::Class));
+            let (inputs, truths) = read_split(&context.input("test.samples"))?;
+            let truths = labels.as_ref().map(|labels| known(truths, labels)).transpose()?;
             let calibration = if alone {
-                let (inputs, classes) =
+                let (inputs, truths) =
                     spread(&context.input("train.samples"), task.options.calibration_samples)?;
-                (inputs, labels.as_ref().map(|labels| known(&classes, labels)))
+                let truths = labels.as_ref().map(|labels| known(truths, labels)).transpose()?;
+                (inputs, truths.and_then(|truths| classes(&truths)))
             } else {
                 (given, None)
             };
-            (Some((inputs, truths.map(Iterator::collect))), calibration)
+            (Some((inputs, truths)), calibration)
         }
         (false, false) => {
             let (calibration, measured) = halves(given);
@@ -140,15 +136,21 @@ fn halves(samples: Vec<Vec<u8>>) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     (calibration, measured)
 }
 
-/// At most so many samples of a split, evenly spread, and their classes.
-fn spread(path: &Path, at_most: usize) -> Result<(Vec<Vec<u8>>, Vec<u32>), JobFailure> {
+/// The class of each sample, if that is what is known of them.
+fn classes(truths: &[Truth]) -> Option<Vec<u32>> {
+    let class = |truth: &Truth| if let Truth::Class(class) = truth { Some(*class) } else { None };
+    truths.iter().map(class).collect()
+}
+
+/// At most so many samples of a split, evenly spread, and what is true of them.
+fn spread(path: &Path, at_most: usize) -> Result<(Vec<Vec<u8>>, Vec<Truth>), JobFailure> {
     let count = each_sample(path)?.count();
     let step = count.div_ceil(at_most.max(1)).max(1);
     let mut chosen = (Vec::new(), Vec::new());
     for sample in each_sample(path)?.step_by(step) {
-        let (class, bytes) = sample?;
+        let (truth, bytes) = sample?;
         chosen.0.push(bytes);
-        chosen.1.push(class);
+        chosen.1.push(truth);
     }
     Ok(chosen)
 }

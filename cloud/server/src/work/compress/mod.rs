@@ -9,7 +9,7 @@ use latency::Timed;
 pub use smaller::Method;
 
 use super::train::{result, spec};
-use super::{baseline, quality};
+use super::{Labels, baseline, quality};
 use super::{
     compress_failure, data_failure, io_failure, read, read_json, registry_failure, runtime_failure,
     write_json,
@@ -98,21 +98,14 @@ struct Task {
 }
 
 /// What the samples are and what is known of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Judged {
     /// Whether the splits of a dataset are there.
     dataset: bool,
-    /// For each class of the dataset the label of the model; none where classes say nothing of what the model answers.
-    labels: Option<Vec<u32>>,
+    /// What its classes are to the model; none where it says nothing of what the model answers.
+    labels: Option<Labels>,
     /// Whether there are samples that came alone.
     samples: bool,
-}
-
-impl Judged {
-    /// Whether the dataset's classes are the model's labels as they stand, so that the version is judged as any other.
-    fn has_quality(&self) -> bool {
-        self.labels.as_ref().is_some_and(|labels| labels.iter().copied().eq(0..labels.len() as u32))
-    }
 }
 
 /// What the child says when it is done.
@@ -173,7 +166,7 @@ impl CompressHandler {
         };
         let mut file = SampleFileWriter::create(path).map_err(data_failure)?;
         for input in &samples.inputs {
-            file.add(0, input).map_err(data_failure)?;
+            file.add(&judge::UNKNOWN, input).map_err(data_failure)?;
         }
         file.finish().map_err(data_failure)?;
         Ok(true)
@@ -235,7 +228,7 @@ impl Handler for CompressHandler {
             Some(network) => format!("{network}; {}", result.recipe),
             None => result.recipe.clone(),
         };
-        let quality = if task.judged.has_quality() { Some(quality::read(folder)?) } else { None };
+        let quality = if task.judged.labels.is_some() { Some(quality::read(folder)?) } else { None };
         let samples = self.registry.samples(&from).await.map_err(registry_failure)?;
         let onnx = Bytes::from(read(&folder.output("model.onnx"))?);
         let mut report: Value = read_json(&folder.output("report.json"))?;
@@ -299,8 +292,8 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
     write_json(&context.output("report.json"), &compressed.report)?;
     if task.judged.dataset {
         let mut model = Model::load(&task.pipeline, &compressed.onnx).map_err(runtime_failure)?;
-        if task.judged.has_quality() {
-            quality::judge(context, &mut model)?;
+        if let Some(labels) = &task.judged.labels {
+            quality::judge(context, &mut model, Some(labels))?;
         }
         baseline::write(context, &task.pipeline, &mut model)?;
     }

@@ -1,14 +1,14 @@
 //! Smaller networks of what was trained here: pruned, taught anew or trained with rounded weights; then the search for
 //! their weights, under the same budget, on held-back data.
 
-use super::super::train::load;
+use super::super::train::{Watch, load};
 use super::super::{JobFailure, train_failure};
 use super::{RuntimeEvaluator, Task, failure, tell};
 use flotilla_compress::{Compressed, Error, Made, Options, Tried, compress_made, smallest};
 use flotilla_data::Split;
 use flotilla_jobs::child::ChildContext;
 use flotilla_protocol::{Digest, ErrorCode};
-use flotilla_train::{EpochMetrics, Images, Observer, Shrink, Source, Way, shrink};
+use flotilla_train::{Images, Shrink, Source, Way, shrink};
 use serde::{Deserialize, Serialize};
 
 /// Room under the budget's bytes that a network leaves for what the search for its weights adds.
@@ -87,7 +87,7 @@ pub(super) fn compress(
 fn learnt_from(context: &ChildContext, task: &Task, split: Split) -> Result<Images, JobFailure> {
     let mut images = load(context, &task.pipeline, split)?;
     if let Some(labels) = &task.judged.labels {
-        let label = |class: u32| labels.get(class as usize).copied().unwrap_or(u32::MAX);
+        let label = |class: u32| labels.label(class).unwrap_or(u32::MAX);
         images.labels.iter_mut().for_each(|class| *class = label(*class));
     }
     Ok(images)
@@ -143,7 +143,7 @@ impl Series<'_> {
         evaluator: &mut RuntimeEvaluator<'_, Vec<u8>>,
         how: &Networks<'_>,
     ) -> Result<(), JobFailure> {
-        let mut watch = Watch { context, doing: "learning".to_owned() };
+        let mut watch = Watch::new(context);
         let made = shrink(&how.settings, how.source, how.train, how.validation, &mut watch);
         let shrunk = match made {
             // What was found before says more than an error would.
@@ -196,32 +196,4 @@ impl Series<'_> {
 
 fn share(part: u64, whole: u64) -> f64 {
     100.0 * part as f64 / whole.max(1) as f64
-}
-
-/// Passes what learning shows to the control plane.
-struct Watch<'a> {
-    context: &'a mut ChildContext,
-    doing: String,
-}
-
-impl Observer for Watch<'_> {
-    fn epoch(&mut self, metrics: EpochMetrics) {
-        let values = [
-            ("train_loss", metrics.train_loss),
-            ("train_accuracy", metrics.train_accuracy),
-            ("validation_loss", metrics.validation_loss),
-            ("validation_accuracy", metrics.validation_accuracy),
-        ];
-        self.context.metric(u64::from(metrics.epoch), &values);
-        self.context.progress(u64::from(metrics.epoch), Some(u64::from(metrics.of)), &self.doing);
-    }
-
-    fn begins(&mut self, what: &str) {
-        what.clone_into(&mut self.doing);
-        self.context.log(what);
-    }
-
-    fn cancelled(&self) -> bool {
-        self.context.is_cancelled()
-    }
 }
