@@ -35,7 +35,7 @@ pub enum Board {
         /// The board that this machine is.
         name: String,
         /// How long, about. On a machine that does something else, too, longer is better.
-        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
         seconds: u64,
         /// Write a file instead of telling a control plane, for `flotilla board keep` elsewhere.
         #[arg(long, value_name = "FILE")]
