@@ -5,6 +5,7 @@
 mod agent_upgrade;
 mod approval;
 mod arm;
+mod boards;
 mod card;
 mod certificates;
 mod commands;

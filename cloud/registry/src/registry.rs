@@ -32,7 +32,7 @@ pub struct Registry {
     project: ProjectId,
     records: Arc<dyn Records>,
     pub(crate) objects: Objects,
-    keys: Arc<Keys>,
+    pub(crate) keys: Arc<Keys>,
     pub(crate) trust: Trust,
     pub(crate) models: Collection<Model>,
     pub(crate) versions: Collection<ModelVersion>,

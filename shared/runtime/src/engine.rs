@@ -5,9 +5,11 @@
 //! slow), and the run state is kept between runs.
 
 mod memory;
+mod operators;
 mod probe;
 
 pub use memory::{Memory, memory};
+pub use operators::{Operator, Profile, operators, profile};
 pub use probe::{Array, Cost, Probe, cost};
 
 use crate::error::{Panicked, Source, no_panic};

@@ -2,6 +2,7 @@
 import { html } from '/console/vendor/htm/standalone.module.js';
 import { useAnswers } from '/console/get.js';
 import { bytes, clock, percent, short } from '/console/format.js';
+import { versionHref } from '/console/route.js';
 import { ImportModel } from '/console/views/import_model.js';
 
 const ASKED = { models: '/api/v1/models', datasets: '/api/v1/datasets' };
@@ -25,7 +26,7 @@ export function ModelsPage({ jobs, stamp }) {
 function Versions({ versions }) {
   return html`<table class="cards"><thead><tr><th>Model</th><th>Source</th><th class="n">Size</th><th class="n">Accuracy</th><th>Dataset</th><th>Licence</th><th>File</th><th>When</th></tr></thead>
     <tbody>${[...versions].reverse().map((version) => html`<tr key=${`${version.model}/${version.version}`} data-model=${version.model} data-source=${version.source}>
-      <td data-th="Model"><b>${version.model}</b> v${version.version}</td>
+      <td data-th="Model"><a href=${versionHref(version.model, version.version)}><b>${version.model}</b> v${version.version}</a></td>
       <td data-th="Source">${version.source}${version.from || version.recipe ? html`<br /><small>${version.from || version.recipe}</small>` : ''}</td>
       <td data-th="Size" class="n">${bytes(version.bytes)}</td>
       <td data-th="Accuracy" class="n">${percent(version.accuracy)}</td>

@@ -4,13 +4,13 @@ use super::args::{Command, Dataset, Device, DeviceSettings, Job, Model, Order, R
 use super::client::Client;
 use super::exit::Failure;
 use super::{
-    admission, card, compress, diagnose, experiment, follow, groups, hard, import, inspect, lifetime, order,
-    pipeline, read_file, registrations, rollout, shadow, table, telemetry, top, trust, twin, upload,
+    admission, board, card, compress, diagnose, experiment, follow, groups, hard, import, inspect, lifetime,
+    order, pipeline, read_file, registrations, rollout, shadow, table, telemetry, top, trust, twin, upload,
 };
 use crate::http::api::{
     ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, DatasetView,
-    DeviceTelemetryView, DeviceView, ImportView, JobView, Json, LoginView, ModelVersionView, RejectRequest,
-    ReleaseRequest, ReleaseTelemetryView, ReleaseView, TagRequest, TrainRequest, TwinView,
+    DeviceTelemetryView, DeviceView, ImportView, JobView, Json, LoginView, MeasureRequest, ModelVersionView,
+    RejectRequest, ReleaseRequest, ReleaseTelemetryView, ReleaseView, TagRequest, TrainRequest, TwinView,
 };
 use crate::progress::Progress;
 use flotilla_protocol::enrol::ClaimCode;
@@ -39,6 +39,7 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
         Command::Release(command) => release(command, &out),
         Command::Trust(command) => trust::run(command, &out),
         Command::Device(command) => device(command, &out),
+        Command::Board(command) => board::run(command, &out),
         Command::Group(command) => groups::run(command, &out),
         Command::Fleet(command) => top::run(command, &out),
         Command::Hard(command) => hard::run(command, &out),
@@ -389,6 +390,13 @@ fn device(command: Device, out: &Out) -> Done {
             let request = order::of_log(request, since, until, max_bytes);
             let view = order::ask(&client, &encode(&asked.id), &asked, &request)?;
             order::show_log(&client, &asked, view, out)
+        }
+        Device::Measure { order: asked, model, version } => {
+            let request = MeasureRequest { model, version, deadline_s: asked.deadline };
+            let client = client(asked.target())?;
+            let path = format!("/api/v1/devices/{}/measure", encode(&asked.id));
+            let view = order::follow(&client, &encode(&asked.id), &asked, client.post(&path, &request)?)?;
+            out.show(&view, order::print_measured).and_then(|()| order::verdict(&asked.id, &view))
         }
         Device::Commands { id, target } => {
             let path = format!("/api/v1/devices/{}/commands", encode(&id));

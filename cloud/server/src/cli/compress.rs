@@ -50,6 +50,7 @@ pub(super) fn run(command: Compress, out: &Out) -> Done {
         max_latency_ms: command.max_latency,
         max_peak_bytes: command.max_memory,
         board: command.board,
+        measure_on: command.measure_on,
         method: command.method,
         // The command line knows no other words.
         four_bit: serde_json::from_value(command.four_bit.into()).unwrap_or_default(),

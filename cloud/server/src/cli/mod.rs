@@ -3,6 +3,7 @@
 
 mod admission;
 pub mod args;
+mod board;
 mod card;
 pub mod client;
 mod commands;

@@ -1,9 +1,9 @@
 //! The ROUTES table: the one place with the method, path, permission and handler of every route.
 
 use super::handlers::{
-    card, commands, compress, console, datasets, diagnosis, experiments, fleet, groups, hard, imports, jobs,
-    lifetime, models, registrations, releases, rollouts, server, settings, shadow, summary, telemetry, trust,
-    twin,
+    boards, card, commands, compress, console, datasets, diagnosis, experiments, fleet, groups, hard,
+    imports, jobs, lifetime, models, registrations, releases, rollouts, server, settings, shadow, summary,
+    telemetry, trust, twin,
 };
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;
@@ -172,6 +172,11 @@ routes! {
     POST "/api/v1/devices/{id}/revoke" Needs(P::DeviceControl), NONE => Some("DeviceView"), fleet::revoke, "Shuts a device out at once";
     POST "/api/v1/devices/{id}/diagnose" Needs(P::DeviceControl), NONE => Some("DiagnosisView"), diagnosis::diagnose, "Tells a device to examine itself";
     POST "/api/v1/devices/{id}/commands" Needs(P::DeviceControl), Some("CommandRequest") => Some("CommandView"), commands::ask, "Gives a device a command: done once, and given up at its deadline";
+    POST "/api/v1/devices/{id}/measure" Needs(P::DeviceControl), Some("MeasureRequest") => Some("CommandView"), boards::measure, "Asks a device to run a model version once and report what that takes; nothing is activated";
+    GET "/api/v1/boards" Needs(P::DeviceRead), NONE => Some("[BoardView]"), boards::list, "Boards, and how well times on them are predicted";
+    GET "/api/v1/boards/{name}" Needs(P::DeviceRead), NONE => Some("BoardDetailView"), boards::show, "A board: profile, what operators cost there, what devices say of that";
+    GET "/api/v1/boards/{name}/prediction" Needs(P::DeviceRead), NONE => Some("PredictionView"), boards::predict, "How long a model version takes on a board; query: model, version";
+    POST "/api/v1/boards/{name}/table" Needs(P::DeviceControl), NONE => Some("BoardView"), boards::keep, "Keeps what operators cost on a board, as `flotilla board measure` writes it (TOML)";
     GET "/api/v1/devices/{id}/commands" Needs(P::DeviceRead), NONE => Some("[CommandView]"), commands::list, "The last commands of a device and what became of each, newest first";
     GET "/api/v1/devices/{id}/commands/{number}/log" Needs(P::DeviceRead), NONE => NONE, commands::log, "The lines of its log that a device sent for a command, as text";
     GET "/api/v1/devices/{id}/diagnosis" Needs(P::DeviceRead), NONE => Some("DiagnosisView"), diagnosis::diagnosis, "What a device found when it last examined itself";

@@ -30,9 +30,13 @@ pub struct Compress {
     /// Most memory that one prediction may take, as a size.
     #[arg(long, value_parser = size, help_heading = "Budget")]
     pub max_memory: Option<u64>,
-    /// The board that it is for: what its profile leaves a model bounds file and memory.
+    /// The board that it is for: what its profile leaves a model bounds file and memory, and times are predicted for it.
     #[arg(long, help_heading = "Budget")]
     pub board: Option<String>,
+    /// A device that measures the model before the search and the one that was found after it; in between times are
+    /// predicted for it. What takes longer than --max-latency there is refused.
+    #[arg(long, value_name = "DEVICE", help_heading = "Budget")]
+    pub measure_on: Option<String>,
     /// The dataset that it is judged by, `NAME` or `NAME@VERSION`; the one that the model was trained on by default.
     #[arg(long, help_heading = "Samples")]
     pub dataset: Option<String>,

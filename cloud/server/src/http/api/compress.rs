@@ -30,6 +30,10 @@ pub struct CompressRequest {
     /// The board that it is for: what its profile leaves a model bounds file and memory.
     #[serde(default)]
     pub board: Option<String>,
+    /// A device that measures the model before the search and the one that was found after it; in between times are
+    /// predicted for it.
+    #[serde(default)]
+    pub measure_on: Option<String>,
     /// What makes the model smaller.
     #[serde(default)]
     pub method: Method,
@@ -68,6 +72,7 @@ impl CompressRequest {
             max_latency_ms: None,
             max_peak_bytes: None,
             board: None,
+            measure_on: None,
             method: Method::default(),
             four_bit: default_four_bit(),
             keep_float: Vec::new(),

@@ -13,7 +13,7 @@ use flotilla_data::LOOSE_BYTES;
 use flotilla_identity::now_ms;
 use flotilla_protocol::board::{BUILT_IN, built_in};
 use flotilla_protocol::limits::MIB;
-use flotilla_protocol::{DatasetName, Digest, ErrorCode, ModelName, limits};
+use flotilla_protocol::{DatasetName, DeviceId, Digest, ErrorCode, ModelName, limits};
 use flotilla_registry::{ModelVersion, Source};
 use flotilla_train::Shrink;
 use http::StatusCode;
@@ -78,6 +78,14 @@ pub(crate) async fn start(mut call: Call) -> Handled {
         }
         None => None,
     };
+    let measure_on = match &request.measure_on {
+        Some(device) => {
+            let device: DeviceId = parse("measure_on", device)?;
+            call.app.fleet.device(&device).await?;
+            Some(device)
+        }
+        None => None,
+    };
     let spec = CompressSpec {
         model,
         version: version.version,
@@ -89,6 +97,7 @@ pub(crate) async fn start(mut call: Call) -> Handled {
         dataset,
         samples,
         board: request.board,
+        measure_on,
         shrink,
     };
     submit(&call, COMPRESS, json!(spec), StatusCode::CREATED).await

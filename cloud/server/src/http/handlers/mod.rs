@@ -1,6 +1,7 @@
 //! What the routes do, a file a noun. Handlers turn requests into calls of the nouns' crates, and their
 //! values into the bodies of [`super::api`].
 
+pub(crate) mod boards;
 pub(crate) mod card;
 pub(crate) mod commands;
 pub(crate) mod compress;

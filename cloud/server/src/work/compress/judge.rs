@@ -95,8 +95,8 @@ pub(super) fn evaluator<'a>(
     };
     let cancelled = context.cancel_flag();
     let evaluator = evaluator.cancelled_by(move || cancelled.load(Ordering::Relaxed));
-    Ok(match &task.board {
-        Some(board) => evaluator.timed_by(move |onnx| latency_of(board, &task.pipeline, onnx)),
+    Ok(match &task.timed {
+        Some(timed) => evaluator.timed_by(move |onnx| latency_of(timed, &task.pipeline, onnx)),
         None => evaluator,
     })
 }

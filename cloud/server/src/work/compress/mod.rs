@@ -5,6 +5,7 @@ mod judge;
 mod latency;
 mod smaller;
 
+use latency::Timed;
 pub use smaller::Method;
 
 use super::train::{result, spec};
@@ -13,7 +14,9 @@ use super::{
     compress_failure, data_failure, io_failure, read, read_json, registry_failure, runtime_failure,
     write_json,
 };
+use crate::boards::Boards;
 use async_trait::async_trait;
+use bytes::Bytes;
 use flotilla_compress::{
     Breach, Budget, Error, FourBit, Metric, Options, OverBudget, Point, Progress, Recipe, Report,
     RuntimeEvaluator, compress,
@@ -23,7 +26,7 @@ use flotilla_identity::{Actor, now_ms};
 use flotilla_jobs::child::ChildContext;
 use flotilla_jobs::{Handler, Job, JobFailure, JobFolder, Outputs};
 use flotilla_protocol::manifest::Metrics;
-use flotilla_protocol::{DatasetName, Digest, ModelName, Pipeline};
+use flotilla_protocol::{DatasetName, DeviceId, Digest, ModelName, Pipeline};
 use flotilla_registry::{ModelVersion, NewVersion, Registry, Source};
 use flotilla_runtime::{Model, Quality};
 use flotilla_storage::Batch;
@@ -68,6 +71,9 @@ pub struct CompressSpec {
     /// The board that it is for.
     #[serde(default)]
     pub board: Option<String>,
+    /// The device that measures the model before the search, and the one that was found after it.
+    #[serde(default)]
+    pub measure_on: Option<DeviceId>,
     /// How smaller networks learn.
     #[serde(default)]
     pub shrink: Option<Shrink>,
@@ -86,7 +92,8 @@ struct Task {
     options: Options,
     method: Method,
     shrink: Shrink,
-    board: Option<String>,
+    /// What predicts times, where they are not measured here.
+    timed: Option<Timed>,
     judged: Judged,
 }
 
@@ -127,6 +134,7 @@ struct CompressResult {
 pub(crate) struct CompressHandler {
     pub(super) datasets: Arc<Datasets>,
     pub(super) registry: Arc<Registry>,
+    pub(super) boards: Arc<Boards>,
 }
 
 impl CompressHandler {
@@ -192,6 +200,7 @@ impl Handler for CompressHandler {
         if !alone && dataset.is_none() {
             alone = self.own_samples(&version, &folder.input(judge::SAMPLES)).await?;
         }
+        let timed = latency::timed(&self.boards, &spec, &version).await?;
         let judged = Judged { dataset: dataset.is_some(), labels, samples: alone };
         let task = Task {
             pipeline,
@@ -204,7 +213,7 @@ impl Handler for CompressHandler {
             },
             method: spec.method,
             shrink: spec.shrink.unwrap_or_default(),
-            board: spec.board,
+            timed,
             judged,
         };
         write_json(&folder.input("task.json"), &task)
@@ -221,18 +230,22 @@ impl Handler for CompressHandler {
         };
         let quality = if task.judged.labels.is_some() { Some(quality::read(folder)?) } else { None };
         let samples = self.registry.samples(&from).await.map_err(registry_failure)?;
+        let onnx = Bytes::from(read(&folder.output("model.onnx"))?);
+        let mut report: Value = read_json(&folder.output("report.json"))?;
+        let timed = task.timed.as_ref();
+        latency::confirm(&self.boards, &spec, timed, &from, onnx.clone(), &mut report).await?;
         let licence = from.licence;
         let mut lineage = from.lineage;
         lineage.recipe.clone_from(&recipe);
         let version = NewVersion {
             model: spec.model,
-            onnx: read(&folder.output("model.onnx"))?.into(),
+            onnx,
             pipeline: task.pipeline,
             source: Source::Compressed { from_version: spec.version, recipe, job: Some(job.id.clone()) },
             metrics: quality.as_ref().map_or_else(|| metrics(&result), Quality::metrics),
             lineage,
             quality,
-            report: Some(read_json(&folder.output("report.json"))?),
+            report: Some(report),
             baseline: baseline::read(folder)?,
             licence,
             samples,
@@ -271,8 +284,8 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
             .map_err(failure)?,
         _ => smaller::compress(context, &task, &onnx, &mut evaluator)?,
     };
-    let predicted = |board: &String| latency::latency_of(board, &task.pipeline, &compressed.onnx).is_some();
-    let latency_on = task.board.clone().filter(predicted);
+    let predicted = |timed: &&Timed| latency::latency_of(timed, &task.pipeline, &compressed.onnx).is_some();
+    let latency_on = task.timed.as_ref().filter(predicted).map(|timed| timed.place.clone());
     compressed.report.latency_on = latency_on;
     let path = context.output("model.onnx");
     std::fs::write(&path, &compressed.onnx).map_err(|e| io_failure("writing", &path, &e))?;
