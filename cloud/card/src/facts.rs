@@ -23,7 +23,7 @@ impl Card {
             Some(quality) => sections.extend(figures::sections(quality)),
             None => sections.push(unmeasured(&self.metrics)),
         }
-        sections.push(data(self.data.as_ref()));
+        sections.push(self.data());
         sections.extend(self.settings());
         sections.extend(self.compression.as_ref().map(compression::section));
         sections.push(self.lineage());
@@ -52,13 +52,31 @@ impl Card {
         Section::new("summary", "What it is", vec![Block::Facts(facts)])
     }
 
+    fn data(&self) -> Section {
+        let blocks = match &self.data {
+            None => vec![Block::Text("Which data it comes from is not known here.".to_owned())],
+            Some(Data { dataset, version, facts: None }) => vec![Block::Text(format!(
+                "Its data set is {dataset} v{version}, which this installation does not have."
+            ))],
+            Some(Data { dataset, version, facts: Some(facts) }) => {
+                vec![Block::Facts(data_facts(dataset, *version, facts))]
+            }
+        };
+        let title = if self.is_imported() { "Data that it was judged on" } else { "Data" };
+        Section::new("data", title, blocks)
+    }
+
+    /// Whether nothing before it is known here: its data set has judged it and not made it.
+    pub(crate) fn is_imported(&self) -> bool {
+        let first = self.lineage.last().map_or(&self.origin, |step| &step.origin);
+        matches!(first, Origin::Imported { .. })
+    }
+
     fn settings(&self) -> Option<Section> {
         let facts: Vec<Fact> =
             self.settings.iter().map(|(name, value)| Fact::new(name.as_str(), value.as_str())).collect();
-        let (id, title) = match self.origin {
-            Origin::Imported { .. } => ("import", "What the import found"),
-            Origin::Trained { .. } | Origin::Compressed { .. } => ("training", "Training"),
-        };
+        let (id, title) =
+            if self.is_imported() { ("import", "What the import found") } else { ("training", "Training") };
         (!facts.is_empty()).then(|| Section::new(id, title, vec![Block::Facts(facts)]))
     }
 
@@ -74,7 +92,7 @@ impl Card {
             ]
         };
         let mut rows: Vec<Vec<Cell>> = self.lineage.iter().map(row).collect();
-        if let Some(data) = &self.data {
+        if let (Some(data), false) = (&self.data, self.is_imported()) {
             let digest = data.facts.as_ref().map_or(NONE.to_owned(), |facts| facts.digest.short());
             let size = data.facts.as_ref().map_or(Cell::from(NONE), |facts| facts.bytes.into());
             rows.push(vec![
@@ -150,19 +168,6 @@ fn unmeasured(metrics: &Metrics) -> Section {
     };
     blocks.push(Block::Text(known.to_owned()));
     Section::new("metrics", "Metrics", blocks)
-}
-
-fn data(data: Option<&Data>) -> Section {
-    let blocks = match data {
-        None => vec![Block::Text("What it was trained on is not known here.".to_owned())],
-        Some(Data { dataset, version, facts: None }) => vec![Block::Text(format!(
-            "Trained on the data set {dataset} v{version}, which this installation does not have."
-        ))],
-        Some(Data { dataset, version, facts: Some(facts) }) => {
-            vec![Block::Facts(data_facts(dataset, *version, facts))]
-        }
-    };
-    Section::new("data", "Data", blocks)
 }
 
 fn data_facts(dataset: &str, version: u32, facts: &DataFacts) -> Vec<Fact> {

@@ -57,7 +57,7 @@ pub struct Card {
     pub settings: Vec<(String, String)>,
     /// The licence that it comes under; none where nobody says.
     pub licence: Option<String>,
-    /// What it was trained on and judged by; none where that is not known here.
+    /// What it was trained on and judged by, or judged by alone if it was imported; none where that is not known here.
     pub data: Option<Data>,
     /// Figures that every version has.
     pub metrics: Metrics,

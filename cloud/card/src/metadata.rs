@@ -62,7 +62,7 @@ pub(crate) fn block(card: &Card) -> String {
         let _ = writeln!(yaml, "pipeline_tag: {task}");
     }
     yaml.push_str("tags:\n- onnx\n- edge\n- flotilla\n");
-    if let Some(data) = &card.data {
+    if let (Some(data), false) = (&card.data, card.is_imported()) {
         let _ = writeln!(yaml, "datasets:\n- {}", text(&data.dataset));
     }
     let measured = measured(card);

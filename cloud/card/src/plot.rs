@@ -19,7 +19,7 @@ const ON_ACCENT: &str = "var(--on-accent, #ffffff)";
 
 fn opened(width: f64, height: f64, title: &str) -> String {
     format!(
-        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" font-family="system-ui, sans-serif" font-size="12" fill="currentColor"><title>{}</title>"#,
+        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0}" height="{height:.0}" viewBox="0 0 {width} {height}" role="img" font-family="system-ui, sans-serif" font-size="12" fill="currentColor"><title>{}</title>"#,
         escaped(title)
     )
 }

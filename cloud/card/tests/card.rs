@@ -150,7 +150,7 @@ fn hostile_names_stay_names() {
         data.dataset = evil.into();
         data.facts.as_mut().unwrap().source = evil.into();
     }
-    card.lineage[0].origin = Origin::Imported { from: evil.into() };
+    card.lineage[1].origin = Origin::Imported { from: evil.into() };
     card.compression.as_mut().unwrap().layers[0].name = evil.into();
     card.compression.as_mut().unwrap().measured[0].name = evil.into();
     card.releases[0].files[0].0 = evil.into();
@@ -189,7 +189,7 @@ fn what_is_not_known_is_said_to_be() {
     for said in [
         "license: unknown",
         "How good this version is has not been measured here.",
-        "What it was trained on is not known here.",
+        "Which data it comes from is not known here.",
         "This version has no signed release",
         "- **Of the model**: not stated",
     ] {

@@ -6,16 +6,25 @@ export function deviceHref(id) {
   return `#/devices/${encodeURIComponent(id)}`;
 }
 
+/** The address of the page of all models. */
+export const MODELS = '#/models';
+/** The address of a model version's page. */
+export function versionHref(model, version) {
+  return `#/models/${encodeURIComponent(model)}/${version}`;
+}
+
 function read() {
+  if (location.hash === MODELS) return { device: null, model: null, page: 'models' };
   const [, id] = location.hash.match(/^#\/devices\/([^/]+)$/) ?? [];
+  const [, model, version] = location.hash.match(/^#\/models\/([^/]+)\/(\d+)$/) ?? [];
   try {
-    return { device: id ? decodeURIComponent(id) : null };
+    return { device: id ? decodeURIComponent(id) : null, model: model ? decodeURIComponent(model) : null, version };
   } catch {
-    return { device: null };
+    return { device: null, model: null };
   }
 }
 
-/** `{ device }`: the device whose page is open, or null for the overview. */
+/** `{ device, model, version, page }`: the device, the model version or the page that is open; none for the overview. */
 export function useRoute() {
   const [route, setRoute] = useState(read);
   useEffect(() => {

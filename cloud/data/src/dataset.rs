@@ -263,6 +263,9 @@ pub struct SourceFacts {
     pub description: String,
     /// The format it had.
     pub format: crate::Format,
+    /// The licence that it comes under, as an SPDX expression; none where nobody says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
 }
 
 /// One sample of a version.

@@ -9,3 +9,5 @@ pub(crate) const FILE: &str = "digits.csv";
 /// Origin and licence.
 pub(crate) const DESCRIPTION: &str = "bundled: Optical Recognition of Handwritten Digits (E. Alpaydin, C. Kaynak; \
      UCI Machine Learning Repository; CC BY 4.0), 1,797 pictures as scikit-learn ships them";
+/// The licence alone, as SPDX names it.
+pub(crate) const LICENCE: &str = "CC-BY-4.0";

@@ -76,7 +76,11 @@ pub(crate) fn draft(
         images: read.images,
         sounds: read.sounds,
         table,
-        source: SourceFacts { description: describe(&request.source), format: read.format },
+        source: SourceFacts {
+            description: describe(&request.source),
+            format: read.format,
+            licence: licence(&request.source),
+        },
         seed: options.seed,
         ratios: options.ratios,
         skipped: read.skipped_total,
@@ -100,6 +104,13 @@ fn describe(source: &Source) -> String {
     match source {
         Source::BundledDigits => digits::DESCRIPTION.to_owned(),
         Source::Path(path) => path.display().to_string().chars().take(limits::TEXT).collect(),
+    }
+}
+
+fn licence(source: &Source) -> Option<String> {
+    match source {
+        Source::BundledDigits => Some(digits::LICENCE.to_owned()),
+        Source::Path(_) => None,
     }
 }
 

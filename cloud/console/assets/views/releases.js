@@ -1,5 +1,6 @@
 // Signed releases.
 import { html } from '/console/vendor/htm/standalone.module.js';
+import { versionHref } from '/console/route.js';
 import { bytes, clock, percent, short } from '/console/format.js';
 
 export function Releases({ releases }) {
@@ -7,7 +8,7 @@ export function Releases({ releases }) {
     ? html`<p class="empty">Nothing has been released yet.</p>`
     : html`<table class="cards"><thead><tr><th>Model</th><th>Digest</th><th class="n">Counter</th><th class="n">Size</th><th class="n">Accuracy</th><th>Signed by</th><th>When</th></tr></thead>
       <tbody>${[...releases].reverse().map((release) => html`<tr key=${release.digest}>
-        <td data-th="Model"><b>${release.model}</b> v${release.version}</td>
+        <td data-th="Model">${release.agent ? html`<b>${release.model}</b> ${release.agent}` : html`<a href=${versionHref(release.model, release.version)}><b>${release.model}</b> v${release.version}</a>`}</td>
         <td data-th="Digest"><code title=${release.digest}>${short(release.digest)}</code></td>
         <td data-th="Counter" class="n">${release.counter}</td>
         <td data-th="Size" class="n">${bytes(release.bytes)}</td>

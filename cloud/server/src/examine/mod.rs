@@ -9,8 +9,8 @@ mod child;
 pub(crate) use child::main as child_main;
 
 use flotilla_jobs::JobFailure;
+use flotilla_protocol::manifest::Metrics;
 use flotilla_protocol::{ErrorCode, Pipeline, limits};
-use flotilla_runtime::Quality;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
@@ -33,6 +33,10 @@ const LINE: u64 = 64 * limits::KIB as u64;
 /// Bytes of what it complains about that are looked at.
 const COMPLAINT: u64 = 4 * limits::KIB as u64;
 
+/// What the allocator, the system and the engine say where there is no memory.
+const WITHOUT_MEMORY: [&str; 4] =
+    ["memory allocation of", "Cannot allocate memory", "failed to allocate", "!self.data.is_null()"];
+
 /// The task, in the folder of inputs.
 pub(crate) const TASK: &str = "task.json";
 /// The file that was brought, in the folder of inputs.
@@ -43,6 +47,8 @@ pub(crate) const SAMPLES: &str = "test.samples";
 pub(crate) const REPORT: &str = "report.json";
 /// The model to register, in the folder of outputs.
 pub(crate) const MODEL: &str = "model.onnx";
+/// How good the model is, in the folder of outputs, if that was measured.
+pub(crate) const QUALITY: &str = "quality.json";
 /// The pipeline to register, in the folder of outputs.
 pub(crate) const PIPELINE: &str = "pipeline.json";
 
@@ -103,8 +109,8 @@ pub(crate) struct Done {
     pub(crate) inputs: usize,
     /// Whether they were made up.
     pub(crate) generated: bool,
-    /// How good it was found on the test split.
-    pub(crate) quality: Option<Quality>,
+    /// What was measured on the test split.
+    pub(crate) evaluation: Option<Metrics>,
     /// What whoever asked should know.
     pub(crate) notes: Vec<String>,
 }
@@ -223,8 +229,7 @@ fn follow(
 
 /// Why a process ended without a word.
 fn died(status: ExitStatus, complaint: &str) -> JobFailure {
-    let without_memory = ["memory allocation of", "Cannot allocate memory", "out of memory"];
-    if without_memory.iter().any(|words| complaint.contains(words)) {
+    if WITHOUT_MEMORY.iter().any(|words| complaint.contains(words)) {
         let detail = format!(
             "the model needs more than {} MiB to be loaded and run: give its open dimensions smaller sizes, or use a \
              smaller model",

@@ -11,6 +11,7 @@ use flotilla_jobs::{Handler, Job, JobFailure, JobFolder, Outputs};
 use flotilla_protocol::manifest::Lineage;
 use flotilla_protocol::{DatasetName, Digest, ErrorCode, ModelName, Pipeline, limits};
 use flotilla_registry::{NewSamples, NewVersion, Registry, Source};
+use flotilla_runtime::Quality;
 use flotilla_storage::{Batch, Objects};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -99,7 +100,10 @@ impl Handler for ImportHandler {
             inputs.push(read(&folder.output(&sample_name(number)))?.into());
         }
         let report: Value = read_json(&folder.output(examine::REPORT))?;
-        let metrics = done.quality.as_ref().map(flotilla_runtime::Quality::metrics);
+        let quality: Option<Quality> = match done.evaluation {
+            Some(_) => Some(read_json(&folder.output(examine::QUALITY))?),
+            None => None,
+        };
         let (dataset, dataset_version) =
             spec.dataset.as_ref().map(|(name, version)| (name.to_string(), *version)).unwrap_or_default();
         let onnx = folder.output(examine::MODEL);
@@ -108,15 +112,15 @@ impl Handler for ImportHandler {
             onnx: read(&onnx)?.into(),
             pipeline: read_json(&folder.output(examine::PIPELINE))?,
             source: Source::Imported { from: origin(&spec, &done, wanted.note.as_deref()) },
-            metrics: metrics.unwrap_or_default(),
+            metrics: quality.as_ref().map(Quality::metrics).unwrap_or_default(),
             lineage: Lineage { dataset, dataset_version, ..Lineage::default() },
+            quality,
             report: Some(json!({
                 "file": { "name": spec.name, "digest": spec.file, "bytes": spec.bytes },
                 "note": wanted.note,
                 "import": report,
                 "notes": done.notes,
             })),
-            quality: done.quality,
             baseline: None,
             licence: wanted.licence,
             samples: (done.inputs > 0).then_some(NewSamples { generated: done.generated, inputs }),

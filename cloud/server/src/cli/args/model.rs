@@ -1,7 +1,7 @@
 //! `flotilla model …` as types.
 
 use super::{Output, Target};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// `flotilla model …`
@@ -20,9 +20,21 @@ pub enum Model {
     /// Say what a model of another tool is and costs: inputs, outputs, operators, memory, a guess at its pipeline. Takes an
     /// ONNX file or a ModelArts model package; needs no control plane.
     Inspect(Inspect),
+    /// Show what training or compression said of a version: of a compression the candidates, the layers and the recipe.
+    Report {
+        /// The model.
+        model: String,
+        /// The version.
+        version: u32,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
     /// Register a model of another tool as a new version: an ONNX file or a ModelArts model package. Shows what it is, and
     /// asks for what the file does not tell.
     Import(ModelImport),
+    /// Print the card of a version: how good it is and how sure that is, its data, lineage, licence and signatures.
+    Card(ModelCard),
     /// Write the plain ONNX file of a version.
     Export {
         /// The model.
@@ -38,6 +50,35 @@ pub enum Model {
         #[command(flatten)]
         target: Target,
     },
+}
+
+/// `flotilla model card`
+#[derive(Debug, Args)]
+pub struct ModelCard {
+    /// The model.
+    pub model: String,
+    /// The version; the newest by default.
+    pub version: Option<u32>,
+    /// The form of the card; Markdown by default, JSON with `-o json`.
+    #[arg(long, value_enum)]
+    pub format: Option<CardFormat>,
+    /// Write it there instead.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The control plane.
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// The form of a model card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CardFormat {
+    /// Markdown with metadata that other tools read.
+    Md,
+    /// One HTML file that needs no other.
+    Html,
+    /// JSON.
+    Json,
 }
 
 /// `flotilla model inspect`
@@ -120,9 +161,11 @@ impl Model {
         match self {
             Self::Inspect(inspect) => inspect.output,
             Self::Import(import) => import.target.output,
-            Self::List(target) | Self::Telemetry { target, .. } | Self::Export { target, .. } => {
-                target.output
-            }
+            Self::Card(card) => card.target.output,
+            Self::List(target)
+            | Self::Telemetry { target, .. }
+            | Self::Report { target, .. }
+            | Self::Export { target, .. } => target.output,
         }
     }
 }
