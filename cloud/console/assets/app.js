@@ -59,10 +59,8 @@ function body(overview, link, route) {
     <${Rollouts} rollouts=${overview.rollouts} releases=${overview.releases} />
     <${Experiments} stamp=${stamp} />
     <${Shadows} shadows=${overview.shadows} />
-    <div class="pair">
-      <${Training} jobs=${overview.jobs} />
-      <${Compression} compression=${overview.compression} />
-    </div>
+    <${Training} jobs=${overview.jobs} />
+    <${Compression} compression=${overview.compression} jobs=${overview.jobs} />
     <${HardExamples} examples=${overview.hard_examples} />
     <${Releases} releases=${overview.releases} />
   `;

@@ -62,6 +62,8 @@ assets! {
     "views/training.js": SCRIPT,
     "views/chart.js": SCRIPT,
     "views/compression.js": SCRIPT,
+    "views/compression/report.js": SCRIPT,
+    "views/compression/form.js": SCRIPT,
     "views/releases.js": SCRIPT,
     "views/hard.js": SCRIPT,
     "views/models.js": SCRIPT,

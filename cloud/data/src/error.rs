@@ -19,8 +19,8 @@ pub enum Error {
     },
     /// Not a format that is known here, or not a well-formed one.
     #[error(
-        "{file}: {problem}; known are a folder or zip of png and jpeg pictures by class (CLASS/picture or \
-         SPLIT/CLASS/picture), IDX pairs (images-idx3-ubyte and labels-idx1-ubyte, also gzipped), csv tables, and \
+        "{file}: {problem}; known are a folder or zip of png and jpeg pictures or of wav recordings by class \
+         (CLASS/picture or SPLIT/CLASS/picture), pictures with boxes as COCO JSON or Pascal VOC XML, IDX pairs (images-idx3-ubyte and labels-idx1-ubyte, also gzipped), csv tables, and \
          csv with one grey picture a line (format image-csv)"
     )]
     Format {
@@ -64,6 +64,20 @@ pub enum Error {
         size: u64,
         /// The bound.
         bound: u64,
+    },
+    /// A source without a single file.
+    #[error(
+        "{from} holds no file: name sample files as the model takes them, such as pictures, or a folder of them"
+    )]
+    NoSamples {
+        /// The source.
+        from: String,
+    },
+    /// There is no such set of samples any more.
+    #[error("the samples {digest} are not kept any more: send them again")]
+    NoSampleSet {
+        /// Which.
+        digest: Digest,
     },
     /// An option that does not fit the data or itself.
     #[error("the option {option} is not usable: {problem}")]
@@ -115,9 +129,9 @@ pub enum Error {
         /// What was said.
         digest: Digest,
     },
-    /// An upload is no picture.
-    #[error("{digest} is no usable picture: {problem}; it was thrown away")]
-    NoPicture {
+    /// An upload is neither a picture, nor a recording, nor a row.
+    #[error("{digest} is no usable picture, recording or row: {problem}; it was thrown away")]
+    NoExampleData {
         /// Which.
         digest: Digest,
         /// Why.
@@ -180,15 +194,15 @@ impl Error {
         match self {
             Self::PathMissing { .. } => ErrorCode::DatasetPathMissing,
             Self::Format { .. } => ErrorCode::DatasetFormat,
-            Self::TooSmall { .. } => ErrorCode::DatasetTooSmall,
+            Self::TooSmall { .. } | Self::NoSamples { .. } => ErrorCode::DatasetTooSmall,
             Self::ArchivePath { .. } => ErrorCode::ArchivePath,
             Self::ArchiveBomb { .. } => ErrorCode::ArchiveBomb,
             Self::TooLarge { .. } => ErrorCode::TooLarge,
             Self::Option { .. } | Self::KindDiffers { .. } => ErrorCode::InvalidInput,
-            Self::NotFound { .. } | Self::NoExample { .. } => ErrorCode::NotFound,
+            Self::NotFound { .. } | Self::NoExample { .. } | Self::NoSampleSet { .. } => ErrorCode::NotFound,
             Self::QuarantineFull | Self::Importing | Self::OverDailyBytes { .. } => ErrorCode::Busy,
             Self::DigestDiffers { .. } => ErrorCode::DigestMismatch,
-            Self::NoPicture { .. } => ErrorCode::SampleInvalid,
+            Self::NoExampleData { .. } => ErrorCode::SampleInvalid,
             Self::AlreadyDecided { .. } | Self::NotOffered { .. } => ErrorCode::WrongState,
             Self::Contended { .. } => ErrorCode::Busy,
             Self::Damaged { .. } => ErrorCode::StorageCorrupt,

@@ -1,6 +1,7 @@
 // The loop at a glance: collect, train, shrink, ship, watch.
 import { html } from '/console/vendor/htm/standalone.module.js';
 import { bytes, count, percent } from '/console/format.js';
+import { figure, METRICS } from '/console/views/compression/report.js';
 
 export function Loop({ overview }) {
   const dataset = overview.datasets.at(-1);
@@ -14,7 +15,7 @@ export function Loop({ overview }) {
     <${Step} verb="Train" value=${training?.result ? percent(training.result.test_accuracy) : (training?.state ?? 'nothing trained yet')}
       note=${training?.result ? `test accuracy, ${count(training.result.parameters)} parameters` : ''} />
     <${Step} verb="Shrink" value=${compression ? bytes(compression.bytes_after) : 'nothing compressed yet'}
-      note=${compression ? `${percent(compression.bytes_after / compression.bytes_before, 0)} of ${bytes(compression.bytes_before)}, accuracy ${percent(compression.accuracy_after)}` : ''} />
+      note=${compression ? `${percent(compression.bytes_after / compression.bytes_before, 0)} of ${bytes(compression.bytes_before)}, ${METRICS[compression.metric] ?? compression.metric} ${figure(compression.metric, compression.value_after)}` : ''} />
     <${Step} verb="Ship" value=${rollout ? rollout.state.replaceAll('_', ' ') : 'no rollout yet'}
       note=${rollout ? `${rollout.model}, ${rollout.waves.length} waves` : ''} />
     <${Step} verb="Watch" value=${`${count(states.confirmed ?? 0)} of ${count(total)} confirmed`} note=${`${count(online)} online`} />

@@ -1,18 +1,16 @@
 //! The commands that talk to a running control plane.
 
-use super::args::{
-    Command, Compress, Dataset, Device, DeviceSettings, Job, Model, Order, Release, Target, Train,
-};
+use super::args::{Command, Dataset, Device, DeviceSettings, Job, Model, Order, Release, Target, Train};
 use super::client::Client;
 use super::exit::Failure;
 use super::{
-    admission, diagnose, experiment, follow, groups, hard, import, inspect, lifetime, order, pipeline,
-    read_file, registrations, rollout, shadow, table, telemetry, top, trust, twin, upload,
+    admission, compress, diagnose, experiment, follow, groups, hard, import, inspect, lifetime, order,
+    pipeline, read_file, registrations, rollout, shadow, table, telemetry, top, trust, twin, upload,
 };
 use crate::http::api::{
-    ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, CompressRequest,
-    DatasetView, DeviceTelemetryView, DeviceView, ImportView, JobView, Json, LoginView, ModelVersionView,
-    RejectRequest, ReleaseRequest, ReleaseTelemetryView, ReleaseView, TagRequest, TrainRequest, TwinView,
+    ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, DatasetView,
+    DeviceTelemetryView, DeviceView, ImportView, JobView, Json, LoginView, ModelVersionView, RejectRequest,
+    ReleaseRequest, ReleaseTelemetryView, ReleaseView, TagRequest, TrainRequest, TwinView,
 };
 use crate::progress::Progress;
 use flotilla_protocol::enrol::ClaimCode;
@@ -36,7 +34,7 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
         Command::Audit(target) => audit(&client(&target)?, &out),
         Command::Dataset(command) => dataset(command, &out),
         Command::Train(train) => self::train(train, &out),
-        Command::Compress(compress) => self::compress(compress, &out),
+        Command::Compress(compress) => compress::run(compress, &out),
         Command::Model(command) => model(command, &out),
         Command::Release(command) => release(command, &out),
         Command::Trust(command) => trust::run(command, &out),
@@ -127,7 +125,7 @@ fn dataset(command: Dataset, out: &Out) -> Done {
                 table::print(&header, &all.iter().map(row).collect::<Vec<_>>());
             })
         }
-        Dataset::Import { name, path, format, label, seed, target } => {
+        Dataset::Import { name, path, format, label, target_column, seed, target } => {
             let client = client(&target)?;
             let progress = Progress::new();
             let stage = "import";
@@ -142,7 +140,9 @@ fn dataset(command: Dataset, out: &Out) -> Done {
                     let (file, file_name) = upload::open(&path)?;
                     let mut query = format!("?file={}", encode(&file_name));
                     let seed = seed.map(|s| s.to_string());
-                    for (key, value) in [("format", format), ("label", label), ("seed", seed)] {
+                    let options =
+                        [("format", format), ("label", label), ("target", target_column), ("seed", seed)];
+                    for (key, value) in options {
                         if let Some(value) = value {
                             query += &format!("&{key}={}", encode(&value));
                         }
@@ -189,21 +189,10 @@ fn train(train: Train, out: &Out) -> Done {
     };
     let client = client(&train.target)?;
     let model = train.model.unwrap_or_else(|| train.dataset.clone());
-    let request = TrainRequest { dataset: train.dataset, dataset_version: train.version, model, config };
+    let (dataset, dataset_version, leave_out) = (train.dataset, train.version, train.leave_out);
+    let request = TrainRequest { dataset, dataset_version, model, config, leave_out };
     let job: JobView = client.post("/api/v1/jobs/train", &request)?;
     finish_job(&client, job, train.detach, out)
-}
-
-fn compress(compress: Compress, out: &Out) -> Done {
-    let client = client(&compress.target)?;
-    let request = CompressRequest {
-        model: compress.model,
-        version: compress.version,
-        max_drop: compress.max_drop,
-        max_bytes: compress.max_bytes,
-    };
-    let job: JobView = client.post("/api/v1/jobs/compress", &request)?;
-    finish_job(&client, job, compress.detach, out)
 }
 
 fn finish_job(client: &Client, job: JobView, detach: bool, out: &Out) -> Done {
@@ -278,6 +267,7 @@ fn model(command: Model, out: &Out) -> Done {
             out.show(&told, |told| telemetry::print_releases(told))
         }
         Model::Inspect(command) => inspect::run(command, out),
+        Model::Report { model, version, target } => compress::show(&model, version, &client(&target)?, out),
         Model::Import(command) => import::run(command, out),
         Model::Export { model, version, file, pipeline: beside, target } => {
             let base = format!("/api/v1/models/{}/versions/{version}", encode(&model));

@@ -13,7 +13,12 @@ use std::time::Duration;
 const POLL: Duration = Duration::from_millis(150);
 
 /// Follows a job; its failure is the command's.
-pub(crate) fn job(client: &Client, mut job: JobView) -> Result<JobView, Failure> {
+pub(crate) fn job(client: &Client, job: JobView) -> Result<JobView, Failure> {
+    verdict(to_its_end(client, job)?).map_err(|(_, failure)| failure)
+}
+
+/// Follows a job until it is over, one way or another.
+pub(crate) fn to_its_end(client: &Client, mut job: JobView) -> Result<JobView, Failure> {
     let progress = Progress::new();
     let kind = job.kind.clone();
     progress.stage(&kind, &format!("{} is queued", job.id));
@@ -23,24 +28,34 @@ pub(crate) fn job(client: &Client, mut job: JobView) -> Result<JobView, Failure>
         job_progress(&progress, &kind, &job);
     }
     progress.clear();
-    match &job.failure {
-        Some(failure) => {
-            Err(Failure::new(ErrorCode::from_text(&failure.code), format!("{}: {}", job.id, failure.detail)))
-        }
-        None if job.state == "cancelled" => {
-            Err(Failure::new(ErrorCode::Cancelled, format!("{} was cancelled", job.id)))
-        }
-        None => Ok(job),
-    }
+    Ok(job)
 }
 
-/// Shows how far a running job is, with its newest validation accuracy if it has one.
+/// A job that has succeeded, or one that has not and why.
+pub(crate) fn verdict(job: JobView) -> Result<JobView, (JobView, Failure)> {
+    let failure = match &job.failure {
+        Some(failure) => {
+            Failure::new(ErrorCode::from_text(&failure.code), format!("{}: {}", job.id, failure.detail))
+        }
+        None if job.state == "cancelled" => {
+            Failure::new(ErrorCode::Cancelled, format!("{} was cancelled", job.id))
+        }
+        None => return Ok(job),
+    };
+    Err((job, failure))
+}
+
+/// Shows how far a running job is, with its newest figure on the validation split if it has one.
 pub(crate) fn job_progress(display: &Progress, stage: &str, job: &JobView) {
     // Before its first stage a job has nothing to count.
     let Some(progress) = job.progress.as_ref().filter(|progress| !progress.stage.is_empty()) else { return };
-    let accuracy = job.metrics.last().and_then(|m| m["validation_accuracy"].as_f64());
-    let accuracy = accuracy.map(|a| format!(", validation accuracy {a:.4}")).unwrap_or_default();
-    display.update(stage, progress.done, Some(progress.total), &format!("{}{accuracy}", progress.stage));
+    let figure = |name: &str| job.metrics.last().and_then(|m| m[name].as_f64());
+    let figure = match (figure("validation_accuracy"), figure("validation_r2")) {
+        (Some(accuracy), _) => format!(", validation accuracy {accuracy:.4}"),
+        (None, Some(r2)) => format!(", validation R2 {r2:.4}"),
+        (None, None) => String::new(),
+    };
+    display.update(stage, progress.done, Some(progress.total), &format!("{}{figure}", progress.stage));
 }
 
 /// Follows a rollout; anything but success is a failure.

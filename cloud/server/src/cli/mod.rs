@@ -5,6 +5,7 @@ mod admission;
 pub mod args;
 pub mod client;
 mod commands;
+mod compress;
 mod diagnose;
 pub mod exit;
 mod experiment;

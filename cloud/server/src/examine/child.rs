@@ -5,13 +5,14 @@ use super::{
     WITHOUT_MEMORY, sample_name,
 };
 use crate::error_text::with_causes;
+use crate::work::Labels;
 use flotilla_data::SampleFile;
 use flotilla_import::{Proposal, Report, generated_inputs, inspect};
 use flotilla_jobs::JobFailure;
 use flotilla_protocol::manifest::Metrics;
 use flotilla_protocol::pipeline::Output;
-use flotilla_protocol::{ErrorCode, Pipeline, Truth};
-use flotilla_runtime::{Input, Model, Preprocessor};
+use flotilla_protocol::{ErrorCode, Pipeline};
+use flotilla_runtime::{Input, Model, Preprocessor, judge};
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use serde::Serialize;
 use std::path::Path;
@@ -142,13 +143,11 @@ fn register(
     let samples = place.input.join(SAMPLES);
     if samples.exists() {
         match &pipeline.output {
-            Output::Classification(_) => {
-                done.evaluation = Some(measure(place, &mut model, &samples, &task.classes)?);
+            Output::Embedding(_) | Output::Tensors(_) => {
+                done.notes
+                    .push("nothing was measured: what the model says is nothing that a dataset tells".into());
             }
-            _ => done.notes.push(
-                "accuracy was not measured: the model says no classes, and the dataset has nothing else"
-                    .into(),
-            ),
+            _ => done.evaluation = Some(measure(place, &mut model, &pipeline, &samples, &task.classes)?),
         }
     }
     Ok(())
@@ -230,47 +229,34 @@ fn shown(text: &str, most: usize) -> String {
 fn measure(
     place: &Place<'_>,
     model: &mut Model,
+    pipeline: &Pipeline,
     samples: &Path,
     classes: &[String],
 ) -> Result<Metrics, JobFailure> {
-    let labels = model.labels().to_vec();
-    let label = |class: &String| labels.iter().position(|label| label == class);
-    let Some(places) = classes.iter().map(label).collect::<Option<Vec<usize>>>() else {
-        let some = |names: &[String]| names.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
-        let detail = format!(
-            "the dataset has the classes {}, and the model has the labels {}: name the model's labels, in its order, as the \
-             dataset does",
-            some(classes),
-            some(&labels)
-        );
-        return Err(JobFailure::new(ErrorCode::InvalidInput, detail));
+    let refused = |(code, detail): (ErrorCode, String)| {
+        let advice = "name the model's labels, in its order, as the dataset does";
+        JobFailure::new(code, format!("{detail}: {advice}"))
     };
+    let labels = Labels::of(classes, pipeline).map_err(refused)?;
     let open = || SampleFile::open(samples).map_err(|e| JobFailure::caused(e.code(), &e));
     let total = open()?.count() as u64;
-    let (mut seen, mut unreadable, mut told) = (0_u64, None, Instant::now());
-    let truths = open()?.map_while(|sample| {
+    let (mut seen, mut told, mut stopped) = (0_u64, Instant::now(), None);
+    let samples = open()?.map_while(|sample| {
+        seen += 1;
         if told.elapsed() > TELL {
             told = Instant::now();
             progress(seen, total, "measuring");
         }
-        seen += 1;
-        match sample {
-            // A class that the dataset does not have is the runtime's to refuse.
-            Ok((class, bytes)) => {
-                let class = places.get(class as usize).and_then(|place| u32::try_from(*place).ok());
-                Some((bytes, Truth::Class(class.unwrap_or(u32::MAX))))
-            }
-            Err(error) => {
-                unreadable = Some(JobFailure::caused(error.code(), &error));
-                None
-            }
-        }
+        let told = sample
+            .map_err(|error| JobFailure::caused(error.code(), &error))
+            .and_then(|(truth, bytes)| Ok((bytes, labels.truth(truth).map_err(refused)?)));
+        told.map_err(|failure| stopped = Some(failure)).ok()
     });
-    let quality =
-        flotilla_runtime::judge(model, truths).map_err(|e| JobFailure::new(e.code(), with_causes(&e)))?;
-    if let Some(failure) = unreadable {
+    let quality = judge(model, samples).map_err(|e| JobFailure::new(e.code(), with_causes(&e)))?;
+    if let Some(failure) = stopped {
         return Err(failure);
     }
+    // A job's result is small: the figures go into a file.
     place.write_json(QUALITY, &quality)?;
     Ok(quality.metrics())
 }

@@ -21,7 +21,7 @@ mod twin;
 
 pub use crate::examine::ReadOptions;
 pub use commands::{CommandRequest, CommandView};
-pub use compress::{CompressRequest, CompressionView, LayerView, default_max_drop};
+pub use compress::{CompressRequest, CompressionView, SampleSetView, default_max_drop};
 pub use datasets::{DatasetView, ImportProgressView, ImportView, SampleView, SkippedView};
 pub use device::{
     AgentUpgradeView, ApproveRequest, ClaimRequest, ClaimView, DeviceEvaluation, DeviceModelView, DeviceView,

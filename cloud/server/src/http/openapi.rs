@@ -27,6 +27,7 @@ use utoipa::OpenApi;
     api::SampleView,
     api::TrainRequest,
     api::CompressRequest,
+    api::SampleSetView,
     api::JobView,
     api::ModelVersionView,
     api::UploadView,

@@ -1,8 +1,9 @@
 //! The ROUTES table: the one place with the method, path, permission and handler of every route.
 
 use super::handlers::{
-    commands, console, datasets, diagnosis, experiments, fleet, groups, hard, imports, jobs, lifetime,
-    models, registrations, releases, rollouts, server, settings, shadow, summary, telemetry, trust, twin,
+    commands, compress, console, datasets, diagnosis, experiments, fleet, groups, hard, imports, jobs,
+    lifetime, models, registrations, releases, rollouts, server, settings, shadow, summary, telemetry, trust,
+    twin,
 };
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;
@@ -126,7 +127,8 @@ routes! {
 
     GET "/api/v1/jobs" Needs(P::JobRead), NONE => Some("[JobView]"), jobs::list, "Jobs, oldest first";
     POST "/api/v1/jobs/train" Needs(P::TrainCreate), Some("TrainRequest") => Some("JobView"), jobs::train, "Queues a training job";
-    POST "/api/v1/jobs/compress" Needs(P::CompressCreate), Some("CompressRequest") => Some("JobView"), jobs::compress, "Queues a compression job";
+    POST "/api/v1/samples" Needs(P::CompressCreate), NONE => Some("SampleSetView"), compress::samples, "Keeps the body (a file, or a zip of files) as samples without labels, for compressions; query: file";
+    POST "/api/v1/jobs/compress" Needs(P::CompressCreate), Some("CompressRequest") => Some("JobView"), compress::start, "Queues a compression job";
     GET "/api/v1/jobs/{id}" Needs(P::JobRead), NONE => Some("JobView"), jobs::show, "One job";
     GET "/api/v1/jobs/{id}/log" Needs(P::JobRead), NONE => NONE, jobs::log, "The log of a job's newest attempt";
     POST "/api/v1/jobs/{id}/cancel" Needs(P::JobCancel), NONE => Some("JobView"), jobs::cancel, "Cancels a job";
@@ -139,6 +141,7 @@ routes! {
     GET "/api/v1/models/{model}/versions/{version}/onnx" Needs(P::ModelRead), NONE => NONE, models::onnx, "The plain ONNX file";
     GET "/api/v1/models/{model}/versions/{version}/pipeline" Needs(P::ModelRead), NONE => Some("Json"), models::pipeline, "What stands before and after a version's network";
     GET "/api/v1/models/{model}/versions/{version}/report" Needs(P::ModelRead), NONE => Some("Json"), models::report, "What training or compression said";
+    GET "/api/v1/models/{model}/versions/{version}/pareto.svg" Needs(P::ModelRead), NONE => NONE, compress::plot, "The candidates of a compression by size and loss, as a picture";
     POST "/api/v1/models/{model}/versions/{version}/evaluate" Needs(P::ModelRead), Some("EvaluateRequest") => Some("EvaluationView"), models::evaluate, "Runs a split through the runtime";
 
     GET "/api/v1/releases" Needs(P::ReleaseRead), NONE => Some("[ReleaseView]"), releases::list, "Releases, oldest first";

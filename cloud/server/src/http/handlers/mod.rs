@@ -2,6 +2,7 @@
 //! values into the bodies of [`super::api`].
 
 pub(crate) mod commands;
+pub(crate) mod compress;
 pub(crate) mod console;
 pub(crate) mod datasets;
 pub(crate) mod diagnosis;
@@ -41,6 +42,7 @@ macro_rules! problems {
 problems! {
     flotilla_storage::Error,
     flotilla_identity::Error,
+    flotilla_compress::Error,
     flotilla_data::Error,
     flotilla_jobs::Error,
     flotilla_registry::Error,

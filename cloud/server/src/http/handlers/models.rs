@@ -1,11 +1,12 @@
 //! Model versions.
 
-use super::super::api::{CompressionView, EvaluateRequest, EvaluationView, LayerView, ModelVersionView};
+use super::super::api::{EvaluateRequest, EvaluationView, ModelVersionView};
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use super::datasets::parse_split;
 use crate::app::App;
-use flotilla_protocol::{DatasetName, ErrorCode, ModelName, Truth};
+use crate::work::Labels;
+use flotilla_protocol::{DatasetName, ErrorCode, ModelName};
 use flotilla_registry::{ModelVersion, Source};
 use flotilla_runtime::quality::Outcomes;
 use flotilla_runtime::{Model, Trial};
@@ -64,37 +65,7 @@ fn view(version: &ModelVersion) -> ModelVersionView {
     }
 }
 
-/// The compression reports of every compressed version, oldest first.
-pub(crate) async fn compression_views(app: &App) -> Result<Vec<CompressionView>, Problem> {
-    let mut views = Vec::new();
-    for version in all(app).await? {
-        let Source::Compressed { recipe, .. } = &version.source else { continue };
-        let Some(report) = app.registry.report(&version).await? else { continue };
-        let report: flotilla_compress::Report =
-            serde_json::from_value(report).map_err(|e| Problem::new(ErrorCode::StorageCorrupt, e))?;
-        let layers = report.layers.iter().map(|layer| LayerView {
-            name: layer.name.clone(),
-            bytes_before: layer.bytes_before,
-            bytes_after: layer.bytes_after,
-            output_error: layer.output_error,
-        });
-        views.push(CompressionView {
-            model: version.model.to_string(),
-            version: version.version,
-            recipe: recipe.clone(),
-            bytes_before: report.bytes_before,
-            bytes_after: report.bytes_after,
-            accuracy_before: report.value_before,
-            accuracy_after: report.value_after,
-            latency_before_ms: report.latency_before.p50_ms,
-            latency_after_ms: report.latency_after.p50_ms,
-            layers: layers.collect(),
-        });
-    }
-    Ok(views)
-}
-
-async fn named(call: &Call) -> Result<ModelVersion, Problem> {
+pub(super) async fn named(call: &Call) -> Result<ModelVersion, Problem> {
     let model: ModelName = call.param("model")?;
     Ok(call.app.registry.version(&model, call.param("version")?).await?)
 }
@@ -140,6 +111,9 @@ pub(crate) async fn evaluate(mut call: Call) -> Handled {
         return Err(Problem::new(ErrorCode::TooLarge, detail));
     }
     let total = samples.len() as u64;
+    let form = call.app.datasets.input_form(&dataset).await?;
+    let refused = |(code, detail)| Problem::new(code, detail);
+    let labels = Labels::of(&dataset.classes, &pipeline).map_err(refused)?;
     let (to, mut from) = mpsc::channel(SAMPLES_AHEAD);
     let running = tokio::task::spawn_blocking(move || {
         let mut model = Model::load(&pipeline, &onnx)?;
@@ -147,7 +121,8 @@ pub(crate) async fn evaluate(mut call: Call) -> Handled {
     });
     for sample in &samples {
         let bytes = call.app.datasets.sample_bytes(sample).await?;
-        if to.send((bytes, Truth::Class(sample.label))).await.is_err() {
+        let truth = labels.truth(form.truth(&sample.truth, &bytes)?).map_err(refused)?;
+        if to.send((form.input(bytes)?, truth)).await.is_err() {
             // It has ended early, and says why.
             break;
         }
