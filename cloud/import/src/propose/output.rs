@@ -100,7 +100,9 @@ impl Draft<'_> {
         self.confirm(
             field,
             format!(
-                "nobody names the {classes} classes, so they have numbers: give --labels FILE, a name a line"
+                "nobody names the {}, so numbers stand there: give the names in the order of the scores (on the command \
+                 line --labels FILE, a name a line)",
+                if classes == 1 { "class".to_owned() } else { format!("{classes} classes") }
             ),
         );
         (0..classes).map(|class| format!("class-{class}")).collect()

@@ -90,7 +90,7 @@ fn accepted(command: &ModelImport, proposal: &Proposal) -> Result<Pipeline, Fail
     if usable && (proposal.points.is_empty() || command.yes) {
         return Ok(proposal.pipeline.clone());
     }
-    let draft = command.file.with_extension("pipeline.toml");
+    let draft = Path::new(command.file.file_name().unwrap_or_default()).with_extension("pipeline.toml");
     let (file, draft, reading) = (quoted(&command.file), quoted(&draft), again(command));
     let mut detail = match &proposal.problem {
         Some(problem) => format!("the file does not tell enough for a pipeline: {problem}"),

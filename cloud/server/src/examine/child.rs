@@ -233,7 +233,10 @@ fn measure(
     samples: &Path,
     classes: &[String],
 ) -> Result<Metrics, JobFailure> {
-    let refused = |(code, detail): (ErrorCode, String)| JobFailure::new(code, detail);
+    let refused = |(code, detail): (ErrorCode, String)| {
+        let advice = "name the model's labels, in its order, as the dataset does";
+        JobFailure::new(code, format!("{detail}: {advice}"))
+    };
     let labels = Labels::of(classes, pipeline).map_err(refused)?;
     let open = || SampleFile::open(samples).map_err(|e| JobFailure::caused(e.code(), &e));
     let total = open()?.count() as u64;
@@ -253,6 +256,7 @@ fn measure(
     if let Some(failure) = stopped {
         return Err(failure);
     }
+    // A job's result is small: the figures go into a file.
     place.write_json(QUALITY, &quality)?;
     Ok(quality.metrics())
 }
