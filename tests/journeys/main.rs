@@ -21,6 +21,7 @@ mod fleet_top;
 mod groups;
 mod hard_examples;
 mod inspect;
+mod kinds;
 mod offline;
 mod old_folders;
 mod quickstart;

@@ -114,9 +114,14 @@ impl Device {
 
     /// Asks the agent for a prediction: status and body.
     pub fn predict(&self, model: &str, image: &[u8]) -> (u16, Value) {
+        self.predict_as(model, "image/png", image)
+    }
+
+    /// The same with an input of any media type.
+    pub fn predict_as(&self, model: &str, kind: &str, input: &[u8]) -> (u16, Value) {
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         let url = format!("http://{}/predict/{model}", self.endpoint());
-        let mut response = agent.post(&url).header("content-type", "image/png").send(image).unwrap();
+        let mut response = agent.post(&url).header("content-type", kind).send(input).unwrap();
         (response.status().as_u16(), response.body_mut().read_json().unwrap())
     }
 

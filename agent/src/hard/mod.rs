@@ -73,16 +73,17 @@ struct Found {
 }
 
 impl Found {
-    /// The picture to keep: as it was sent, or made of pixels and tensors at the model's own size.
-    fn picture(self) -> flotilla_runtime::Result<Vec<u8>> {
-        match self.copied {
-            Copied::Encoded(bytes) => Ok(bytes),
-            Copied::Raw(pixels) => self.preprocessor.miniature(Input::Raw(&pixels)),
+    /// What to keep: a picture, recording or row as it was sent, or made of raw values at the model's own size.
+    fn kept(self) -> flotilla_runtime::Result<Vec<u8>> {
+        let kept = match self.copied {
+            Copied::Encoded(bytes) => self.preprocessor.kept(Input::Encoded(&bytes))?,
+            Copied::Raw(values) => self.preprocessor.kept(Input::Raw(&values))?,
             Copied::Tensor(values) => match self.preprocessor.pictures() {
-                Some(pictures) => pictures.picture(&values),
-                None => Err(flotilla_runtime::Error::ImageFormat),
+                Some(pictures) => Some(pictures.picture(&values)?),
+                None => None,
             },
-        }
+        };
+        kept.ok_or(flotilla_runtime::Error::ImageFormat)
     }
 }
 
@@ -226,8 +227,8 @@ impl HardExamples {
         Figures { dropped: figures.dropped + self.0.dropped.load(Ordering::Relaxed), ..figures }
     }
 
-    /// An input was answered: keeps it, if it is a picture and the model's policy says so. `preprocessor` is that of the release that
-    /// answered.
+    /// An input was answered: keeps it, if the model's policy says so and it is something that people can look at.
+    /// `preprocessor` is that of the release that answered.
     pub fn offer(
         &self,
         of: (&ModelName, Digest),
@@ -261,12 +262,26 @@ impl HardExamples {
         prediction: &Prediction,
         decide: impl FnOnce(&Policy, f32, f32) -> Option<HardReason>,
     ) {
-        if !self.0.on.load(Ordering::Acquire) || preprocessor.pictures().is_none() {
+        if !self.0.on.load(Ordering::Acquire) {
             return;
         }
-        // Nothing that was found is what a detector is least sure of.
+        // Of a tensor only a picture can be made again.
+        let shown = match seen {
+            Seen::Input(_) => preprocessor.keeps(),
+            Seen::Tensor(_) => preprocessor.pictures().is_some(),
+        };
+        if !shown {
+            return;
+        }
         let headline = prediction.headline();
-        let score = headline.and_then(|headline| headline.confidence).unwrap_or(0.0);
+        let score = match (&prediction.answer, headline) {
+            // Numbers and vectors do not say how sure they are.
+            (Answer::Values(_) | Answer::Embedding | Answer::Tensors(_), _) => 1.0,
+            (Answer::Anomaly(anomaly), _) => f32::from(u8::from(!anomaly.anomalous)),
+            (_, Some(headline)) => headline.confidence.unwrap_or(0.0),
+            // Nothing that was found is what a detector is least sure of.
+            (_, None) => 0.0,
+        };
         let margin = match (&prediction.answer, headline) {
             (Answer::Class(_), Some(headline)) => margin(&prediction.scores, headline.label_index),
             _ => score,

@@ -201,14 +201,14 @@ impl Worker {
         let (reason, at_ms) = (example.reason, example.at_ms);
         let made = blocking(move || {
             let picture =
-                found.picture().map_err(|e| Fault::lasting(ErrorCode::SampleInvalid, e.to_string()))?;
+                found.kept().map_err(|e| Fault::lasting(ErrorCode::SampleInvalid, e.to_string()))?;
             let digest = Digest::of(&picture);
             Ok((digest, picture.len(), StoredExample { example, picture }.to_bytes()))
         });
         let (digest, size, bytes) = match made.await {
             Ok(made) => made,
             Err(error) => {
-                tracing::debug!(%model, %error, "an example is no picture");
+                tracing::debug!(%model, %error, "an example cannot be kept");
                 return self.drop_one();
             }
         };

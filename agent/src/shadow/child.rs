@@ -2,8 +2,8 @@
 
 use super::{HEAD, Said, parse};
 use crate::probe::{FILES_FOLDER, ProbeFailure, manifest, refused};
-use flotilla_protocol::codec;
 use flotilla_protocol::manifest::ENGINE_TRACT;
+use flotilla_protocol::{ErrorCode, codec};
 use flotilla_runtime::{Bundle, Error, Input, Model, Stream, tensor};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -52,7 +52,13 @@ fn stand_back() {
 
 fn load(slot: &Path, board: &str) -> Result<Model, ProbeFailure> {
     let bundle = Bundle::open(slot.join(FILES_FOLDER), manifest(slot)?).map_err(refused)?;
-    Model::from_bundle(&bundle, board, ENGINE_TRACT).map_err(refused)
+    let model = Model::from_bundle(&bundle, board, ENGINE_TRACT).map_err(refused)?;
+    if model.is_stateful() {
+        let detail = "it keeps states from one input to the next, and a shadow does not see every input of a stream: what \
+                      it would say could not be compared. Roll it out to a few devices instead";
+        return Err(ProbeFailure { code: ErrorCode::Unsupported, detail: detail.to_owned() });
+    }
+    Ok(model)
 }
 
 fn answer_all(model: &mut Model, inputs: &mut impl Read, out: &mut impl Write) -> io::Result<()> {
@@ -70,7 +76,7 @@ fn answer_all(model: &mut Model, inputs: &mut impl Read, out: &mut impl Write) -
             b'e' => model.predict(Input::Encoded(&bytes)),
             b'r' => model.predict(Input::Raw(&bytes)),
             _ => match tensor::from_bytes(model.inputs(), &bytes) {
-                Some(tensors) => model.run(Stream::default(), tensors).map(|(_, prediction)| prediction),
+                Some(tensors) => model.run(Stream::ALONE, tensors).map(|(_, prediction)| prediction),
                 None => Err(Error::Interface("other tensors than it takes came for it".to_owned())),
             },
         };

@@ -38,6 +38,12 @@ pub(crate) const QUARANTINE_PIXELS: u64 = 16 * 1024 * 1024;
 pub(crate) const QUARANTINE_DECODE_BYTES: u64 = 128 * MIB as u64;
 /// How long a decision is remembered, in milliseconds.
 pub(crate) const REMEMBERED_MS: u64 = 365 * 24 * 3_600 * 1_000;
+/// A file with the boxes of many pictures.
+pub const BOXES_FILE: usize = 256 * MIB;
+/// A file with the boxes of one picture.
+pub const BOXES_OF_ONE: usize = MIB;
+/// Boxes in one picture.
+pub const BOXES: usize = 4096;
 /// Columns of a table.
 pub const COLUMNS: usize = 1024;
 /// One row of a table.

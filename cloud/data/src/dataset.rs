@@ -2,7 +2,7 @@
 
 use crate::split::Ratios;
 use crate::unlabelled::Unlabelled;
-use flotilla_protocol::{ActorId, DatasetName, Digest};
+use flotilla_protocol::{ActorId, DatasetName, Digest, Truth};
 use flotilla_storage::{Entity, Table, compound};
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 pub enum Kind {
     /// Pictures, each of one class.
     ImageClassification,
+    /// Recordings, each of one class.
+    SoundClassification,
+    /// Pictures, and where things are in them.
+    ObjectDetection,
     /// Rows of a table with a label column.
     Table,
 }
@@ -21,6 +25,8 @@ impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::ImageClassification => "image_classification",
+            Kind::SoundClassification => "sound_classification",
+            Kind::ObjectDetection => "object_detection",
             Kind::Table => "table",
         }
     }
@@ -122,7 +128,7 @@ pub struct DatasetVersion {
     pub samples: u64,
     /// Samples in each split.
     pub splits: SplitCounts,
-    /// Class names: a sample's label is an index into them. Empty for a table with a numeric target.
+    /// Class names: what is true of a sample names indices into them. Empty for a table with a numeric target.
     pub classes: Vec<String>,
     /// Where the class names are when they are too many for the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,6 +138,9 @@ pub struct DatasetVersion {
     /// More about pictures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<ImageFacts>,
+    /// More about recordings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sounds: Option<SoundFacts>,
     /// More about a table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<TableFacts>,
@@ -198,6 +207,19 @@ pub struct ImageFacts {
     pub grey: bool,
 }
 
+/// What all recordings of a version have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SoundFacts {
+    /// Milliseconds of the shortest recording.
+    pub min_ms: u32,
+    /// Milliseconds of the longest one.
+    pub max_ms: u32,
+    /// Lowest rate, in samples a second.
+    pub min_rate: u32,
+    /// Highest rate.
+    pub max_rate: u32,
+}
+
 /// A table's shape. Its columns stand in the sample list: [`crate::Datasets::columns`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableFacts {
@@ -247,12 +269,12 @@ pub struct SourceFacts {
 }
 
 /// One sample of a version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SampleRef {
     /// SHA-256 of its bytes.
     pub digest: Digest,
-    /// Index into the version's classes; 0 where there are none.
-    pub label: u32,
+    /// What is true of it; labels are indices into the version's classes.
+    pub truth: Truth,
     /// Its split.
     pub split: Split,
     /// How often it is there: more than once in tables only.

@@ -1,10 +1,12 @@
 //! The service: imports datasets and reads them.
 
 use crate::bounds::{CLASSES_IN_RECORD, PACK_BYTES, UNLABELLED_MAX};
-use crate::dataset::{Column, Dataset, DatasetVersion, Kind, SampleRef, Split};
+use crate::dataset::{Column, Dataset, DatasetVersion, SampleRef, Split};
 use crate::draft::draft;
 use crate::error::{Error, Result};
 use crate::import::{self, Collected, ImportProgress, ImportReport, ImportRequest, ImportStage, Step};
+use crate::input::InputForm;
+use crate::quarantine::Medium;
 use crate::sample_file::SampleFileWriter;
 use crate::sample_list::SampleList;
 use crate::staging::Staging;
@@ -227,22 +229,21 @@ impl Datasets {
         Ok(())
     }
 
-    /// Adds pictures without a label to the newest version of a dataset, as a new version; those that it has already are
+    /// Adds samples without a label to the newest version of a dataset, as a new version; those that it has already are
     /// left out, and without any other there is no new version. `settle` adds to the batch that makes the version, whose
-    /// number it is told. `read` gives the bytes of a picture. An import can take an hour, so this never waits for one.
+    /// number it is told. `read` gives the bytes of a sample. An import can take an hour, so this never waits for one.
     pub(crate) async fn add_unlabelled(
         &self,
         actor: &Actor,
         name: &DatasetName,
-        pictures: &[Digest],
+        new: &[(Digest, Medium)],
         read: impl Fn(&Digest) -> Result<Vec<u8>> + Clone + Send + 'static,
         settle: impl FnOnce(&mut Batch, u32) -> Result<()> + Send,
         now_ms: u64,
     ) -> Result<u32> {
         let _turn = self.importing.try_lock().map_err(|_| Error::Importing)?;
         let mut staging = Staging::begin(&*self.records, &self.objects).await?;
-        let added =
-            self.add_unlabelled_staged(actor, name, pictures, read, settle, now_ms, &mut staging).await;
+        let added = self.add_unlabelled_staged(actor, name, new, read, settle, now_ms, &mut staging).await;
         if added.is_err() {
             staging.discard().await;
         }
@@ -254,7 +255,7 @@ impl Datasets {
         &self,
         actor: &Actor,
         name: &DatasetName,
-        pictures: &[Digest],
+        new: &[(Digest, Medium)],
         read: impl Fn(&Digest) -> Result<Vec<u8>> + Clone + Send + 'static,
         settle: impl FnOnce(&mut Batch, u32) -> Result<()> + Send,
         now_ms: u64,
@@ -262,8 +263,8 @@ impl Datasets {
     ) -> Result<u32> {
         let missing = || Error::NotFound { what: format!("the dataset {name}") };
         let dataset = self.datasets.get(name.as_str()).await?.ok_or_else(missing)?;
-        if dataset.value.kind != Kind::ImageClassification {
-            let (held, given) = (dataset.value.kind.as_str(), Kind::ImageClassification.as_str());
+        if let Some((_, other)) = new.iter().find(|(_, medium)| !medium.fits(dataset.value.kind)) {
+            let (held, given) = (dataset.value.kind.as_str(), other.as_str());
             return Err(Error::KindDiffers { dataset: name.clone(), held, given });
         }
         let number = dataset.value.latest_version;
@@ -272,7 +273,8 @@ impl Datasets {
         let mut samples = self.unlabelled(&version).await?;
         let mut known: HashSet<Digest> = samples.iter().map(|sample| sample.digest).collect();
         known.extend(self.samples(&version, None).await?.iter().map(|sample| sample.digest));
-        let new: Vec<Digest> = pictures.iter().filter(|digest| known.insert(**digest)).copied().collect();
+        let new: Vec<Digest> =
+            new.iter().map(|(digest, _)| *digest).filter(|digest| known.insert(*digest)).collect();
         let mut batch = Batch::new();
         if new.is_empty() {
             settle(&mut batch, number)?;
@@ -314,7 +316,7 @@ impl Datasets {
         blocking(move || unlabelled::decode(&unlabelled.list, &bytes)).await?
     }
 
-    /// The bytes of a sample without a label, checked: an encoded picture.
+    /// The bytes of a sample without a label, checked: an encoded picture, a recording, or a row as a JSON object.
     pub async fn unlabelled_bytes(&self, version: &DatasetVersion, digest: &Digest) -> Result<Bytes> {
         let found = self.unlabelled(version).await?.into_iter().find(|sample| sample.digest == *digest);
         let what = || format!("the sample {digest} of {}/{}", version.dataset, version.version);
@@ -434,16 +436,18 @@ impl Datasets {
         Ok(())
     }
 
-    /// Writes a split as one file, for [`crate::SampleFile`] to read. Rows that a table has more than once are
+    /// Writes a split as one file, as models get it, for [`crate::SampleFile`] to read. Rows that a table has more than once are
     /// written as often. Returns the number of samples.
     pub async fn write_split(&self, version: &DatasetVersion, split: Split, path: &Path) -> Result<u64> {
         let samples = self.samples(version, Some(split)).await?;
+        let form = self.input_form(version).await?;
         let target: PathBuf = path.to_path_buf();
         let mut file = blocking(move || SampleFileWriter::create(&target)).await??;
         let mut written = 0;
         self.read_samples(&samples, |sample, bytes| {
+            let (truth, input) = (form.truth(&sample.truth, &bytes)?, form.input(bytes)?);
             for _ in 0..sample.copies {
-                file.add(sample.label, &bytes)?;
+                file.add(&truth, &input)?;
                 written += 1;
             }
             Ok(())
@@ -451,6 +455,12 @@ impl Datasets {
         .await?;
         blocking(move || file.finish()).await??;
         Ok(written)
+    }
+
+    /// How the samples of a version become inputs of models.
+    pub async fn input_form(&self, version: &DatasetVersion) -> Result<InputForm> {
+        let columns = if version.table.is_some() { self.columns(version).await? } else { Vec::new() };
+        Ok(InputForm::new(version, &columns))
     }
 
     /// The columns of a table; none for pictures.

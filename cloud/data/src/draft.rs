@@ -1,14 +1,14 @@
 //! From what was read to a version: split it, check that it is enough, list its samples.
 
 use crate::bounds::SAMPLES_MIN;
-use crate::dataset::{DatasetVersion, SourceFacts, Split, SplitCounts};
+use crate::dataset::{DatasetVersion, Kind, SourceFacts, Split, SplitCounts};
 use crate::digits;
 use crate::error::{Error, Result};
 use crate::import::{Collected, ImportReport, ImportRequest, Skipped, Source};
 use crate::sample_list::{self, Listed};
 use crate::split::{self, Item};
 use flotilla_identity::Actor;
-use flotilla_protocol::{Digest, limits};
+use flotilla_protocol::{Digest, Truth, codec, limits};
 
 /// A version before its commit.
 pub(crate) struct Draft {
@@ -39,7 +39,7 @@ pub(crate) fn draft(
     let items: Vec<Item> = read
         .samples
         .iter()
-        .map(|s| Item { digest: s.digest, label: s.label, copies: s.copies, given: s.given })
+        .map(|s| Item { digest: s.digest, label: class(&s.truth), copies: s.copies, given: s.given })
         .collect();
     let splits = split::assign(&items, options.ratios, options.seed);
     let counts = split::count(&items, &splits);
@@ -48,7 +48,7 @@ pub(crate) fn draft(
     let (table, columns) = read.table.unzip();
     let listed = read.samples.iter().zip(&splits).map(|(s, &split)| Listed {
         digest: s.digest,
-        label: s.label,
+        truth: &s.truth,
         split,
         copies: s.copies,
         pack: s.pack,
@@ -74,6 +74,7 @@ pub(crate) fn draft(
         classes_object: None,
         bytes: read.bytes,
         images: read.images,
+        sounds: read.sounds,
         table,
         source: SourceFacts {
             description: describe(&request.source),
@@ -89,6 +90,14 @@ pub(crate) fn draft(
         unlabelled: None,
     };
     Ok((Draft { version, skipped: read.skipped }, list))
+}
+
+/// The class by which splits are even; all samples that have none count as one.
+fn class(truth: &Truth) -> u32 {
+    match truth {
+        Truth::Class(class) => *class,
+        _ => 0,
+    }
 }
 
 fn describe(source: &Source) -> String {
@@ -117,8 +126,12 @@ fn check_size(request: &ImportRequest, read: &Collected, counts: SplitCounts) ->
         return refuse(format!("{samples} samples, {SAMPLES_MIN} are needed{first}"));
     }
     let numeric = read.table.as_ref().is_some_and(|(facts, _)| facts.numeric_label);
-    if read.classes.len() < 2 && !numeric {
-        return refuse(format!("{} class, two are needed{first}", read.classes.len()));
+    match read.classes.len() {
+        0 if read.kind == Kind::ObjectDetection => return refuse(format!("no box in any picture{first}")),
+        classes @ 0..2 if !numeric && read.kind != Kind::ObjectDetection => {
+            return refuse(format!("{classes} class, two are needed{first}"));
+        }
+        _ => {}
     }
     let ratios = request.options.ratios;
     for (split, share) in
@@ -149,7 +162,12 @@ fn content_digest(read: &Collected, splits: &[Split]) -> Digest {
     for index in order {
         let sample = &read.samples[index];
         hasher.update(sample.digest.as_bytes());
-        hasher.update(&sample.label.to_be_bytes());
+        match &sample.truth {
+            Truth::Class(class) => hasher.update(&class.to_be_bytes()),
+            // A row holds its own target.
+            Truth::Values(_) => hasher.update(&0_u32.to_be_bytes()),
+            other => hasher.update(&codec::encode(other)),
+        }
         hasher.update(&sample.copies.to_be_bytes());
         hasher.update(splits[index].as_str().as_bytes());
     }

@@ -19,8 +19,8 @@ pub enum Error {
     },
     /// Not a format that is known here, or not a well-formed one.
     #[error(
-        "{file}: {problem}; known are a folder or zip of png and jpeg pictures by class (CLASS/picture or \
-         SPLIT/CLASS/picture), IDX pairs (images-idx3-ubyte and labels-idx1-ubyte, also gzipped), csv tables, and \
+        "{file}: {problem}; known are a folder or zip of png and jpeg pictures or of wav recordings by class \
+         (CLASS/picture or SPLIT/CLASS/picture), pictures with boxes as COCO JSON or Pascal VOC XML, IDX pairs (images-idx3-ubyte and labels-idx1-ubyte, also gzipped), csv tables, and \
          csv with one grey picture a line (format image-csv)"
     )]
     Format {
@@ -115,9 +115,9 @@ pub enum Error {
         /// What was said.
         digest: Digest,
     },
-    /// An upload is no picture.
-    #[error("{digest} is no usable picture: {problem}; it was thrown away")]
-    NoPicture {
+    /// An upload is neither a picture, nor a recording, nor a row.
+    #[error("{digest} is no usable picture, recording or row: {problem}; it was thrown away")]
+    NoExampleData {
         /// Which.
         digest: Digest,
         /// Why.
@@ -188,7 +188,7 @@ impl Error {
             Self::NotFound { .. } | Self::NoExample { .. } => ErrorCode::NotFound,
             Self::QuarantineFull | Self::Importing | Self::OverDailyBytes { .. } => ErrorCode::Busy,
             Self::DigestDiffers { .. } => ErrorCode::DigestMismatch,
-            Self::NoPicture { .. } => ErrorCode::SampleInvalid,
+            Self::NoExampleData { .. } => ErrorCode::SampleInvalid,
             Self::AlreadyDecided { .. } | Self::NotOffered { .. } => ErrorCode::WrongState,
             Self::Contended { .. } => ErrorCode::Busy,
             Self::Damaged { .. } => ErrorCode::StorageCorrupt,

@@ -18,6 +18,7 @@ mod digits;
 mod draft;
 mod error;
 mod import;
+mod input;
 mod quarantine;
 mod sample_file;
 mod sample_list;
@@ -27,7 +28,7 @@ mod unlabelled;
 
 pub use bounds::*;
 pub use dataset::{
-    Column, ColumnKind, Dataset, DatasetVersion, ImageFacts, Kind, SampleRef, SourceFacts, Split,
+    Column, ColumnKind, Dataset, DatasetVersion, ImageFacts, Kind, SampleRef, SoundFacts, SourceFacts, Split,
     SplitCounts, TableFacts,
 };
 pub use datasets::Datasets;
@@ -35,6 +36,7 @@ pub use error::{Error, Result};
 pub use import::{
     Format, ImportOptions, ImportProgress, ImportReport, ImportRequest, ImportStage, Skipped, Source,
 };
-pub use quarantine::{Decided, ExampleState, Quarantine, Quarantined};
+pub use input::InputForm;
+pub use quarantine::{Decided, ExampleState, Medium, Quarantine, Quarantined};
 pub use sample_file::{SampleFile, SampleFileWriter};
 pub use unlabelled::{Unlabelled, UnlabelledRef};

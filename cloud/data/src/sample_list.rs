@@ -1,15 +1,19 @@
 //! The list of a version's samples: one object of JSON lines, because records are small.
 //!
 //! The first line is a header, each further line one sample as an array, in the order in which the samples lie
-//! in their packs. Later formats may append to the arrays.
+//! in their packs. In format 1 every sample is of one class, whose index stands in the array; in format 2 something else
+//! may be true of a sample, which stands there as an object. Lists that need nothing else are still of format 1.
 
 use crate::dataset::{Column, SampleRef, Split};
 use crate::error::{Error, Result};
 use bytes::Bytes;
-use flotilla_protocol::Digest;
+use flotilla_protocol::{Digest, Truth};
 use serde::{Deserialize, Serialize};
 
-const FORMAT: u32 = 1;
+/// Classes only.
+const CLASSES: u32 = 1;
+/// Whatever may be true.
+const TRUTHS: u32 = 2;
 
 /// What stands before the samples.
 #[derive(Debug, Serialize, Deserialize)]
@@ -21,14 +25,22 @@ struct Header {
     columns: Vec<Column>,
 }
 
-/// A sample as it is listed: digest, label, split, copies, pack, offset, length.
-type Line = (Digest, u32, Split, u32, u32, u32, u32);
+/// A sample as it is listed: digest, truth, split, copies, pack, offset, length.
+type Line<T> = (Digest, T, Split, u32, u32, u32, u32);
+
+/// What is true of a sample, as it is listed.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Stored<T> {
+    Class(u32),
+    Other(T),
+}
 
 /// One sample as the importer knows it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Listed {
+pub(crate) struct Listed<'a> {
     pub(crate) digest: Digest,
-    pub(crate) label: u32,
+    pub(crate) truth: &'a Truth,
     pub(crate) split: Split,
     pub(crate) copies: u32,
     /// Index into the packs.
@@ -38,16 +50,22 @@ pub(crate) struct Listed {
 }
 
 /// Writes a list.
-pub(crate) fn encode(
+pub(crate) fn encode<'a>(
     packs: Vec<Digest>,
     columns: Vec<Column>,
-    samples: impl ExactSizeIterator<Item = Listed>,
+    samples: impl ExactSizeIterator<Item = Listed<'a>> + Clone,
 ) -> serde_json::Result<Vec<u8>> {
-    let header = Header { format: FORMAT, samples: samples.len() as u64, packs, columns };
+    let classes = samples.clone().all(|sample| matches!(sample.truth, Truth::Class(_)));
+    let format = if classes { CLASSES } else { TRUTHS };
+    let header = Header { format, samples: samples.len() as u64, packs, columns };
     let mut out = serde_json::to_vec(&header)?;
     out.push(b'\n');
     for s in samples {
-        let line: Line = (s.digest, s.label, s.split, s.copies, s.pack, s.offset, s.len);
+        let truth = match s.truth {
+            Truth::Class(class) => Stored::Class(*class),
+            other => Stored::Other(other),
+        };
+        let line: Line<Stored<&Truth>> = (s.digest, truth, s.split, s.copies, s.pack, s.offset, s.len);
         serde_json::to_writer(&mut out, &line)?;
         out.push(b'\n');
     }
@@ -70,7 +88,7 @@ impl SampleList {
         let damaged = |problem: String| Error::Damaged { what: "sample list", digest, problem };
         let end = bytes.iter().position(|&b| b == b'\n').unwrap_or(bytes.len());
         let header: Header = serde_json::from_slice(&bytes[..end]).map_err(|e| damaged(e.to_string()))?;
-        if header.format != FORMAT {
+        if !(CLASSES..=TRUTHS).contains(&header.format) {
             return Err(damaged(format!("format {} is not known to this version", header.format)));
         }
         let body = (end + 1).min(bytes.len());
@@ -90,10 +108,61 @@ impl SampleList {
 
     fn sample(&self, line: &[u8]) -> Result<SampleRef> {
         let damaged = |problem: String| Error::Damaged { what: "sample list", digest: self.digest, problem };
-        let line: Line = serde_json::from_slice(line).map_err(|e| damaged(e.to_string()))?;
-        let (digest, label, split, copies, pack, offset, len) = line;
+        let line: Line<Stored<Truth>> = serde_json::from_slice(line).map_err(|e| damaged(e.to_string()))?;
+        let (digest, truth, split, copies, pack, offset, len) = line;
+        let truth = match truth {
+            Stored::Class(class) => Truth::Class(class),
+            Stored::Other(truth) => truth,
+        };
         let pack = self.header.packs.get(pack as usize).copied();
         let pack = pack.ok_or_else(|| damaged(format!("sample {digest} names a pack that is not listed")))?;
-        Ok(SampleRef { digest, label, split, copies, pack, offset, len })
+        Ok(SampleRef { digest, truth, split, copies, pack, offset, len })
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+    use flotilla_protocol::TrueBox;
+
+    fn listed(truth: &Truth, offset: u32) -> Listed<'_> {
+        let digest = Digest::of(&offset.to_be_bytes());
+        Listed { digest, truth, split: Split::Test, copies: 1, pack: 0, offset, len: 9 }
+    }
+
+    fn read(bytes: Vec<u8>) -> Result<Vec<Truth>> {
+        let list = SampleList::open(Digest::of(&bytes), bytes.into())?;
+        list.samples().map(|sample| sample.map(|sample| sample.truth)).collect()
+    }
+
+    /// The bytes that version 1 writes must be read for ever, and are what lists of classes are.
+    #[test]
+    fn a_list_of_classes_is_still_of_version_1() {
+        let truth = Truth::Class(3);
+        let bytes = encode(vec![Digest::of(b"p")], vec![], [listed(&truth, 5)].into_iter()).unwrap();
+        let (s, p) = (Digest::of(&5_u32.to_be_bytes()), Digest::of(b"p"));
+        let expected =
+            format!("{{\"format\":1,\"samples\":1,\"packs\":[\"{p}\"]}}\n[\"{s}\",3,\"test\",1,0,5,9]\n");
+        assert_eq!(String::from_utf8(bytes.clone()).unwrap(), expected);
+        assert_eq!(read(bytes).unwrap(), [truth]);
+    }
+
+    #[test]
+    fn whatever_is_true_of_samples_is_listed_beside_classes() {
+        let area = [1.0, 2.0, 3.5, 4.0];
+        let truths = [
+            Truth::Class(0),
+            Truth::Labels(vec![2, 0]),
+            Truth::Boxes(vec![TrueBox { label: 1, area, ignored: true }]),
+            Truth::Values(vec![-0.1, 1e-300]),
+            Truth::Anomalous(true),
+        ];
+        let samples: Vec<_> = truths.iter().zip(0..).map(|(truth, at)| listed(truth, at)).collect();
+        let bytes = encode(vec![Digest::of(b"p")], vec![], samples.into_iter()).unwrap();
+        assert!(bytes.starts_with(b"{\"format\":2,"));
+        assert_eq!(read(bytes).unwrap(), truths);
+        let later = read(b"{\"format\":3,\"samples\":0,\"packs\":[]}\n".to_vec());
+        assert!(matches!(later, Err(Error::Damaged { .. })));
     }
 }

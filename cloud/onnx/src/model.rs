@@ -1,5 +1,7 @@
 //! A model in memory: reading it from untrusted bytes, asking about it, writing it back.
 
+use std::collections::HashSet;
+
 use prost::Message;
 use tract_onnx::pb::{
     GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, tensor_proto::DataType,
@@ -164,7 +166,8 @@ impl Model {
     /// What the caller has to give: the graph's inputs that have no default.
     #[must_use]
     pub fn inputs(&self) -> Vec<Value> {
-        let inputs = self.graph.input.iter().filter(|input| self.initializer(&input.name).is_none());
+        let defaults: HashSet<&str> = self.graph.initializer.iter().map(|t| t.name.as_str()).collect();
+        let inputs = self.graph.input.iter().filter(|input| !defaults.contains(input.name.as_str()));
         inputs.map(Value::from).collect()
     }
 

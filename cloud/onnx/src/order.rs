@@ -41,11 +41,31 @@ pub(crate) fn makes(graph: &GraphProto) -> HashSet<&str> {
 
 /// Checks that every value has one maker and is made before it is read, and that names are there and unique.
 pub(crate) fn check(graph: &GraphProto) -> Result<()> {
-    check_within(graph, &HashSet::new())
+    check_within(graph, None)
 }
 
-fn check_within(graph: &GraphProto, outer: &HashSet<&str>) -> Result<()> {
-    let mut known = outer.clone();
+/// The values that are known at one place of a graph, and around it. Graphs within graphs look outwards instead of
+/// carrying a copy: there can be as many of them as names.
+struct Scope<'a, 'b> {
+    own: HashSet<&'a str>,
+    outer: Option<&'b Scope<'a, 'b>>,
+}
+
+impl<'a> Scope<'a, '_> {
+    fn knows(&self, name: &str) -> bool {
+        self.own.contains(name) || self.outer.is_some_and(|outer| outer.knows(name))
+    }
+
+    fn make(&mut self, name: &'a str) -> Result<()> {
+        if self.knows(name) {
+            return Err(Error::Duplicate { name: name.into() });
+        }
+        self.own.insert(name);
+        Ok(())
+    }
+}
+
+fn check_within<'a>(graph: &'a GraphProto, outer: Option<&Scope<'a, '_>>) -> Result<()> {
     let mut constant = HashSet::new();
     for name in constants(graph) {
         named("an initialiser", name)?;
@@ -57,7 +77,7 @@ fn check_within(graph: &GraphProto, outer: &HashSet<&str>) -> Result<()> {
         once(&mut inputs, &input.name)?;
     }
     // An initialiser may also be listed as an input: it is then that input's default.
-    known.extend(constant.union(&inputs));
+    let mut known = Scope { own: constant.union(&inputs).copied().collect(), outer };
     let mut nodes = HashSet::new();
     for node in &graph.node {
         if !node.name.is_empty() {
@@ -65,17 +85,17 @@ fn check_within(graph: &GraphProto, outer: &HashSet<&str>) -> Result<()> {
         }
         let label = || if node.name.is_empty() { node.op_type.clone() } else { node.name.clone() };
         let direct = node.input.iter().map(String::as_str).filter(|name| !name.is_empty());
-        if let Some(value) = direct.into_iter().find(|name| !known.contains(name)) {
+        if let Some(value) = direct.into_iter().find(|name| !known.knows(name)) {
             return Err(Error::Undefined { node: label(), value: value.into() });
         }
         for inner in subgraphs(node) {
-            check_within(inner, &known)?;
+            check_within(inner, Some(&known))?;
         }
         for output in node.output.iter().filter(|name| !name.is_empty()) {
-            once(&mut known, output)?;
+            known.make(output)?;
         }
     }
-    match graph.output.iter().find(|output| !known.contains(output.name.as_str())) {
+    match graph.output.iter().find(|output| !known.knows(&output.name)) {
         Some(output) => Err(Error::Undefined { node: "graph outputs".into(), value: output.name.clone() }),
         None => Ok(()),
     }

@@ -156,3 +156,35 @@ proptest! {
         }
     }
 }
+
+/// A graph with so many small graphs, names or nodes of one kind in it as a file of a few megabytes can hold.
+#[test]
+fn many_names_take_no_time_that_grows_with_their_square() {
+    const MANY: usize = 30_000;
+    let started = std::time::Instant::now();
+    let names = |kind: &'static str| (0..MANY).map(move |i| format!("{kind}{i}"));
+    let nested = with(|graph| {
+        let constant = |name: String| TensorProto {
+            name,
+            data_type: DataType::Float as i32,
+            dims: vec![0],
+            ..TensorProto::default()
+        };
+        graph.initializer.extend(names("c").map(constant));
+        graph.input.extend(names("i").map(|name| Value::f32(name, [1_usize]).into()));
+        graph.node.extend(names("o").map(|output| {
+            let mut node = pb::NodeProto::from(Node::new("If", ["x"], [output]));
+            node.attribute.push(pb::AttributeProto {
+                name: "then_branch".into(),
+                g: Some(pb::GraphProto::default()),
+                ..pb::AttributeProto::default()
+            });
+            node
+        }));
+    });
+    let nested = nested.unwrap();
+    nested.check_order().unwrap();
+    assert_eq!(nested.inputs().len(), MANY + 1);
+    // The square takes minutes.
+    assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
+}

@@ -62,6 +62,7 @@ async fn of_dataset(app: &App, version: &ModelVersion) -> Result<Vec<Bytes>, Pro
     })?;
     let dataset = app.datasets.version(&name, Some(version.lineage.dataset_version)).await?;
     let samples = app.datasets.samples(&dataset, Some(Split::Test)).await?;
+    let form = app.datasets.input_form(&dataset).await?;
     let pipeline = app.registry.pipeline(version).await?;
     let preprocessor = Preprocessor::new(&pipeline).map_err(|e| Problem::new(e.code(), e))?;
     let count = samples.len().min(GOLDEN);
@@ -69,6 +70,7 @@ async fn of_dataset(app: &App, version: &ModelVersion) -> Result<Vec<Bytes>, Pro
     let mut total = 0;
     for index in 0..count {
         let sample = app.datasets.sample_bytes(&samples[index * samples.len() / count]).await?;
+        let sample = form.input(sample)?;
         let preprocessor = preprocessor.clone();
         let input = tokio::task::spawn_blocking(move || small(&preprocessor, sample.into()))
             .await

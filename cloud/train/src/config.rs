@@ -21,6 +21,9 @@ pub enum Algorithm {
     /// Three residual stages behind a full convolution, as in MLPerf Tiny: about eighty thousand parameters.
     #[serde(rename = "resnet-8")]
     Resnet8,
+    /// Dense layers, for rows of a table.
+    #[serde(rename = "mlp")]
+    Mlp,
 }
 
 impl Algorithm {
@@ -32,8 +35,26 @@ impl Algorithm {
             Self::DscnnM => "dscnn-m",
             Self::CnnS => "cnn-s",
             Self::Resnet8 => "resnet-8",
+            Self::Mlp => "mlp",
         }
     }
+
+    /// Whether it takes rows of a table, and not images.
+    #[must_use]
+    pub fn takes_rows(self) -> bool {
+        self == Self::Mlp
+    }
+}
+
+/// What an error of a number costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    /// Its square: the mean is learnt.
+    #[default]
+    Mse,
+    /// Its square up to one deviation of the target, and its size beyond: single wild values count less.
+    Huber,
 }
 
 /// How each training image is changed, anew in every epoch. Zeros change nothing.
@@ -88,6 +109,10 @@ pub struct Config {
     pub augment: Augment,
     /// Epochs without a lower validation loss after which training ends; 0 for never.
     pub patience: u32,
+    /// Widths of the layers of an `mlp` between its input and its output.
+    pub hidden: Vec<u32>,
+    /// What an error of an `mlp` costs that gives numbers.
+    pub loss: Loss,
     /// Where all randomness comes from: the same seed, images and threads give the same file on the same machine.
     pub seed: u64,
     /// Threads to train on; 0 for one per core.
@@ -106,6 +131,8 @@ impl Default for Config {
             label_smoothing: 0.05,
             augment: Augment::default(),
             patience: 25,
+            hidden: vec![64, 32],
+            loss: Loss::default(),
             seed: 0,
             threads: 0,
         }
@@ -113,6 +140,25 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The default settings for an algorithm.
+    #[must_use]
+    pub fn of(algorithm: Algorithm) -> Self {
+        if !algorithm.takes_rows() {
+            return Self { algorithm, ..Self::default() };
+        }
+        Self {
+            algorithm,
+            epochs: 200,
+            batch_size: 32,
+            learning_rate: 0.003,
+            weight_decay: 0.01,
+            label_smoothing: 0.0,
+            augment: Augment::none(),
+            patience: 40,
+            ..Self::default()
+        }
+    }
+
     /// Refuses settings out of their bounds.
     pub fn validate(&self) -> Result<()> {
         whole("epochs", self.epochs, 1, 10_000, "from 1 to 10000")?;
@@ -123,6 +169,10 @@ impl Config {
         number("learning_rate", self.learning_rate, 1e-7, 1.0, "from 0.0000001 to 1")?;
         number("weight_decay", self.weight_decay, 0.0, 1.0, "from 0 to 1")?;
         number("label_smoothing", self.label_smoothing, 0.0, 0.5, "from 0 to 0.5")?;
+        whole("the number of `hidden` layers", self.hidden.len() as u32, 0, 8, "from 0 to 8")?;
+        for width in &self.hidden {
+            whole("hidden", *width, 1, 4096, "widths from 1 to 4096")?;
+        }
         let augment = &self.augment;
         number("augment.shift_px", augment.shift_px.into(), 0.0, 64.0, "from 0 to 64")?;
         number("augment.rotate_deg", augment.rotate_deg.into(), 0.0, 180.0, "from 0 to 180")?;

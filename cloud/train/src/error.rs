@@ -20,21 +20,21 @@ pub enum Error {
         bounds: &'static str,
     },
     /// There is nothing to learn from or to measure on.
-    #[error("there are no {part} images: use a dataset with more samples, or another split")]
+    #[error("there are no {part} samples: use a dataset with more samples, or another split")]
     NoSamples {
         /// Which part of the dataset.
         part: &'static str,
     },
     /// All training images show one class.
     #[error(
-        "all training images are of {class}: a classifier needs at least two classes, so add labelled images"
+        "all training samples are of {class}: a classifier needs at least two classes, so add labelled samples"
     )]
     OneClass {
         /// The only class.
         class: String,
     },
     /// An image set is not what it says.
-    #[error("the {part} images are inconsistent: {what} is {found}, and {expected} is needed")]
+    #[error("the {part} samples are inconsistent: {what} is {found}, and {expected} is needed")]
     Mismatch {
         /// Which part of the dataset.
         part: &'static str,
@@ -47,7 +47,7 @@ pub enum Error {
     },
     /// A pixel is not a finite number.
     #[error(
-        "the {part} image at position {image} has a pixel that is no finite number: check the normalisation"
+        "the {part} sample at position {image} has a value that is no finite number: check the normalisation"
     )]
     NotFinite {
         /// Which part of the dataset.

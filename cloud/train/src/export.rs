@@ -121,6 +121,6 @@ fn layer(graph: GraphBuilder, unit: &UnitPlan, convolution: &Convolution, from: 
     if unit.rectified { graph.node(Node::new("Relu", [sum], [unit.value()])) } else { graph }
 }
 
-fn json(value: &impl Serialize) -> Result<String> {
+pub(crate) fn json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|_| Error::Engine { what: "the metadata" })
 }

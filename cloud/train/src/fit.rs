@@ -19,13 +19,13 @@ use crate::weights::{Average, Weights};
 use crate::{Config, EpochMetrics, Error, Images, Observer, Result, export};
 
 /// Images measured at once.
-const EVALUATION_BATCH: usize = 128;
+pub(crate) const EVALUATION_BATCH: usize = 128;
 /// Epochs over which weights are averaged.
-const AVERAGED_EPOCHS: u64 = 2;
+pub(crate) const AVERAGED_EPOCHS: u64 = 2;
 /// Training images whose activations say how wide their ranges are.
 const OBSERVED_IMAGES: usize = 512;
 /// Room of the optimiser's second moment: small gradients of normalised layers must not vanish beside it.
-const ADAM_EPSILON: f32 = 1e-8;
+pub(crate) const ADAM_EPSILON: f32 = 1e-8;
 
 /// A trained model and how it came about.
 #[derive(Clone, PartialEq)]
@@ -65,6 +65,13 @@ pub fn train(
     validation: &Images,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
+    if config.algorithm.takes_rows() {
+        return Err(Error::Setting {
+            setting: "algorithm",
+            value: config.algorithm.name().into(),
+            bounds: "dscnn-s, dscnn-m, cnn-s or resnet-8, for pictures and recordings",
+        });
+    }
     let plan = NetworkPlan::for_images(config.algorithm, train);
     train_plan(config, &plan, train, validation, observer)
 }
@@ -256,9 +263,10 @@ impl<'a> Fit<'a> {
                 epoch,
                 of: self.config.epochs,
                 train_loss: trained.loss(),
-                train_accuracy: trained.accuracy(),
+                train_accuracy: Some(trained.accuracy()),
                 validation_loss: measured.loss(),
-                validation_accuracy: measured.accuracy(),
+                validation_accuracy: Some(measured.accuracy()),
+                validation_r2: None,
                 learning_rate: self.schedule.rate(self.step.saturating_sub(1)),
                 seconds: started.elapsed().as_secs_f64(),
             };
@@ -364,7 +372,7 @@ impl<'a> Fit<'a> {
 
 /// The places of each batch. A last batch too small for its statistics to mean anything is left out: the next epoch
 /// shuffles its images elsewhere.
-fn batches(images: usize, size: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+pub(crate) fn batches(images: usize, size: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     let rest = images % size;
     let end = if images > size && rest * 4 < size { images - rest } else { images };
     (0..end).step_by(size).map(move |start| start..(start + size).min(end))
@@ -402,7 +410,7 @@ pub(crate) fn measure(
     rounding: Option<(Bits, Option<&[Range]>)>,
     images: &Images,
 ) -> Result<Tally> {
-    let (device, classes) = (Device::flex(), images.classes.len());
+    let device = Device::flex();
     let network = Network::load(plan, weights, &device);
     let mut tally = Tally::default();
     for (range, pixels) in parts(images, images.len()) {
@@ -415,11 +423,7 @@ pub(crate) fn measure(
         let labels = &images.labels[range.clone()];
         tally.images += range.len();
         tally.right += count_right(&logits, labels);
-        for (row, &label) in logits.chunks_exact(classes).zip(labels) {
-            let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let sum: f64 = row.iter().map(|&v| f64::from(v - highest).exp()).sum();
-            tally.loss += sum.ln() - f64::from(row[label as usize] - highest);
-        }
+        tally.loss += cross_entropy(&logits, labels);
     }
     Ok(tally)
 }
@@ -428,7 +432,18 @@ pub(crate) fn tensor(pixels: Vec<f32>, count: usize, like: &Images, device: &Dev
     Tensor::from_data(TensorData::new(pixels, [count, like.channels, like.height, like.width]), device)
 }
 
-fn count_right(logits: &[f32], labels: &[u32]) -> usize {
+/// The sum of the cross-entropies of logits.
+pub(crate) fn cross_entropy(logits: &[f32], labels: &[u32]) -> f64 {
+    let classes = logits.len() / labels.len().max(1);
+    let of = |(row, label): (&[f32], &u32)| {
+        let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = row.iter().map(|&v| f64::from(v - highest).exp()).sum();
+        sum.ln() - f64::from(row[*label as usize] - highest)
+    };
+    logits.chunks_exact(classes.max(1)).zip(labels).map(of).sum()
+}
+
+pub(crate) fn count_right(logits: &[f32], labels: &[u32]) -> usize {
     let classes = logits.len() / labels.len().max(1);
     let answer = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]));
     logits

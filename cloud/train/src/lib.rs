@@ -9,6 +9,8 @@
 //! engine by `operation`; `fold` merges each normalisation into the convolution before it, `export` writes the file, with
 //! the plan in its metadata.
 //!
+//! [`train_rows`] does the same with rows of numbers and dense layers.
+//!
 //! [`shrink`] begins with such a file: [`Source`] reads it and puts the normalisations back, `importance` and `prune` take
 //! channels out (which belong together says `wiring`), `distil` lets `fit` teach what is left by what it was, `rounding`
 //! lets it learn with weights of few bits, so that `flotilla-compress` stores them without any loss; `size` foretells how
@@ -31,6 +33,7 @@ mod operation;
 mod plan;
 mod prune;
 mod rounding;
+mod rows;
 mod schedule;
 mod shrink;
 mod size;
@@ -38,7 +41,7 @@ mod source;
 mod weights;
 mod wiring;
 
-pub use config::{Algorithm, Augment, Config};
+pub use config::{Algorithm, Augment, Config, Loss};
 pub use distil::{Distil, Teacher};
 pub use error::{Error, Result};
 pub use export::{ACTIVATIONS_KEY, INPUT, NETWORK_KEY, OUTPUT};
@@ -48,6 +51,7 @@ pub use importance::Importance;
 pub use observer::{EpochMetrics, Observer, Silent};
 pub use plan::{NetworkPlan, Stage};
 pub use rounding::Bits;
+pub use rows::{Aims, ROW_WIDTH, ROWS_VALUES, Rows, train_rows};
 pub use shrink::{Point, Shrink, Shrunk, Way, distil, shrink};
 pub use size::Measure;
 pub use source::Source;

@@ -11,12 +11,15 @@ pub struct EpochMetrics {
     pub of: u32,
     /// Mean loss over the changed training images, smoothed labels included.
     pub train_loss: f64,
-    /// Share of the changed training images that were right.
-    pub train_accuracy: f64,
-    /// Mean cross-entropy on the validation images.
+    /// Share of the changed training samples that were right, where classes are learnt.
+    pub train_accuracy: Option<f64>,
+    /// Mean cross-entropy on the validation samples, or mean squared error in deviations of the target.
     pub validation_loss: f64,
-    /// Share of the validation images that were right.
-    pub validation_accuracy: f64,
+    /// Share of the validation samples that were right, where classes are learnt.
+    pub validation_accuracy: Option<f64>,
+    /// Share of the validation samples' variance that is explained, where numbers are learnt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_r2: Option<f64>,
     /// The learning rate at the end of the epoch.
     pub learning_rate: f64,
     /// Time the epoch took.

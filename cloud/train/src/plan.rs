@@ -86,6 +86,8 @@ impl NetworkPlan {
             Algorithm::DscnnM => (48, &[96, 128, 160, 192, 256]),
             Algorithm::CnnS => (32, &[48, 64, 96]),
             Algorithm::Resnet8 => (16, &[16, 32, 64]),
+            // It has no plan; [`crate::train`] refuses it.
+            Algorithm::Mlp => (0, &[]),
         };
         let mut halvings =
             (images.height.min(images.width) / SMALLEST_PLANE).checked_ilog2().unwrap_or(0) as usize;
@@ -100,7 +102,7 @@ impl NetworkPlan {
             let stride = if place >= 1 && place <= halvings { 2 } else { 1 };
             stages.push(match algorithm {
                 Algorithm::DscnnS | Algorithm::DscnnM => Stage::Separable { width, stride },
-                Algorithm::CnnS => Stage::Conv { width, kernel: 3, stride },
+                Algorithm::CnnS | Algorithm::Mlp => Stage::Conv { width, kernel: 3, stride },
                 Algorithm::Resnet8 => Stage::Residual {
                     inner: width,
                     width,

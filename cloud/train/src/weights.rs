@@ -49,7 +49,7 @@ impl Weights {
     }
 }
 
-fn approach(values: &mut [f32], others: &[f32], share: f32) {
+pub(crate) fn approach(values: &mut [f32], others: &[f32], share: f32) {
     values.iter_mut().zip(others).for_each(|(value, other)| *value += share * (other - *value));
 }
 

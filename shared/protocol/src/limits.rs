@@ -115,6 +115,8 @@ pub const SOUND_FFT: u32 = 32_768;
 pub const SOUND_MICRO_WINDOW: u32 = 8_192;
 /// Bins of one frame of sound.
 pub const SOUND_BINS: u32 = 1024;
+/// Points of all Fourier transforms of one recording at most.
+pub const SOUND_POINTS: usize = 1 << 28;
 /// Values of one sound's features, and of its tensor.
 pub const SOUND_VALUES: usize = 4 * MIB;
 /// Columns of a table.

@@ -41,7 +41,9 @@ impl Model {
         }));
         let engine = Engine::load(onnx, &given)?;
         let constant = |constant: &ConstantTensor| {
-            Values::from_f64(constant.input.kind, &constant.values).ok_or_else(|| {
+            let values = Values::from_f64(constant.input.kind, &constant.values);
+            // What is finite with 64 bits need not be with 32.
+            values.filter(|values| values.not_finite().is_none()).ok_or_else(|| {
                 let problem = format!("a value of {} is no {}", constant.input.name, constant.input.kind);
                 Error::Pipeline(InvalidPipeline { field: "constants", problem })
             })
@@ -124,9 +126,10 @@ impl Model {
         !self.state_outputs.is_empty()
     }
 
-    /// Predicts one input.
+    /// Predicts one input that stands for itself: a network with states begins anew, and goes on with none of it. So the
+    /// same input has the same answer, whatever came before.
     pub fn predict(&mut self, input: Input<'_>) -> Result<Prediction> {
-        self.predict_in(Stream::default(), input)
+        self.predict_in(Stream::ALONE, input)
     }
 
     /// Predicts one input of a stream.

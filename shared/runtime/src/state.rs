@@ -1,10 +1,13 @@
 //! What stateful networks keep from one call to the next, a stream at a time.
 
 use crate::tensor::{Port, Values};
+use flotilla_protocol::limits::MIB;
 use std::collections::BTreeMap;
 
 /// Streams that one model keeps the states of; the one that rested longest gives way.
 pub const STREAMS: usize = 64;
+/// Bytes of all states that one model keeps: with large ones it keeps those of fewer streams, but always of one.
+const BYTES: usize = 64 * MIB;
 
 /// Which of several streams an input belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,10 +20,17 @@ pub struct Stream<'a> {
     pub end: bool,
 }
 
+impl Stream<'_> {
+    /// A stream of one input: it begins anew, and nothing of it is kept. What is kept of the one without a name goes.
+    pub const ALONE: Stream<'static> = Stream { name: "", start: true, end: true };
+}
+
 /// The states of all streams.
 #[derive(Debug, Default)]
 pub(crate) struct States {
     ports: Vec<Port>,
+    /// Streams of which states are kept at most.
+    most: usize,
     streams: BTreeMap<String, Kept>,
     /// Counts up with each use.
     clock: u64,
@@ -34,7 +44,9 @@ struct Kept {
 
 impl States {
     pub(crate) fn new(ports: Vec<Port>) -> Self {
-        Self { ports, ..Self::default() }
+        let bytes: usize = ports.iter().map(Port::bytes).fold(0, usize::saturating_add);
+        let most = (BYTES / bytes.max(1)).clamp(1, STREAMS);
+        Self { ports, most, ..Self::default() }
     }
 
     /// Takes what a stream goes on with: zeros for one that begins.
@@ -53,7 +65,7 @@ impl States {
             return;
         }
         self.clock += 1;
-        if self.streams.len() >= STREAMS && !self.streams.contains_key(stream.name) {
+        if self.streams.len() >= self.most && !self.streams.contains_key(stream.name) {
             let oldest = self.streams.iter().min_by_key(|(_, kept)| kept.used).map(|(name, _)| name.clone());
             oldest.map(|name| self.streams.remove(&name));
         }
@@ -100,5 +112,21 @@ mod tests {
         assert_eq!(states.streams.len(), STREAMS);
         assert_eq!(states.take(stream("0")), [Values::Fp32(vec![1.0])]);
         assert_eq!(states.take(stream("1")), [Values::Fp32(vec![0.0])]);
+    }
+
+    #[test]
+    fn large_states_are_kept_of_fewer_streams() {
+        let kept = |values: usize| {
+            let port = Port { name: "h".into(), kind: TensorKind::Fp32, shape: vec![values] };
+            let mut states = States::new(vec![port.clone(), port]);
+            for number in 0..STREAMS {
+                // What they hold does not matter here.
+                states.keep(stream(&number.to_string()), Vec::new());
+            }
+            states.streams.len()
+        };
+        assert_eq!(kept(1_000), STREAMS);
+        assert_eq!(kept(MIB), 8, "two of four MiB each");
+        assert_eq!(kept(1 << 28), 1, "a stream can always go on");
     }
 }

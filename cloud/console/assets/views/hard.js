@@ -1,5 +1,5 @@
 // Hard examples in quarantine: what devices sent because a model was not sure, for somebody to accept or reject.
-import { html, useState } from '/console/vendor/htm/standalone.module.js';
+import { html, useEffect, useState } from '/console/vendor/htm/standalone.module.js';
 import { ago, bytes, percent, short } from '/console/format.js';
 import { post } from '/console/post.js';
 
@@ -23,9 +23,9 @@ function Example({ example }) {
     setBusy(false);
   };
   return html`<figure data-example=${example.digest}>
-    <${Picture} example=${example} />
+    <${Content} example=${example} />
     <figcaption>
-      <b>${example.label}</b> ${percent(example.score, 1)} <small>${example.reason}</small><br />
+      <b>${example.label || 'no label'}</b> ${percent(example.score, 1)} <small>${example.reason}</small><br />
       <small title=${example.digest}>${example.model} on ${example.device} · ${ago(example.received_at_ms)} · ${bytes(example.bytes)}<br />
         <code>${short(example.digest)}</code></small><br />
       <button disabled=${busy || !example.dataset} onClick=${() => decide('accept')}
@@ -37,10 +37,35 @@ function Example({ example }) {
   </figure>`;
 }
 
+function Content({ example }) {
+  switch (example.medium) {
+    case 'recording': return html`<${Recording} example=${example} />`;
+    case 'row': return html`<${Row} example=${example} />`;
+    default: return html`<${Picture} example=${example} />`;
+  }
+}
+
+const source = (example) => `/api/v1/hard-examples/${example.digest}/picture`;
+
+function Recording({ example }) {
+  return html`<audio controls preload="none" src=${source(example)} title=${`${(example.milliseconds / 1000).toFixed(1)} s`} />`;
+}
+
+// The cells of a row, by name. It is fetched when it is drawn: it is as small as a row is.
+function Row({ example }) {
+  const [row, setRow] = useState(null);
+  useEffect(() => {
+    fetch(source(example)).then((answer) => (answer.ok ? answer.json() : {})).then(setRow, () => setRow({}));
+  }, [example.digest]);
+  if (!row) return html`<p class="empty">…</p>`;
+  return html`<table class="row"><tbody>${Object.entries(row).map(([name, cell]) =>
+    html`<tr><th>${name}</th><td>${cell === null ? '' : String(cell)}</td></tr>`)}</tbody></table>`;
+}
+
 function Picture({ example }) {
-  const { digest, width, height } = example;
+  const { width, height } = example;
   const [wanted, setWanted] = useState(width * height <= SHOWN_PIXELS);
   return wanted
-    ? html`<img loading="lazy" src=${`/api/v1/hard-examples/${digest}/picture`} alt="" />`
+    ? html`<img loading="lazy" src=${source(example)} alt="" />`
     : html`<button class="large" onClick=${() => setWanted(true)}>Show ${width} × ${height} pixels</button>`;
 }

@@ -21,12 +21,17 @@ function Job({ job }) {
       xs=${column('epoch')} xLabel="epoch" label="Training curve: accuracy and loss by epoch" axes=${AXES} series=${[
         { label: 'validation accuracy', colour: '--accent', scale: 'share', values: column('validation_accuracy') },
         { label: 'training accuracy', colour: '--accent-2', scale: 'share', values: column('train_accuracy') },
+      ].filter((line) => line.values.some((value) => value !== null)).concat([
+        ...(last?.validation_r2 === undefined ? [] : [{ label: 'validation R²', colour: '--accent', scale: 'share', values: column('validation_r2') }]),
         { label: 'validation loss', colour: '--accent-3', scale: 'loss', dash: [5, 4], values: column('validation_loss') },
-      ]} />`}
+      ])} />`}
     <dl data-epochs=${metrics.length} data-validation-accuracy=${last?.validation_accuracy ?? ''}>
       <div><dt>Epochs</dt><dd>${metrics.length}</dd></div>
-      <div><dt>Validation accuracy</dt><dd>${percent(last?.validation_accuracy)}</dd></div>
-      <div><dt>Test accuracy</dt><dd>${percent(job.result?.test_accuracy)}</dd></div>
+      ${last?.validation_r2 === undefined
+        ? html`<div><dt>Validation accuracy</dt><dd>${percent(last?.validation_accuracy)}</dd></div>
+          <div><dt>Test accuracy</dt><dd>${percent(job.result?.test_accuracy)}</dd></div>`
+        : html`<div><dt>Validation R²</dt><dd>${last.validation_r2.toFixed(3)}</dd></div>
+          <div><dt>Test R²</dt><dd>${job.result?.value?.toFixed(3) ?? '…'}</dd></div>`}
       <div><dt>Parameters</dt><dd>${count(job.result?.parameters)}</dd></div>
     </dl>`;
 }

@@ -1,15 +1,22 @@
-//! Pictures in folders: `CLASS/picture` or `SPLIT/CLASS/picture`, below any common folder.
+//! Pictures or recordings in folders: `CLASS/file` or `SPLIT/CLASS/file`, below any common folder.
 
 use super::collector::{Collector, Place};
-use super::picture;
 use super::tree::{Tree, TreeFile};
+use super::{picture, recording};
 use crate::dataset::Split;
 use crate::error::{Error, Result};
 use flotilla_protocol::limits;
 use std::collections::BTreeSet;
 use std::io::Read;
 
-/// What a picture's path says.
+/// What the files are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Medium {
+    Pictures,
+    Recordings,
+}
+
+/// What a file's path says.
 #[derive(Debug, PartialEq, Eq)]
 struct Meaning {
     class: String,
@@ -21,68 +28,97 @@ pub(super) fn is_picture(file: &TreeFile) -> bool {
     picture::EXTENSIONS.contains(&file.extension().as_str())
 }
 
-/// Reads all pictures.
-pub(super) fn read(tree: &mut Tree, collector: &mut Collector) -> Result<()> {
-    let files = tree.files.clone();
-    let (pictures, others): (Vec<_>, Vec<_>) = files.iter().partition(|file| is_picture(file));
-    for file in others {
-        let other = picture::OTHER_EXTENSIONS.contains(&file.extension().as_str());
-        let reason =
-            if other { "pictures of this format are not read: only png and jpeg" } else { "not a picture" };
-        collector.skip(at(file), reason)?;
+/// Whether a file is called like a recording that is read.
+pub(super) fn is_recording(file: &TreeFile) -> bool {
+    recording::EXTENSIONS.contains(&file.extension().as_str())
+}
+
+impl Medium {
+    fn is(self, file: &TreeFile) -> bool {
+        match self {
+            Medium::Pictures => is_picture(file),
+            Medium::Recordings => is_recording(file),
+        }
     }
-    let layout = Layout::of(pictures.iter().map(|file| file.path.as_str()));
-    collector.expect(pictures.len() as u64);
-    let source = tree.name.clone();
+
+    /// Why a file is none.
+    fn other(self, file: &TreeFile) -> &'static str {
+        let known: &[&str] = match self {
+            Medium::Pictures => &picture::OTHER_EXTENSIONS,
+            Medium::Recordings => &recording::OTHER_EXTENSIONS,
+        };
+        match (self, known.contains(&file.extension().as_str())) {
+            (Medium::Pictures, true) => "pictures of this format are not read: only png and jpeg",
+            (Medium::Pictures, false) => "not a picture",
+            (Medium::Recordings, true) => {
+                "recordings of this format are not read: only wav, which every device reads"
+            }
+            (Medium::Recordings, false) => "not a recording",
+        }
+    }
+}
+
+/// Reads all files.
+pub(super) fn read(tree: &mut Tree, medium: Medium, collector: &mut Collector) -> Result<()> {
+    let all = tree.files.clone();
+    let (files, others): (Vec<_>, Vec<_>) = all.iter().partition(|file| medium.is(file));
+    for file in others {
+        collector.skip(at(file), medium.other(file))?;
+    }
+    let layout = Layout::of(files.iter().map(|file| file.path.as_str()));
+    collector.expect(files.len() as u64);
     let mut bytes = Vec::new();
-    for file in pictures {
-        match layout.meaning(&file.path) {
-            None => collector.skip(at(file), "it stands in no class folder")?,
-            Some(meaning) => read_picture(tree, &source, file, &meaning, &mut bytes, collector)?,
+    for file in files {
+        let Some(Meaning { class, split }) = layout.meaning(&file.path) else {
+            collector.skip(at(file), "it stands in no class folder")?;
+            continue;
+        };
+        if let Some(reason) = read_into(tree, file, &mut bytes)? {
+            collector.skip(at(file), reason)?;
+            continue;
+        }
+        match medium {
+            Medium::Pictures => match picture::check(&bytes) {
+                Ok(shape) => collector.picture(at(file), &bytes, shape, &class, split)?,
+                Err(reason) => collector.skip(at(file), reason)?,
+            },
+            Medium::Recordings => match recording::check(&bytes) {
+                Ok(facts) => collector.sound(at(file), &bytes, facts, &class, split)?,
+                Err(reason) => collector.skip(at(file), reason)?,
+            },
         }
     }
     Ok(())
 }
 
-fn at(file: &TreeFile) -> Place<'_> {
+pub(super) fn at(file: &TreeFile) -> Place<'_> {
     Place { file: &file.path, line: None }
 }
 
-fn read_picture(
-    tree: &mut Tree,
-    source: &str,
-    file: &TreeFile,
-    meaning: &Meaning,
-    bytes: &mut Vec<u8>,
-    collector: &mut Collector,
-) -> Result<()> {
+/// Reads a file whole, or says why it cannot be a sample.
+pub(super) fn read_into(tree: &mut Tree, file: &TreeFile, bytes: &mut Vec<u8>) -> Result<Option<String>> {
     bytes.clear();
+    let source = tree.name.clone();
     let read = tree.open_at(file).and_then(|reader| {
         let read = reader.take(limits::PREDICT_INPUT as u64 + 1).read_to_end(bytes);
-        read.map_err(|error| super::tree::failed(source, file.path.as_ref(), error))
+        read.map_err(|error| super::tree::failed(&source, file.path.as_ref(), error))
     });
     match read {
         // One file that cannot be read is a bad sample; an archive that lies about itself is no source.
-        Err(Error::Format { problem, .. }) => return collector.skip(at(file), problem),
-        Err(Error::Io { source, .. }) => {
-            return collector.skip(at(file), format!("it cannot be read: {source}"));
-        }
+        Err(Error::Format { problem, .. }) => return Ok(Some(problem)),
+        Err(Error::Io { source, .. }) => return Ok(Some(format!("it cannot be read: {source}"))),
         read => read?,
     };
     if bytes.len() > limits::PREDICT_INPUT {
-        let reason = format!("it has more than {} bytes", limits::PREDICT_INPUT);
-        return collector.skip(at(file), reason);
+        return Ok(Some(format!("it has more than {} bytes", limits::PREDICT_INPUT)));
     }
-    match picture::check(bytes) {
-        Ok(shape) => collector.picture(at(file), bytes, shape, &meaning.class, meaning.split),
-        Err(reason) => collector.skip(at(file), reason),
-    }
+    Ok(None)
 }
 
 /// How folders are read.
 #[derive(Debug)]
 struct Layout {
-    /// Folders that all pictures have in common.
+    /// Folders that all files have in common.
     common: usize,
     /// Whether the first folder below them is a split.
     splits: bool,
@@ -121,7 +157,7 @@ fn folders_of(path: &str) -> Vec<&str> {
 }
 
 /// The split that a folder is named after.
-fn split_of(folder: &str) -> Option<Split> {
+pub(super) fn split_of(folder: &str) -> Option<Split> {
     match folder.to_ascii_lowercase().as_str() {
         "train" | "training" => Some(Split::Train),
         "val" | "valid" | "validation" | "dev" => Some(Split::Validation),

@@ -2,9 +2,9 @@
 
 use super::{ImportProgress, ImportStage, Skipped};
 use crate::bounds::{NUMBER_CLASSES, PACK_BYTES, PACKS, SKIPPED_LISTED};
-use crate::dataset::{Column, ImageFacts, Kind, Split, TableFacts};
+use crate::dataset::{Column, ImageFacts, Kind, SoundFacts, Split, TableFacts};
 use crate::error::{Error, Result};
-use flotilla_protocol::{Digest, limits};
+use flotilla_protocol::{Digest, TrueBox, Truth, limits};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use tokio::sync::mpsc;
@@ -22,10 +22,10 @@ pub(crate) enum Step {
 }
 
 /// A sample that was taken.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Taken {
     pub(crate) digest: Digest,
-    pub(crate) label: u32,
+    pub(crate) truth: Truth,
     pub(crate) given: Option<Split>,
     pub(crate) copies: u32,
     pub(crate) pack: u32,
@@ -42,6 +42,7 @@ pub(crate) struct Collected {
     pub(crate) classes: Vec<String>,
     pub(crate) bytes: u64,
     pub(crate) images: Option<ImageFacts>,
+    pub(crate) sounds: Option<SoundFacts>,
     pub(crate) table: Option<(TableFacts, Vec<Column>)>,
     pub(crate) skipped: Vec<Skipped>,
     pub(crate) skipped_total: u64,
@@ -66,8 +67,13 @@ pub(super) struct Collector {
     seen: HashMap<Digest, usize>,
     samples: Vec<Taken>,
     labels: Labels,
+    /// Whether the label of a row is a number to predict; found out when nothing is said.
+    numeric: Option<bool>,
+    /// The number that each row's label is, if it is one.
+    targets: Vec<f64>,
     bytes: u64,
     images: Option<ImageFacts>,
+    sounds: Option<SoundFacts>,
     skipped: Vec<Skipped>,
     skipped_total: u64,
     duplicates: u64,
@@ -86,8 +92,11 @@ impl Collector {
             seen: HashMap::new(),
             samples: Vec::new(),
             labels: Labels::default(),
+            numeric: None,
+            targets: Vec::new(),
             bytes: 0,
             images: None,
+            sounds: None,
             skipped: Vec::new(),
             skipped_total: 0,
             duplicates: 0,
@@ -100,7 +109,12 @@ impl Collector {
         self.total = Some(self.total.unwrap_or(0) + samples);
     }
 
-    /// Takes a picture.
+    /// Says whether the labels of rows are numbers to predict, instead of finding it out.
+    pub(super) fn numeric(&mut self, numeric: Option<bool>) {
+        self.numeric = numeric;
+    }
+
+    /// Takes a picture of a class.
     pub(super) fn picture(
         &mut self,
         at: Place<'_>,
@@ -109,28 +123,82 @@ impl Collector {
         label: &str,
         given: Option<Split>,
     ) -> Result<()> {
-        if self.sample(at, bytes, label, given)? {
-            let Shape { width, height, grey } = shape;
-            let facts = self.images.get_or_insert(ImageFacts {
-                min_width: width,
-                max_width: width,
-                min_height: height,
-                max_height: height,
-                grey,
-            });
-            facts.min_width = facts.min_width.min(width);
-            facts.max_width = facts.max_width.max(width);
-            facts.min_height = facts.min_height.min(height);
-            facts.max_height = facts.max_height.max(height);
-            facts.grey &= grey;
+        if self.labelled(at, bytes, label, given)? {
+            self.shape(shape);
+        }
+        Ok(())
+    }
+
+    /// Takes a recording of a class.
+    pub(super) fn sound(
+        &mut self,
+        at: Place<'_>,
+        bytes: &[u8],
+        recording: SoundFacts,
+        label: &str,
+        given: Option<Split>,
+    ) -> Result<()> {
+        if self.labelled(at, bytes, label, given)? {
+            let facts = self.sounds.get_or_insert(recording);
+            facts.min_ms = facts.min_ms.min(recording.min_ms);
+            facts.max_ms = facts.max_ms.max(recording.max_ms);
+            facts.min_rate = facts.min_rate.min(recording.min_rate);
+            facts.max_rate = facts.max_rate.max(recording.max_rate);
+        }
+        Ok(())
+    }
+
+    /// Takes a picture and what is in it.
+    pub(super) fn boxes(
+        &mut self,
+        at: Place<'_>,
+        bytes: &[u8],
+        shape: Shape,
+        boxes: &[NamedBox],
+        given: Option<Split>,
+    ) -> Result<()> {
+        let mut truths = Vec::with_capacity(boxes.len());
+        for NamedBox { label, area, ignored } in boxes {
+            match self.label(label) {
+                Ok(label) => truths.push(TrueBox { label, area: *area, ignored: *ignored }),
+                Err(reason) => return self.skip(at, reason),
+            }
+        }
+        if self.sample(at, bytes, Truth::Boxes(truths), given)? {
+            self.shape(shape);
         }
         Ok(())
     }
 
     /// Takes a row of a table.
     pub(super) fn row(&mut self, at: Place<'_>, bytes: &[u8], label: &str) -> Result<()> {
-        self.sample(at, bytes, label, None)?;
+        let target = label.parse().ok().filter(|value: &f64| value.is_finite());
+        let new = match (self.numeric, target) {
+            (Some(true), None) => {
+                return self.skip(at, format!("its target {label:?} is no finite number"));
+            }
+            (Some(true), Some(target)) => self.sample(at, bytes, Truth::Values(vec![target]), None)?,
+            _ => self.labelled(at, bytes, label, None)?,
+        };
+        if new {
+            self.targets.push(target.unwrap_or(f64::NAN));
+        }
         Ok(())
+    }
+
+    fn shape(&mut self, Shape { width, height, grey }: Shape) {
+        let facts = self.images.get_or_insert(ImageFacts {
+            min_width: width,
+            max_width: width,
+            min_height: height,
+            max_height: height,
+            grey,
+        });
+        facts.min_width = facts.min_width.min(width);
+        facts.max_width = facts.max_width.max(width);
+        facts.min_height = facts.min_height.min(height);
+        facts.max_height = facts.max_height.max(height);
+        facts.grey &= grey;
     }
 
     /// Lists a sample that cannot be used.
@@ -151,14 +219,24 @@ impl Collector {
         self.tell(count)
     }
 
-    /// Takes a sample. Says whether it is new.
-    fn sample(&mut self, at: Place<'_>, bytes: &[u8], label: &str, given: Option<Split>) -> Result<bool> {
+    /// The number of a label, or why it can be none.
+    fn label(&mut self, label: &str) -> Result<u32, String> {
         if label.is_empty() || label.len() > limits::LABEL {
-            let reason = format!("its label has {} bytes; 1 to {} are possible", label.len(), limits::LABEL);
-            self.skip(at, reason)?;
-            return Ok(false);
+            return Err(format!("its label has {} bytes; 1 to {} are possible", label.len(), limits::LABEL));
         }
-        let label = self.labels.intern(label);
+        Ok(self.labels.intern(label))
+    }
+
+    /// Takes a sample of a class. Says whether it is new.
+    fn labelled(&mut self, at: Place<'_>, bytes: &[u8], label: &str, given: Option<Split>) -> Result<bool> {
+        match self.label(label) {
+            Ok(label) => self.sample(at, bytes, Truth::Class(label), given),
+            Err(reason) => self.skip(at, reason).map(|()| false),
+        }
+    }
+
+    /// Takes a sample. Says whether it is new.
+    fn sample(&mut self, at: Place<'_>, bytes: &[u8], truth: Truth, given: Option<Split>) -> Result<bool> {
         let digest = Digest::of(bytes);
         let index = match self.seen.entry(digest) {
             Entry::Vacant(free) => {
@@ -168,7 +246,7 @@ impl Collector {
             Entry::Occupied(taken) => Some(*taken.get()),
         };
         if let Some(index) = index {
-            self.again(at, index, label, given)?;
+            self.again(at, index, &truth, given)?;
             return Ok(false);
         }
         if self.samples.len() as u64 == self.max_samples {
@@ -186,19 +264,24 @@ impl Collector {
         let offset = self.pack.len() as u32;
         self.pack.extend_from_slice(bytes);
         self.bytes += u64::from(len);
-        self.samples.push(Taken { digest, label, given, copies: 1, pack: self.packs, offset, len });
+        self.samples.push(Taken { digest, truth, given, copies: 1, pack: self.packs, offset, len });
         self.tell(1)?;
         Ok(true)
     }
 
     /// The same content once more.
-    fn again(&mut self, at: Place<'_>, index: usize, label: u32, given: Option<Split>) -> Result<()> {
+    fn again(&mut self, at: Place<'_>, index: usize, truth: &Truth, given: Option<Split>) -> Result<()> {
         let first = &mut self.samples[index];
-        if first.label != label && self.kind == Kind::ImageClassification {
-            let reason = format!(
-                "the same picture was given the label {:?} before; the first label stays",
-                self.labels.name(first.label)
-            );
+        // A row holds its label, so that equal ones agree.
+        if first.truth != *truth && self.kind != Kind::Table {
+            let reason = match first.truth {
+                Truth::Class(label) => {
+                    let what = if self.kind == Kind::SoundClassification { "recording" } else { "picture" };
+                    let label = self.labels.name(label);
+                    format!("the same {what} was given the label {label:?} before; the first label stays")
+                }
+                _ => "the same picture was there before with other boxes; the first ones stay".to_owned(),
+            };
             return self.skip(at, reason);
         }
         self.duplicates += 1;
@@ -243,10 +326,21 @@ impl Collector {
         if !self.pack.is_empty() {
             self.send_pack()?;
         }
-        let numeric = self.kind == Kind::Table && self.labels.is_target();
+        let numeric = self.kind == Kind::Table && self.numeric.unwrap_or_else(|| self.labels.is_target());
         let (classes, order) = if numeric { (Vec::new(), Vec::new()) } else { self.labels.sorted()? };
+        if numeric {
+            for (sample, target) in self.samples.iter_mut().zip(&self.targets) {
+                sample.truth = Truth::Values(vec![*target]);
+            }
+        }
+        let place = |label: &mut u32| *label = order.get(*label as usize).copied().unwrap_or(0);
         for sample in &mut self.samples {
-            sample.label = order.get(sample.label as usize).copied().unwrap_or(0);
+            match &mut sample.truth {
+                Truth::Class(label) => place(label),
+                Truth::Labels(labels) => labels.iter_mut().for_each(place),
+                Truth::Boxes(boxes) => boxes.iter_mut().map(|thing| &mut thing.label).for_each(place),
+                Truth::Values(_) | Truth::Anomalous(_) => {}
+            }
         }
         let table = table.map(|(facts, columns)| (TableFacts { numeric_label: numeric, ..facts }, columns));
         Ok(Collected {
@@ -256,12 +350,22 @@ impl Collector {
             classes,
             bytes: self.bytes,
             images: self.images,
+            sounds: self.sounds,
             table,
             skipped: self.skipped,
             skipped_total: self.skipped_total,
             duplicates: self.duplicates,
         })
     }
+}
+
+/// Something in a picture, as its source names it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct NamedBox {
+    pub(super) label: String,
+    /// Left, top, right and bottom edge in pixels.
+    pub(super) area: [f32; 4],
+    pub(super) ignored: bool,
 }
 
 /// What a picture looks like from outside.

@@ -3,7 +3,7 @@
 use super::image_csv::{ROWS, first_rows, looks_like_pictures, sample};
 use super::read::TreeCsv;
 use super::tree::{Tree, TreeFile};
-use super::{Format, class_folders, idx};
+use super::{Format, class_folders, coco, idx, voc};
 use crate::error::{Error, Result};
 
 /// Extensions of tables.
@@ -15,7 +15,16 @@ pub(super) fn detect(tree: &mut Tree) -> Result<Format> {
         return Ok(Format::Idx);
     }
     if tree.files.iter().any(class_folders::is_picture) {
-        return Ok(Format::ImageFolders);
+        return Ok(if coco::is_in(tree)? {
+            Format::Coco
+        } else if voc::is_in(tree)? {
+            Format::Voc
+        } else {
+            Format::ImageFolders
+        });
+    }
+    if tree.files.iter().any(class_folders::is_recording) {
+        return Ok(Format::SoundFolders);
     }
     let file = csv_file(tree)?;
     let mut csv = TreeCsv::new(tree, file);

@@ -5,6 +5,7 @@
 //! lists what is bad. Packs leave through a bounded channel to the async side, which stores them.
 
 mod class_folders;
+mod coco;
 mod collector;
 mod detect;
 mod grey_png;
@@ -13,13 +14,19 @@ mod image_csv;
 mod metered;
 mod picture;
 mod read;
+mod recording;
 mod rows;
 mod table;
+mod things;
 mod tree;
+mod voc;
+mod xml;
 
 pub(crate) use collector::{Collected, Step};
 pub(crate) use picture::look_into;
 pub(crate) use read::read;
+pub(crate) use recording::check as check_recording;
+pub(crate) use table::is_missing;
 pub(crate) use tree::read_up_to;
 
 use crate::bounds::{IMPORT_BYTES, SAMPLES_MAX};
@@ -72,11 +79,25 @@ pub enum Format {
     ImageCsv,
     /// A csv table with a label column.
     Table,
+    /// A folder or zip of wav recordings: `CLASS/recording` or `SPLIT/CLASS/recording`.
+    SoundFolders,
+    /// Pictures, and COCO JSON with the boxes in them.
+    Coco,
+    /// Pictures, and Pascal VOC XML with the boxes in them.
+    Voc,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Format; 4] = [Format::ImageFolders, Format::Idx, Format::ImageCsv, Format::Table];
+    pub const ALL: [Format; 7] = [
+        Format::ImageFolders,
+        Format::Idx,
+        Format::ImageCsv,
+        Format::Table,
+        Format::SoundFolders,
+        Format::Coco,
+        Format::Voc,
+    ];
 
     /// The stable name.
     pub fn as_str(self) -> &'static str {
@@ -85,6 +106,9 @@ impl Format {
             Format::Idx => "idx",
             Format::ImageCsv => "image-csv",
             Format::Table => "table",
+            Format::SoundFolders => "sound-folders",
+            Format::Coco => "coco",
+            Format::Voc => "voc",
         }
     }
 }
@@ -114,6 +138,9 @@ pub struct ImportOptions {
     /// The column with the label: its name, or `first` or `last`. By default the one that is called label, class
     /// or target; for pictures in a csv without a header the last.
     pub label_column: Option<String>,
+    /// Whether the labels of a table are numbers to predict and not classes. By default they are where they are fractions
+    /// or too many to be names.
+    pub numeric_label: Option<bool>,
     /// Whether the first line of a csv names the columns. Found out when not given.
     pub header: Option<bool>,
     /// The value of a white pixel in a csv: 1 to 255. By default 16 when no value is larger, else 255.
@@ -132,6 +159,7 @@ impl Default for ImportOptions {
     fn default() -> Self {
         Self {
             label_column: None,
+            numeric_label: None,
             header: None,
             pixel_max: None,
             seed: DEFAULT_SEED,

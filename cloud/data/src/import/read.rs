@@ -1,10 +1,11 @@
 //! Reads one source from its beginning to its end. Blocking.
 
+use super::class_folders::{self, Medium};
 use super::collector::{Collected, Collector, Place, Step};
 use super::image_csv::Csv;
 use super::tree::{Tree, TreeFile};
 use super::{Format, ImportOptions, ImportRequest, Source};
-use super::{class_folders, detect, idx, image_csv, table};
+use super::{coco, detect, idx, image_csv, table, voc};
 use crate::dataset::Kind;
 use crate::digits;
 use crate::error::{Error, Result};
@@ -48,14 +49,22 @@ fn read_path(
         Some(format) => format,
         None => detect::detect(&mut tree)?,
     };
-    let kind = if format == Format::Table { Kind::Table } else { Kind::ImageClassification };
+    let kind = match format {
+        Format::Table => Kind::Table,
+        Format::SoundFolders => Kind::SoundClassification,
+        Format::Coco | Format::Voc => Kind::ObjectDetection,
+        Format::ImageFolders | Format::Idx | Format::ImageCsv => Kind::ImageClassification,
+    };
     let mut collector = Collector::new(kind, out, options.max_samples);
     for (file, reason) in std::mem::take(&mut tree.unreadable) {
         collector.skip(Place { file: &file, line: None }, reason)?;
     }
     let mut shape = None;
     match format {
-        Format::ImageFolders => class_folders::read(&mut tree, &mut collector)?,
+        Format::ImageFolders => class_folders::read(&mut tree, Medium::Pictures, &mut collector)?,
+        Format::SoundFolders => class_folders::read(&mut tree, Medium::Recordings, &mut collector)?,
+        Format::Coco => coco::read(&mut tree, &mut collector)?,
+        Format::Voc => voc::read(&mut tree, &mut collector)?,
         Format::Idx => idx::read(&mut tree, &mut collector)?,
         Format::ImageCsv => {
             let file = only_file(&tree)?;

@@ -29,6 +29,7 @@ pub(super) fn read(
     let names = if header { first } else { (1..=first.len()).map(|n| format!("column_{n}")).collect() };
     check_names(&name, &names)?;
     let label = label_column(&names, options)?;
+    collector.numeric(options.numeric_label);
     let mut columns: Vec<Seen> = names.iter().map(|_| Seen::default()).collect();
     let mut header_passed = !header;
     each_row(csv, delimiter, |row| {
@@ -104,7 +105,8 @@ fn label_column(names: &[String], options: &ImportOptions) -> Result<usize> {
     }
 }
 
-fn is_missing(field: &str) -> bool {
+/// Whether a cell says that nothing is known.
+pub(crate) fn is_missing(field: &str) -> bool {
     MISSING.contains(&field.to_ascii_lowercase().as_str())
 }
 

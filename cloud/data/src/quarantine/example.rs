@@ -1,5 +1,6 @@
 //! One hard example, and what was received of a device today.
 
+use super::medium::Medium;
 use flotilla_protocol::message::HardExample;
 use flotilla_protocol::{ActorId, DatasetName, DeviceId, Digest, ModelName};
 use flotilla_storage::{Entity, Table, compound};
@@ -56,14 +57,20 @@ impl ExampleState {
 /// A hard example that came in whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Quarantined {
-    /// SHA-256 of its picture.
+    /// SHA-256 of its bytes.
     pub digest: Digest,
-    /// Bytes of its picture.
+    /// How many they are.
     pub bytes: u64,
-    /// Its columns.
+    /// What it is.
+    #[serde(default)]
+    pub medium: Medium,
+    /// Columns of a picture.
     pub width: u32,
-    /// Its rows.
+    /// Rows of a picture.
     pub height: u32,
+    /// How long a recording is.
+    #[serde(default)]
+    pub milliseconds: u32,
     /// The device that sent it first.
     pub device: DeviceId,
     /// What the model said, as the device tells it.

@@ -1,6 +1,7 @@
 //! What people see of hard examples, and what they decide.
 
 use super::example::{ExampleState, Quarantined};
+use super::medium::Medium;
 use super::service::Quarantine;
 use crate::bounds::QUARANTINE_DECIDE;
 use crate::datasets::{blocking, joined};
@@ -48,7 +49,7 @@ impl Quarantine {
         found.map(|found| found.value).ok_or_else(|| missing(digest))
     }
 
-    /// The picture of an example that nobody has decided on.
+    /// The bytes of an example that nobody has decided on.
     pub async fn picture(&self, digest: &Digest) -> Result<Bytes> {
         self.undecided(&[*digest]).await?;
         let (files, digest) = (self.files.clone(), *digest);
@@ -100,8 +101,9 @@ impl Quarantine {
             audit::record(batch, actor, Permission::ExampleReview.as_str(), &subject, detail, now_ms)?;
             Ok(())
         };
-        let pictures: Vec<Digest> = found.iter().map(|found| found.value.digest).collect();
-        let version = self.datasets.add_unlabelled(actor, &dataset, &pictures, read, settle, now_ms).await?;
+        let new: Vec<(Digest, Medium)> =
+            found.iter().map(|found| (found.value.digest, found.value.medium)).collect();
+        let version = self.datasets.add_unlabelled(actor, &dataset, &new, read, settle, now_ms).await?;
         self.let_go(&examples, now_ms).await;
         Ok(Decided { examples, version: Some(version) })
     }

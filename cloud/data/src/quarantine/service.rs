@@ -3,10 +3,10 @@
 use super::example::{ExampleState, Quarantined, Received};
 use super::files::{Files, Found};
 use super::held::{Bounds, Held, Part};
-use crate::bounds::{QUARANTINE_DECODE_BYTES, QUARANTINE_PIXELS, REMEMBERED_MS};
+use super::medium::{Looked, look};
+use crate::bounds::REMEMBERED_MS;
 use crate::datasets::{Datasets, blocking};
 use crate::error::{Error, Result};
-use crate::import::look_into;
 use flotilla_protocol::message::{HardExample, HardExamples, Upload};
 use flotilla_protocol::{DeviceId, Digest, limits};
 use flotilla_storage::{Batch, Collection, PAGE_ENTITIES, Records};
@@ -344,17 +344,16 @@ impl Quarantine {
                 if Digest::of(&bytes) != digest {
                     return Err(Error::DigestDiffers { digest });
                 }
-                let (width, height) = look_into(&bytes, QUARANTINE_PIXELS, QUARANTINE_DECODE_BYTES)
-                    .map_err(|problem| Error::NoPicture { digest, problem })?;
-                Ok((bytes.len() as u64, width, height))
+                let looked = look(&bytes).map_err(|problem| Error::NoExampleData { digest, problem })?;
+                Ok((bytes.len() as u64, looked))
             })
             .await?
         };
         let mut held = self.held.lock().await;
-        let (bytes, width, height) = match looked {
+        let (bytes, Looked { medium, width, height, milliseconds }) = match looked {
             Ok(looked) => looked,
             Err(error) => {
-                if matches!(error, Error::DigestDiffers { .. } | Error::NoPicture { .. }) {
+                if matches!(error, Error::DigestDiffers { .. } | Error::NoExampleData { .. }) {
                     held.release(&part);
                     self.remove_part(part).await?;
                 }
@@ -372,8 +371,10 @@ impl Quarantine {
         let taken = Quarantined {
             digest,
             bytes,
+            medium,
             width,
             height,
+            milliseconds,
             device: part.0.clone(),
             example: example.clone(),
             dataset: policy.dataset.clone(),

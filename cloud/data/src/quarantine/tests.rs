@@ -3,7 +3,7 @@
 mod bounds;
 
 use super::held::Bounds;
-use super::{ExampleState, Quarantine};
+use super::{ExampleState, Medium, Quarantine};
 use crate::{Datasets, Error, ImportOptions, ImportRequest, Source};
 use flotilla_identity::{Actor, audit};
 use flotilla_protocol::message::{HardExample, HardExamples, HardReason, Upload};
@@ -202,7 +202,7 @@ async fn accepted_ones_become_unlabelled_samples_in_one_new_version_and_stay_thr
     assert_eq!(house.import().await, 1);
     let first = house.datasets.version(&digits(), None).await.unwrap();
     // A picture that the dataset has already, and two that it has not.
-    let sample = house.datasets.samples(&first, None).await.unwrap()[0];
+    let sample = house.datasets.samples(&first, None).await.unwrap().swap_remove(0);
     let known = house.datasets.sample_bytes(&sample).await.unwrap();
     let mut digests = vec![house.send("box-1", &known).await];
     for seed in [1, 2] {
@@ -287,4 +287,26 @@ async fn a_whole_upload_that_a_kill_kept_from_being_taken_in_is_taken_in_by_the_
     std::fs::write(&part, vec![0; torn.len()]).unwrap();
     assert_eq!(house.offer("box-1", digest, torn.len()).await.unwrap(), 0, "it begins anew");
     assert!(!part.exists());
+}
+
+#[tokio::test]
+async fn recordings_and_rows_are_taken_in_and_stay_with_their_kind() {
+    let mut house = House::new().await;
+    house.import().await;
+    let row = br#"{"temperature": 71, "make": null}"#;
+    let mut recording =
+        b"RIFF\x2c\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data".to_vec();
+    recording.extend(1_600_u32.to_le_bytes());
+    recording.extend([1; 1_600]);
+    let (row, recording) = (house.send("box-1", row).await, house.send("box-1", &recording).await);
+    let of = async |digest: &Digest| house.quarantine.get(digest).await.unwrap();
+    assert_eq!(of(&row).await.medium, Medium::Row);
+    let heard = of(&recording).await;
+    assert_eq!((heard.medium, heard.milliseconds, heard.width), (Medium::Recording, 100, 0));
+    for digest in [row, recording] {
+        let into = house.quarantine.accept(&Actor::administrator(), &[digest], Some(&digits()), NOW).await;
+        assert!(matches!(into, Err(Error::KindDiffers { .. })), "digits are pictures");
+    }
+    let nested = house.try_send("box-1", Digest::of(b"{\"a\": []}"), b"{\"a\": []}").await.unwrap_err();
+    assert_eq!(nested.code(), ErrorCode::SampleInvalid);
 }

@@ -4,7 +4,7 @@ use crate::digits;
 use crate::support::{House, NOW};
 use flotilla_data::{ImageFacts, ImportStage, Kind, SampleFile, Split};
 use flotilla_identity::{Actor, audit};
-use flotilla_protocol::{Digest, ErrorCode};
+use flotilla_protocol::{Digest, ErrorCode, Truth};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[tokio::test]
@@ -37,7 +37,7 @@ async fn the_bundled_digits_become_a_version_with_every_picture() {
         .datasets
         .read_samples(&samples, |sample, bytes| {
             let picture = image::load_from_memory(&bytes).unwrap().into_luma8();
-            decoded.insert(picture.into_raw(), sample.label);
+            decoded.insert(picture.into_raw(), sample.truth.clone());
             Ok(())
         })
         .await
@@ -49,7 +49,7 @@ async fn the_bundled_digits_become_a_version_with_every_picture() {
         let mut values: Vec<u32> = line.split(',').map(|v| v.parse().unwrap()).collect();
         let label = values.pop().unwrap();
         let pixels: Vec<u8> = values.iter().map(|v| ((v * 255 + 8) / 16) as u8).collect();
-        assert_eq!(decoded.get(&pixels), Some(&label));
+        assert_eq!(decoded.get(&pixels), Some(&Truth::Class(label)));
     }
 }
 
@@ -107,11 +107,11 @@ async fn samples_are_found_by_split_and_digest_and_written_for_a_job() {
         let read: Vec<_> = SampleFile::open(&path).unwrap().map(|sample| sample.unwrap()).collect();
         assert_eq!(read.len(), samples.len());
         for (sample, (label, bytes)) in samples.iter().zip(read) {
-            assert_eq!((sample.label, sample.digest), (label, Digest::of(&bytes)));
+            assert_eq!((sample.truth.clone(), sample.digest), (label, Digest::of(&bytes)));
             assert!(seen.insert(sample.digest), "a sample stands in one split only");
         }
     }
-    let some = house.datasets.samples(&version, None).await.unwrap()[1000];
+    let some = house.datasets.samples(&version, None).await.unwrap().swap_remove(1000);
     let found = house.datasets.sample(&version, &some.digest).await.unwrap();
     assert_eq!(found, some);
     assert_eq!(Digest::of(&house.datasets.sample_bytes(&found).await.unwrap()), some.digest);

@@ -2,9 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod archives;
+mod boxes;
 mod bundled;
 mod pictures;
 mod real_data;
+mod sounds;
 mod support;
 mod tables;
 

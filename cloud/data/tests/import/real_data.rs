@@ -2,6 +2,7 @@
 
 use crate::support::{House, request};
 use flotilla_data::{ColumnKind, ImportReport};
+use flotilla_protocol::Truth;
 use std::path::PathBuf;
 
 /// The folder with the data. Without it a test is skipped, but never in CI.
@@ -73,4 +74,22 @@ async fn tables_are_imported_with_their_types() {
     assert_eq!((bank.imported, bank.skipped_total), (4119, 0));
     assert_eq!(bank.version.classes, ["no", "yes"]);
     assert_eq!(bank.version.table.unwrap().columns, 21);
+}
+
+#[tokio::test]
+async fn blood_cells_are_imported_with_their_boxes_and_lists() {
+    let Some(data) = data() else { return };
+    let house = House::new();
+    let report = import(&house, "cells", data.join("detection/bccd-voc.zip"), None).await;
+    let version = &report.version;
+    assert_eq!(version.classes, ["Platelets", "RBC", "WBC"]);
+    assert_eq!((version.splits.train, version.splits.validation, version.splits.test), (205, 87, 72));
+    let areas = report.skipped.iter().filter(|skipped| skipped.reason.contains("has no area")).count();
+    assert_eq!(areas, 2, "{:?}", report.skipped);
+    let mut boxes = [0; 3];
+    for sample in house.datasets.samples(version, None).await.unwrap() {
+        let Truth::Boxes(things) = sample.truth else { panic!("{:?}", sample.truth) };
+        things.iter().for_each(|thing| boxes[thing.label as usize] += 1);
+    }
+    assert_eq!(boxes.iter().sum::<u32>(), 361 + 4155 + 372 - 2);
 }

@@ -101,3 +101,20 @@ pub(crate) fn two_classes(prefix: &str) -> Vec<(String, Vec<u8>)> {
     let picture = |n: u32| (format!("{prefix}{}/{n}.png", if n < 10 { "cat" } else { "dog" }), png(n));
     (0..20).map(picture).collect()
 }
+
+/// A tone as a wav of one channel and 16 bits.
+pub(crate) fn wav(rate: u32, samples: u32, hertz: f32) -> Vec<u8> {
+    let bytes = samples * 2;
+    let mut out = b"RIFF".to_vec();
+    out.extend((36 + bytes).to_le_bytes());
+    out.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
+    out.extend(rate.to_le_bytes());
+    out.extend((rate * 2).to_le_bytes());
+    out.extend(b"\x02\0\x10\0data");
+    out.extend(bytes.to_le_bytes());
+    for n in 0..samples {
+        let phase = std::f32::consts::TAU * hertz * n as f32 / rate as f32;
+        out.extend(((phase.sin() * 8_000.0) as i16).to_le_bytes());
+    }
+    out
+}

@@ -1,8 +1,9 @@
 //! Csv: tables, and pictures a line.
 
 use crate::support::{House, request};
-use flotilla_data::{ColumnKind, Format, Kind, SplitCounts};
-use flotilla_protocol::ErrorCode;
+use flotilla_data::{ColumnKind, Format, Kind, SampleFile, SplitCounts};
+use flotilla_protocol::{ErrorCode, Truth};
+use serde_json::json;
 
 #[tokio::test]
 async fn a_broken_csv_line_is_listed_with_its_number() {
@@ -67,7 +68,7 @@ async fn a_csv_of_pictures_may_have_a_header_and_its_label_in_front() {
     }
     let report = house.import(request("own", &house.file("own.csv", csv))).await.unwrap();
     assert_eq!(report.version.classes, ["3", "4"]);
-    let sample = house.datasets.samples(&report.version, None).await.unwrap()[1];
+    let sample = house.datasets.samples(&report.version, None).await.unwrap().swap_remove(1);
     let bytes = house.datasets.sample_bytes(&sample).await.unwrap();
     assert_eq!(image::load_from_memory(&bytes).unwrap().into_luma8().into_raw()[..3], [31, 34, 37]);
 }
@@ -104,8 +105,18 @@ async fn a_table_gets_typed_columns_and_its_rows_as_samples() {
     let bytes = house.datasets.sample_bytes(&samples[0]).await.unwrap();
     let row: Vec<String> = serde_json::from_slice(&bytes).unwrap();
     assert_eq!((row, samples[0].copies), (["30", "blue; collar", "1.8", "no"].map(String::from).to_vec(), 2));
-    let written = house.datasets.write_split(version, samples[0].split, &house.path("split")).await.unwrap();
+    let path = house.path("split");
+    let written = house.datasets.write_split(version, samples[0].split, &path).await.unwrap();
     assert_eq!(written, version.splits.of(samples[0].split), "a row that is there twice is written twice");
+    // A model gets a row as applications send it: by name, without what it is to say.
+    let (truth, input) = SampleFile::open(&path).unwrap().next().unwrap().unwrap();
+    assert_eq!(truth, Truth::Class(0));
+    let input: serde_json::Value = serde_json::from_slice(&input).unwrap();
+    assert_eq!(input, json!({ "Age": "30", "Job": "blue; collar", "Height": "1.8" }));
+    let form = house.datasets.input_form(version).await.unwrap();
+    let gap = form.input(house.datasets.sample_bytes(&samples[1]).await.unwrap()).unwrap();
+    let gap: serde_json::Value = serde_json::from_slice(&gap).unwrap();
+    assert_eq!(gap, json!({ "Age": "31", "Job": "admin", "Height": null }));
 }
 
 #[tokio::test]
@@ -127,6 +138,25 @@ async fn a_fine_numeric_label_is_a_target_and_not_classes() {
     let rows: Vec<String> = (0..100).map(|n| format!("{n},{}.5", n * 2)).collect();
     let file = house.file("t.csv", format!("x,target\n{}\n", rows.join("\n")));
     let version = house.import(request("t", &file)).await.unwrap().version;
-    assert!(version.classes.is_empty() && version.table.unwrap().numeric_label);
+    assert!(version.classes.is_empty() && version.table.as_ref().unwrap().numeric_label);
     assert_eq!(version.splits, SplitCounts { train: 70, validation: 10, test: 20 });
+    let samples = house.datasets.samples(&version, None).await.unwrap();
+    assert_eq!(samples[3].truth, Truth::Values(vec![6.5]));
+}
+
+#[tokio::test]
+async fn a_target_is_a_number_if_it_is_said_to_be_one() {
+    let house = House::new();
+    let rows: Vec<String> = (0..100).map(|n| format!("{n},{}", n % 3)).collect();
+    let file = house.file("t.csv", format!("x,y\n{}\n7,much\n", rows.join("\n")));
+    let mut classes = request("classes", &file);
+    classes.options.label_column = Some("y".into());
+    let mut numbers = request("numbers", &file);
+    (numbers.options.label_column, numbers.options.numeric_label) = (Some("y".into()), Some(true));
+    assert_eq!(house.import(classes).await.unwrap().version.classes, ["0", "1", "2", "much"]);
+    let report = house.import(numbers).await.unwrap();
+    assert_eq!((report.skipped_total, report.skipped[0].line), (1, Some(102)));
+    assert!(report.skipped[0].reason.contains("no finite number"), "{}", report.skipped[0].reason);
+    let samples = house.datasets.samples(&report.version, None).await.unwrap();
+    assert_eq!(samples[4].truth, Truth::Values(vec![1.0]));
 }

@@ -7,23 +7,32 @@ use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 use crate::{Model, order};
 
 /// Makes names that nothing in a graph has.
-pub(super) struct Names(HashSet<String>);
+pub(super) struct Names {
+    taken: HashSet<String>,
+    /// The number that comes next behind a name: graphs can ask for one as often as they have nodes.
+    next: HashMap<String, u64>,
+}
 
 impl Names {
     pub(super) fn of(graph: &GraphProto) -> Self {
         let mut names = HashSet::new();
         collect(graph, &mut names);
-        Self(names)
+        Self { taken: names, next: HashMap::new() }
     }
 
     pub(super) fn fresh(&mut self, base: &str) -> String {
         let mut name = base.to_owned();
-        let mut number = 2_u64;
-        while name.is_empty() || self.0.contains(&name) {
-            name = format!("{base}_{number}");
-            number += 1;
+        if name.is_empty() || self.taken.contains(&name) {
+            let number = self.next.entry(name).or_insert(2);
+            loop {
+                name = format!("{base}_{number}");
+                *number += 1;
+                if !self.taken.contains(&name) {
+                    break;
+                }
+            }
         }
-        self.0.insert(name.clone());
+        self.taken.insert(name.clone());
         name
     }
 }
@@ -99,5 +108,24 @@ pub(super) fn label(node: &NodeProto) -> String {
     match name {
         Some(name) => format!("`{name}` ({})", node.op_type),
         None => node.op_type.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_new_however_often_one_is_asked_for() {
+        let mut graph = GraphProto::default();
+        graph.node.push(NodeProto { name: "axes_3".into(), ..NodeProto::default() });
+        let mut names = Names::of(&graph);
+        let asked: Vec<String> = (0..4).map(|_| names.fresh("axes")).collect();
+        assert_eq!(asked, ["axes", "axes_2", "axes_4", "axes_5"]);
+        assert_eq!([names.fresh(""), names.fresh("")], ["_2", "_3"]);
+        // Looked for from the beginning each time, this takes minutes.
+        let started = std::time::Instant::now();
+        (0..200_000).for_each(|_| drop(names.fresh("axes")));
+        assert!(started.elapsed() < std::time::Duration::from_secs(30));
     }
 }

@@ -127,7 +127,7 @@ fn dataset(command: Dataset, out: &Out) -> Done {
                 table::print(&header, &all.iter().map(row).collect::<Vec<_>>());
             })
         }
-        Dataset::Import { name, path, format, label, seed, target } => {
+        Dataset::Import { name, path, format, label, target_column, seed, target } => {
             let client = client(&target)?;
             let progress = Progress::new();
             let stage = "import";
@@ -142,7 +142,9 @@ fn dataset(command: Dataset, out: &Out) -> Done {
                     let (file, file_name) = upload::open(&path)?;
                     let mut query = format!("?file={}", encode(&file_name));
                     let seed = seed.map(|s| s.to_string());
-                    for (key, value) in [("format", format), ("label", label), ("seed", seed)] {
+                    let options =
+                        [("format", format), ("label", label), ("target", target_column), ("seed", seed)];
+                    for (key, value) in options {
                         if let Some(value) = value {
                             query += &format!("&{key}={}", encode(&value));
                         }
@@ -189,7 +191,8 @@ fn train(train: Train, out: &Out) -> Done {
     };
     let client = client(&train.target)?;
     let model = train.model.unwrap_or_else(|| train.dataset.clone());
-    let request = TrainRequest { dataset: train.dataset, dataset_version: train.version, model, config };
+    let (dataset, dataset_version, leave_out) = (train.dataset, train.version, train.leave_out);
+    let request = TrainRequest { dataset, dataset_version, model, config, leave_out };
     let job: JobView = client.post("/api/v1/jobs/train", &request)?;
     finish_job(&client, job, train.detach, out)
 }
@@ -280,6 +283,9 @@ fn model(command: Model, out: &Out) -> Done {
         Model::Inspect(command) => inspect::run(command, out),
         Model::Import(command) => import::run(command, out),
         Model::Card(command) => card::run(command, out),
+        Model::Licence { model, version, licence, target } => {
+            card::say_licence(&client(&target)?, &model, version, licence, out)
+        }
         Model::Export { model, version, file, pipeline: beside, target } => {
             let base = format!("/api/v1/models/{}/versions/{version}", encode(&model));
             if let Some(beside) = beside {

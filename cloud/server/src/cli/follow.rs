@@ -34,13 +34,17 @@ pub(crate) fn job(client: &Client, mut job: JobView) -> Result<JobView, Failure>
     }
 }
 
-/// Shows how far a running job is, with its newest validation accuracy if it has one.
+/// Shows how far a running job is, with its newest figure on the validation split if it has one.
 pub(crate) fn job_progress(display: &Progress, stage: &str, job: &JobView) {
     // Before its first stage a job has nothing to count.
     let Some(progress) = job.progress.as_ref().filter(|progress| !progress.stage.is_empty()) else { return };
-    let accuracy = job.metrics.last().and_then(|m| m["validation_accuracy"].as_f64());
-    let accuracy = accuracy.map(|a| format!(", validation accuracy {a:.4}")).unwrap_or_default();
-    display.update(stage, progress.done, Some(progress.total), &format!("{}{accuracy}", progress.stage));
+    let figure = |name: &str| job.metrics.last().and_then(|m| m[name].as_f64());
+    let figure = match (figure("validation_accuracy"), figure("validation_r2")) {
+        (Some(accuracy), _) => format!(", validation accuracy {accuracy:.4}"),
+        (None, Some(r2)) => format!(", validation R2 {r2:.4}"),
+        (None, None) => String::new(),
+    };
+    display.update(stage, progress.done, Some(progress.total), &format!("{}{figure}", progress.stage));
 }
 
 /// Follows a rollout; anything but success is a failure.

@@ -200,11 +200,12 @@ fn print_examples(examples: &[HardExampleView]) {
             example.device.clone(),
             example.reason.clone(),
             format!("{} {:.3}", example.label, example.score),
+            example.medium.clone(),
             example.bytes.to_string(),
             example.dataset.clone().unwrap_or_default(),
         ]
     };
-    let header = ["DIGEST", "STATE", "MODEL", "DEVICE", "REASON", "ANSWER", "BYTES", "DATASET"];
+    let header = ["DIGEST", "STATE", "MODEL", "DEVICE", "REASON", "ANSWER", "WHAT", "BYTES", "DATASET"];
     table::print(&header, &examples.iter().map(row).collect::<Vec<_>>());
 }
 
@@ -226,8 +227,10 @@ mod tests {
             at_ms: 0,
             received_at_ms: 0,
             bytes: 1,
+            medium: "picture".into(),
             width: 1,
             height: 1,
+            milliseconds: 0,
             dataset: dataset.map(Into::into),
             dataset_version: None,
         }

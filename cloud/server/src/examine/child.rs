@@ -1,19 +1,19 @@
 //! The process itself: read, load, try, measure.
 
 use super::{
-    Done, FILE, ImportTask, MEMORY, MODEL, Measured, PIPELINE, QUALITY, REPORT, SAMPLES, Said, TASK, Task,
-    sample_name,
+    Done, FILE, ImportTask, MEMORY, MODEL, PIPELINE, QUALITY, REPORT, SAMPLES, Said, TASK, Task, sample_name,
 };
 use crate::error_text::with_causes;
+use crate::work::Labels;
 use flotilla_data::SampleFile;
 use flotilla_import::{Proposal, Report, generated_inputs, inspect};
 use flotilla_jobs::JobFailure;
 use flotilla_protocol::pipeline::Output;
-use flotilla_protocol::{ErrorCode, Pipeline, Truth};
-use flotilla_runtime::{Input, Model, Preprocessor, Quality};
+use flotilla_protocol::{ErrorCode, Pipeline};
+use flotilla_runtime::{Input, Model, Preprocessor, Quality, judge};
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -126,15 +126,15 @@ fn register(
     let samples = place.input.join(SAMPLES);
     if samples.exists() {
         match &pipeline.output {
-            Output::Classification(_) => {
-                let quality = measure(&mut model, &samples, &task.classes)?;
-                place.write_json(QUALITY, &quality)?;
-                done.evaluation = Some(Measured::of(&quality));
+            Output::Embedding(_) | Output::Tensors(_) => {
+                done.notes
+                    .push("nothing was measured: what the model says is nothing that a dataset tells".into());
             }
-            _ => done.notes.push(
-                "accuracy was not measured: the model says no classes, and the dataset has nothing else"
-                    .into(),
-            ),
+            _ => {
+                let quality = measure(&mut model, &pipeline, &samples, &task.classes)?;
+                place.write_json(QUALITY, &quality)?;
+                done.metrics = Some(quality.metrics());
+            }
         }
     }
     Ok(())
@@ -212,44 +212,29 @@ fn shown(text: &str, most: usize) -> String {
     text.chars().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// How good the model is on samples whose classes have the names of the model's labels.
-fn measure(model: &mut Model, samples: &PathBuf, classes: &[String]) -> Result<Quality, JobFailure> {
-    let labels = model.labels().to_vec();
-    let place = |class: &String| labels.iter().position(|label| label == class);
-    let Some(places) = classes.iter().map(place).collect::<Option<Vec<usize>>>() else {
-        let some = |names: &[String]| names.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
-        let detail = format!(
-            "the dataset has the classes {}, and the model has the labels {}: name the model's labels, in its order, as the \
-             dataset does",
-            some(classes),
-            some(&labels)
-        );
-        return Err(JobFailure::new(ErrorCode::InvalidInput, detail));
-    };
+/// How good the model is on samples whose classes have the names of its labels.
+fn measure(
+    model: &mut Model,
+    pipeline: &Pipeline,
+    samples: &Path,
+    classes: &[String],
+) -> Result<Quality, JobFailure> {
+    let refused = |(code, detail): (ErrorCode, String)| JobFailure::new(code, detail);
+    let labels = Labels::of(classes, pipeline).map_err(refused)?;
     let open = || SampleFile::open(samples).map_err(|e| JobFailure::caused(e.code(), &e));
     let total = open()?.count() as u64;
-    let (mut seen, mut told, mut unreadable) = (0, Instant::now(), None);
-    let truths = open()?.map_while(|sample| {
+    let (mut seen, mut told, mut stopped) = (0_u64, Instant::now(), None);
+    let samples = open()?.map_while(|sample| {
         seen += 1;
         if told.elapsed() > TELL {
             told = Instant::now();
             progress(seen, total, "measuring");
         }
-        match sample {
-            // A class that the dataset does not have is no label of the model either.
-            Ok((label, bytes)) => {
-                let label = places.get(label as usize).map_or(u32::MAX, |place| *place as u32);
-                Some((bytes, Truth::Class(label)))
-            }
-            Err(error) => {
-                unreadable = Some(error);
-                None
-            }
-        }
+        let told = sample
+            .map_err(|error| JobFailure::caused(error.code(), &error))
+            .and_then(|(truth, bytes)| Ok((bytes, labels.truth(truth).map_err(refused)?)));
+        told.map_err(|failure| stopped = Some(failure)).ok()
     });
-    let quality = flotilla_runtime::judge(model, truths).map_err(|e| JobFailure::caused(e.code(), &e))?;
-    match unreadable {
-        Some(error) => Err(JobFailure::caused(error.code(), &error)),
-        None => Ok(quality),
-    }
+    let quality = judge(model, samples).map_err(|e| JobFailure::new(e.code(), with_causes(&e)))?;
+    stopped.map_or(Ok(quality), Err)
 }

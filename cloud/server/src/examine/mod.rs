@@ -9,8 +9,8 @@ mod child;
 pub(crate) use child::main as child_main;
 
 use flotilla_jobs::JobFailure;
+use flotilla_protocol::manifest::Metrics;
 use flotilla_protocol::{ErrorCode, Pipeline, limits};
-use flotilla_runtime::Quality;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
@@ -45,7 +45,7 @@ pub(crate) const REPORT: &str = "report.json";
 pub(crate) const MODEL: &str = "model.onnx";
 /// The pipeline to register, in the folder of outputs.
 pub(crate) const PIPELINE: &str = "pipeline.json";
-/// What was measured on the samples, in the folder of outputs, if there were any.
+/// What was measured on the samples, in the folder of outputs, if there were any: too much for a line.
 pub(crate) const QUALITY: &str = "quality.json";
 
 /// How a file is read.
@@ -105,32 +105,10 @@ pub(crate) struct Done {
     pub(crate) inputs: usize,
     /// Whether they were made up.
     pub(crate) generated: bool,
-    pub(crate) evaluation: Option<Measured>,
+    /// How good it was found on the test split, in short: all of it is a file in the folder of outputs.
+    pub(crate) metrics: Option<Metrics>,
     /// What whoever asked should know.
     pub(crate) notes: Vec<String>,
-}
-
-/// What was measured on the test split.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Measured {
-    pub(crate) samples: u64,
-    pub(crate) correct: u64,
-    pub(crate) accuracy: f64,
-    pub(crate) p50_ms: f64,
-    pub(crate) p95_ms: f64,
-}
-
-impl Measured {
-    pub(crate) fn of(quality: &Quality) -> Self {
-        let (counts, latency) = (quality.metrics(), quality.latency);
-        Self {
-            samples: counts.samples,
-            correct: counts.correct,
-            accuracy: counts.accuracy,
-            p50_ms: latency.p50_ms,
-            p95_ms: latency.p95_ms,
-        }
-    }
 }
 
 /// A line of what the process says.

@@ -34,6 +34,7 @@ use utoipa::OpenApi;
     api::ModelImportRequest,
     api::EvaluateRequest,
     api::EvaluationView,
+    api::LicenceRequest,
     api::ReleaseRequest,
     api::ReleaseView,
     api::ClaimRequest,

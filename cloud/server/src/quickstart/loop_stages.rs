@@ -47,6 +47,7 @@ impl Stages {
                     dataset_version: Some(self.report.dataset.version),
                     model: NAME.into(),
                     config: Json::Null,
+                    leave_out: Vec::new(),
                 };
                 (self.job_to_its_end(stage, "train", &json!(request))?, "")
             }

@@ -43,7 +43,8 @@ impl Stages {
                 self.progress.update(stage, done, Some(total), "predictions on the devices");
             })
             .map_err(|(code, detail)| StageError::new(stage, code, detail))?;
-            let correct = answers.labels.iter().zip(&samples).filter(|(label, s)| **label == s.label).count();
+            let correct =
+                answers.labels.iter().zip(&samples).filter(|(label, s)| Some(**label) == s.label).count();
             let report = &mut self.report.devices[index];
             report.predictions = answers.labels.len() as u64;
             report.correct = correct as u64;

@@ -1,6 +1,6 @@
 //! Compression jobs.
 
-use super::samples::{each_sample, read_split};
+use super::samples::{class, each_sample, read_split};
 use super::train::{result, spec};
 use super::{baseline, quality};
 use super::{
@@ -166,9 +166,9 @@ fn spread(path: &std::path::Path, at_most: usize) -> Result<(Vec<Vec<u8>>, Vec<u
     let step = count.div_ceil(at_most.max(1)).max(1);
     let mut chosen = (Vec::new(), Vec::new());
     for sample in each_sample(path)?.step_by(step) {
-        let (label, bytes) = sample?;
+        let (truth, bytes) = sample?;
         chosen.0.push(bytes);
-        chosen.1.push(label as usize);
+        chosen.1.push(class(&truth)? as usize);
     }
     Ok(chosen)
 }

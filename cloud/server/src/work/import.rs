@@ -100,7 +100,7 @@ impl Handler for ImportHandler {
             inputs.push(read(&folder.output(&sample_name(number)))?.into());
         }
         let report: Value = read_json(&folder.output(examine::REPORT))?;
-        let quality: Option<Quality> = match &done.evaluation {
+        let quality: Option<Quality> = match &done.metrics {
             Some(_) => Some(read_json(&folder.output(examine::QUALITY))?),
             None => None,
         };
@@ -118,7 +118,6 @@ impl Handler for ImportHandler {
                 "file": { "name": spec.name, "digest": spec.file, "bytes": spec.bytes },
                 "note": wanted.note,
                 "import": report,
-                "evaluation": done.evaluation,
                 "notes": done.notes,
             })),
             quality,

@@ -5,7 +5,10 @@
 
 mod baseline;
 mod compress;
+mod config;
 mod import;
+mod labels;
+mod pipelines;
 mod quality;
 mod samples;
 mod train;
@@ -20,8 +23,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 pub use compress::{COMPRESS, CompressSpec};
+pub(crate) use config::config;
 pub(crate) use import::Wanted;
 pub use import::{IMPORT, ImportSpec};
+pub(crate) use labels::Labels;
 pub use train::{TRAIN, TrainSpec};
 
 /// Gives a worker the control plane's half of every kind of job.
@@ -59,6 +64,10 @@ failure! {
     runtime_failure: flotilla_runtime::Error,
     train_failure: flotilla_train::Error,
     compress_failure: flotilla_compress::Error,
+}
+
+fn unsupported(detail: String) -> JobFailure {
+    JobFailure::new(ErrorCode::Unsupported, detail)
 }
 
 pub(crate) fn io_failure(what: &str, path: &Path, error: &std::io::Error) -> JobFailure {

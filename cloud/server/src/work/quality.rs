@@ -5,7 +5,7 @@ use super::{read_json, runtime_failure, write_json};
 use flotilla_data::Split;
 use flotilla_jobs::child::ChildContext;
 use flotilla_jobs::{JobFailure, JobFolder};
-use flotilla_protocol::{ErrorCode, Truth};
+use flotilla_protocol::ErrorCode;
 use flotilla_runtime::{Model, Quality};
 
 /// Samples after which progress is said.
@@ -27,7 +27,7 @@ pub(super) fn judge(context: &mut ChildContext, model: &mut Model) -> Result<Qua
             context.progress(done, None, "test samples");
         }
         match sample {
-            Ok((label, bytes)) => Some((bytes, Truth::Class(label))),
+            Ok((truth, bytes)) => Some((bytes, truth)),
             Err(failure) => {
                 stopped = Some(failure);
                 None

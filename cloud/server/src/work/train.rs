@@ -1,9 +1,11 @@
 //! Training jobs.
 
-use super::samples::{each_sample, pipeline_for};
+use super::pipelines::Draft;
+use super::samples::{class, each_sample};
 use super::{baseline, quality};
 use super::{
-    data_failure, io_failure, read, read_json, registry_failure, runtime_failure, train_failure, write_json,
+    data_failure, io_failure, read, read_json, registry_failure, runtime_failure, train_failure, unsupported,
+    write_json,
 };
 use async_trait::async_trait;
 use flotilla_data::{Datasets, Split};
@@ -11,15 +13,21 @@ use flotilla_identity::{Actor, now_ms};
 use flotilla_jobs::child::ChildContext;
 use flotilla_jobs::{Handler, Job, JobFailure, JobFolder, Outputs};
 use flotilla_protocol::manifest::Lineage;
-use flotilla_protocol::{DatasetName, ErrorCode, ModelName, Pipeline};
+use flotilla_protocol::pipeline::{Input as PipelineInput, Output};
+use flotilla_protocol::{DatasetName, ErrorCode, ModelName, Pipeline, Truth};
 use flotilla_registry::{NewVersion, Registry, Source};
+use flotilla_runtime::engine::Given;
+use flotilla_runtime::metrics::Metric;
 use flotilla_runtime::{Input, Model, Preprocessor};
 use flotilla_storage::Batch;
-use flotilla_train::{Config, EpochMetrics, IMAGES_VALUES, Images, Observer};
+use flotilla_train::{Aims, Config, EpochMetrics, IMAGES_VALUES, Images, Observer, ROWS_VALUES, Rows};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// The file with the pipeline that the child made.
+const PIPELINE: &str = "pipeline.json";
 /// The kind's name.
 pub const TRAIN: &str = "train";
 
@@ -34,12 +42,15 @@ pub struct TrainSpec {
     pub model: ModelName,
     /// Settings of the algorithm.
     pub config: Config,
+    /// Columns of a table that the model does not look at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leave_out: Vec<String>,
 }
 
 /// What the child gets beside the samples.
 #[derive(Serialize, Deserialize)]
 struct Task {
-    pipeline: Pipeline,
+    draft: Draft,
     config: Config,
 }
 
@@ -51,9 +62,18 @@ struct TrainResult {
     epochs: u32,
     best_epoch: u32,
     seconds: f64,
-    test_accuracy: f64,
-    test_correct: u64,
+    /// Where the model says classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    test_accuracy: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    test_correct: Option<u64>,
     test_samples: u64,
+    /// The figure that it is judged by, and what it is on the test split.
+    metric: Metric,
+    value: Option<f64>,
+    /// Columns that the model does not look at because nothing can be learnt of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    left_out: Vec<String>,
 }
 
 /// The control plane's half.
@@ -68,8 +88,8 @@ impl Handler for TrainHandler {
         let spec: TrainSpec = spec(job)?;
         let version =
             self.datasets.version(&spec.dataset, Some(spec.dataset_version)).await.map_err(data_failure)?;
-        let pipeline = pipeline_for(&version)?;
-        write_json(&folder.input("task.json"), &Task { pipeline, config: spec.config })?;
+        let draft = Draft::of(&version, &spec.leave_out)?;
+        write_json(&folder.input("task.json"), &Task { draft, config: spec.config })?;
         for split in Split::ALL {
             let path = folder.input(&format!("{}.samples", split.as_str()));
             self.datasets.write_split(&version, split, &path).await.map_err(data_failure)?;
@@ -79,12 +99,11 @@ impl Handler for TrainHandler {
 
     async fn publish(&self, job: &Job, folder: &JobFolder, batch: &mut Batch) -> Result<Outputs, JobFailure> {
         let spec: TrainSpec = spec(job)?;
-        let task: Task = read_json(&folder.input("task.json"))?;
         let quality = quality::read(folder)?;
         let version = NewVersion {
             model: spec.model,
             onnx: read(&folder.output("model.onnx"))?.into(),
-            pipeline: task.pipeline,
+            pipeline: read_json(&folder.output(PIPELINE))?,
             source: Source::Trained { job: job.id.clone() },
             metrics: quality.metrics(),
             lineage: Lineage {
@@ -123,57 +142,110 @@ pub(super) fn result<T: serde::de::DeserializeOwned>(job: &Job) -> Result<T, Job
 /// The work, in the child process.
 pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
     let task: Task = read_json(&context.input("task.json"))?;
-    let train = load(context, &task.pipeline, Split::Train)?;
-    let validation = load(context, &task.pipeline, Split::Validation)?;
-    let trained = flotilla_train::train(&task.config, &train, &validation, &mut Watch { context })
-        .map_err(train_failure)?;
+    let (pipeline, left_out) = task.draft.learn(&split(context, Split::Train))?;
+    write_json(&context.output(PIPELINE), &pipeline)?;
+    let preprocessor = Preprocessor::new(&pipeline).map_err(runtime_failure)?;
+    let trained = if let PipelineInput::Table(_) = &pipeline.input {
+        let of = |part| rows(&split(context, part), &pipeline, &preprocessor);
+        let (train, validation) = (of(Split::Train)?, of(Split::Validation)?);
+        flotilla_train::train_rows(&task.config, &train, &validation, &mut Watch { context })
+    } else {
+        let of = |part: Split| images(&split(context, part), part, &pipeline, &preprocessor);
+        let (train, validation) = (of(Split::Train)?, of(Split::Validation)?);
+        flotilla_train::train(&task.config, &train, &validation, &mut Watch { context })
+    };
+    let trained = trained.map_err(train_failure)?;
     let path = context.output("model.onnx");
     std::fs::write(&path, &trained.onnx).map_err(|e| io_failure("writing", &path, &e))?;
-    write_json(
-        &context.output("report.json"),
-        &json!({ "config": task.config, "history": trained.history }),
-    )?;
+    let report = json!({ "config": task.config, "history": trained.history, "left_out": left_out });
+    write_json(&context.output("report.json"), &report)?;
 
     // The exported file is what counts, not the trainer's copy.
-    let mut model = Model::load(&task.pipeline, &trained.onnx).map_err(runtime_failure)?;
-    let test = quality::judge(context, &mut model)?.metrics();
-    baseline::write(context, &task.pipeline, &mut model)?;
+    let mut model = Model::load(&pipeline, &trained.onnx).map_err(runtime_failure)?;
+    let quality = quality::judge(context, &mut model)?;
+    baseline::write(context, &pipeline, &mut model)?;
+    let classes = matches!(pipeline.output, Output::Classification(_)).then(|| quality.metrics());
     let result = TrainResult {
         algorithm: task.config.algorithm.name().to_owned(),
         parameters: trained.parameters,
         epochs: trained.epochs,
         best_epoch: trained.best_epoch,
         seconds: trained.seconds,
-        test_accuracy: test.accuracy,
-        test_correct: test.correct,
-        test_samples: test.samples,
+        test_accuracy: classes.as_ref().map(|metrics| metrics.accuracy),
+        test_correct: classes.as_ref().map(|metrics| metrics.correct),
+        test_samples: quality.samples,
+        metric: quality.metric,
+        value: quality.headline.value,
+        left_out: left_out.into_iter().map(|left_out| left_out.column).collect(),
     };
     Ok(json!(result))
 }
 
-/// A split as training tensors, through the very pre-processing that devices run.
-fn load(context: &ChildContext, pipeline: &Pipeline, split: Split) -> Result<Images, JobFailure> {
-    let preprocessor = Preprocessor::new(pipeline).map_err(runtime_failure)?;
-    let Some(pictures) = preprocessor.pictures() else {
-        return Err(JobFailure::new(ErrorCode::Unsupported, "training takes pictures only".to_owned()));
-    };
-    let [_, channels, height, width] = pictures.shape();
+fn split(context: &ChildContext, split: Split) -> PathBuf {
+    context.input(&format!("{}.samples", split.as_str()))
+}
+
+/// A split of pictures or recordings as training tensors, through the very pre-processing that devices run.
+fn images(
+    path: &Path,
+    split: Split,
+    pipeline: &Pipeline,
+    preprocessor: &Preprocessor,
+) -> Result<Images, JobFailure> {
+    let given = preprocessor.given();
+    let [Given { shape, .. }] = &given[..] else { return Err(no_image()) };
+    let [1, channels, height, width] = shape[..] else { return Err(no_image()) };
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
-    for sample in each_sample(&context.input(&format!("{}.samples", split.as_str())))? {
-        let (label, bytes) = sample?;
+    for sample in each_sample(path)? {
+        let (truth, bytes) = sample?;
         let tensor = preprocessor.tensor(Input::Unsaid(&bytes)).map_err(runtime_failure)?;
         if pixels.len() + tensor.len() > IMAGES_VALUES {
-            let detail = format!(
-                "the {} split is over the {IMAGES_VALUES} pixel values that training takes: {} pictures of {width} x {height} are too many",
-                split.as_str(),
-                labels.len() + 1
-            );
-            return Err(JobFailure::new(ErrorCode::TooLarge, detail));
+            return Err(too_many(split, IMAGES_VALUES, labels.len(), &format!("{width} x {height} values")));
         }
         pixels.extend(tensor);
-        labels.push(label);
+        labels.push(class(&truth)?);
     }
     Ok(Images { channels, height, width, classes: pipeline.labels(), pixels, labels })
+}
+
+fn no_image() -> JobFailure {
+    unsupported("training takes pictures, recordings and rows only".to_owned())
+}
+
+fn too_many(split: Split, bound: usize, samples: usize, size: &str) -> JobFailure {
+    let split = split.as_str();
+    let detail = format!(
+        "the {split} split is over the {bound} values that training takes: {} samples of {size} are too many",
+        samples + 1
+    );
+    JobFailure::new(ErrorCode::TooLarge, detail)
+}
+
+/// A split of rows as training tensors, through the very pre-processing that devices run.
+fn rows(path: &Path, pipeline: &Pipeline, preprocessor: &Preprocessor) -> Result<Rows, JobFailure> {
+    let (mut width, mut values) = (0, Vec::new());
+    let (mut labels, mut targets) = (Vec::new(), Vec::new());
+    for (index, sample) in each_sample(path)?.enumerate() {
+        let (truth, bytes) = sample?;
+        let row = preprocessor.tensor(Input::Encoded(&bytes)).map_err(runtime_failure)?;
+        width = row.len();
+        if values.len() + width > ROWS_VALUES {
+            return Err(too_many(Split::Train, ROWS_VALUES, index, &format!("{width} values")));
+        }
+        values.extend(row);
+        match truth {
+            Truth::Values(truth) => targets.extend(truth),
+            truth => labels.push(class(&truth)?),
+        }
+    }
+    let aims = match &pipeline.output {
+        Output::Regression(regression) => {
+            let names = regression.targets.iter().map(|target| target.name.clone()).collect();
+            Aims::Values { names, values: targets }
+        }
+        _ => Aims::Classes { names: pipeline.labels(), labels },
+    };
+    Ok(Rows { width, values, aims })
 }
 
 /// Passes what training shows to the control plane.
@@ -184,13 +256,15 @@ struct Watch<'a> {
 impl Observer for Watch<'_> {
     fn epoch(&mut self, m: EpochMetrics) {
         let values = [
-            ("train_loss", m.train_loss),
+            ("train_loss", Some(m.train_loss)),
             ("train_accuracy", m.train_accuracy),
-            ("validation_loss", m.validation_loss),
+            ("validation_loss", Some(m.validation_loss)),
             ("validation_accuracy", m.validation_accuracy),
-            ("learning_rate", m.learning_rate),
-            ("seconds", m.seconds),
+            ("validation_r2", m.validation_r2),
+            ("learning_rate", Some(m.learning_rate)),
+            ("seconds", Some(m.seconds)),
         ];
+        let values: Vec<_> = values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         self.context.metric(u64::from(m.epoch), &values);
         self.context.progress(u64::from(m.epoch), Some(u64::from(m.of)), "epochs");
     }

@@ -3,5 +3,6 @@
 
 mod digits;
 mod images;
+mod rows;
 mod shrink;
 mod support;

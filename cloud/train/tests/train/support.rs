@@ -76,9 +76,9 @@ impl Observer for Print {
             m.epoch,
             m.of,
             m.train_loss,
-            m.train_accuracy,
+            m.train_accuracy.unwrap_or(f64::NAN),
             m.validation_loss,
-            m.validation_accuracy,
+            m.validation_accuracy.unwrap_or(f64::NAN),
             m.learning_rate,
             m.seconds
         );

@@ -6,7 +6,9 @@ use crate::preprocess::Frame;
 use crate::tensor::Port;
 use crate::{Error, Result};
 use flotilla_protocol::pipeline::Detection;
-use flotilla_protocol::pipeline::detection::{AnchorFree, BoxForm, Boxes, CellBox, Decoder, OBJECTS, Priors};
+use flotilla_protocol::pipeline::detection::{
+    AnchorFree, BoxForm, Boxes, CellBox, Decoder, OBJECTS, PriorLevel, Priors,
+};
 
 /// Boxes that go into suppression at most, the best: beyond that no network has anything to say.
 const CANDIDATES: usize = 20 * OBJECTS as usize;
@@ -56,15 +58,15 @@ impl Detector {
                 let places = ports[boxes].values() / 4;
                 expect(&ports[boxes], places * 4)?;
                 expect(&ports[scores], places * wide)?;
-                let priors = spec.priors.as_ref().map_or_else(Vec::new, |priors| cells_of(priors, size));
-                if spec.priors.is_some() && priors.len() != places {
+                // Counted before they are made: a small description may ask for any number.
+                let count = spec.priors.as_ref().map_or(places as u64, |priors| count_of(priors, size));
+                if count != places as u64 {
                     return Err(Error::Interface(format!(
-                        "it gives {places} boxes, and the priors of a picture of {} x {} are {}",
-                        size.0,
-                        size.1,
-                        priors.len()
+                        "it gives {places} boxes, and the priors of a picture of {} x {} are {count}",
+                        size.0, size.1
                     )));
                 }
+                let priors = spec.priors.as_ref().map_or_else(Vec::new, |priors| cells_of(priors, size));
                 Form::Boxes { boxes, scores, spec: spec.clone(), priors }
             }
             Decoder::YoloV5(yolo) => {
@@ -80,15 +82,15 @@ impl Detector {
             Decoder::YoloX(grid) => {
                 let output = find(ports, grid.output.as_deref())?;
                 let places = rows(&ports[output], 5 + classes)?;
-                let cells = grid.strides.iter().flat_map(|stride| grid_of(size, *stride)).collect::<Vec<_>>();
-                if cells.len() != places {
+                let cells_at = |stride: &u32| u64::from(size.0 / stride) * u64::from(size.1 / stride);
+                let count: u64 = grid.strides.iter().map(cells_at).sum();
+                if count != places as u64 {
                     return Err(Error::Interface(format!(
-                        "it gives {places} boxes, and the cells of a picture of {} x {} are {}",
-                        size.0,
-                        size.1,
-                        cells.len()
+                        "it gives {places} boxes, and the cells of a picture of {} x {} are {count}",
+                        size.0, size.1
                     )));
                 }
+                let cells = grid.strides.iter().flat_map(|stride| grid_of(size, *stride)).collect();
                 Form::YoloX { output, cells }
             }
             Decoder::AnchorFree(spec) => {
@@ -102,9 +104,12 @@ impl Detector {
                     let objectness =
                         level.objectness.as_ref().map(|name| find(ports, Some(name))).transpose()?;
                     objectness.map_or(Ok(()), |place| expect(&ports[place], cells))?;
-                    // The last axis is that of a cell's values, or the first after the batch is.
-                    let planes = ports[boxes].shape.last() != Some(&numbers(spec.boxes));
-                    let columns = columns as usize;
+                    // The last axis is that of a cell's values, or the first after the batch is: with rows and columns behind
+                    // it, which may be as many as the values.
+                    let (columns, rows) = (columns as usize, rows as usize);
+                    let shape = &ports[boxes].shape;
+                    let planes = shape.ends_with(&[numbers(spec.boxes), rows, columns])
+                        || shape.last() != Some(&numbers(spec.boxes));
                     Ok(Level {
                         stride: level.stride as f32,
                         columns,
@@ -134,7 +139,7 @@ impl Detector {
         let mut found = Vec::new();
         self.decode(outputs, &mut |label, score, place| {
             // What is no number is no box.
-            if score >= self.score && place.iter().all(|side| side.is_finite()) {
+            if score >= self.score && score.is_finite() && place.iter().all(|side| side.is_finite()) {
                 found.push(Candidate { label, score, place });
             }
         });
@@ -329,6 +334,15 @@ fn grid_of((width, height): (u32, u32), stride: u32) -> Vec<[f32; 3]> {
     (0..rows)
         .flat_map(|row| (0..columns).map(move |column| [column as f32, row as f32, stride as f32]))
         .collect()
+}
+
+/// How many priors a picture has.
+fn count_of(priors: &Priors, size: (u32, u32)) -> u64 {
+    let of_level = |level: &PriorLevel| {
+        let cells = u64::from(size.0.div_ceil(level.stride)) * u64::from(size.1.div_ceil(level.stride));
+        cells * level.sizes.len() as u64
+    };
+    priors.levels.iter().map(of_level).sum()
 }
 
 /// Centre, width and height of each prior, as parts of the picture.

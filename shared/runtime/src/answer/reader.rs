@@ -123,9 +123,10 @@ impl Reader {
             scores.iter_mut().for_each(|sum| *sum /= count as f32);
         }
         if let Kind::Embedding { normalise: true, .. } = self.kind {
-            let length = scores.iter().map(|value| value * value).sum::<f32>().sqrt();
+            // Squares of 32-bit floats have room in 64 bits.
+            let length = scores.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
             if length > 0.0 {
-                scores.iter_mut().for_each(|value| *value /= length);
+                scores.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
             }
         }
         if let Some(index) = scores.iter().position(|score| !score.is_finite()) {

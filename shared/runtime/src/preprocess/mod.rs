@@ -169,6 +169,29 @@ impl Preprocessor {
     }
 }
 
+impl Preprocessor {
+    /// Whether [`Self::kept`] has anything to give of encoded and raw inputs.
+    pub fn keeps(&self) -> bool {
+        !matches!(self.kind, Kind::Tensors(_))
+    }
+
+    /// An input in a form that says by itself what it is, for somebody to look at later: a picture as it was sent or as PNG,
+    /// a recording as it was sent or as WAV, a row as a JSON object of the columns that the model looks at. Nothing of
+    /// tensors.
+    pub fn kept(&self, input: Input<'_>) -> Result<Option<Vec<u8>>> {
+        let told = self.told(input);
+        Ok(match (&self.kind, told) {
+            (Kind::Tensors(_), _) => None,
+            (Kind::Table(encoder), _) => Some(encoder.named(told.bytes())?),
+            (Kind::Image(pictures), Input::Raw(_)) => Some(pictures.miniature(given(told))?),
+            (Kind::Sound(frontend), Input::Raw(bytes)) => {
+                Some(sound::to_wav(lock(frontend).input().rate, &samples(bytes)?))
+            }
+            (_, Input::Encoded(bytes) | Input::Unsaid(bytes)) => Some(bytes.to_vec()),
+        })
+    }
+}
+
 fn lock(frontend: &Mutex<Frontend>) -> MutexGuard<'_, Frontend> {
     frontend.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,6 +3,7 @@
 mod decode;
 mod mel;
 mod micro;
+mod mpeg;
 #[cfg(feature = "media")]
 mod ogg;
 #[cfg(feature = "media")]
@@ -12,6 +13,7 @@ mod spectrum;
 mod wav;
 
 pub use decode::Decoder;
+pub(crate) use wav::to_wav;
 
 use crate::{Error, Result};
 use flotilla_protocol::pipeline::InvalidPipeline;
@@ -32,9 +34,7 @@ pub struct Frontend {
 /// Whether bytes begin as files of recordings do, in every build alike.
 pub(crate) fn is_known(bytes: &[u8]) -> bool {
     let packed: [&[u8]; 3] = [b"fLaC", b"OggS", b"ID3"];
-    // Or a frame of MPEG audio: eleven bits of synchronisation.
-    let mpeg = matches!(bytes, [0xff, second, ..] if second & 0xe0 == 0xe0);
-    wav::is_wav(bytes) || mpeg || packed.iter().any(|start| bytes.starts_with(start))
+    wav::is_wav(bytes) || mpeg::is_mp3(bytes) || packed.iter().any(|start| bytes.starts_with(start))
 }
 
 enum Extractor {

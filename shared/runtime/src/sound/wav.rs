@@ -154,6 +154,30 @@ impl Format {
     }
 }
 
+/// Samples of one channel as a file: floats of 32 bits, nothing of them lost.
+pub(crate) fn to_wav(rate: u32, samples: &[f32]) -> Vec<u8> {
+    const BYTES: u32 = size_of::<f32>() as u32;
+    let length = samples.len() as u32 * BYTES;
+    let mut file = Vec::with_capacity(44 + length as usize);
+    file.extend(b"RIFF");
+    file.extend((36 + length).to_le_bytes());
+    file.extend(b"WAVEfmt ");
+    file.extend(16_u32.to_le_bytes());
+    for field in [FLOAT, 1] {
+        file.extend(field.to_le_bytes());
+    }
+    for field in [rate, rate * BYTES] {
+        file.extend(field.to_le_bytes());
+    }
+    for field in [BYTES as u16, BYTES as u16 * 8] {
+        file.extend(field.to_le_bytes());
+    }
+    file.extend(b"data");
+    file.extend(length.to_le_bytes());
+    samples.iter().for_each(|sample| file.extend(sample.to_le_bytes()));
+    file
+}
+
 fn take<'a>(body: &'a [u8], length: u32, chunk: &str) -> Result<&'a [u8], Broken> {
     body.get(..length as usize).ok_or_else(|| {
         Broken::new(format!(

@@ -73,6 +73,16 @@ impl Cell {
         }
     }
 
+    /// The same as a value of JSON.
+    pub(super) fn json(&self) -> serde_json::Value {
+        match self {
+            Cell::Missing => serde_json::Value::Null,
+            Cell::Number(number) => serde_json::json!(number),
+            Cell::Boolean(truth) => (*truth).into(),
+            Cell::Text(text) => (&**text).into(),
+        }
+    }
+
     /// Its text as errors show it.
     pub(super) fn shown(&self) -> String {
         shown(&self.text())

@@ -19,24 +19,49 @@ const ROWS_OF_NAMES: usize = 20;
 /// cycles of their month and weekday and of their hour if they have any, and seconds. What was missing here may be
 /// missing later: numbers count as the mean, categories and dates as zeros.
 pub fn fit(table: &Table, leave_out: &[&str]) -> Result<TableInput> {
+    let (input, unusable) = learn(table, leave_out)?;
+    match unusable.into_iter().next() {
+        Some((column, problem)) => Err(Error::TableColumn { column, problem }),
+        None => finished(input),
+    }
+}
+
+/// The same, but columns of which nothing can be learnt are left out, too: their names, and why.
+pub fn fit_usable(table: &Table, leave_out: &[&str]) -> Result<(TableInput, Vec<(String, String)>)> {
+    let (input, unusable) = learn(table, leave_out)?;
+    match unusable.first() {
+        Some((column, problem)) if input.columns.is_empty() => {
+            Err(Error::TableColumn { column: column.clone(), problem: problem.clone() })
+        }
+        _ => Ok((finished(input)?, unusable)),
+    }
+}
+
+fn finished(input: TableInput) -> Result<TableInput> {
+    input.check()?;
+    Ok(input)
+}
+
+/// What is learnt of each column, and of which nothing can be.
+fn learn(table: &Table, leave_out: &[&str]) -> Result<(TableInput, Vec<(String, String)>)> {
     if let Some(name) = leave_out.iter().find(|name| table.columns.place(name).is_none()) {
         return Err(Error::TableFormat(format!("it has no column {name:?} to leave out")));
     }
     if table.rows.is_empty() {
         return Err(Error::TableFormat("it has no rows to learn from".to_owned()));
     }
-    let mut columns = Vec::new();
+    let (mut columns, mut unusable) = (Vec::new(), Vec::new());
     for (place, name) in table.names().iter().enumerate() {
         if leave_out.iter().any(|left_out| left_out.trim() == name) {
             continue;
         }
         let cells: Vec<&Cell> = table.rows.iter().map(|cells| &cells[place]).collect();
-        let kind = kind(&cells).map_err(|problem| Error::TableColumn { column: name.clone(), problem })?;
-        columns.push(Column { name: name.clone(), kind });
+        match kind(&cells) {
+            Ok(kind) => columns.push(Column { name: name.clone(), kind }),
+            Err(problem) => unusable.push((name.clone(), problem)),
+        }
     }
-    let input = TableInput { columns };
-    input.check()?;
-    Ok(input)
+    Ok((TableInput { columns }, unusable))
 }
 
 fn kind(cells: &[&Cell]) -> Result<ColumnKind, String> {

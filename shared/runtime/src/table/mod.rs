@@ -11,7 +11,7 @@ mod json;
 mod read;
 
 pub use cell::Cell;
-pub use fit::fit;
+pub use fit::{fit, fit_usable};
 
 use crate::{Error, Result};
 use cell::plain;
@@ -21,6 +21,7 @@ use flotilla_protocol::pipeline::table::{
     Category, Column, ColumnKind, Date, Encoding, MissingDate, PartForm, TableInput, Unknown,
 };
 use read::Columns;
+use serde_json::json;
 use std::collections::HashMap;
 use std::f64::consts::TAU;
 
@@ -90,6 +91,23 @@ impl TableEncoder {
             self.push(index + 1, places.iter().map(|place| &cells[*place]), &mut tensors)?;
         }
         Ok(tensors)
+    }
+
+    /// Exactly one row as a JSON object of the columns that are looked at, whatever form it came in.
+    pub fn named(&self, bytes: &[u8]) -> Result<Vec<u8>> {
+        let mut fields: Vec<String> = Vec::with_capacity(self.columns.names.len());
+        let got = read::read(bytes, &self.columns, &mut |row, cells| match row {
+            1 => {
+                let named = self.columns.names.iter().zip(cells);
+                fields.extend(named.map(|(name, cell)| format!("{}:{}", json!(name), cell.json())));
+                Ok(())
+            }
+            got => Err(Error::TableRows { got }),
+        })?;
+        match got {
+            1 => Ok(format!("{{{}}}", fields.join(",")).into_bytes()),
+            got => Err(Error::TableRows { got }),
+        }
     }
 
     fn push<'a>(

@@ -91,6 +91,30 @@ fn a_vector_can_be_brought_to_the_length_of_one() {
     assert!((whole.iter().map(|v| v * v).sum::<f32>() - 1.0).abs() < 1e-6, "{whole:?}");
     let nothing = said(Output::Embedding(Embedding { normalise: true, output: None }), &[0; 4]);
     assert_eq!(nothing.scores, [0.0, 0.0], "what has no direction has none after");
+    for factor in ["1e25", "1e-25"] {
+        let factor = factor.parse().unwrap();
+        let onnx = scaled(factor);
+        let output = Output::Embedding(Embedding { normalise: true, output: None });
+        let scores = Model::load(&gives(output), &onnx)
+            .unwrap()
+            .predict(Input::Raw(&[255, 255, 0, 0]))
+            .unwrap()
+            .scores;
+        assert!((scores[0] - 1.0).abs() < 1e-6 && scores[1] == 0.0, "{factor}: {scores:?}");
+    }
+}
+
+/// The first two pixels' sum and 0, times a factor.
+fn scaled(factor: f32) -> Vec<u8> {
+    GraphBuilder::new("scaled")
+        .input(Value::f32("x", [1_usize, 1, 2, 2]))
+        .output(Value::f32("y", [1_usize, 2]))
+        .initializer_f32("w", &[4, 2], vec![factor, 0.0, factor, 0.0, 0.0, 0.0, 0.0, 0.0])
+        .node(Node::new("Flatten", ["x"], ["flat"]))
+        .node(Node::new("MatMul", ["flat", "w"], ["y"]))
+        .build()
+        .unwrap()
+        .write()
 }
 
 fn tensors(specs: &[(&str, TensorKind, &[u32])]) -> Pipeline {

@@ -31,8 +31,13 @@ fn objects(model: &mut Model, input: Input<'_>) -> Vec<Object> {
 
 /// A network for pictures of 16 x 16 that gives these outputs, whatever it sees.
 fn gives(outputs: &[(&str, &[usize], Vec<f32>)]) -> Vec<u8> {
-    let mut graph = GraphBuilder::new("constant")
-        .input(Value::f32("x", [Dim::from(1), 3.into(), 16.into(), 16.into()]))
+    let graph = GraphBuilder::new("constant");
+    answering(graph.input(Value::f32("x", [Dim::from(1), 3.into(), 16.into(), 16.into()])), outputs)
+}
+
+/// The network with this input that gives these outputs, whatever it sees.
+fn answering(graph: GraphBuilder, outputs: &[(&str, &[usize], Vec<f32>)]) -> Vec<u8> {
+    let mut graph = graph
         .initializer_f32("zero", &[1], vec![0.0])
         .node(Node::new("ReduceMax", ["x"], ["any"]).int("keepdims", 0))
         .node(Node::new("Mul", ["any", "zero"], ["nothing"]));
@@ -150,6 +155,65 @@ fn a_distribution_of_distances_is_its_mean() {
     let found = found(&["a"], Decoder::AnchorFree(spec), &outputs);
     // The centre is (12, 12), 8 to each side: beyond the picture it is cut.
     assert_eq!(found[0].2, [8.0, 0.0, 32.0, 16.0]);
+}
+
+#[test]
+fn planes_are_told_from_cells_also_where_there_are_as_many_columns_as_numbers() {
+    let spec = AnchorFree {
+        levels: vec![AnchorFreeLevel {
+            stride: 4,
+            classes: "classes".into(),
+            objectness: None,
+            boxes: "boxes".into(),
+        }],
+        boxes: CellBox::Distances,
+        sigmoid: false,
+        root: false,
+        point: 0.0,
+    };
+    // Cell 6 of 4 x 4 is in row 1 and column 2: its point is (8, 4).
+    let mut classes = vec![0.0; 16];
+    classes[6] = 0.9;
+    let mut boxes = vec![0.0; 4 * 16];
+    for (side, distance) in [2.0, 0.0, 1.0, 1.0].into_iter().enumerate() {
+        boxes[side * 16 + 6] = distance;
+    }
+    let outputs = [("classes", &[1, 1, 4, 4][..], classes), ("boxes", &[1, 4, 4, 4][..], boxes)];
+    let found = found(&["a"], Decoder::AnchorFree(spec), &outputs);
+    assert_eq!(found, [("a".to_owned(), 0.9, [0.0, 0.0, 24.0, 8.0])]);
+}
+
+#[test]
+fn a_description_of_countless_boxes_is_refused_before_they_are_made() {
+    let load = |decoder: Decoder, outputs: &[(&str, &[usize], Vec<f32>)]| {
+        let pipeline = finds(rgb(6_000, 6_000, Resize::Stretch, Layout::Nchw, &["-"]), &["a"], decoder);
+        let graph = GraphBuilder::new("constant").input(Value::f32("x", [1_usize, 3, 6_000, 6_000]));
+        Model::load(&pipeline, &answering(graph, outputs)).unwrap_err().detail()
+    };
+    let priors = Priors {
+        levels: vec![PriorLevel { stride: 1, sizes: vec![[1.0, 1.0]; 64] }; 16],
+        centre_variance: 0.1,
+        size_variance: 0.2,
+    };
+    let boxes = Boxes {
+        boxes: "boxes".into(),
+        scores: "scores".into(),
+        softmax: false,
+        background: false,
+        form: BoxForm::Centre,
+        relative: true,
+        priors: Some(priors),
+    };
+    let outputs = [("boxes", &[1, 1, 4][..], vec![0.0; 4]), ("scores", &[1, 1, 1][..], vec![0.0])];
+    assert!(
+        load(Decoder::Boxes(boxes), &outputs)
+            .contains("the priors of a picture of 6000 x 6000 are 36864000000")
+    );
+    let grid = Decoder::YoloX(YoloGrid { output: None, strides: vec![1; 16] });
+    assert!(
+        load(grid, &[("y", &[1, 1, 6][..], vec![0.0; 6])])
+            .contains("the cells of a picture of 6000 x 6000 are 576000000")
+    );
 }
 
 #[test]

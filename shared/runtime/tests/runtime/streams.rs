@@ -5,7 +5,7 @@ use flotilla_protocol::Pipeline;
 use flotilla_protocol::pipeline::{
     ConstantTensor, Input as Takes, Output, StateTensor, TensorKind, TensorSpec, TensorsInput, TensorsOutput,
 };
-use flotilla_runtime::{Answer, Input, Model, Stream, Values};
+use flotilla_runtime::{Answer, Input, Model, Stream, Values, check_golden, make_golden};
 
 fn spec(name: &str) -> TensorSpec {
     TensorSpec { name: name.into(), kind: TensorKind::Fp32, shape: vec![1] }
@@ -62,6 +62,21 @@ fn each_stream_goes_on_where_it_was() {
 }
 
 #[test]
+fn an_input_for_itself_has_the_same_answer_whatever_came_before() {
+    let (pipeline, onnx) = counter();
+    let load = || Model::load(&pipeline, &onnx).unwrap();
+    let inputs = [1.0_f32, 2.0].map(|x| x.to_le_bytes());
+    let golden = make_golden(&mut load(), inputs, 0.0).unwrap();
+    assert_eq!([&golden.vectors[0].scores, &golden.vectors[1].scores], [&[10.0], &[20.0]]);
+    // A device runs the vectors again and again, to measure.
+    let mut model = load();
+    for _ in 0..2 {
+        assert_eq!(check_golden(&mut model, &golden).unwrap().max_abs_error, 0.0);
+    }
+    assert_eq!(sum(&mut model, Stream::default(), 1.0), 10.0, "what was tried leaves nothing behind");
+}
+
+#[test]
 fn states_and_constants_that_do_not_fit_are_named() {
     let (pipeline, onnx) = counter();
     let load = |change: fn(&mut Pipeline)| {
@@ -72,6 +87,7 @@ fn states_and_constants_that_do_not_fit_are_named() {
     assert!(load(|p| p.states[0].output = "x".into()).contains("no output x for a state; it has sum, after"));
     assert!(load(|p| p.constants.clear()).contains("what rate is"));
     assert!(load(|p| p.constants[0].values.push(1.0)).contains("as many finite values"));
+    assert!(load(|p| p.constants[0].values = vec![1e300]).contains("a value of rate is no FP32"));
     assert!(load(|p| p.states[0].input.name = "x".into()).contains("x is named twice"));
     assert!(load(|p| p.states[0].input.shape = vec![1, 2]).contains("before"), "another shape");
 }

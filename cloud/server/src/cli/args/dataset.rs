@@ -11,14 +11,18 @@ pub enum Dataset {
     Import {
         /// Name of the dataset.
         name: String,
-        /// A folder or zip of images by class, an IDX folder or zip, a csv table. Without it: the bundled digits.
+        /// A folder or zip of pictures or of wav recordings by class, pictures with COCO or Pascal VOC boxes, an IDX folder or
+        /// zip, a csv table. Without it: the bundled digits.
         path: Option<PathBuf>,
         /// The format, when it is not recognised by itself.
         #[arg(long)]
         format: Option<String>,
-        /// Label column of a table.
-        #[arg(long)]
+        /// Column of a table with the class of each row; `first` and `last` are possible, too.
+        #[arg(long, value_name = "COLUMN", conflicts_with = "target_column")]
         label: Option<String>,
+        /// Column of a table with a number to predict.
+        #[arg(long = "target", value_name = "COLUMN")]
+        target_column: Option<String>,
         /// Seed of the split.
         #[arg(long)]
         seed: Option<u64>,

@@ -14,6 +14,10 @@ pub struct Train {
     /// The model that gets a new version; named like the dataset by default.
     #[arg(long)]
     pub model: Option<String>,
+    /// A column of a table that the model does not look at, such as a name of the row or what is known only afterwards;
+    /// may be given several times.
+    #[arg(long, value_name = "COLUMN")]
+    pub leave_out: Vec<String>,
     /// Settings of the algorithm, as a JSON object.
     #[arg(long)]
     pub config: Option<String>,

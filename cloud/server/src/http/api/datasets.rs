@@ -1,5 +1,6 @@
 //! Datasets and their samples.
 
+use super::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -10,6 +11,9 @@ pub struct DatasetView {
     pub name: String,
     /// Newest version.
     pub version: u32,
+    /// What it is for: image_classification, sound_classification, object_detection or table.
+    #[serde(default)]
+    pub kind: String,
     /// Samples of that version.
     pub samples: u64,
     /// Label names.
@@ -71,6 +75,10 @@ pub struct SkippedView {
 pub struct SampleView {
     /// Content address: the last segment of the sample's route.
     pub digest: String,
-    /// Index of its label.
-    pub label: u32,
+    /// Index of its label, if it is of one class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<u32>,
+    /// What else is true of it: labels, boxes, values, or whether it is anomalous.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truth: Option<Json>,
 }

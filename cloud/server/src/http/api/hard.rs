@@ -91,7 +91,7 @@ pub struct HardConsentView {
 /// A hard example that a device sent.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct HardExampleView {
-    /// Content address of its picture: its name.
+    /// Content address of its bytes: its name.
     pub digest: String,
     /// `quarantined`, `accepted` or `rejected`.
     pub state: String,
@@ -113,12 +113,17 @@ pub struct HardExampleView {
     pub at_ms: u64,
     /// When it was complete here, in milliseconds since 1970.
     pub received_at_ms: u64,
-    /// Bytes of its picture.
+    /// How many bytes it has.
     pub bytes: u64,
-    /// Its columns.
+    /// What it is: `picture`, `recording` or `row`.
+    pub medium: String,
+    /// Columns of a picture.
     pub width: u32,
-    /// Its rows.
+    /// Rows of a picture.
     pub height: u32,
+    /// How long a recording is.
+    #[serde(default)]
+    pub milliseconds: u32,
     /// The dataset that it is meant for or, once accepted, a sample of.
     pub dataset: Option<String>,
     /// The first version of the dataset that has it.

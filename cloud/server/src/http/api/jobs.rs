@@ -16,9 +16,12 @@ pub struct TrainRequest {
     pub dataset_version: Option<u32>,
     /// The model that gets a new version.
     pub model: String,
-    /// Settings of the algorithm; every one has a default.
+    /// Settings of the algorithm; every one has a default that fits the data.
     #[serde(default)]
     pub config: Json,
+    /// Columns of a table that the model does not look at, such as names of rows, or what is known only afterwards.
+    #[serde(default)]
+    pub leave_out: Vec<String>,
 }
 
 /// A job.

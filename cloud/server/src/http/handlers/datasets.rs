@@ -9,8 +9,9 @@ use super::super::spool::{Spool, too_large};
 use crate::app::{App, UPLOADS};
 use flotilla_data::{DatasetVersion, Format, ImportOptions, ImportReport, ImportRequest, Source, Split};
 use flotilla_identity::now_ms;
-use flotilla_protocol::{DatasetName, Digest, ErrorCode};
+use flotilla_protocol::{DatasetName, Digest, ErrorCode, Truth};
 use http::StatusCode;
+use serde_json::json;
 
 /// What to do where an upload is too large.
 const ADVICE: &str = "import it in parts";
@@ -37,6 +38,7 @@ pub(crate) fn view(version: &DatasetVersion) -> DatasetView {
     DatasetView {
         name: version.dataset.to_string(),
         version: version.version,
+        kind: version.kind.as_str().to_owned(),
         samples: version.samples,
         classes: version.classes.len(),
         class_names: version.classes.clone(),
@@ -70,6 +72,14 @@ pub(crate) async fn import(mut call: Call) -> Handled {
     let name: DatasetName = call.param("name")?;
     let format: Option<Format> = call.query("format")?;
     let mut options = ImportOptions { label_column: call.query("label")?, ..ImportOptions::default() };
+    if let Some(target) = call.query::<String>("target")? {
+        if options.label_column.is_some() {
+            let detail =
+                "label names the column of classes and target that of numbers to predict: give one of them";
+            return Err(Problem::new(ErrorCode::InvalidInput, detail));
+        }
+        (options.label_column, options.numeric_label) = (Some(target), Some(true));
+    }
     if let Some(seed) = call.query("seed")? {
         options.seed = seed;
     }
@@ -128,7 +138,13 @@ pub(crate) async fn samples(call: Call) -> Handled {
     let version = call.app.datasets.version(&call.param("name")?, Some(call.param("version")?)).await?;
     let split = call.query::<String>("split")?.map(|text| parse_split(&text)).transpose()?;
     let samples = call.app.datasets.samples(&version, split).await?;
-    let view = |s: flotilla_data::SampleRef| SampleView { digest: s.digest.to_string(), label: s.label };
+    let view = |s: flotilla_data::SampleRef| {
+        let (label, truth) = match s.truth {
+            Truth::Class(label) => (Some(label), None),
+            other => (None, Some(json!(other))),
+        };
+        SampleView { digest: s.digest.to_string(), label, truth }
+    };
     Answer::json(&samples.into_iter().map(view).collect::<Vec<_>>())
 }
 
@@ -161,11 +177,13 @@ pub(crate) async fn unlabelled(call: Call) -> Handled {
     Answer::json(&samples.map(view).collect::<Vec<_>>())
 }
 
-/// What a picture, or anything else, is sent as.
+/// What a sample is sent as.
 pub(crate) fn content_type(bytes: &[u8]) -> &'static str {
     match bytes {
         [0x89, b'P', b'N', b'G', ..] => "image/png",
         [0xff, 0xd8, ..] => "image/jpeg",
+        [b'R', b'I', b'F', b'F', ..] => "audio/wav",
+        [b'[' | b'{', ..] => "application/json",
         _ => "application/octet-stream",
     }
 }

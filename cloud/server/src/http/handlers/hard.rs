@@ -163,8 +163,19 @@ async fn answer(call: &Call, decided: Decided) -> Handled {
 }
 
 fn view(quarantined: Quarantined) -> HardExampleView {
-    let Quarantined { digest, bytes, width, height, device, example, dataset, received_at_ms, state } =
-        quarantined;
+    let Quarantined {
+        digest,
+        bytes,
+        medium,
+        width,
+        height,
+        milliseconds,
+        device,
+        example,
+        dataset,
+        received_at_ms,
+        state,
+    } = quarantined;
     let (dataset, dataset_version) = match &state {
         ExampleState::Accepted { dataset, version, .. } => (Some(dataset.to_string()), Some(*version)),
         _ => (dataset.map(|dataset| dataset.to_string()), None),
@@ -182,8 +193,10 @@ fn view(quarantined: Quarantined) -> HardExampleView {
         at_ms: example.at_ms,
         received_at_ms,
         bytes,
+        medium: medium.as_str().to_owned(),
         width,
         height,
+        milliseconds,
         dataset,
         dataset_version,
     }

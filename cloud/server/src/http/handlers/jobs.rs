@@ -4,12 +4,11 @@ use super::super::api::{CompressRequest, FailureView, JobView, Json, ProgressVie
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use crate::app::App;
-use crate::work::{COMPRESS, CompressSpec, TRAIN, TrainSpec};
+use crate::work::{COMPRESS, CompressSpec, TRAIN, TrainSpec, config};
 use flotilla_compress::Budget;
 use flotilla_identity::now_ms;
 use flotilla_jobs::{Job, JobState};
-use flotilla_protocol::{DatasetName, ErrorCode, JobId, ModelName};
-use flotilla_train::Config;
+use flotilla_protocol::{DatasetName, ErrorCode, JobId, ModelName, limits};
 use http::StatusCode;
 use serde_json::json;
 
@@ -72,16 +71,16 @@ where
 /// `POST /api/v1/jobs/train`
 pub(crate) async fn train(mut call: Call) -> Handled {
     let request: TrainRequest = call.json().await?;
-    let config: Config = match request.config {
-        Json::Null => Config::default(),
-        value => serde_json::from_value(value)
-            .map_err(|e| Problem::new(ErrorCode::InvalidInput, format!("config: {e}")))?,
-    };
-    config.validate().map_err(|e| Problem::new(e.code(), format!("config: {e}")))?;
     let dataset: DatasetName = parse("dataset", &request.dataset)?;
     let model: ModelName = parse("model", &request.model)?;
     let version = call.app.datasets.version(&dataset, request.dataset_version).await?;
-    let spec = TrainSpec { dataset, dataset_version: version.version, model, config };
+    let config = config(version.kind, request.config).map_err(|(code, detail)| Problem::new(code, detail))?;
+    let leave_out = request.leave_out;
+    if leave_out.len() > limits::TABLE_COLUMNS {
+        let detail = format!("leave_out names more than {} columns", limits::TABLE_COLUMNS);
+        return Err(Problem::new(ErrorCode::InvalidInput, detail));
+    }
+    let spec = TrainSpec { dataset, dataset_version: version.version, model, config, leave_out };
     submit(&call, TRAIN, json!(spec), StatusCode::CREATED).await
 }
 

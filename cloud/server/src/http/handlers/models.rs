@@ -1,11 +1,15 @@
 //! Model versions.
 
-use super::super::api::{CompressionView, EvaluateRequest, EvaluationView, LayerView, ModelVersionView};
+use super::super::api::{
+    CompressionView, EvaluateRequest, EvaluationView, LayerView, LicenceRequest, ModelVersionView,
+};
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use super::datasets::parse_split;
 use crate::app::App;
-use flotilla_protocol::{DatasetName, ErrorCode, ModelName, Truth};
+use crate::work::Labels;
+use flotilla_identity::now_ms;
+use flotilla_protocol::{DatasetName, ErrorCode, ModelName};
 use flotilla_registry::{ModelVersion, Source};
 use flotilla_runtime::quality::Outcomes;
 use flotilla_runtime::{Model, Trial};
@@ -99,6 +103,15 @@ async fn named(call: &Call) -> Result<ModelVersion, Problem> {
     Ok(call.app.registry.version(&model, call.param("version")?).await?)
 }
 
+/// `PATCH /api/v1/models/{model}/versions/{version}`
+pub(crate) async fn set_licence(mut call: Call) -> Handled {
+    let LicenceRequest { licence } = call.json().await?;
+    let (model, version): (ModelName, u32) = (call.param("model")?, call.param("version")?);
+    let changed = call.app.registry.set_licence(call.actor()?, &model, version, licence, now_ms()).await?;
+    call.app.changed();
+    Answer::json(&view(&changed))
+}
+
 /// `GET /api/v1/models/{model}/versions/{version}/onnx`
 pub(crate) async fn onnx(call: Call) -> Handled {
     let version = named(&call).await?;
@@ -140,6 +153,9 @@ pub(crate) async fn evaluate(mut call: Call) -> Handled {
         return Err(Problem::new(ErrorCode::TooLarge, detail));
     }
     let total = samples.len() as u64;
+    let form = call.app.datasets.input_form(&dataset).await?;
+    let refused = |(code, detail)| Problem::new(code, detail);
+    let labels = Labels::of(&dataset.classes, &pipeline).map_err(refused)?;
     let (to, mut from) = mpsc::channel(SAMPLES_AHEAD);
     let running = tokio::task::spawn_blocking(move || {
         let mut model = Model::load(&pipeline, &onnx)?;
@@ -147,7 +163,8 @@ pub(crate) async fn evaluate(mut call: Call) -> Handled {
     });
     for sample in &samples {
         let bytes = call.app.datasets.sample_bytes(sample).await?;
-        if to.send((bytes, Truth::Class(sample.label))).await.is_err() {
+        let truth = labels.truth(form.truth(&sample.truth, &bytes)?).map_err(refused)?;
+        if to.send((form.input(bytes)?, truth)).await.is_err() {
             // It has ended early, and says why.
             break;
         }
