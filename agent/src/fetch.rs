@@ -282,8 +282,10 @@ impl Fetcher {
         *last_refusal = format!("the cloud refused: {detail} ({code})");
         // Asking again at once would be answered in the same way; the update machine tries again, ever later.
         let detail = format!("the cloud does not give out a file that the desired state names: {detail}");
-        let fault = Fault::transient(code, detail);
-        if is_denied(&fault) { Err(fault) } else { Ok(()) }
+        match code {
+            ErrorCode::NotFound | ErrorCode::FetchDenied => Err(Fault::transient(code, detail)),
+            _ => Ok(()),
+        }
     }
 
     fn ask(&self, download: &mut Download) -> Asked {
@@ -310,11 +312,6 @@ enum Asked {
     Complete,
     NoLink,
     Until(u64),
-}
-
-/// Whether it is a refusal of the cloud that stays as it is.
-pub(crate) fn is_denied(fault: &Fault) -> bool {
-    matches!(fault.code, ErrorCode::NotFound | ErrorCode::FetchDenied)
 }
 
 fn give_up_if_hopeless(download: &Download, why: &str) -> Result<(), Stopped> {

@@ -35,6 +35,8 @@ pub const AGENT_JOURNAL: &str = "agent/journal";
 pub const MODELS: &str = "models";
 /// Folder with inputs that are kept for the cloud.
 pub const HARD: &str = "hard";
+/// Folder with what is being measured.
+pub const MEASURE: &str = "measure";
 /// Folder with the outbox.
 pub const OUTBOX: &str = "outbox";
 /// Folder with the lines of what came from folders and cameras.
@@ -119,6 +121,11 @@ impl Folder {
         Slot::new(Arc::clone(&self.disk), &self.root, Self::model(model).join("shadow"))
     }
 
+    /// Where a model lies that is being measured.
+    pub fn measurement(&self) -> Slot {
+        Slot::new(Arc::clone(&self.disk), &self.root, MEASURE.into())
+    }
+
     /// Relative path of the journal of a model's shadow.
     pub fn shadow_journal(model: &ModelName) -> PathBuf {
         Self::model(model).join("shadow.journal")
@@ -136,7 +143,10 @@ impl Folder {
     /// Bytes that slots, records, hard examples, results of feeds and the agent's own releases take on the disk: all but
     /// the log, for which [`crate::config::Config`] sets its whole bound aside.
     pub fn used_bytes(&self) -> u64 {
-        [MODELS, AGENT, OUTBOX, HARD, RESULTS, FEEDS].iter().map(|part| taken(&self.root.join(part))).sum()
+        [MODELS, MEASURE, AGENT, OUTBOX, HARD, RESULTS, FEEDS]
+            .iter()
+            .map(|part| taken(&self.root.join(part)))
+            .sum()
     }
 
     /// Free bytes on its disk for the agent's user.

@@ -13,7 +13,7 @@ use crate::slot::{Slot, disk_fault};
 use crate::upgrade::{self, PLATFORM};
 use flotilla_device::Fault;
 use flotilla_device::download::Download;
-use flotilla_device::release::{Board, examine, examine_agent};
+use flotilla_device::release::{Board, examine, examine_agent, examine_measurement};
 use flotilla_device::shadow;
 use flotilla_device::update::{Event, Promise, ReleaseFacts};
 use flotilla_protocol::manifest::agent_engine;
@@ -45,6 +45,13 @@ pub(crate) enum Subject {
     Shadow {
         name: ModelName,
         /// The program that probes it.
+        exe: PathBuf,
+        /// Its arguments before `probe`.
+        prefix: Vec<String>,
+    },
+    /// Of a model that is measured, and of which the update machines hear nothing.
+    Measurement {
+        /// The program that runs it.
         exe: PathBuf,
         /// Its arguments before `probe`.
         prefix: Vec<String>,
@@ -83,7 +90,7 @@ impl Desk {
     pub(crate) fn model(&self) -> Option<&ModelName> {
         match &self.subject {
             Subject::Model { name, .. } | Subject::Shadow { name, .. } => Some(name),
-            Subject::Agent => None,
+            Subject::Measurement { .. } | Subject::Agent => None,
         }
     }
 
@@ -92,6 +99,7 @@ impl Desk {
         match &self.subject {
             Subject::Model { name, .. } => Some(Holder::Model(name.clone())),
             Subject::Shadow { name, .. } => Some(Holder::Shadow(name.clone())),
+            Subject::Measurement { .. } => Some(Holder::Measurement),
             Subject::Agent => None,
         }
     }
@@ -101,6 +109,7 @@ impl Desk {
         match &self.subject {
             Subject::Model { name, .. } => self.folder.slot(name, slot),
             Subject::Shadow { name, .. } => self.folder.shadow(name),
+            Subject::Measurement { .. } => self.folder.measurement(),
             Subject::Agent => self.folder.agent_slot(slot),
         }
     }
@@ -114,6 +123,7 @@ impl Desk {
             Subject::Shadow { name, .. } => {
                 [SlotName::A, SlotName::B].map(|s| self.folder.slot(name, s)).into()
             }
+            Subject::Measurement { .. } => Vec::new(),
             Subject::Agent => vec![self.folder.agent_slot(slot.other())],
         }
     }
@@ -129,7 +139,9 @@ impl Desk {
     fn news_of(&self, event: Event) -> News {
         match &self.subject {
             Subject::Shadow { name, .. } => News::Shadow(name.clone(), shadow::Event::Intake(event)),
-            Subject::Model { .. } | Subject::Agent => News::Update(self.model().cloned(), event),
+            Subject::Model { .. } | Subject::Measurement { .. } | Subject::Agent => {
+                News::Update(self.model().cloned(), event)
+            }
         }
     }
 
@@ -142,7 +154,10 @@ impl Desk {
         let free_bytes = self.folder.free_bytes().map_err(disk_fault)?;
         Ok(Board {
             name: self.config.board.clone(),
-            model_bytes: self.model().map_or(BINARY, |_| self.config.model_bytes),
+            model_bytes: match self.subject {
+                Subject::Agent => BINARY,
+                _ => self.config.model_bytes,
+            },
             disk_free_bytes: free_bytes.saturating_sub(promised_bytes),
             disk_reserve_bytes: self.config.disk_reserve_bytes,
             storage_left_bytes: self
@@ -157,7 +172,7 @@ impl Desk {
     /// The part of the release in the slot that this device needs: all of a model, its own binary of an agent.
     pub(crate) fn part(&self, place: &Slot, release: Digest) -> Result<ReleaseManifest, Fault> {
         let manifest = place.manifest(release)?;
-        if self.model().is_some() {
+        if !matches!(self.subject, Subject::Agent) {
             return Ok(manifest);
         }
         let part = manifest.part_for(&self.config.board, &agent_engine(PLATFORM.0, PLATFORM.1));
@@ -186,7 +201,7 @@ impl Desk {
         self.tell(Event::EnvelopeFetched { ticket, result }).await;
     }
 
-    async fn facts(
+    pub(crate) async fn facts(
         &self,
         cancel: &CancellationToken,
         slot: &Slot,
@@ -209,9 +224,16 @@ impl Desk {
         let board = self.board()?;
         let manifest = self.clock.examine(|now_ms| {
             let present = |manifest: &_| slot.present_bytes(manifest);
-            match self.model() {
-                Some(name) => examine(&envelope, release, name, &self.trust, now_ms, &board, present),
-                None => examine_agent(&envelope, release, &self.trust, now_ms, &board, PLATFORM, present),
+            match &self.subject {
+                Subject::Model { name, .. } | Subject::Shadow { name, .. } => {
+                    examine(&envelope, release, name, &self.trust, now_ms, &board, present)
+                }
+                Subject::Measurement { .. } => {
+                    examine_measurement(&envelope, release, &self.trust, now_ms, &board, present)
+                }
+                Subject::Agent => {
+                    examine_agent(&envelope, release, &self.trust, now_ms, &board, PLATFORM, present)
+                }
             }
         })?;
         let needed = manifest.constraints.memory_bytes;
@@ -299,7 +321,7 @@ impl Desk {
             let part = own.part(&place, release)?;
             place.finish(&part)?;
             match own.subject {
-                Subject::Model { .. } | Subject::Shadow { .. } => Ok(()),
+                Subject::Model { .. } | Subject::Shadow { .. } | Subject::Measurement { .. } => Ok(()),
                 Subject::Agent => upgrade::make_program(&place, &part),
             }
         });
@@ -313,6 +335,15 @@ impl Desk {
         if let Some(result) = cancel.run_until_cancelled(self.try_out(&place, release)).await {
             self.tell(Event::ProbeDone { ticket, result }).await;
         }
+    }
+
+    /// Memory that a child of this holder may take now.
+    pub(crate) fn memory_for(&self, holder: &Holder, manifest: &ReleaseManifest) -> Result<u64, Fault> {
+        let memory_bytes = self.child_memory(manifest).min(self.shares.left(holder));
+        if memory_bytes < PROBE_BASE {
+            return Err(self.shares.refusal(holder, PROBE_BASE));
+        }
+        Ok(memory_bytes)
     }
 
     async fn try_out(&self, place: &Slot, release: Digest) -> Result<ProbeReport, Fault> {
@@ -331,10 +362,7 @@ impl Desk {
         };
         let manifest = place.manifest(release)?;
         let (own, left) = (self.child_memory(&manifest), self.shares.left(&holder));
-        let memory_bytes = own.min(left);
-        if memory_bytes < PROBE_BASE {
-            return Err(self.shares.refusal(&holder, PROBE_BASE));
-        }
+        let memory_bytes = self.memory_for(&holder, &manifest)?;
         let bounds = ProbeLimits { memory_bytes, latency_us: manifest.constraints.latency_us, ..bounds };
         let probed = probe::run(exe, prefix, place.path(), &self.config.board, bounds).await;
         // Before the turn is over, so that the next one counts it.

@@ -43,6 +43,7 @@
 //! ```
 
 pub mod api;
+mod battery;
 mod board;
 pub mod cli;
 pub mod clock;

@@ -15,6 +15,8 @@ pub(crate) enum Holder {
     Model(ModelName),
     /// What runs beside it.
     Shadow(ModelName),
+    /// What is being measured.
+    Measurement,
 }
 
 /// The shares of one device.

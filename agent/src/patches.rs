@@ -1,12 +1,12 @@
 //! Files of a release that are made from patches: `flotilla_device::patch` chooses, the link brings them, the slot applies
 //! them. Whatever goes wrong with one is said, and then the file is fetched.
 
-use crate::fetch::{Stopped, is_denied};
+use crate::fetch::Stopped;
 use crate::intake::{Desk, blocking};
 use crate::slot::{Base, Slot};
 use flotilla_device::Fault;
 use flotilla_device::download::Download;
-use flotilla_device::patch::{Choice, Patches};
+use flotilla_device::patch::{Choice, Patches, is_given_up};
 use flotilla_device::update::Event;
 use flotilla_protocol::{Digest, ErrorCode, ModelName, ReleaseManifest};
 use std::collections::BTreeMap;
@@ -44,7 +44,12 @@ impl Patching<'_> {
         {
             let base = choice.patch.base.and_then(|base| held.get(&base)).cloned();
             let event = match self.fetch(&choice, base.clone(), &download).await? {
-                Err(fault) => Err(fault),
+                Err(fault) => {
+                    // What is here of it takes room that the file may need.
+                    let (place, patch) = (self.place.clone(), choice.patch.clone());
+                    blocking(move || place.remove_patch(&patch)).await?;
+                    Err(fault)
+                }
                 Ok(()) => {
                     let made;
                     (download, made) = self.apply(&choice, base, download).await?;
@@ -100,7 +105,7 @@ impl Patching<'_> {
         let mut progress = self.desk.progress(self.ticket, download.bytes_done());
         let mut put = |chunk: &_| self.place.write(&only, chunk);
         match self.desk.fetcher.run(&mut fetch, &mut put, self.cancel, &mut progress).await {
-            Err(Stopped::Fault(fault)) if is_denied(&fault) => Ok(Err(fault)),
+            Err(Stopped::Fault(fault)) if is_given_up(&fault, &fetch) => Ok(Err(fault)),
             fetched => fetched.map(Ok),
         }
     }

@@ -50,7 +50,7 @@ const CARDS: &str = r"
     }))
 ";
 
-/// The compression report: a list of cells a row, of both tables.
+/// The compression report: a list of cells a row, of its tables.
 const COMPRESSION: &str = r"
     [...document.querySelectorAll('#compression table')].map((table) =>
         [...table.querySelectorAll('tbody tr')].map((row) => [...row.children].map((cell) => cell.textContent.trim())))
@@ -218,7 +218,13 @@ fn telemetry_as_reported(page: &mut Browser, report: &Value) {
 
 fn compression_as_reported(page: &mut Browser, report: &Value) {
     let (before, after) = (&report["training"], &report["compression"]);
+    // The report itself comes after the overview.
+    page.wait_for("document.querySelectorAll('#compression table').length === 3", PAGE);
+    page.wait_for("document.querySelector('#compression .plot svg') !== null", PAGE);
     let tables = page.eval(COMPRESSION);
+    let dots = page.eval("document.querySelectorAll('#compression .plot circle').length");
+    assert_eq!(dots, tables[1].as_array().unwrap().len(), "a dot a candidate");
+    assert_eq!(page.eval("document.querySelectorAll('#compression tr.chosen').length"), 1);
     let size = ["bytes_before", "bytes_after"].map(|name| bytes(after[name].as_u64().unwrap()));
     assert_eq!(tables[0][0], json!(["Size", size[0], size[1]]));
     let accuracy = [before, after].map(|part| percent(&part["test_accuracy"]));
@@ -229,12 +235,15 @@ fn compression_as_reported(page: &mut Browser, report: &Value) {
         let (number, unit) = figure.as_str().unwrap().split_once(' ').unwrap();
         assert!(number.parse::<f64>().unwrap() > 0.0 && ["µs", "ms"].contains(&unit), "{latency:?}");
     }
-    let layers = tables[1].as_array().unwrap();
+    let layers = tables[2].as_array().unwrap();
     assert!(layers.len() >= 3, "{layers:?}");
+    let mut worst = f64::INFINITY;
     for layer in layers {
-        let [name, bytes, error] = [0, 1, 2].map(|cell| layer[cell].as_str().unwrap());
-        assert!(!name.is_empty() && bytes.contains(" → "), "{layer}");
-        assert!(error.parse::<f64>().unwrap() >= 0.0, "{layer}");
+        let [name, form, bytes, error] = [0, 1, 2, 3].map(|cell| layer[cell].as_str().unwrap());
+        assert!(!name.is_empty() && !form.is_empty() && bytes.contains(" → "), "{layer}");
+        let error = error.parse::<f64>().unwrap();
+        assert!(error >= 0.0 && error <= worst, "{layer} is not worse than what comes after it");
+        worst = error;
     }
 }
 

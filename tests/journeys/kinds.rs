@@ -1,6 +1,10 @@
 //! What is no picture goes round the same loop: imported, trained, judged, shrunk, shipped, asked on a device, and back as a
 //! hard example.
 
+use flotilla_onnx::{Dim, GraphBuilder, Node, Value as Port};
+use flotilla_protocol::Pipeline;
+use flotilla_protocol::pipeline::detection::{BoxForm, Boxes, Decoder, Detection};
+use flotilla_protocol::pipeline::{Colour, ImageInput, Input, Output};
 use flotilla_tests::{Browser, Device, Plane, eventually};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -217,7 +221,7 @@ fn recordings_are_imported_trained_shipped_and_asked_for() {
     let import: Value = plane.cli(&["dataset", "import", "noises", folder.to_str().unwrap()]);
     assert_eq!(import["dataset"]["kind"], "sound_classification", "{import}");
     assert_eq!((&import["imported"], &import["skipped_total"]), (&json!(80), &json!(1)), "{import}");
-    let config = json!({ "epochs": 12, "seed": 1 }).to_string();
+    let config = json!({ "epochs": 20, "batch_size": 8, "seed": 1 }).to_string();
     let job: Value = plane.cli(&["train", "noises", "--config", &config]);
     assert_eq!(job["result"]["algorithm"], "dscnn-s", "{job}");
     assert!(job["result"]["test_accuracy"].as_f64().unwrap() > 0.9, "{job}");
@@ -236,4 +240,75 @@ fn recordings_are_imported_trained_shipped_and_asked_for() {
     shown(&plane, "audio[controls]");
     let accepted: Value = plane.cli(&["hard", "accept", digest]);
     assert_eq!(accepted["dataset"]["unlabelled"], 1, "{accepted}");
+}
+
+/// A network that finds a dog in the same place of every picture.
+fn dog_finder() -> Vec<u8> {
+    let mut graph = GraphBuilder::new("dogs")
+        .input(Port::f32("x", [Dim::from(1), 3.into(), 32.into(), 32.into()]))
+        .initializer_f32("zero", &[1], vec![0.0])
+        .node(Node::new("ReduceMax", ["x"], ["any"]).int("keepdims", 0))
+        .node(Node::new("Mul", ["any", "zero"], ["nothing"]));
+    for (name, shape, values) in
+        [("boxes", [1, 1, 4], vec![4.0, 4.0, 20.0, 20.0]), ("scores", [1, 1, 2], vec![0.1, 0.9])]
+    {
+        let fixed = format!("{name}.fixed");
+        graph = graph
+            .initializer_f32(&fixed, &shape, values)
+            .node(Node::new("Add", [fixed.as_str(), "nothing"], [name]))
+            .output(Port::f32(name, shape.map(Dim::from)));
+    }
+    graph.build().unwrap().write()
+}
+
+#[test]
+fn an_imported_detector_is_judged_by_the_boxes_of_a_dataset() {
+    let plane = Plane::start();
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path().join("pets");
+    std::fs::create_dir_all(&folder).unwrap();
+    let (mut images, mut annotations) = (Vec::new(), Vec::new());
+    for n in 0..30_u8 {
+        let picture = image::RgbImage::from_pixel(32, 32, image::Rgb([n * 8, 90, 200]));
+        picture.save(folder.join(format!("{n}.png"))).unwrap();
+        images.push(json!({ "id": n, "file_name": format!("{n}.png") }));
+        // The dog is found everywhere, the cat nowhere.
+        annotations.push(json!({ "image_id": n, "category_id": 1, "bbox": [4, 4, 16, 16] }));
+        annotations.push(json!({ "image_id": n, "category_id": 2, "bbox": [20, 20, 10, 10] }));
+    }
+    let categories = json!([{ "id": 1, "name": "dog" }, { "id": 2, "name": "cat" }]);
+    let coco = json!({ "images": images, "annotations": annotations, "categories": categories });
+    std::fs::write(folder.join("boxes.json"), coco.to_string()).unwrap();
+    let import: Value = plane.cli(&["dataset", "import", "pets", folder.to_str().unwrap()]);
+    assert_eq!(import["dataset"]["kind"], "object_detection", "{import}");
+    let refused = plane.cli_output(&["train", "pets"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("detectors are not trained"), "{refused:?}");
+
+    let file = temporary.path().join("dogs.onnx");
+    std::fs::write(&file, dog_finder()).unwrap();
+    let boxes = Boxes {
+        boxes: "boxes".into(),
+        scores: "scores".into(),
+        softmax: false,
+        background: false,
+        form: BoxForm::Corners,
+        relative: false,
+        priors: None,
+    };
+    let labels = vec!["cat".into(), "dog".into()];
+    let detection = Detection { labels, decoder: Decoder::Boxes(boxes), score: 0.5, overlap: 0.5, limit: 9 };
+    let (mean, std) = (vec![0.0; 3], vec![1.0; 3]);
+    let input = ImageInput { width: 32, height: 32, colour: Colour::Rgb, mean, std, ..ImageInput::none() };
+    let pipeline = Pipeline::new(Input::Image(input), Output::Detection(detection));
+    let described = temporary.path().join("pipeline.json");
+    std::fs::write(&described, json!(pipeline).to_string()).unwrap();
+    let [file, described] = [&file, &described].map(|path| path.to_str().unwrap());
+    let import = ["model", "import", file, "--name", "pets", "--pipeline", described, "--dataset", "pets"];
+    let _imported: Value = plane.cli(&import);
+    let judged = evaluate(&plane, "pets", "test");
+    let quality = &judged["quality"];
+    assert_eq!((&quality["metric"], &quality["value"]), (&json!("map"), &json!(0.5)), "{judged}");
+    let of = |label: usize| &quality["figures"]["labels"][label];
+    assert_eq!((&of(1)["label"], &of(1)["half"], &of(0)["half"]), (&json!("dog"), &json!(1.0), &json!(0.0)));
+    assert_eq!(judged["predictions"], json!([]));
 }

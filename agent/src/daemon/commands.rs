@@ -39,6 +39,7 @@ impl Daemon {
             self.commands_tries = 0;
         }
         self.commands = next;
+        self.drop_measurement();
         for effect in effects {
             match effect {
                 Effect::Keep => self.session(session::Event::ReportChanged),
@@ -96,6 +97,7 @@ impl Daemon {
             }
             // It changes nothing: it is done when the cloud has the lines.
             CommandKind::LogPull(_) => self.pull_log(),
+            CommandKind::Measure(wanted) => self.begin_measurement(id, wanted),
             CommandKind::RotateCertificate { .. } => {
                 self.certificate_commands();
                 if self.commands.is_running(id) {

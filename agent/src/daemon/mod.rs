@@ -13,6 +13,7 @@ mod jobs;
 pub(crate) mod journals;
 mod link;
 mod logs;
+mod measure;
 mod models;
 mod records;
 mod renewal;
@@ -46,7 +47,7 @@ use flotilla_device::launch::{Binary, Place};
 use flotilla_device::renewal::{Pair, Renewal};
 use flotilla_device::session::{self, Session};
 use flotilla_device::{shadow, update};
-use flotilla_protocol::message::{Desired, Diagnosis, EventKind, EventRecord, RecordBody};
+use flotilla_protocol::message::{Desired, Diagnosis, EventKind, EventRecord, Measured, RecordBody};
 use flotilla_protocol::{ErrorCode, ModelName, TrustFile};
 use heat::Heat;
 use jobs::Jobs;
@@ -110,6 +111,8 @@ pub(crate) enum News {
     Examined(Result<Diagnosis, String>),
     /// The lines of the log that a command asked for, and how many found no room.
     Log(u64, Result<(Vec<u8>, u64), Fault>),
+    /// What a command had measured, or why it could not be; its place is clear.
+    Measured(u64, Result<Measured, Fault>),
     /// The outcome of a question for a certificate over HTTPS, by its number.
     Certificate(u64, Result<Option<String>, Error>),
 }
@@ -163,6 +166,7 @@ struct Daemon {
     /// Commands that wait for the examination that runs.
     examining: BTreeSet<u64>,
     log_pull: logs::LogPull,
+    measuring: Option<measure::Measuring>,
     /// By how much this clock was ahead of the control plane's when the last desired document came.
     clock_ahead_ms: Option<i64>,
     models: BTreeMap<ModelName, Managed>,
@@ -288,6 +292,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Ended,
         unusable: Unusable::default(),
         examining: BTreeSet::new(),
         log_pull: logs::LogPull::default(),
+        measuring: None,
         clock_ahead_ms: None,
         models: BTreeMap::new(),
         shadows: BTreeMap::new(),
@@ -382,6 +387,7 @@ impl Daemon {
         for what in damage {
             self.event(EventKind::Repaired, Some(ErrorCode::StorageCorrupt), what);
         }
+        self.forget_measurement();
         self.read_desired();
         self.load_models();
         self.load_shadows();
@@ -407,6 +413,7 @@ impl Daemon {
             News::ShadowCleared(model) => self.on_shadow_cleared(&model),
             News::Examined(examined) => self.on_examined(examined),
             News::Log(command, lines) => self.on_log(command, lines),
+            News::Measured(command, result) => self.on_measured(command, result),
             News::Certificate(question, outcome) => self.on_renewed(question, outcome),
         }
     }

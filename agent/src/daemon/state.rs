@@ -116,8 +116,8 @@ mod tests {
         let accepted = Accepted { desired_version: 7, proof_ms: 1_790_000_000_000 };
         let failed = CommandState::Failed { code: ErrorCode::NotFound, detail: "no such model".into() };
         let done = vec![
-            CommandReport { id: 3, state: CommandState::Done, diagnosis: None },
-            CommandReport { id: 4, state: failed, diagnosis: None },
+            CommandReport { id: 3, state: CommandState::Done, diagnosis: None, measured: None },
+            CommandReport { id: 4, state: failed, diagnosis: None, measured: None },
         ];
         accepted.store(&folder).unwrap();
         store_counter(&folder, 41).unwrap();
@@ -151,7 +151,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::open(root.path()).unwrap();
         let accepted = Accepted { desired_version: 7, proof_ms: 9 };
-        let report = CommandReport { id: 3, state: CommandState::Done, diagnosis: None };
+        let report = CommandReport { id: 3, state: CommandState::Done, diagnosis: None, measured: None };
         store(&folder, ACCEPTED, ACCEPTED_KIND, &Later { now: accepted, later: vec![1] }).unwrap();
         store(&folder, COMMANDS, COMMANDS_KIND, &vec![Later { now: report.clone(), later: vec![1] }])
             .unwrap();

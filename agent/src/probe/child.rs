@@ -1,10 +1,11 @@
 //! The child's side: load, run, measure, say so in one line.
 
 use super::{FILES_FOLDER, ProbeFailure, RELEASE_FILE, memory};
-use flotilla_protocol::manifest::ENGINE_TRACT;
-use flotilla_protocol::message::ProbeReport;
-use flotilla_protocol::{Envelope, EnvelopeKind, ErrorCode, ReleaseManifest, codec, limits};
-use flotilla_runtime::{Bundle, Model, check_golden};
+use flotilla_protocol::manifest::{ENGINE_TRACT, Golden};
+use flotilla_protocol::message::{Measured, ProbeReport};
+use flotilla_protocol::{Digest, Envelope, EnvelopeKind, ErrorCode, ReleaseManifest, codec, limits};
+use flotilla_runtime::{Bundle, Input, Model, check_golden};
+use serde::Serialize;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,6 +22,9 @@ pub struct ChildArgs {
     /// Private memory that this process may take, in bytes; 0 for no bound.
     #[arg(long, default_value_t = 0)]
     pub memory_bytes: u64,
+    /// Say what it takes, whatever it answers, instead of whether it may serve.
+    #[arg(long)]
+    pub measure: bool,
     /// End when standard input does: with the parent, however that ends.
     #[arg(long)]
     pub until_stdin_closes: bool,
@@ -28,11 +32,11 @@ pub struct ChildArgs {
 
 /// Probes the candidate in a slot. To be called first in a process that does nothing else.
 pub fn child_main(args: &ChildArgs) -> ExitCode {
-    answer(probe(args))
+    if args.measure { answer(measure(args)) } else { answer(probe(args)) }
 }
 
 /// Says in one line what came out.
-pub(crate) fn answer(result: Result<ProbeReport, ProbeFailure>) -> ExitCode {
+pub(crate) fn answer<T: Serialize>(result: Result<T, ProbeFailure>) -> ExitCode {
     let (line, code) = match result {
         Ok(report) => (serde_json::to_string(&report), ExitCode::SUCCESS),
         Err(failure) => (serde_json::to_string(&failure), ExitCode::FAILURE),
@@ -69,15 +73,40 @@ pub(crate) fn end_with_parent() -> Result<(), ProbeFailure> {
         .map_err(|e| failure(ErrorCode::Internal, format!("the parent cannot be watched: {e}")))
 }
 
-fn probe(args: &ChildArgs) -> Result<ProbeReport, ProbeFailure> {
+/// The model in the slot, and what it is to be run on.
+fn load(args: &ChildArgs) -> Result<(Model, Golden), ProbeFailure> {
     if args.until_stdin_closes {
         end_with_parent()?;
     }
     limit_memory(args.memory_bytes)?;
     let manifest = manifest(&args.dir)?;
     let bundle = Bundle::open(args.dir.join(FILES_FOLDER), manifest).map_err(refused)?;
-    let mut model = Model::from_bundle(&bundle, &args.board, ENGINE_TRACT).map_err(refused)?;
-    let golden = bundle.golden().map_err(refused)?;
+    let model = Model::from_bundle(&bundle, &args.board, ENGINE_TRACT).map_err(refused)?;
+    Ok((model, bundle.golden().map_err(refused)?))
+}
+
+fn measure(args: &ChildArgs) -> Result<Measured, ProbeFailure> {
+    let (mut model, golden) = load(args)?;
+    let mut hasher = Digest::hasher();
+    for vector in &golden.vectors {
+        let scores = model.predict(Input::Unsaid(&vector.input)).map_err(refused)?.scores;
+        scores.iter().for_each(|score| hasher.update(&score.to_le_bytes()));
+    }
+    // Other kernels round in other ways: what is answered is reported and judges nothing.
+    let report = check_golden(&mut model, &Golden { tolerance: f32::MAX, ..golden }).map_err(refused)?;
+    let whole = |number: f64| number.ceil() as u64;
+    Ok(Measured {
+        vectors: u32::try_from(report.vectors).unwrap_or(u32::MAX),
+        p50_us: whole(report.p50_ms * 1e3),
+        p95_us: whole(report.p95_ms * 1e3),
+        peak_bytes: peak_rss_bytes(),
+        max_error_micro: whole(f64::from(report.max_abs_error) * 1e6),
+        outputs: hasher.finish(),
+    })
+}
+
+fn probe(args: &ChildArgs) -> Result<ProbeReport, ProbeFailure> {
+    let (mut model, golden) = load(args)?;
     let report = check_golden(&mut model, &golden).map_err(refused)?;
     Ok(ProbeReport {
         vectors: u32::try_from(report.vectors).unwrap_or(u32::MAX),

@@ -15,7 +15,7 @@ mod parent;
 pub use child::{ChildArgs, child_main};
 pub(crate) use child::{answer, end_with_parent, limit_memory, manifest, peak_rss_bytes, refused};
 pub use parent::{ProbeError, ProbeLimits, run, self_test, version};
-pub(crate) use parent::{tail, tells_of_memory};
+pub(crate) use parent::{measure, tail, tells_of_memory};
 
 pub use flotilla_launcher::FILES_FOLDER;
 use flotilla_protocol::ErrorCode;

@@ -1,8 +1,9 @@
 //! The parent's side: start the child, bound it in time and output, and read what became of the candidate.
 
 use super::ProbeFailure;
-use flotilla_protocol::message::ProbeReport;
+use flotilla_protocol::message::{Measured, ProbeReport};
 use flotilla_protocol::{ErrorCode, limits};
+use serde::de::DeserializeOwned;
 use std::io;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -97,6 +98,20 @@ pub async fn run(
     let mut command = bounded(exe, limits);
     command.args(args_prefix).arg("probe").arg("--dir").arg(slot).arg(format!("--board={board}"));
     judge(hear(command, limits).await?, limits)
+}
+
+/// Measures the model in `slot` with the same child; what it answers is not judged.
+pub(crate) async fn measure(
+    exe: &Path,
+    args_prefix: &[String],
+    slot: &Path,
+    board: &str,
+    limits: ProbeLimits,
+) -> Result<Measured, ProbeError> {
+    let mut command = bounded(exe, limits);
+    command.args(args_prefix).arg("probe").arg("--dir").arg(slot).arg(format!("--board={board}"));
+    command.arg("--measure");
+    read(hear(command, limits).await?, limits)
 }
 
 /// Lets a new agent try whether it can read `folder`, except for what is `damaged` there: the child `exe self-test`,
@@ -202,14 +217,19 @@ pub(crate) async fn tail(mut stream: impl AsyncRead + Unpin) -> io::Result<Vec<u
 }
 
 fn judge(words: Words, limits: ProbeLimits) -> Result<ProbeReport, ProbeError> {
+    check(read(words, limits)?, limits)
+}
+
+/// What a child says of itself.
+fn read<T: DeserializeOwned>(words: Words, limits: ProbeLimits) -> Result<T, ProbeError> {
     let Words { status, stdout, stderr } = words;
     let crashed = |how: String| Err(ProbeError::Crashed { how, detail: stderr.clone() });
     if stdout.len() > STDOUT {
         return crashed(format!("it wrote more than {STDOUT} bytes"));
     }
     match status.code() {
-        Some(0) => match serde_json::from_slice::<ProbeReport>(&stdout) {
-            Ok(report) => check(report, limits),
+        Some(0) => match serde_json::from_slice(&stdout) {
+            Ok(report) => Ok(report),
             Err(error) => crashed(format!("its report is not readable: {error}")),
         },
         Some(1) if let Ok(failure) = serde_json::from_slice::<ProbeFailure>(&stdout) => {

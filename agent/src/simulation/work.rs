@@ -4,12 +4,12 @@
 use super::device::{Device, Managed};
 use super::link::Up;
 use super::releases::{self, Nature};
-use crate::fetch::{PATIENCE, is_denied};
+use crate::fetch::PATIENCE;
 use crate::room::Room;
 use crate::slot::{Base, Slot};
 use flotilla_device::Fault;
 use flotilla_device::download::{Download, Next, Verdict};
-use flotilla_device::patch::{Choice, Patches};
+use flotilla_device::patch::{Choice, Patches, is_given_up};
 use flotilla_device::release::examine;
 use flotilla_device::update::{Event, Promise, ReleaseFacts};
 use flotilla_protocol::message::{Chunk, ProbeReport, Reply, ReplyBody, SlotName};
@@ -188,7 +188,7 @@ impl Device {
             },
             Kind::Document(fetching) => match self.fetch(name, fetching) {
                 Fetched::Goes(fetching) => Progress::More(Kind::Document(fetching)),
-                Fetched::Failed(fault) => {
+                Fetched::Failed { fault, .. } => {
                     Progress::News(Event::EnvelopeFetched { ticket, result: Err(fault) })
                 }
                 Fetched::Complete(mut fetching) if Digest::of(&fetching.content) != release => {
@@ -212,7 +212,9 @@ impl Device {
             },
             Kind::Filling { fetching, manifest, _room } => match self.fetch(name, fetching) {
                 Fetched::Goes(fetching) => Progress::More(Kind::Filling { fetching, manifest, _room }),
-                Fetched::Failed(fault) => Progress::News(Event::FilesComplete { ticket, result: Err(fault) }),
+                Fetched::Failed { fault, .. } => {
+                    Progress::News(Event::FilesComplete { ticket, result: Err(fault) })
+                }
                 Fetched::Complete(_) => Progress::News(Event::FilesComplete { ticket, result: Ok(()) }),
             },
         };
@@ -330,17 +332,17 @@ impl Device {
                 patching.fetching = fetching;
                 return Ok(Kind::Patching(Box::new(patching)));
             }
-            Fetched::Failed(fault) if !is_denied(&fault) => return Err(fault),
-            Fetched::Failed(fault) => Some(fault),
+            Fetched::Failed { fault, given_up: false } => return Err(fault),
+            Fetched::Failed { fault, given_up: true } => Some(fault),
             Fetched::Complete(_) => None,
         };
         self.leave_link(name);
         let Patching { choice, base, mut left, .. } = patching;
         let place = self.folder.slot(name, slot);
-        let made = failed.map_or_else(
-            || place.rebuild(&left.manifest, &choice, base.as_ref(), &mut left.download, &|| false),
-            Err,
-        );
+        let made = match failed {
+            None => place.rebuild(&left.manifest, &choice, base.as_ref(), &mut left.download, &|| false),
+            Some(fault) => place.remove_patch(&choice.patch).and(Err(fault)),
+        };
         let event = match made {
             Ok(bytes) => {
                 self.seen.patched += 1;
@@ -413,7 +415,8 @@ impl Device {
     /// Lets a download ask for what is missing, as far as it is its turn.
     fn fetch(&mut self, name: &ModelName, mut fetching: Fetching) -> Fetched {
         if let Some(fault) = fetching.hopeless.take() {
-            return Fetched::Failed(fault);
+            let given_up = is_given_up(&fault, &fetching.download);
+            return Fetched::Failed { fault, given_up };
         }
         if fetching.download.is_complete() {
             return Fetched::Complete(fetching);
@@ -523,7 +526,11 @@ impl Device {
 enum Fetched {
     Goes(Fetching),
     Complete(Fetching),
-    Failed(Fault),
+    Failed {
+        fault: Fault,
+        /// As of a patch: whether the file itself may be had.
+        given_up: bool,
+    },
 }
 
 fn give_up_if_hopeless(fetching: &mut Fetching) {

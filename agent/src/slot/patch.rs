@@ -45,9 +45,14 @@ impl Slot {
     ) -> Result<u64, Fault> {
         let rebuilt = self.apply(manifest, choice, base, download, cancelled);
         if !rebuilt.as_ref().is_err_and(|fault| fault.code == ErrorCode::Cancelled) {
-            self.disk.remove(&self.partial(&choice.patch.entry())).map_err(disk_fault)?;
+            self.remove_patch(&choice.patch)?;
         }
         rebuilt
+    }
+
+    /// Removes what is here of a patch.
+    pub(crate) fn remove_patch(&self, patch: &Patch) -> Result<(), Fault> {
+        self.disk.remove(&self.partial(&patch.entry())).map_err(disk_fault)
     }
 
     fn apply(

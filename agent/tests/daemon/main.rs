@@ -15,6 +15,7 @@ mod kills;
 mod logs;
 mod malformed;
 mod manners;
+mod measure;
 mod offline;
 mod older_agent;
 mod patches;

@@ -134,6 +134,21 @@ async fn a_patch_that_the_cloud_does_not_give_out_or_of_a_later_method_costs_not
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_patch_that_is_damaged_in_the_cloud_holds_nothing_up() {
+    let mut bench = Bench::new().await;
+    let patch = bench.patch();
+    let mut damaged = patch.clone();
+    // Its last chunk never comes out right, however often it is asked for.
+    *damaged.last_mut().unwrap() ^= 1;
+    bench.cloud.state().objects.insert(Digest::of(&patch), damaged);
+    let second = bench.publish(vec![bench.of_base(flotilla_patch::METHOD, &patch)]);
+    want(&mut bench.cloud, &second);
+    confirmed(&bench.cloud, second.release).await;
+    assert_eq!(bench.asked(&bench.new), CHUNKS);
+    bench.check(&[ErrorCode::Network]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_kill_while_the_patch_is_fetched_resumes_where_it_was() {
     let mut bench = Bench::new().await;
     let patch = bench.patch();

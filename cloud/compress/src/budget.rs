@@ -128,10 +128,16 @@ impl fmt::Display for Breach {
 impl Budget {
     /// Checks that the bounds are usable numbers for a metric.
     pub(crate) fn check(&self, metric: Metric) -> Result<()> {
-        let fail = |field, problem: String| Err(Error::Budget { field, problem });
         if metric.is_share() && !(0.0..=1.0).contains(&self.max_drop) {
-            return fail("max_drop", format!("{} is not between 0 and 1", self.max_drop));
+            let problem = format!("{} is not between 0 and 1, as {metric} is", self.max_drop);
+            return Err(Error::Budget { field: "max_drop", problem });
         }
+        self.check_numbers()
+    }
+
+    /// Checks that the bounds are usable numbers, whatever is measured.
+    pub fn check_numbers(&self) -> Result<()> {
+        let fail = |field, problem: String| Err(Error::Budget { field, problem });
         if !(self.max_drop.is_finite() && self.max_drop >= 0.0) {
             return fail("max_drop", format!("{} is not a number of 0 or more", self.max_drop));
         }

@@ -146,6 +146,19 @@ pub fn compress(
     evaluator: &mut dyn Evaluate,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Compressed> {
+    compress_made(onnx, onnx, options, budget, evaluator, progress)
+}
+
+/// The same for a network that was made of `source`: what is lost, and how much smaller it is, is counted from there. The
+/// recipe is for `onnx`.
+pub fn compress_made(
+    source: &[u8],
+    onnx: &[u8],
+    options: &Options,
+    budget: &Budget,
+    evaluator: &mut dyn Evaluate,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Compressed> {
     options.check()?;
     budget.check(evaluator.metric())?;
     let mut tell = |stage, done, total, layer: Option<&str>| {
@@ -164,18 +177,21 @@ pub fn compress(
     let quantised = shop.build(&plain(options))?;
 
     tell(Stage::Baseline, 0, 1, None)?;
-    let before = evaluator.evaluate(onnx)?.checked(None)?;
-    let reference = evaluator.outputs(onnx, options.layer_samples)?;
+    let before = evaluator.evaluate(source)?.checked(None)?;
+    let reference = evaluator.outputs(source, options.layer_samples)?;
+    // What a layer does when it is rounded alone is seen beside the network that it is in.
+    let own = if source == onnx { None } else { Some(evaluator.outputs(onnx, options.layer_samples)?) };
+    let own = own.as_ref().unwrap_or(&reference);
 
     let mut layers = Vec::with_capacity(quantised.stored.len());
     for (done, entry) in quantised.stored.iter().enumerate() {
         tell(Stage::Layers, done, quantised.stored.len(), Some(&entry.site.name))?;
-        layers.push(sensitivity(&mut shop, evaluator, options, &reference, entry)?);
+        layers.push(sensitivity(&mut shop, evaluator, options, own, entry)?);
     }
 
     let ladder = Ladder::new(options, &mut shop, calibration.as_ref(), layers)?;
     let mut search = Search::new(*budget, ladder.room());
-    let mut warnings = warnings(options, budget, &before, calibration.as_ref(), &ladder);
+    let mut warnings = warnings(options, budget, &before, calibration.as_ref(), &ladder, evaluator.drawn());
     // Of each candidate the recipe and the digest: files may be large, and are made again as they were.
     let mut made: Vec<(Rung, Recipe, Digest)> = Vec::new();
     let mut measured = 0;
@@ -220,7 +236,11 @@ pub fn compress(
     if Digest::of(&built.onnx) != measured {
         return Err(unusable("the recipe made other bytes than those that were measured"));
     }
-    let report = report(onnx, recipe, &built, &before, search.into_points(), place, &ladder.layers, warnings);
+    let points = search.into_points();
+    if points.len() > 1 {
+        warnings.push(Warning::SameSamples { candidates: points.len() });
+    }
+    let report = report((source, budget), recipe, &built, &before, points, place, &ladder.layers, warnings);
     Ok(Compressed { onnx: built.onnx, report })
 }
 
@@ -284,6 +304,7 @@ fn warnings(
     before: &Evaluation,
     calibration: Option<&Calibration>,
     ladder: &Ladder<'_>,
+    drawn: Option<usize>,
 ) -> Vec<Warning> {
     let mut warnings = Vec::new();
     match calibration {
@@ -294,6 +315,7 @@ fn warnings(
     if before.metric == Metric::Fidelity {
         warnings.push(Warning::NoLabels);
     }
+    warnings.extend(drawn.map(|drawn| Warning::NoSamples { drawn }));
     if before.metric.is_share() && budget.max_drop * (before.total as f64) < 1.0 {
         warnings.push(Warning::FewSamples { samples: before.total });
     }
@@ -302,7 +324,7 @@ fn warnings(
 
 #[expect(clippy::too_many_arguments, reason = "each is one field of the report")]
 fn report(
-    source: &[u8],
+    (source, budget): (&[u8], &Budget),
     recipe: Recipe,
     built: &Built,
     before: &Evaluation,
@@ -351,5 +373,8 @@ fn report(
         chosen: Some(chosen),
         measured: points,
         warnings,
+        budget: Some(*budget),
+        latency_on: None,
+        made: None,
     }
 }

@@ -129,6 +129,12 @@ pub enum Error {
         /// Labels given.
         labels: usize,
     },
+    /// What is known of the samples does not fit the model.
+    #[error("the labels of the samples are not usable: {problem}")]
+    Truths {
+        /// What is wrong with them.
+        problem: String,
+    },
     /// A measurement makes no sense.
     #[error("the measurement is not usable: {problem}")]
     Evaluator {
@@ -206,6 +212,7 @@ impl Error {
             | Self::NeedsCalibration { .. }
             | Self::Calibration { .. }
             | Self::OtherCalibration { .. }
+            | Self::Truths { .. }
             | Self::LabelCount { .. } => ErrorCode::InvalidInput,
             Self::NoSamples => ErrorCode::DatasetTooSmall,
             Self::Evaluator { .. } => ErrorCode::InferenceFailed,

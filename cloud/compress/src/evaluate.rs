@@ -27,6 +27,11 @@ pub trait Evaluate {
         let _ = max_samples;
         Ok(None)
     }
+
+    /// How many inputs were drawn by chance, for want of any sample; none where samples are measured on.
+    fn drawn(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// How a model did.

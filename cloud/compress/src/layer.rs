@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use flotilla_onnx::pb::NodeProto;
-use flotilla_onnx::{Attributes, DataType, Model, Tensor, tensor_f32};
+use flotilla_onnx::{Attributes, DataType, Model, Tensor, is_standard_domain, tensor_f32};
 
 use crate::Result;
 
@@ -130,7 +130,7 @@ pub(crate) fn layers(model: &Model) -> Vec<Layer> {
 
 /// Whether a node's operator is the standard one of this name.
 pub(crate) fn is(node: &NodeProto, op: &str) -> bool {
-    node.op_type == op && (node.domain.is_empty() || node.domain == "ai.onnx")
+    node.op_type == op && is_standard_domain(&node.domain)
 }
 
 fn layer(model: &Model, readers: &Readers, node: &NodeProto) -> Option<Layer> {

@@ -7,19 +7,21 @@
 //!
 //! - [`Recipe`]: what compression does, step by step. The same file, recipe and [`Calibration`] give the same bytes.
 //! - [`Evaluate`]: how a candidate is measured; [`RuntimeEvaluator`] does it with the runtime that devices use, over raw
-//!   inputs with labels, [`TensorEvaluator`] over tensors, with labels, targets or nothing but the model before.
+//!   inputs and what is true of them, or what the model before says of them; [`TensorEvaluator`] over tensors.
 //! - [`Report`]: the candidates that no other beats, the error of every layer, and the recipe that was chosen.
 
 mod apply;
 mod budget;
 mod calibration;
 mod compress;
+mod drawn;
 mod error;
 mod evaluate;
 mod forms;
 mod gram;
 mod int4;
 mod int8;
+mod judged;
 mod ladder;
 mod layer;
 mod recipe;
@@ -27,19 +29,21 @@ mod reconstruct;
 mod report;
 mod runtime;
 mod search;
+mod series;
 mod tensors;
 mod transform;
 mod weights;
 
 pub use budget::{Breach, Budget, Point};
 pub use calibration::{Calibration, MAX_CALIBRATION};
-pub use compress::{Compressed, FourBit, Options, Progress, Stage, compress};
+pub use compress::{Compressed, FourBit, Options, Progress, Stage, compress, compress_made};
 pub use error::{Error, OverBudget, Result};
 pub use evaluate::{Evaluate, Evaluation, Outcomes};
 pub use flotilla_runtime::metrics::Metric;
 pub use recipe::{Clip, Form, Means, Recipe, Rounding, Step, Weights};
-pub use report::{LayerReport, Precision, Report, Warning};
+pub use report::{LayerReport, Made, Precision, Report, Warning};
 pub use runtime::RuntimeEvaluator;
+pub use series::{Tried, smallest};
 pub use tensors::{Judge, TensorEvaluator};
 pub use weights::{SkipReason, Skipped};
 

@@ -209,7 +209,7 @@ impl Recipe {
     }
 
     /// Checks the version and every bound.
-    pub(crate) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         let fail = |field, problem: String| Err(Error::Recipe { field, problem });
         if self.format != FORMAT {
             return fail("format", format!("version {} is not known here, only 1 and {FORMAT}", self.format));

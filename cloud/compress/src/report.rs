@@ -7,7 +7,7 @@ use flotilla_runtime::Latency;
 use flotilla_runtime::metrics::Metric;
 use serde::{Deserialize, Serialize};
 
-use crate::{Form, Point, Recipe, Skipped};
+use crate::{Budget, Form, Point, Recipe, Skipped};
 
 mod plot;
 
@@ -63,6 +63,26 @@ pub struct Report {
     /// What a reader of the figures has to know.
     #[serde(default)]
     pub warnings: Vec<Warning>,
+    /// What it might cost.
+    #[serde(default)]
+    pub budget: Option<Budget>,
+    /// The board for which times were predicted; none where they were measured.
+    #[serde(default)]
+    pub latency_on: Option<String>,
+    /// The smaller network that the recipe is for; none where it is for the source.
+    #[serde(default)]
+    pub made: Option<Made>,
+}
+
+/// A network that training made of the source.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Made {
+    /// How it was made, in a few words.
+    pub how: String,
+    /// Digest of its file, with weights of 32-bit floats.
+    pub float: Digest,
+    /// Where the randomness of its training came from.
+    pub seed: u64,
 }
 
 /// What a reader of a report has to know.
@@ -81,10 +101,20 @@ pub enum Warning {
     },
     /// There were no labels: the metric says how near the outputs stay to those of the model before.
     NoLabels,
+    /// There was no sample at all: candidates were compared on inputs drawn by chance.
+    NoSamples {
+        /// How many were drawn.
+        drawn: usize,
+    },
     /// So few samples were measured on that a drop of the budget's size is one sample or less.
     FewSamples {
         /// How many there were.
         samples: u64,
+    },
+    /// The result was chosen by the same samples that its figures are of.
+    SameSamples {
+        /// Candidates that were measured on them.
+        candidates: usize,
     },
     /// A candidate did not run and was left out.
     NotRun {
@@ -112,9 +142,18 @@ impl fmt::Display for Warning {
             Self::NoLabels => f.write_str(
                 "no labels: fidelity says how near outputs stay to those of the model before, not how right they are",
             ),
+            Self::NoSamples { drawn } => write!(
+                f,
+                "no samples: {drawn} inputs were drawn by chance, which are nothing like real ones; measure again on a dataset or on sample files before anything depends on it",
+            ),
             Self::FewSamples { samples } => {
                 write!(f, "{samples} samples are too few to see a loss as small as the budget allows")
             }
+            Self::SameSamples { candidates } => write!(
+                f,
+                "the result is one of {candidates} candidates that were held to the budget on the same samples as its \
+                 figures are of: on others it may lose a little more"
+            ),
             Self::NotRun { candidate, problem } => write!(f, "{candidate} was left out, for it did not run: {problem}"),
         }
     }

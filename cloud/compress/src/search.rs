@@ -175,7 +175,10 @@ impl Search {
         let hardly_larger = |point: &Point| point.bytes as f64 <= smallest as f64 * (1.0 + HARDLY);
         let best =
             within.into_iter().filter(|(_, point)| hardly_larger(point)).min_by(|a, b| nearest(a.1, b.1));
-        best.ok_or_else(|| Box::new(self.refusal()))
+        best.ok_or_else(|| {
+            let points = self.seen.iter().filter_map(|(_, point)| point.clone());
+            Box::new(refusal(&self.budget, points.collect()))
+        })
     }
 
     /// Everything measured, in order, with those marked that no other beats.
@@ -184,36 +187,36 @@ impl Search {
         mark(&mut points);
         points
     }
+}
 
-    fn refusal(&self) -> OverBudget {
-        let mut nearest: Vec<Point> = self.seen.iter().filter_map(|(_, point)| point.clone()).collect();
-        mark(&mut nearest);
-        let measured = nearest.len();
-        nearest.sort_by(|a, b| {
-            let breaches = |point| self.budget.breaches(point).len();
-            breaches(a)
-                .cmp(&breaches(b))
-                .then(self.excess(a).total_cmp(&self.excess(b)))
-                .then(a.drop.total_cmp(&b.drop))
-                .then(a.bytes.cmp(&b.bytes))
-        });
-        nearest.truncate(NEAREST);
-        let breaches = nearest.first().map(|point| self.budget.breaches(point)).unwrap_or_default();
-        OverBudget { breaches, nearest, measured }
-    }
+/// What is said where none of the candidates is within the budget.
+pub(crate) fn refusal(budget: &Budget, mut nearest: Vec<Point>) -> OverBudget {
+    mark(&mut nearest);
+    let measured = nearest.len();
+    nearest.sort_by(|a, b| {
+        let breaches = |point| budget.breaches(point).len();
+        breaches(a)
+            .cmp(&breaches(b))
+            .then(excess(budget, a).total_cmp(&excess(budget, b)))
+            .then(a.drop.total_cmp(&b.drop))
+            .then(a.bytes.cmp(&b.bytes))
+    });
+    nearest.truncate(NEAREST);
+    let breaches = nearest.first().map(|point| budget.breaches(point)).unwrap_or_default();
+    OverBudget { breaches, nearest, measured }
+}
 
-    /// How far over the budget a candidate is, in parts of what is allowed, summed up over all bounds.
-    fn excess(&self, point: &Point) -> f64 {
-        let part = |measured: f64, allowed: f64| measured / allowed.max(1e-9) - 1.0;
-        let parts = self.budget.breaches(point).into_iter().map(|breach| match breach {
-            Breach::Drop { measured, allowed, .. } => part(measured, allowed.max(1e-3)),
-            Breach::Latency { measured, allowed } => part(measured, allowed),
-            Breach::Bytes { measured, allowed } | Breach::Memory { measured, allowed } => {
-                part(measured as f64, allowed as f64)
-            }
-        });
-        parts.sum()
-    }
+/// How far over the budget a candidate is, in parts of what is allowed, summed up over all bounds.
+fn excess(budget: &Budget, point: &Point) -> f64 {
+    let part = |measured: f64, allowed: f64| measured / allowed.max(1e-9) - 1.0;
+    let parts = budget.breaches(point).into_iter().map(|breach| match breach {
+        Breach::Drop { measured, allowed, .. } => part(measured, allowed.max(1e-3)),
+        Breach::Latency { measured, allowed } => part(measured, allowed),
+        Breach::Bytes { measured, allowed } | Breach::Memory { measured, allowed } => {
+            part(measured as f64, allowed as f64)
+        }
+    });
+    parts.sum()
 }
 
 /// That whose outputs are nearest comes first, then that which loses least, then the smallest.

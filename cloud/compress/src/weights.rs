@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use flotilla_onnx::pb::{NodeProto, TensorProto};
-use flotilla_onnx::{Attributes, DataType, Model};
+use flotilla_onnx::{Attributes, DataType, Model, is_standard_domain};
 use serde::{Deserialize, Serialize};
 
 /// Operators that an input is followed through at most.
@@ -148,7 +148,7 @@ struct Operand {
 
 /// The inputs of a node that may be weights.
 fn operands(node: &NodeProto) -> impl Iterator<Item = (&str, Operand)> {
-    let standard = node.domain.is_empty() || node.domain == "ai.onnx";
+    let standard = is_standard_domain(&node.domain);
     let transposed = |attribute| node.int(attribute).unwrap_or_default() != 0;
     let weight = |axis| Some(Operand { axis, weight: true });
     let perhaps = |axis| Some(Operand { axis, weight: false });

@@ -3,7 +3,7 @@
 import { html, render } from '/console/vendor/htm/standalone.module.js';
 import { useOverview } from '/console/live.js';
 import { Loop } from '/console/views/loop.js';
-import { useRoute } from '/console/route.js';
+import { MODELS, useRoute } from '/console/route.js';
 import { DevicePage } from '/console/views/device/page.js';
 import { Fleet } from '/console/views/fleet/table.js';
 import { Telemetry } from '/console/views/telemetry.js';
@@ -15,6 +15,7 @@ import { Compression } from '/console/views/compression.js';
 import { HardExamples } from '/console/views/hard.js';
 import { Releases } from '/console/views/releases.js';
 import { CardPage } from '/console/views/card.js';
+import { ModelsPage } from '/console/views/models.js';
 
 const LINK = {
   connecting: 'connecting…',
@@ -29,6 +30,10 @@ function App() {
   return html`
     <header>
       <h1><a href="#/"><img src="/console/icon.svg" alt="" width="28" height="28" /> Flotilla</a></h1>
+      <nav aria-label="Pages">
+        <a href="#/" aria-current=${route.page || route.device ? null : 'page'}>Overview</a>
+        <a href=${MODELS} aria-current=${route.page === 'models' ? 'page' : null}>Models</a>
+      </nav>
       <span class="project">${overview ? `project ${overview.server.project}` : ''}</span>
       <span class="link ${link}" role="status" data-link=${link}>${LINK[link]}</span>
     </header>
@@ -47,6 +52,7 @@ function body(overview, link, route) {
   // A control plane that has started anew counts anew.
   const stamp = `${overview.server.started_at_ms}/${overview.fleet.changes}`;
   if (route.device) return html`<${DevicePage} key=${route.device} id=${route.device} stamp=${stamp} />`;
+  if (route.page === 'models') return html`<${ModelsPage} jobs=${overview.jobs} stamp=${overview.jobs.map((job) => job.state).join()} />`;
   if (route.model) {
     // A release more is news for a card.
     return html`<${CardPage} key=${`${route.model}/${route.version}`} model=${route.model} version=${route.version} stamp=${overview.releases.length} />`;
@@ -58,10 +64,8 @@ function body(overview, link, route) {
     <${Rollouts} rollouts=${overview.rollouts} releases=${overview.releases} />
     <${Experiments} stamp=${stamp} />
     <${Shadows} shadows=${overview.shadows} />
-    <div class="pair">
-      <${Training} jobs=${overview.jobs} />
-      <${Compression} compression=${overview.compression} />
-    </div>
+    <${Training} jobs=${overview.jobs} />
+    <${Compression} compression=${overview.compression} jobs=${overview.jobs} />
     <${HardExamples} examples=${overview.hard_examples} />
     <${Releases} releases=${overview.releases} />
   `;

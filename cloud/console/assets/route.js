@@ -6,12 +6,15 @@ export function deviceHref(id) {
   return `#/devices/${encodeURIComponent(id)}`;
 }
 
+/** The address of the page of all models. */
+export const MODELS = '#/models';
 /** The address of a model version's page. */
 export function versionHref(model, version) {
   return `#/models/${encodeURIComponent(model)}/${version}`;
 }
 
 function read() {
+  if (location.hash === MODELS) return { device: null, model: null, page: 'models' };
   const [, id] = location.hash.match(/^#\/devices\/([^/]+)$/) ?? [];
   const [, model, version] = location.hash.match(/^#\/models\/([^/]+)\/(\d+)$/) ?? [];
   try {
@@ -21,7 +24,7 @@ function read() {
   }
 }
 
-/** `{ device, model, version }`: the device, or the model version, whose page is open; neither for the overview. */
+/** `{ device, model, version, page }`: the device, the model version or the page that is open; none for the overview. */
 export function useRoute() {
   const [route, setRoute] = useState(read);
   useEffect(() => {

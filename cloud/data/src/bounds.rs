@@ -44,6 +44,12 @@ pub const BOXES_FILE: usize = 256 * MIB;
 pub const BOXES_OF_ONE: usize = MIB;
 /// Boxes in one picture.
 pub const BOXES: usize = 4096;
+/// Files of one set of samples that belong to no dataset.
+pub const LOOSE_SAMPLES: usize = 4096;
+/// Bytes of one such set.
+pub const LOOSE_BYTES: u64 = 128 * MIB as u64;
+/// Such sets that are kept; the oldest give way.
+pub const SAMPLE_SETS: usize = 32;
 /// Columns of a table.
 pub const COLUMNS: usize = 1024;
 /// One row of a table.

@@ -9,6 +9,7 @@ use crate::input::InputForm;
 use crate::quarantine::Medium;
 use crate::sample_file::SampleFileWriter;
 use crate::sample_list::SampleList;
+use crate::sample_set::SampleSet;
 use crate::staging::Staging;
 use crate::unlabelled::{self, UnlabelledRef};
 use bytes::Bytes;
@@ -29,10 +30,11 @@ const ATTEMPTS: usize = 5;
 /// The datasets of a project. Clones share it.
 #[derive(Clone)]
 pub struct Datasets {
-    records: Arc<dyn Records>,
-    objects: Objects,
+    pub(crate) records: Arc<dyn Records>,
+    pub(crate) objects: Objects,
     datasets: Collection<Dataset>,
     versions: Collection<DatasetVersion>,
+    pub(crate) sample_sets: Collection<SampleSet>,
     /// Held by the import that runs: see [`Staging`].
     importing: Arc<Mutex<()>>,
 }
@@ -49,6 +51,7 @@ impl Datasets {
         Self {
             datasets: Collection::new(Arc::clone(&records)),
             versions: Collection::new(Arc::clone(&records)),
+            sample_sets: Collection::new(Arc::clone(&records)),
             records,
             objects,
             importing: Arc::default(),

@@ -65,6 +65,20 @@ pub enum Error {
         /// The bound.
         bound: u64,
     },
+    /// A source without a single file.
+    #[error(
+        "{from} holds no file: name sample files as the model takes them, such as pictures, or a folder of them"
+    )]
+    NoSamples {
+        /// The source.
+        from: String,
+    },
+    /// There is no such set of samples any more.
+    #[error("the samples {digest} are not kept any more: send them again")]
+    NoSampleSet {
+        /// Which.
+        digest: Digest,
+    },
     /// An option that does not fit the data or itself.
     #[error("the option {option} is not usable: {problem}")]
     Option {
@@ -180,12 +194,12 @@ impl Error {
         match self {
             Self::PathMissing { .. } => ErrorCode::DatasetPathMissing,
             Self::Format { .. } => ErrorCode::DatasetFormat,
-            Self::TooSmall { .. } => ErrorCode::DatasetTooSmall,
+            Self::TooSmall { .. } | Self::NoSamples { .. } => ErrorCode::DatasetTooSmall,
             Self::ArchivePath { .. } => ErrorCode::ArchivePath,
             Self::ArchiveBomb { .. } => ErrorCode::ArchiveBomb,
             Self::TooLarge { .. } => ErrorCode::TooLarge,
             Self::Option { .. } | Self::KindDiffers { .. } => ErrorCode::InvalidInput,
-            Self::NotFound { .. } | Self::NoExample { .. } => ErrorCode::NotFound,
+            Self::NotFound { .. } | Self::NoExample { .. } | Self::NoSampleSet { .. } => ErrorCode::NotFound,
             Self::QuarantineFull | Self::Importing | Self::OverDailyBytes { .. } => ErrorCode::Busy,
             Self::DigestDiffers { .. } => ErrorCode::DigestMismatch,
             Self::NoExampleData { .. } => ErrorCode::SampleInvalid,

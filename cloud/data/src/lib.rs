@@ -9,6 +9,7 @@
 //!   order of files does not matter and equal samples never stand on both sides.
 //! - [`Quarantine`]: hard examples that devices send, until somebody has looked at them; accepted ones become samples
 //!   without a label ([`Unlabelled`]).
+//! - [`SampleSet`]: samples that belong to no dataset, as a model is calibrated on.
 //! - [`SampleFile`]: one split as a single local file, for a job that may see its folder only.
 
 mod bounds;
@@ -22,6 +23,7 @@ mod input;
 mod quarantine;
 mod sample_file;
 mod sample_list;
+mod sample_set;
 pub mod split;
 mod staging;
 mod unlabelled;
@@ -39,4 +41,5 @@ pub use import::{
 pub use input::InputForm;
 pub use quarantine::{Decided, ExampleState, Medium, Quarantine, Quarantined};
 pub use sample_file::{SampleFile, SampleFileWriter};
+pub use sample_set::SampleSet;
 pub use unlabelled::{Unlabelled, UnlabelledRef};

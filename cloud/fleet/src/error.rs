@@ -29,6 +29,16 @@ pub enum Error {
     /// There is no such device.
     #[error("there is no device {0}")]
     DeviceMissing(DeviceId),
+    /// A device did not measure what it was asked to.
+    #[error("{device} did not measure it: {detail}")]
+    NotMeasured {
+        /// The device.
+        device: DeviceId,
+        /// The stable code.
+        code: ErrorCode,
+        /// What it says.
+        detail: String,
+    },
     /// The device may not connect any more.
     #[error("device {0} is shut out for good, revoked or decommissioned: enrol it anew under another id")]
     DeviceRevoked(DeviceId),
@@ -252,6 +262,7 @@ impl Error {
             Self::DeviceExists(_) | Self::GroupExists(_) | Self::ExperimentExists { .. } => {
                 ErrorCode::AlreadyExists
             }
+            Self::NotMeasured { code, .. } => *code,
             Self::DeviceMissing(_)
             | Self::RolloutMissing(_)
             | Self::ExperimentMissing(_)

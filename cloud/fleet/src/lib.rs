@@ -33,7 +33,9 @@ mod groups;
 mod inbound;
 mod ingest;
 mod logs;
+mod measure;
 mod orders;
+mod probed;
 mod registrations;
 mod renewal;
 mod rollout;
@@ -62,6 +64,7 @@ pub use fleet::{Fleet, FleetConfig, FleetParts, host_port};
 pub use groups::{Group, GroupSpec};
 pub use ingest::{DeviceEvent, DeviceEvents, HistoryPoint, LatestSample, Rollup};
 pub use orders::{Ordered, Selection};
+pub use probed::Probed;
 pub use registrations::{LIST_BYTES, REGISTERED, Registered, Registration};
 pub use renewal::{PendingRenewal, RenewalState};
 pub use rollout::{

@@ -258,9 +258,14 @@ pub(crate) async fn take(
     Ok(Some(taken))
 }
 
-/// Every registration, by serial number.
+/// Every registration, by serial number, with the device that has it now.
 pub(crate) async fn list(store: &Store) -> Result<Vec<Registration>> {
-    Ok(store::all(&store.registrations, &[]).await?.into_iter().map(|found| found.value).collect())
+    let mut all = Vec::new();
+    for found in store::all(&store.registrations, &[]).await? {
+        let device = holder(store, &found.value).await?;
+        all.push(Registration { device, ..found.value });
+    }
+    Ok(all)
 }
 
 /// Forgets a serial number. The device that has enrolled with it stays as it is.

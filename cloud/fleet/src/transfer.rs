@@ -1,7 +1,7 @@
 //! Model bytes for devices: pulled by digest, a window of chunks at a time.
 //!
-//! A device may fetch what its own desired document reaches and nothing else: the signed envelopes named there, and the
-//! files that those envelopes name. All chunks on their way from the disk into the broker share one budget; a waiting
+//! A device may fetch what its own desired document reaches and nothing else: the signed envelopes named there, those of
+//! commands to measure among them, and the files that those envelopes name. All chunks on their way from the disk into the broker share one budget; a waiting
 //! device holds none of it, and those that wait are served in turn.
 
 use crate::broker::{self, Downlink};
@@ -9,7 +9,8 @@ use crate::connections::Connection;
 use crate::error::Result;
 use crate::store::Store;
 use bytes::Bytes;
-use flotilla_protocol::message::{Chunk, Fetch, Reply, ReplyBody};
+use flotilla_identity::now_ms;
+use flotilla_protocol::message::{Chunk, CommandKind, Fetch, Reply, ReplyBody};
 use flotilla_protocol::topic::Down;
 use flotilla_protocol::{DeviceId, Digest, ErrorCode, ProjectId, codec, limits};
 use flotilla_registry::Registry;
@@ -123,6 +124,17 @@ impl Transfers {
                 Ok(_) | Err(flotilla_registry::Error::ReleaseMissing(_)) => {}
                 Err(error) => {
                     tracing::error!(%device, %error, "what a device may fetch cannot be read");
+                    return Err(internal());
+                }
+            }
+        }
+        for command in twin.value.open_commands(now_ms()) {
+            let CommandKind::Measure(wanted) = &command.kind else { continue };
+            match self.registry.measurable(wanted).await {
+                Ok(reachable) if reachable.contains(digest) => return Ok(true),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(%device, %error, "what a device may fetch to measure cannot be read");
                     return Err(internal());
                 }
             }

@@ -1,14 +1,16 @@
 //! From bytes to a report.
 
-use flotilla_onnx::clean::{self, Inferred, clean, infer, missing_operators};
-use flotilla_onnx::{Dim, Model};
+use std::collections::HashMap;
 
-use crate::engine::Tried;
+use flotilla_onnx::clean::{self, Cleaned, Inferred, Known, clean, infer, missing_operators};
+use flotilla_onnx::{Dim, Model};
+use flotilla_runtime::engine::memory;
+
 use crate::format::{Kind, recognise};
 use crate::guess::guess;
 use crate::{
-    Error, Format, MAX_BYTES, Operator, Report, Result, Tensor, cost, engine, labels, package, propose,
-    weights,
+    Error, Format, Guess, MAX_BYTES, Memory, Operator, Output, Report, Result, Tensor, cost, integers,
+    labels, package, propose, weights,
 };
 
 /// Activations of one run from which a board should have the memory for them.
@@ -47,6 +49,48 @@ pub fn inspect(bytes: &[u8], options: &Options) -> Result<Import> {
     }
 }
 
+/// What the engine says of a model.
+struct Tried {
+    /// Why it does not run; none if it does.
+    error: Option<String>,
+    memory: Option<Memory>,
+}
+
+/// The causes on one line, each once: the engine repeats itself.
+fn told(error: &flotilla_runtime::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next: Option<&dyn std::error::Error> = Some(error);
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !parts.contains(&text) {
+            parts.push(text);
+        }
+        next = cause.source();
+    }
+    let text = parts.join(": ").replace(['\n', '\r'], " ");
+    text.chars().take(1000).collect()
+}
+
+/// A model, cleaned up, and what it seems to be.
+struct Read {
+    model: Model,
+    cleaned: Cleaned,
+    known: HashMap<String, Known>,
+    problem: Option<String>,
+    guess: Guess,
+}
+
+impl Read {
+    /// Cleans a model up; `original` has what quantisation said of its input.
+    fn of(model: &Model, original: &Model, options: &Options, labels: usize) -> Result<Self> {
+        let mut model = model.clone();
+        let cleaned = clean(&mut model, &options.clean)?;
+        let Inferred { values: known, problem } = infer(&model);
+        let guess = guess(original, &model, &known, labels);
+        Ok(Self { model, cleaned, known, problem, guess })
+    }
+}
+
 fn onnx(
     bytes: &[u8],
     format: Format,
@@ -55,21 +99,34 @@ fn onnx(
 ) -> Result<Import> {
     let original = Model::read(bytes)?;
     weights::check(&original)?;
-    let mut model = original.clone();
-    let cleaned = clean(&mut model, &options.clean)?;
-    let Inferred { values: known, problem } = infer(&model);
+    let from_package = package.as_ref().map(|package| package.labels.as_slice()).unwrap_or_default();
+    let labels = labels::find(options.labels.as_deref(), from_package, &original)?;
+    let names = labels.names.len();
+    let mut read = Read::of(&original, &original, options, names)?;
+    let mut warnings = Vec::new();
+    // Answers are real numbers. What is compared with the input has to be of the same kind as that.
+    let both = read.guess.output == Output::Anomaly;
+    let tensors = read.guess.output == Output::Tensors;
+    if let Some(floats) = (!tensors).then(|| integers::to_floats(&original, both)).flatten() {
+        let meant = if both { &floats } else { &original };
+        read = Read::of(&floats, meant, options, names)?;
+        let which = if both { "inputs and outputs" } else { "outputs" };
+        warnings.push(format!("the model's {which} held integers and are real numbers now"));
+    }
+    let Read { model, cleaned, known, problem, guess } = read;
+    let file = model.write();
     let tried = match problem {
         Some(problem) => Tried { error: Some(problem), memory: None },
-        None => engine::try_model(&model),
+        None => match memory(&file) {
+            Ok(memory) => Tried { error: None, memory },
+            Err(error) => Tried { error: Some(told(&error)), memory: None },
+        },
     };
-    let from_package = package.as_ref().map(|package| package.labels.as_slice()).unwrap_or_default();
-    let labels = labels::find(options.labels.as_deref(), from_package, &model)?;
-    let guess = guess(&original, &model, &known, labels.names.len());
     labels::check(&labels, &guess.output)?;
     let proposal = propose::propose(&guess, &model, &known, &labels);
     let missing = missing_operators(&model);
     let summary = original.summary();
-    let mut warnings = cleaned.notes.clone();
+    warnings.extend(cleaned.notes.clone());
     warnings.extend(
         missing.iter().map(|m| format!("the engine lacks {} ({} used): {}", m.operator, m.count, m.advice)),
     );
@@ -93,7 +150,6 @@ fn onnx(
     if package.as_ref().is_some_and(|package| package.has_code) {
         warnings.push("the Python code in the package is not run: what it does before and after the model belongs into the pipeline".into());
     }
-    let file = model.write();
     let report = Report {
         format,
         package,

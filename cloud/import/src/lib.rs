@@ -7,12 +7,12 @@
 //! confirm.
 
 mod cost;
-mod engine;
 mod error;
 mod format;
 mod guess;
 mod inputs;
 mod inspect;
+mod integers;
 mod labels;
 mod package;
 mod propose;
@@ -20,13 +20,14 @@ mod report;
 mod weights;
 
 pub use error::{Error, Result};
+pub use flotilla_runtime::engine::Memory;
 pub use format::Format;
 pub use guess::{Colour, Detection, Guess, Input, Layout, Level, Normalisation, Output, State};
 pub use inputs::generated_inputs;
 pub use inspect::{Import, Options, inspect};
 pub use package::{Metrics, Package};
 pub use propose::{Point, Proposal};
-pub use report::{Memory, Operator, Report, Tensor};
+pub use report::{Operator, Report, Tensor};
 
 /// The largest file that is taken.
 pub const MAX_BYTES: usize = flotilla_onnx::MAX_MODEL_BYTES;

@@ -2,6 +2,7 @@
 
 use flotilla_onnx::clean::{Cleaned, Missing};
 use flotilla_onnx::{Dim, Value};
+use flotilla_runtime::engine::Memory;
 use serde::Serialize;
 
 use crate::{Format, Guess, Package, Proposal};
@@ -79,15 +80,4 @@ pub struct Operator {
     pub name: String,
     /// How often it is used.
     pub count: u64,
-}
-
-/// Memory of one run in the engine, in bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Memory {
-    /// Weights as the engine holds them: 8-bit ones as floats.
-    pub weights: u64,
-    /// The most that inputs, outputs and values between take at once.
-    pub activations: u64,
-    /// The layer at which that is.
-    pub at: String,
 }

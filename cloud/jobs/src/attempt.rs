@@ -194,7 +194,8 @@ impl Attempt {
             }
             Frame::Done { result } => heard.last = Some(Ok(result)),
             Frame::Failed(failure) => {
-                heard.last = Some(Err(JobFailure::new(failure.code, failure.detail)));
+                heard.last =
+                    Some(Err(JobFailure::new(failure.code, failure.detail).with_facts(failure.facts)));
             }
         }
     }

@@ -1,8 +1,10 @@
 //! What can go wrong with the queue, and how a job fails.
 
+use crate::bounds::JOB_RESULT;
 use crate::state::WrongState;
 use flotilla_protocol::{ErrorCode, JobId, limits};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -106,12 +108,21 @@ pub struct JobFailure {
     pub code: ErrorCode,
     /// Why, for people; cut to [`limits::TEXT`].
     pub detail: String,
+    /// What was found out nevertheless: it becomes the job's result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Value>,
 }
 
 impl JobFailure {
     /// A failure with this reason.
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: presentable(&detail.into(), limits::TEXT) }
+        Self { code, detail: presentable(&detail.into(), limits::TEXT), facts: None }
+    }
+
+    /// The same with what was found out nevertheless; it is left out where it is over the bound of a result.
+    #[must_use]
+    pub fn with_facts(self, facts: Option<Value>) -> Self {
+        Self { facts: facts.filter(|facts| facts.to_string().len() <= JOB_RESULT), ..self }
     }
 
     /// A failure with an error's text and that of its causes.

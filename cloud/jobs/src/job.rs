@@ -40,7 +40,7 @@ pub struct Job {
     /// The newest metrics; all of them: [`crate::Queue::metrics`].
     #[serde(default)]
     pub metrics: Vec<MetricPoint>,
-    /// What the child said when it was done.
+    /// What the child said when it was done, or what it had found out when it failed.
     pub result: Option<Value>,
     /// Objects that were published.
     #[serde(default)]

@@ -126,7 +126,8 @@ impl Job {
         self.finished_at_ms = Some(now_ms);
     }
 
-    fn fail(&mut self, JobFailure { code, detail }: JobFailure, now_ms: u64) {
+    fn fail(&mut self, JobFailure { code, detail, facts }: JobFailure, now_ms: u64) {
+        self.result = facts;
         self.end(JobState::Failed { code, detail }, now_ms);
     }
 }

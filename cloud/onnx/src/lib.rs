@@ -23,7 +23,7 @@ pub use build::GraphBuilder;
 pub use edit::half::{F16_MAX, f16_bits, f16_value, tensor_f16, tensor_u8};
 pub use error::{Error, Result};
 pub use model::Model;
-pub use node::{Attributes, Node};
+pub use node::{Attributes, Node, is_standard_domain};
 pub use summary::Summary;
 pub use tensor::{Tensor, tensor_f32, tensor_i8, tensor_i64};
 pub use tract_onnx::pb;

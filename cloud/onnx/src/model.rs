@@ -8,7 +8,8 @@ use tract_onnx::pb::{
 };
 
 use crate::{
-    Attributes, Error, MAX_DECODED_BYTES, MAX_MODEL_BYTES, Result, Tensor, Value, order, tensor, wire,
+    Attributes, Error, MAX_DECODED_BYTES, MAX_MODEL_BYTES, Result, Tensor, Value, is_standard_domain, order,
+    tensor, wire,
 };
 
 /// A model in memory. It always has a graph, and the data of all its constants fit their dimensions.
@@ -84,8 +85,7 @@ impl Model {
     /// The version of the standard operator set; 0 where the model uses operators of other sets only.
     #[must_use]
     pub fn opset(&self) -> i64 {
-        let standard = |domain: &str| domain.is_empty() || domain == "ai.onnx";
-        self.opsets().find(|(domain, _)| standard(domain)).map_or(0, |(_, version)| version)
+        self.opsets().find(|(domain, _)| is_standard_domain(domain)).map_or(0, |(_, version)| version)
     }
 
     /// Every operator set used: domain and version.
@@ -95,8 +95,7 @@ impl Model {
 
     /// Says that the standard operators are those of this version.
     pub(crate) fn set_opset(&mut self, opset: i64) {
-        let standard = |domain: &str| domain.is_empty() || domain == "ai.onnx";
-        let sets = self.proto.opset_import.iter_mut().filter(|set| standard(&set.domain));
+        let sets = self.proto.opset_import.iter_mut().filter(|set| is_standard_domain(&set.domain));
         sets.for_each(|set| set.version = opset);
     }
 

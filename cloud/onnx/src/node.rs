@@ -2,6 +2,12 @@
 
 use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto, attribute_proto::AttributeType};
 
+/// Whether the operators of a domain are those of the standard.
+#[must_use]
+pub fn is_standard_domain(domain: &str) -> bool {
+    domain.is_empty() || domain == "ai.onnx"
+}
+
 /// A node to be put into a graph.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node(NodeProto);

@@ -26,6 +26,11 @@ pub(crate) struct Base {
     pub(crate) content: Bytes,
 }
 
+/// Whether patches are made of a file of this size.
+pub(crate) fn is_base(bytes: u64) -> bool {
+    bytes <= FILE as u64
+}
+
 /// The patches of a file that are worth it, the smallest first. Blocks.
 pub(crate) fn make(file: &Bytes, bases: &[Base]) -> Vec<(Patch, Bytes)> {
     if !(FILE_MIN..=FILE).contains(&file.len()) {
@@ -42,7 +47,7 @@ pub(crate) fn make(file: &Bytes, bases: &[Base]) -> Vec<(Patch, Bytes)> {
     let full = compressed.as_ref().map_or(file.len(), |(_, content)| content.len());
     let digest = Digest::of(file);
     // Who has the same file needs none.
-    let related = |base: &&Base| base.digest != digest && base.content.len() <= FILE;
+    let related = |base: &&Base| base.digest != digest && is_base(base.content.len() as u64);
     let affordable = WORK / file.len().max(1);
     let made = bases.iter().filter(related).take(affordable);
     let made = made.filter_map(|base| of(Some(base), full / 100 * WORTH_PERCENT));

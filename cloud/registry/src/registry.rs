@@ -32,7 +32,7 @@ pub struct Registry {
     project: ProjectId,
     records: Arc<dyn Records>,
     pub(crate) objects: Objects,
-    keys: Arc<Keys>,
+    pub(crate) keys: Arc<Keys>,
     pub(crate) trust: Trust,
     pub(crate) models: Collection<Model>,
     pub(crate) versions: Collection<ModelVersion>,
@@ -347,8 +347,16 @@ impl Registry {
         for counter in (1..=latest).rev().take(patches::RELEASES) {
             let Some(release) = self.releases.get(Release::id_of(model, counter)).await? else { continue };
             let file = release.value.files.into_iter().find(|file| file.name == MODEL_FILE);
-            if let Some(file) = file.filter(|file| bases.iter().all(|base| base.digest != file.digest)) {
-                bases.push(Base { digest: file.digest, content: self.objects.get(&file.digest).await? });
+            let Some(file) = file.filter(|file| patches::is_base(file.bytes)) else { continue };
+            if bases.iter().any(|base| base.digest == file.digest) {
+                continue;
+            }
+            match self.objects.get(&file.digest).await {
+                Ok(content) => bases.push(Base { digest: file.digest, content }),
+                // A release can be made without a patch of a file that is gone or damaged.
+                Err(error) => {
+                    tracing::warn!(%model, counter, %error, "there is no patch of an earlier release")
+                }
             }
         }
         Ok(bases)

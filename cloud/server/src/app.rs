@@ -169,6 +169,8 @@ pub struct App {
     pub registry: Arc<Registry>,
     /// Devices and rollouts.
     pub fleet: Fleet,
+    /// Boards, and how long models take there.
+    pub boards: Arc<crate::boards::Boards>,
     /// Accuracy counted on devices.
     pub evaluations: crate::evaluations::Evaluations,
     /// How far running imports are.
@@ -239,6 +241,12 @@ impl App {
         let fleet = Fleet::start(fleet, parts).await?;
         let (changed, _) = watch::channel(0);
         let app = Arc::new(Self {
+            boards: Arc::new(crate::boards::Boards::new(
+                records.clone(),
+                registry.clone(),
+                datasets.clone(),
+                fleet.clone(),
+            )),
             evaluations: crate::evaluations::Evaluations::new(records.clone()),
             imports: crate::imports::Imports::default(),
             identity,
@@ -344,6 +352,7 @@ impl App {
             &self.datasets,
             &self.registry,
             &self.objects,
+            &self.boards,
         );
         if let Err(error) = worker.run(self.stop.clone()).await {
             tracing::error!(%error, "the worker has stopped; jobs wait until the control plane starts again");

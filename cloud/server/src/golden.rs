@@ -1,11 +1,10 @@
 //! Inputs by which devices prove a release.
 
-use crate::app::App;
 use crate::http::problem::Problem;
 use bytes::Bytes;
-use flotilla_data::Split;
+use flotilla_data::{Datasets, Split};
 use flotilla_protocol::{DatasetName, ErrorCode};
-use flotilla_registry::ModelVersion;
+use flotilla_registry::{ModelVersion, Registry};
 use flotilla_runtime::{Input, Preprocessor};
 
 /// Golden vectors of a release: samples of the test split, spread evenly.
@@ -37,11 +36,15 @@ impl From {
 }
 
 /// Golden inputs of a version: samples of its dataset, else those that came with it.
-pub(crate) async fn inputs(app: &App, version: &ModelVersion) -> Result<(From, Vec<Bytes>), Problem> {
+pub(crate) async fn inputs(
+    registry: &Registry,
+    datasets: &Datasets,
+    version: &ModelVersion,
+) -> Result<(From, Vec<Bytes>), Problem> {
     if !version.lineage.dataset.is_empty() {
-        return Ok((From::Dataset, of_dataset(app, version).await?));
+        return Ok((From::Dataset, of_dataset(registry, datasets, version).await?));
     }
-    match app.registry.samples(version).await? {
+    match registry.samples(version).await? {
         Some(samples) => Ok((if samples.generated { From::Generated } else { From::Given }, samples.inputs)),
         None => {
             let detail = format!(
@@ -54,22 +57,26 @@ pub(crate) async fn inputs(app: &App, version: &ModelVersion) -> Result<(From, V
 }
 
 /// Samples of the dataset that the model was trained or measured on.
-async fn of_dataset(app: &App, version: &ModelVersion) -> Result<Vec<Bytes>, Problem> {
+async fn of_dataset(
+    registry: &Registry,
+    datasets: &Datasets,
+    version: &ModelVersion,
+) -> Result<Vec<Bytes>, Problem> {
     let name: DatasetName = version.lineage.dataset.parse().map_err(|_| {
         let detail =
             format!("{} v{} does not say which dataset it comes from", version.model, version.version);
         Problem::new(ErrorCode::InvalidInput, detail)
     })?;
-    let dataset = app.datasets.version(&name, Some(version.lineage.dataset_version)).await?;
-    let samples = app.datasets.samples(&dataset, Some(Split::Test)).await?;
-    let form = app.datasets.input_form(&dataset).await?;
-    let pipeline = app.registry.pipeline(version).await?;
+    let dataset = datasets.version(&name, Some(version.lineage.dataset_version)).await?;
+    let samples = datasets.samples(&dataset, Some(Split::Test)).await?;
+    let form = datasets.input_form(&dataset).await?;
+    let pipeline = registry.pipeline(version).await?;
     let preprocessor = Preprocessor::new(&pipeline).map_err(|e| Problem::new(e.code(), e))?;
     let count = samples.len().min(GOLDEN);
     let mut inputs = Vec::with_capacity(count);
     let mut total = 0;
     for index in 0..count {
-        let sample = app.datasets.sample_bytes(&samples[index * samples.len() / count]).await?;
+        let sample = datasets.sample_bytes(&samples[index * samples.len() / count]).await?;
         let sample = form.input(sample)?;
         let preprocessor = preprocessor.clone();
         let input = tokio::task::spawn_blocking(move || small(&preprocessor, sample.into()))

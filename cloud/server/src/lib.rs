@@ -7,6 +7,7 @@
 //! - [`quickstart`]: the whole loop, driven through all of the above.
 
 pub mod app;
+pub mod boards;
 mod card;
 pub mod cli;
 mod descriptors;

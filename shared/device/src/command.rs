@@ -9,13 +9,13 @@
 //!
 //! A command is wanted for as long as the desired document names it, and its report is kept for as long. So what is
 //! remembered is bounded by the document. Only what has ended is kept over a restart: a running command is one that may
-//! safely begin anew (an examination, lines of the log, or a renewal whose goal is a state), everything else ends, durably, before it is
+//! safely begin anew (an examination, a measurement, lines of the log, or a renewal whose goal is a state), everything else ends, durably, before it is
 //! performed. An end is a [`CommandState`] that every version knows.
 
 use crate::fault::cut;
 use flotilla_protocol::ErrorCode;
 use flotilla_protocol::message::{
-    Command, CommandKind, CommandReport, CommandState, Diagnosis, LogLevel, LogQuery,
+    Command, CommandKind, CommandReport, CommandState, Diagnosis, LogLevel, LogQuery, Measured,
 };
 use std::collections::BTreeMap;
 
@@ -39,6 +39,13 @@ pub enum Event {
         state: CommandState,
         /// What an examination found.
         diagnosis: Option<Diagnosis>,
+    },
+    /// A command that was begun has ended with these figures.
+    Measured {
+        /// The command.
+        id: u64,
+        /// What was measured.
+        figures: Measured,
     },
     /// The moment of [`Commands::due_ms`] has come.
     Tick,
@@ -83,6 +90,15 @@ impl Commands {
             Event::Ended { id, state, diagnosis } => {
                 if next.running.remove(&id).is_some() {
                     next.end(id, state, diagnosis);
+                }
+            }
+            Event::Measured { id, figures } => {
+                if next.running.remove(&id).is_some() {
+                    next.end(id, CommandState::Done, None);
+                    next.ended
+                        .iter_mut()
+                        .filter(|report| report.id == id)
+                        .for_each(|report| report.measured = Some(figures));
                 }
             }
             Event::Tick => {}
@@ -134,7 +150,7 @@ impl Commands {
         if diagnosis.is_some() {
             self.ended.iter_mut().for_each(|earlier| earlier.diagnosis = None);
         }
-        self.ended.push(CommandReport { id, state, diagnosis });
+        self.ended.push(CommandReport { id, state, diagnosis, measured: None });
     }
 }
 

@@ -75,6 +75,7 @@ pub struct Download {
     held: bool,
     troubles: u32,
     wrong: u64,
+    refusals: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -150,7 +151,16 @@ impl Download {
     }
 
     fn of(parts: Vec<Part>) -> Self {
-        Self { parts, in_flight: 0, deadline_ms: 0, not_before_ms: 0, held: false, troubles: 0, wrong: 0 }
+        Self {
+            parts,
+            in_flight: 0,
+            deadline_ms: 0,
+            not_before_ms: 0,
+            held: false,
+            troubles: 0,
+            wrong: 0,
+            refusals: 0,
+        }
     }
 
     // === what is there already ===
@@ -334,6 +344,7 @@ impl Download {
             fetch == id
         });
         if was_ours {
+            self.refusals += 1;
             self.trouble(moment);
         }
         was_ours
@@ -398,6 +409,11 @@ impl Download {
     /// Wrong chunks received.
     pub fn wrong(&self) -> u64 {
         self.wrong
+    }
+
+    /// Whether the cloud was heard to refuse something of it, or to send something else.
+    pub fn is_refused(&self) -> bool {
+        self.wrong > 0 || self.refusals > 0
     }
 }
 

@@ -35,6 +35,7 @@ pub mod hard;
 pub mod heartbeat;
 pub mod inbox;
 pub mod launch;
+pub mod measure;
 pub mod multipart;
 pub mod outbox;
 pub mod patch;

@@ -3,10 +3,11 @@
 //! A patch is fetched as files are, and what comes out of it counts chunk by chunk, as what is copied from another slot
 //! does. So nothing depends on it: what a patch does not bring, however it fails, is fetched.
 
+use crate::Fault;
 use crate::download::Download;
 use flotilla_patch::METHOD;
-use flotilla_protocol::Digest;
 use flotilla_protocol::manifest::{FileEntry, Patch};
+use flotilla_protocol::{Digest, ErrorCode};
 use std::collections::BTreeSet;
 
 /// A file and the patch that it is made from.
@@ -52,6 +53,15 @@ impl Patches {
         })?;
         self.tried.insert(choice.patch.digest);
         Some(choice)
+    }
+}
+
+/// Whether a patch that could not be fetched is given up for the file itself, which may well be had: the cloud does not give
+/// the patch out or sends something else, or there is room for the file alone. A link that is down is neither's fault.
+pub fn is_given_up(fault: &Fault, fetch: &Download) -> bool {
+    match fault.code {
+        ErrorCode::NotFound | ErrorCode::FetchDenied | ErrorCode::NoRoom => true,
+        _ => fetch.is_refused(),
     }
 }
 

@@ -62,3 +62,35 @@ fn no_patch_is_fetched_where_less_of_the_file_is_missing() {
     download.have(file.digest, 3);
     assert_eq!(patches.next(&download, |_| true, |patch| patch.bytes), None, "a whole file needs none");
 }
+
+#[test]
+fn a_patch_is_given_up_for_what_the_cloud_says_and_not_for_a_link_that_is_down() {
+    let entry = file().patches[0].entry();
+    let fresh = || Download::files(std::slice::from_ref(&entry));
+    let fault = |code| Fault::transient(code, "");
+    for (code, given_up) in [
+        (ErrorCode::NotFound, true),
+        (ErrorCode::FetchDenied, true),
+        (ErrorCode::NoRoom, true),
+        (ErrorCode::Network, false),
+        (ErrorCode::StorageIo, false),
+    ] {
+        assert_eq!(is_given_up(&fault(code), &fresh()), given_up, "{code}");
+    }
+    let (mut pace, moment) = (crate::download::Pace::default(), crate::download::Moment::default());
+    let asked = |pace: &mut crate::download::Pace| {
+        let mut download = fresh();
+        assert!(matches!(download.next(7, pace, &moment), crate::download::Next::Fetch(_)));
+        download
+    };
+    let mut wrong = asked(&mut pace);
+    let data = vec![1; CHUNK];
+    let chunk =
+        flotilla_protocol::message::Chunk { digest: entry.digest, offset: 0, total: entry.bytes, data };
+    wrong.accept(&chunk, &mut pace, &moment);
+    let mut refused = asked(&mut pace);
+    refused.refused(7, &mut pace, &moment);
+    for download in [wrong, refused] {
+        assert!(is_given_up(&fault(ErrorCode::Network), &download));
+    }
+}

@@ -41,12 +41,40 @@ pub fn examine(
     present_bytes: impl FnOnce(&ReleaseManifest) -> u64,
 ) -> Result<ReleaseManifest, Fault> {
     let manifest = open(bytes, expected, trust, trusted_now_ms)?;
-    if manifest.kind != ReleaseKind::Model {
-        return Err(Fault::lasting(ErrorCode::Unsupported, "the release holds an agent, not a model"));
+    match manifest.kind {
+        ReleaseKind::Model => {}
+        ReleaseKind::Agent => {
+            return Err(Fault::lasting(ErrorCode::Unsupported, "the release holds an agent, not a model"));
+        }
+        ReleaseKind::Measurement => {
+            return Err(Fault::lasting(
+                ErrorCode::Unsupported,
+                "the model was signed to be measured, not to serve",
+            ));
+        }
     }
     if manifest.model != *model {
         let detail = format!("the release is of model {}, wanted for {model}", manifest.model);
         return Err(Fault::lasting(ErrorCode::InvalidInput, detail));
+    }
+    manifest.variant_for(&board.name, ENGINE_TRACT).map_err(|e| Fault::lasting(e.code(), e.to_string()))?;
+    check_room(&manifest, board, present_bytes(&manifest))?;
+    Ok(manifest)
+}
+
+/// Examines an encoded manifest of a model that is to be measured, in the same steps. Only such a one: what was signed to
+/// serve is tried out by the update that wants it.
+pub fn examine_measurement(
+    bytes: &[u8],
+    expected: Digest,
+    trust: &TrustFile,
+    trusted_now_ms: u64,
+    board: &Board,
+    present_bytes: impl FnOnce(&ReleaseManifest) -> u64,
+) -> Result<ReleaseManifest, Fault> {
+    let manifest = open(bytes, expected, trust, trusted_now_ms)?;
+    if manifest.kind != ReleaseKind::Measurement {
+        return Err(Fault::lasting(ErrorCode::Unsupported, "it was not signed to be measured"));
     }
     manifest.variant_for(&board.name, ENGINE_TRACT).map_err(|e| Fault::lasting(e.code(), e.to_string()))?;
     check_room(&manifest, board, present_bytes(&manifest))?;

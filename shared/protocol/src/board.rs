@@ -66,6 +66,12 @@ pub struct Hardware {
     pub cpus: u32,
     /// Memory of its smallest variant, in MiB.
     pub memory_mb: u64,
+    /// The highest clock of the cores that predict, in MHz; none where documents do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_mhz: Option<u32>,
+    /// Multiplications with an addition of 32-bit floats that one of them begins in a cycle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub macs_per_cycle: Option<u32>,
 }
 
 /// What gives a board away. Any entry that matches does; a board without entries is never detected.
@@ -179,6 +185,12 @@ impl BoardProfile {
         one_of("hardware.arch", &self.hardware.arch, &["x86_64", "aarch64", "any"])?;
         within("hardware.cpus", self.hardware.cpus, 1, 1_024)?;
         within("hardware.memory_mb", self.hardware.memory_mb, 64, 64 * mib)?;
+        if let Some(clock) = self.hardware.clock_mhz {
+            within("hardware.clock_mhz", clock, 100, 10_000)?;
+        }
+        if let Some(width) = self.hardware.macs_per_cycle {
+            within("hardware.macs_per_cycle", width, 1, 256)?;
+        }
         for (key, words) in [
             ("detect.device_tree", &self.detect.device_tree),
             ("detect.dmi_product", &self.detect.dmi_product),
@@ -298,7 +310,8 @@ mod tests {
     #[test]
     fn the_readme_explains_every_key() {
         let readme = fs::read_to_string(folder().join("README.md")).unwrap();
-        let profile = built_in("atlas-200i-dk-a2").unwrap();
+        let mut profile = built_in("atlas-200i-dk-a2").unwrap();
+        (profile.hardware.clock_mhz, profile.hardware.macs_per_cycle) = (Some(1_000), Some(4));
         let value = toml::Value::try_from(profile).unwrap();
         let mut keys = Vec::new();
         for (key, value) in value.as_table().unwrap() {

@@ -80,6 +80,8 @@ pub enum ReleaseKind {
     Model,
     /// A new agent binary.
     Agent,
+    /// A model that devices run to measure it, and never activate.
+    Measurement,
 }
 
 /// One form of the model.
@@ -326,7 +328,7 @@ impl ReleaseManifest {
                 return invalid(format!("file {} is named twice", file.name));
             }
         }
-        let golden = (self.kind == ReleaseKind::Model).then_some(&self.golden);
+        let golden = (self.kind != ReleaseKind::Agent).then_some(&self.golden);
         for name in self.variants.iter().map(|v| &v.model).chain(golden).chain(&self.baseline) {
             if self.file(name).is_none() {
                 return invalid(format!("file {name} is referred to but not listed"));
@@ -343,8 +345,10 @@ impl ReleaseManifest {
         }
         let reserved = self.model.as_str() == AGENT_NAME;
         match (self.kind, &self.agent) {
-            (ReleaseKind::Model, _) if reserved => invalid(format!("{AGENT_NAME} is not a model's name")),
-            (ReleaseKind::Model, _) => {
+            (ReleaseKind::Model | ReleaseKind::Measurement, _) if reserved => {
+                invalid(format!("{AGENT_NAME} is not a model's name"))
+            }
+            (ReleaseKind::Model | ReleaseKind::Measurement, _) => {
                 self.pipeline.check().map_err(|e| ReleaseError::Invalid(e.to_string()))
             }
             (ReleaseKind::Agent, _) if !reserved => {

@@ -7,6 +7,7 @@ mod desired;
 mod diagnosis;
 mod hard;
 mod lenient;
+mod measure;
 mod report;
 mod shadow;
 mod telemetry;
@@ -18,6 +19,7 @@ pub use desired::{
 };
 pub use diagnosis::{Diagnosis, Finding, Subject, Verdict};
 pub use hard::{HardExample, HardExamples, HardReason, InvalidHardExamples};
+pub use measure::{Measured, Measurement};
 pub use report::{
     AgentReport, BoardFacts, CommandReport, CommandState, Failure, Hello, ModelReport, Phase, ProbeReport,
     Reported, SlotName,

@@ -4,8 +4,12 @@
 //! inferred anew (exporters write wrong ones), the input shapes are made concrete (a symbolic batch is twice as
 //! slow), and the run state is kept between runs.
 
+mod memory;
+mod operators;
 mod probe;
 
+pub use memory::{Memory, memory};
+pub use operators::{Operator, Profile, operators, profile};
 pub use probe::{Array, Cost, Probe, cost};
 
 use crate::error::{Panicked, Source, no_panic};

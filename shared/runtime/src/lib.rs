@@ -40,7 +40,7 @@ pub use error::{Error, Result};
 pub use golden::{GoldenReport, check_golden, make_golden};
 pub use input::{AsInput, Input};
 pub use latency::Latency;
-pub use model::Model;
+pub use model::{Model, operators};
 pub use numbers::Numbers;
 pub use preprocess::{Frame, Pictures, Prepared, Preprocessor, encode_rgb, preprocess};
 pub use quality::{Quality, Trial, judge};

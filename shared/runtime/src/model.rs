@@ -31,14 +31,8 @@ impl Model {
     /// Loads an ONNX model that belongs to `pipeline`.
     pub fn load(pipeline: &Pipeline, onnx: &[u8]) -> Result<Self> {
         let preprocessor = Preprocessor::new(pipeline)?;
-        let mut given = preprocessor.given();
-        let free = given.len();
-        let named = pipeline.constants.iter().map(|constant| &constant.input);
-        given.extend(named.chain(pipeline.states.iter().map(|state| &state.input)).map(|spec| Given {
-            name: Some(spec.name.clone()),
-            kind: Some(spec.kind),
-            shape: spec.dims(),
-        }));
+        let free = preprocessor.given().len();
+        let given = given(pipeline, &preprocessor);
         let engine = Engine::load(onnx, &given)?;
         let constant = |constant: &ConstantTensor| {
             let values = Values::from_f64(constant.input.kind, &constant.values);
@@ -171,7 +165,10 @@ impl Model {
             windows.push(window);
             states = next;
         }
-        self.states.keep(stream, states);
+        // So does one that leaves what is no number: nothing would ever come of it again.
+        if states.iter().all(|values| values.not_finite().is_none()) {
+            self.states.keep(stream, states);
+        }
         Ok(windows)
     }
 
@@ -194,6 +191,23 @@ impl Model {
         let input = row.first().cloned().unwrap_or_else(|| Values::Fp32(Vec::new()));
         Ok((Seen { input, outputs: outputs.into_iter().flatten().collect() }, next))
     }
+}
+
+/// What a network of this pipeline is given: what is prepared, constants, states.
+fn given(pipeline: &Pipeline, preprocessor: &Preprocessor) -> Vec<Given> {
+    let mut given = preprocessor.given();
+    let named = pipeline.constants.iter().map(|constant| &constant.input);
+    given.extend(named.chain(pipeline.states.iter().map(|state| &state.input)).map(|spec| Given {
+        name: Some(spec.name.clone()),
+        kind: Some(spec.kind),
+        shape: spec.dims(),
+    }));
+    given
+}
+
+/// The operators of a network of this pipeline ([`engine::operators`]).
+pub fn operators(pipeline: &Pipeline, onnx: &[u8]) -> Result<Vec<engine::Operator>> {
+    engine::operators(onnx, &given(pipeline, &Preprocessor::new(pipeline)?))
 }
 
 /// The output of each state, which must be another tensor like it.

@@ -60,6 +60,12 @@ pub(crate) fn unreadable(folder: &Folder) -> Vec<(&'static str, String)> {
 }
 
 impl Daemon {
+    /// Whether no agent is on its way in, or on trial.
+    pub(super) fn upgrade_rests(&self) -> bool {
+        let rests = |phase| matches!(phase, Phase::Idle | Phase::Confirmed | Phase::Failed);
+        self.upgrade.as_ref().is_none_or(|upgrade| rests(upgrade.update.phase()))
+    }
+
     /// Takes up the agent's own release, if the launcher started this agent. Nothing here needs the network.
     pub(super) fn load_upgrade(&mut self) {
         let Some(place) = self.options.launched else { return };

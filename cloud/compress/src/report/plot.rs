@@ -15,6 +15,10 @@ const LEFT: f64 = 76.0;
 const RIGHT: f64 = 616.0;
 const TOP: f64 = 24.0;
 const BOTTOM: f64 = 336.0;
+/// A bound of the budget is in the picture if it is no more than so many times what was measured,
+const FAR: f64 = 4.0;
+/// or a loss of no more than so many percentage points.
+const NEAR: f64 = 2.0;
 /// Marks on an axis, about.
 const TICKS: f64 = 5.0;
 
@@ -26,10 +30,17 @@ impl Report {
         let points = &self.measured;
         let unit = if self.metric.is_share() { 100.0 } else { 1.0 };
         let (bytes, kilo) = if self.bytes_before < 2048 { ("bytes", 1.0) } else { ("kB", 1e-3) };
+        let allowed = self.budget.unwrap_or_default();
         let sizes = points.iter().map(|point| point.bytes as f64 * kilo);
+        let bound = allowed.max_bytes.filter(|bytes| *bytes as f64 <= FAR * self.bytes_before as f64);
+        let sizes = sizes.chain(bound.map(|bytes| bytes as f64 * kilo));
         let x = Axis::over(sizes.chain([0.0, self.bytes_before as f64 * kilo]), LEFT, RIGHT);
         let drops = points.iter().map(|point| point.drop * unit).filter(|drop| drop.is_finite());
-        let y = Axis::over(drops.chain([0.0]), BOTTOM, TOP);
+        // A bound far beyond all that was measured would leave no room for it.
+        let most = drops.clone().fold(0.0, f64::max);
+        let bound = Some(allowed.max_drop * unit).filter(|_| self.budget.is_some());
+        let bound = bound.filter(|bound| *bound <= f64::max(FAR * most, NEAR));
+        let y = Axis::over(drops.chain(bound).chain([0.0]), BOTTOM, TOP);
         let mut svg = String::new();
         let [width, height] = SIZE;
         let loss = if self.metric.is_share() {
@@ -55,6 +66,7 @@ impl Report {
             f64::midpoint(TOP, BOTTOM),
             escaped(&loss),
         );
+        self.bounds(&mut svg, &x, &y, kilo, unit);
         let place = |point: &Point| (x.at(point.bytes as f64 * kilo), y.at(point.drop * unit));
         self.front(&mut svg, place);
         let before = (x.at(self.bytes_before as f64 * kilo), y.at(0.0));
@@ -68,6 +80,26 @@ impl Report {
         }
         svg.push_str("</svg>");
         svg
+    }
+
+    /// What the budget allows, where that lies within the picture.
+    fn bounds(&self, svg: &mut String, x: &Axis, y: &Axis, kilo: f64, unit: f64) {
+        let Some(budget) = &self.budget else { return };
+        let line = |svg: &mut String, from: (f64, f64), to: (f64, f64), told: &str| {
+            let _ = write!(
+                svg,
+                r#"<line x1="{:.1}" y1="{:.1}" x2="{:.1}" y2="{:.1}" stroke="currentColor" stroke-opacity="0.5" stroke-dasharray="5 4"><title>{told}</title></line>"#,
+                from.0, from.1, to.0, to.1,
+            );
+        };
+        if y.holds(budget.max_drop * unit) {
+            let at = y.at(budget.max_drop * unit);
+            line(svg, (LEFT, at), (RIGHT, at), &format!("budget: a loss of {}", budget.max_drop));
+        }
+        if let Some(bytes) = budget.max_bytes.filter(|bytes| x.holds(*bytes as f64 * kilo)) {
+            let at = x.at(bytes as f64 * kilo);
+            line(svg, (at, TOP), (at, BOTTOM), &format!("budget: {bytes} bytes"));
+        }
     }
 
     /// The line through the candidates that no other beats in what the picture shows: size and loss.
@@ -164,6 +196,10 @@ impl Axis {
 
     fn at(&self, value: f64) -> f64 {
         self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
+    }
+
+    fn holds(&self, value: f64) -> bool {
+        (self.low..=self.high).contains(&value)
     }
 
     /// An interval may reach further than the picture.

@@ -92,6 +92,10 @@ fn follow<'a>(model: &Model, readers: &Readers, from: &Layer, layers: &'a [Layer
             let blocked = bounded.contains(&node.op_type.as_str());
             return if blocked { Next::Blocked(node.op_type.clone()) } else { Next::Nothing };
         }
+        // Behind a dense layer the channels come last, and windows over them mix their factors.
+        if from.window.is_none() && node.op_type.ends_with("Pool") {
+            return Next::Nothing;
+        }
         let falls = is(node, "LeakyRelu") && node.float("alpha").is_some_and(|alpha| !alpha.is_finite());
         let Some(output) = node.output.first().filter(|_| !falls) else { return Next::Nothing };
         value = output;

@@ -55,6 +55,11 @@ fn the_layer_that_breaks_the_model_goes_back_to_floats_and_the_others_stay() {
     assert!(low < 0.0 && high > 0.0 && high < 0.1, "no sample went another way: {low} to {high}");
     assert_eq!(report.warnings[0], Warning::NoCalibration { by_norms: false });
     assert!(report.warnings.contains(&Warning::FewSamples { samples: 40 }), "a hundredth of 40 is no sample");
+    let candidates = report.measured.len();
+    assert!(
+        report.warnings.contains(&Warning::SameSamples { candidates }),
+        "the best of several looks too good"
+    );
 }
 
 #[test]

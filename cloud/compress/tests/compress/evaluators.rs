@@ -4,21 +4,28 @@ use std::ops::ControlFlow;
 
 use flotilla_compress::{
     Budget, Calibration, Compressed, Error, FourBit, Judge, Metric, Options, RuntimeEvaluator,
-    TensorEvaluator, Warning, compress,
+    TensorEvaluator, Tried, Warning, compress, compress_made, smallest,
 };
 use flotilla_onnx::{GraphBuilder, Node, Value};
+use flotilla_protocol::{Digest, Truth};
 
 use crate::support::{Noise, fragile, pictures, pipeline};
 
 /// Sixteen values to sixteen values and back: two dense layers.
 fn dense(outputs: usize) -> Vec<u8> {
+    dense_of(outputs, |weight| weight)
+}
+
+/// The same with other weights.
+fn dense_of(outputs: usize, weight: fn(f32) -> f32) -> Vec<u8> {
     let mut noise = Noise(31);
+    let mut values = |count| noise.values(count).into_iter().map(weight).collect::<Vec<f32>>();
     GraphBuilder::new("dense")
         .input(Value::f32("x", [1_usize, 16]))
         .output(Value::f32("y", [1, outputs]))
-        .initializer_f32("in", &[16, 32], noise.values(512))
-        .initializer_f32("in_bias", &[32], noise.values(32))
-        .initializer_f32("out", &[32, outputs], noise.values(32 * outputs))
+        .initializer_f32("in", &[16, 32], values(512))
+        .initializer_f32("in_bias", &[32], values(32))
+        .initializer_f32("out", &[32, outputs], values(32 * outputs))
         .node(Node::new("MatMul", ["x", "in"], ["p"]))
         .node(Node::new("Add", ["p", "in_bias"], ["s"]))
         .node(Node::new("Relu", ["s"], ["r"]))
@@ -139,4 +146,86 @@ fn the_plot_is_one_picture_that_fits_light_and_dark() {
     assert_eq!(svg.matches('<').count(), svg.matches('>').count());
     let opened = svg.matches('<').count() - svg.matches("</").count() - svg.matches("/>").count();
     assert_eq!(opened, svg.matches("</").count());
+}
+
+#[test]
+fn the_runtime_judges_by_what_is_true_or_by_what_the_model_before_said() {
+    let pipeline = pipeline(2);
+    let (samples, labels) = pictures(24);
+    let onnx = fragile().write();
+    let budget = Budget { max_drop: 1.0, ..Budget::default() };
+    let judged = |evaluator: flotilla_compress::Result<RuntimeEvaluator<'_, Vec<u8>>>| {
+        crate::support::quietly(&onnx, &Options::default(), &budget, &mut evaluator.unwrap()).unwrap().report
+    };
+    let truths: Vec<Truth> = labels.iter().map(|label| Truth::Class(*label as u32)).collect();
+    let by_labels = judged(RuntimeEvaluator::judged_by(&pipeline, samples.clone(), truths));
+    assert_eq!((by_labels.metric, by_labels.samples), (Metric::Accuracy, 24));
+    assert!(!by_labels.warnings.contains(&Warning::NoLabels));
+    let faithful = judged(RuntimeEvaluator::faithful_to(&onnx, &pipeline, samples.clone()));
+    assert_eq!((faithful.metric, faithful.value_before), (Metric::Fidelity, 1.0));
+    assert!(faithful.warnings.contains(&Warning::NoLabels));
+    let drawn = judged(RuntimeEvaluator::without_samples(&onnx, &pipeline));
+    assert_eq!((drawn.metric, drawn.samples), (Metric::Fidelity, 64));
+    assert!(drawn.warnings.contains(&Warning::NoSamples { drawn: 64 }), "{:?}", drawn.warnings);
+    assert!(drawn.warnings.contains(&Warning::NoCalibration { by_norms: false }), "{:?}", drawn.warnings);
+    // The same inputs are drawn each time.
+    assert_eq!(judged(RuntimeEvaluator::without_samples(&onnx, &pipeline)).output, drawn.output);
+}
+
+#[test]
+fn truths_that_do_not_fit_the_model_are_refused() {
+    let pipeline = pipeline(2);
+    let (samples, _) = pictures(2);
+    let refused = |truths: Vec<Truth>| {
+        let mut evaluator = match RuntimeEvaluator::judged_by(&pipeline, samples.clone(), truths) {
+            Ok(evaluator) => evaluator,
+            Err(error) => return error,
+        };
+        let options = Options::default();
+        crate::support::quietly(&fragile().write(), &options, &Budget::default(), &mut evaluator).unwrap_err()
+    };
+    for truths in [
+        vec![Truth::Values(vec![1.0]), Truth::Values(vec![2.0])],
+        vec![Truth::Anomalous(true), Truth::Anomalous(false)],
+        vec![Truth::Class(0), Truth::Anomalous(false)],
+        vec![Truth::Class(0), Truth::Class(9)],
+    ] {
+        let error = refused(truths);
+        assert!(matches!(error, Error::Runtime(_)), "{error}");
+        assert_eq!(error.code(), flotilla_protocol::ErrorCode::InvalidInput, "{error}");
+    }
+    assert!(matches!(refused(vec![Truth::Class(0)]), Error::LabelCount { samples: 2, labels: 1 }));
+}
+
+#[test]
+fn what_was_made_of_a_model_is_counted_from_that_model_and_the_smallest_within_the_budget_ships() {
+    let whole = dense(16);
+    let half = dense_of(16, |weight| (64.0 * weight).round() / 64.0);
+    let judge =
+        || TensorEvaluator::new(&whole, [1, 16], samples(64), Judge::Fidelity { classifier: false }).unwrap();
+    let try_it = |onnx: &[u8], max_drop: f64| {
+        let budget = Budget { max_drop, ..Budget::default() };
+        let options = Options { four_bit: FourBit::Never, ..Options::default() };
+        let mut go_on = |_| ControlFlow::Continue(());
+        match compress_made(&whole, onnx, &options, &budget, &mut judge(), &mut go_on) {
+            Ok(made) => Ok(made),
+            Err(Error::OverBudget(refused)) => Err(refused),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let made = try_it(&half, 0.05).unwrap();
+    assert_eq!((made.report.source, made.report.bytes_before), (Digest::of(&whole), whole.len() as u64));
+    assert!(made.report.value_before == 1.0 && made.report.drop > 0.0, "{:?}", made.report.drop);
+    let budget = Budget { max_drop: 0.05, ..Budget::default() };
+    let tried = |name: &str, result| Tried { name: name.to_owned(), result };
+    let over = try_it(&half, 0.0).unwrap_err();
+    let all = vec![tried("whole", try_it(&whole, 0.05)), tried("half", Err(over.clone()))];
+    let (place, best) = smallest(&budget, all).unwrap();
+    let report = best.report;
+    assert_eq!(place, 0);
+    let chosen = &report.measured[report.chosen.unwrap()];
+    assert!(chosen.bytes == report.bytes_after && chosen.name.starts_with("whole: "), "{chosen}");
+    assert!(report.measured.iter().any(|point| point.name.starts_with("half: ")));
+    let error = smallest(&budget, vec![tried("half", Err(over))]).unwrap_err();
+    assert!(matches!(&error, Error::OverBudget(refused) if refused.nearest[0].name.starts_with("half: ")));
 }

@@ -166,6 +166,28 @@ fn factors_do_not_pass_operators_with_an_edge() {
 }
 
 #[test]
+fn factors_do_not_pass_windows_over_the_channels_of_dense_layers() {
+    let mut noise = Noise(9);
+    let window =
+        Node::new("AveragePool", ["a"], ["p"]).ints("kernel_shape", [1, 3]).ints("pads", [0, 1, 0, 1]);
+    let float = GraphBuilder::new("smoothed")
+        .input(flotilla_onnx::Value::f32("image", [1_usize, 1, SIDE, SIDE]))
+        .output(flotilla_onnx::Value::f32("logits", [1_usize, 10]))
+        .initializer_f32("first", &[SIDE, SIDE], noise.values(SIDE * SIDE))
+        .initializer_f32("second", &[SIDE, 10], noise.values(SIDE * 10))
+        .node(Node::new("MatMul", ["image", "first"], ["a"]))
+        .node(window)
+        .node(Node::new("MatMul", ["p", "second"], ["b"]))
+        .node(Node::new("ReduceMean", ["b"], ["logits"]).ints("axes", [1, 2]).int("keepdims", 0))
+        .build()
+        .unwrap()
+        .write();
+    let equal = Recipe::new(vec![Step::Equalise { rounds: 5 }]).apply(&float).unwrap();
+    let off = apart(&float, &equal);
+    assert!(off < 1e-5, "{off}");
+}
+
+#[test]
 fn reconstructed_rounding_and_corrected_biases_bring_outputs_nearer() {
     let float = normalised("Relu").write();
     let set = calibration(64);

@@ -1,25 +1,41 @@
-// The newest compression report: before and after, and which layer cost what.
-import { html } from '/console/vendor/htm/standalone.module.js';
+// Compressions: the one that runs or was refused, the reports of those that were made, and a form for the next.
+import { html, useState } from '/console/vendor/htm/standalone.module.js';
 import { versionHref } from '/console/route.js';
-import { bytes, millis, percent } from '/console/format.js';
+import { bytes, millis } from '/console/format.js';
+import { useAnswers } from '/console/get.js';
+import { Form } from '/console/views/compression/form.js';
+import { figure, METRICS, Refused, Report } from '/console/views/compression/report.js';
 
-export function Compression({ compression }) {
-  const report = compression.at(-1);
-  return html`<section id="compression"><h2>Compression</h2>${report ? html`<${Report} report=${report} />` : html`<p class="empty">Nothing has been compressed yet.</p>`}</section>`;
+export function Compression({ compression, jobs }) {
+  const [chosen, setChosen] = useState(null);
+  const name = (view) => `${view.model} v${view.version}`;
+  const shown = compression.find((view) => name(view) === chosen) ?? compression.at(-1);
+  const job = jobs.filter((j) => j.kind === 'compress').at(-1);
+  return html`<section id="compression"><h2>Compression</h2>
+    <${Form} />
+    ${job && job.state !== 'succeeded' ? html`<${Job} key=${job.id} job=${job} />` : ''}
+    ${shown ? html`
+      ${compression.length > 1 ? html`<p><label>Version <select name="compressed" value=${name(shown)} onChange=${(event) => setChosen(event.target.value)}>
+        ${[...compression].reverse().map((view) => html`<option key=${name(view)} value=${name(view)}>${name(view)} · ${bytes(view.bytes_after)}</option>`)}</select></label></p>` : ''}
+      <${Version} key=${name(shown)} view=${shown} />` : html`<p class="empty">Nothing has been compressed yet.</p>`}</section>`;
 }
 
-function Report({ report }) {
-  const worst = Math.max(...report.layers.map((layer) => layer.output_error), Number.EPSILON);
-  return html`<p><a href=${versionHref(report.model, report.version)}><b>${report.model} v${report.version}</b></a> <small>${report.recipe}</small></p>
-    <table><thead><tr><th></th><th class="n">Before</th><th class="n">After</th></tr></thead><tbody>
-      <tr><th>Size</th><td class="n">${bytes(report.bytes_before)}</td><td class="n">${bytes(report.bytes_after)}</td></tr>
-      <tr><th>Test accuracy</th><td class="n">${percent(report.accuracy_before)}</td><td class="n">${percent(report.accuracy_after)}</td></tr>
-      <tr><th>Latency p50</th><td class="n">${millis(report.latency_before_ms)}</td><td class="n">${millis(report.latency_after_ms)}</td></tr>
+function Job({ job }) {
+  return html`<p><b>${job.id}</b> <span class="state ${job.state}">${job.state}</span>
+      ${job.progress ? html` <small>${job.spec.model} v${job.spec.version}: ${job.progress.stage} ${job.progress.done} / ${job.progress.total}</small>` : ''}</p>
+    ${job.failure ? html`<p class="bad">${job.failure.code}: ${job.failure.detail}</p>` : ''}
+    ${job.result?.nearest ? html`<${Refused} facts=${job.result} />` : ''}`;
+}
+
+function Version({ view }) {
+  const path = `/api/v1/models/${encodeURIComponent(view.model)}/versions/${view.version}/report`;
+  const [{ report }] = useAnswers({ report: path }, '');
+  return html`<p><a href=${versionHref(view.model, view.version)}><b>${view.model} v${view.version}</b></a> <small>${view.recipe}</small></p>
+    <table class="summary"><thead><tr><th></th><th class="n">Before</th><th class="n">After</th></tr></thead><tbody>
+      <tr><th>Size</th><td class="n">${bytes(view.bytes_before)}</td><td class="n">${bytes(view.bytes_after)}</td></tr>
+      <tr><th>Test ${METRICS[view.metric] ?? view.metric}</th><td class="n">${figure(view.metric, view.value_before)}</td><td class="n">${figure(view.metric, view.value_after)}</td></tr>
+      <tr><th>Latency p50</th><td class="n">${millis(view.latency_before_ms)}</td><td class="n">${millis(view.latency_after_ms)}</td></tr>
     </tbody></table>
-    <h3>Error a layer</h3>
-    <table class="layers"><thead><tr><th>Layer</th><th class="n">Bytes</th><th>Output error</th></tr></thead><tbody>
-      ${report.layers.map((layer) => html`<tr key=${layer.name}><td>${layer.name}</td>
-        <td class="n">${bytes(layer.bytes_before)} → ${bytes(layer.bytes_after)}</td>
-        <td><meter max=${worst} value=${layer.output_error}></meter> <small>${layer.output_error.toExponential(1)}</small></td></tr>`)}
-    </tbody></table>`;
+    ${report?.problem ? html`<p class="bad">${report.problem}</p>` : ''}
+    ${report?.value ? html`<${Report} view=${view} report=${report.value} />` : ''}`;
 }

@@ -11,6 +11,7 @@ mod detect;
 mod grey_png;
 mod idx;
 mod image_csv;
+mod loose;
 mod metered;
 mod picture;
 mod read;
@@ -23,6 +24,7 @@ mod voc;
 mod xml;
 
 pub(crate) use collector::{Collected, Step};
+pub(crate) use loose::collect as collect_loose;
 pub(crate) use picture::look_into;
 pub(crate) use read::read;
 pub(crate) use recording::check as check_recording;

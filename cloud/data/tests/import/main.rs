@@ -6,6 +6,7 @@ mod boxes;
 mod bundled;
 mod pictures;
 mod real_data;
+mod sample_sets;
 mod sounds;
 mod support;
 mod tables;

@@ -8,7 +8,9 @@ use crate::error::{Error, Result};
 use crate::store::{self, ATTEMPTS, Store};
 use crate::text::bounded;
 use flotilla_identity::{Actor, audit};
-use flotilla_protocol::message::{Command, CommandKind, CommandReport, CommandState, LogLevel, LogQuery};
+use flotilla_protocol::message::{
+    Command, CommandKind, CommandReport, CommandState, LogLevel, LogQuery, Measured, Measurement,
+};
 use flotilla_protocol::{ActorId, DeviceId, Digest, ErrorCode, ModelName, limits};
 use flotilla_storage::{Batch, Entity, Table};
 use serde::{Deserialize, Serialize};
@@ -40,6 +42,8 @@ pub enum Order {
     LogLevel(LogLevel),
     /// Send what the log says.
     LogPull(LogQuery),
+    /// Measure a model that was signed for that.
+    Measure(Measurement),
 }
 
 /// Lines of its log that a device has sent.
@@ -75,6 +79,9 @@ pub struct Asked {
     /// The lines that it brought, as long as they are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<PulledLog>,
+    /// What it measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
 }
 
 /// Where a command stands.
@@ -107,7 +114,7 @@ impl Stage {
 
 impl Asked {
     fn new(id: u64, kind: CommandKind, by: Option<ActorId>, at_ms: u64, deadline_ms: u64) -> Self {
-        Self { id, kind, by, at_ms, deadline_ms, outcome: None, ended_at_ms: None, log: None }
+        Self { id, kind, by, at_ms, deadline_ms, outcome: None, ended_at_ms: None, log: None, measured: None }
     }
 
     /// One that is open and not on record: it was asked for before there was one.
@@ -169,6 +176,7 @@ impl CommandHistory {
                 *detail = bounded(detail, DETAIL);
             }
             (asked.outcome, asked.ended_at_ms) = (Some(outcome), Some(now_ms));
+            asked.measured = report.measured;
         }
         self.fit(now_ms);
     }
@@ -268,6 +276,7 @@ fn kind(device: &Device, order: &Order) -> Result<CommandKind> {
         Order::Ping => CommandKind::Ping,
         Order::RestartModel(model) => CommandKind::RestartModel { model: model.clone() },
         Order::Diagnostics => CommandKind::Diagnostics,
+        Order::Measure(wanted) => CommandKind::Measure(*wanted),
         Order::LogLevel(level) => CommandKind::LogLevel { level: *level },
         Order::LogPull(query) => {
             query.check().map_err(|error| Error::Invalid(error.to_string()))?;
@@ -371,10 +380,13 @@ mod tests {
         assert_eq!(stage(&history, 4, 99), Stage::Pending);
         assert_eq!(stage(&history, 5, 99), Stage::Running);
         assert_eq!(stage(&history, 4, 100), Stage::Expired);
-        history.ended(&[CommandReport { id: 5, state: CommandState::Done, diagnosis: None }], 120);
+        history.ended(
+            &[CommandReport { id: 5, state: CommandState::Done, diagnosis: None, measured: None }],
+            120,
+        );
         assert_eq!(stage(&history, 5, 130), Stage::Done);
         let late = CommandState::Failed { code: ErrorCode::Expired, detail: String::new() };
-        history.ended(&[CommandReport { id: 5, state: late, diagnosis: None }], 140);
+        history.ended(&[CommandReport { id: 5, state: late, diagnosis: None, measured: None }], 140);
         assert_eq!(stage(&history, 5, 150), Stage::Done, "an end is the end");
     }
 
@@ -398,7 +410,7 @@ mod tests {
             history.asked(asked(id), 0);
             let detail = "\"".repeat(5000);
             let state = CommandState::Failed { code: ErrorCode::Unsupported, detail };
-            history.ended(&[CommandReport { id, state, diagnosis: None }], u64::MAX);
+            history.ended(&[CommandReport { id, state, diagnosis: None, measured: None }], u64::MAX);
             let log = PulledLog { digest: Digest::of(b""), bytes: u64::MAX, left_out: u64::MAX };
             history.brought(id, log, u64::MAX);
             assert!(serde_json::to_vec(&history).unwrap().len() <= limits::RECORD);
@@ -420,12 +432,12 @@ mod tests {
             // Every other one is not answered, and expires.
             let now_ms = id * 1_000;
             history.asked(Asked { deadline_ms: now_ms + 100, ..asked(id) }, now_ms);
-            let done = [CommandReport { id, state: CommandState::Done, diagnosis: None }];
+            let done = [CommandReport { id, state: CommandState::Done, diagnosis: None, measured: None }];
             history.ended(&done[..(id % 2) as usize], now_ms);
         }
         assert_eq!((history.commands.len(), history.commands[0].id), (REMEMBERED, 1));
         assert_eq!(history.commands.last().unwrap().id, 89);
-        let end = [CommandReport { id: 1, state: CommandState::Done, diagnosis: None }];
+        let end = [CommandReport { id: 1, state: CommandState::Done, diagnosis: None, measured: None }];
         history.ended(&end, 100_000);
         assert_eq!(history.commands[0].stage(1, 100_000), Stage::Done, "its end is on record");
         history.asked(Asked { deadline_ms: u64::MAX, ..asked(90) }, 100_000);

@@ -94,7 +94,7 @@ mod tests {
         let ping = twin.command(CommandKind::Ping, u64::MAX, 1).unwrap();
         let asked = twin.command(CommandKind::Diagnostics, u64::MAX, 2).unwrap();
         assert_eq!(twin.command(CommandKind::Diagnostics, u64::MAX, 3).unwrap(), asked, "one at a time");
-        let report = |id| CommandReport { id, state: CommandState::Done, diagnosis: None };
+        let report = |id| CommandReport { id, state: CommandState::Done, diagnosis: None, measured: None };
         assert_eq!(Examined::answer(&twin, &[report(ping)], 5), None);
         let answer = Examined::answer(&twin, &[report(ping), report(asked), report(asked + 9)], 5).unwrap();
         assert_eq!((answer.command, answer.at_ms), (asked, 5));

@@ -125,6 +125,8 @@ pub(crate) async fn configure(
     change: impl Fn(&Settings) -> Result<Settings>,
     now_ms: u64,
 ) -> Result<bool> {
+    // What is set on a device before it is taken into the fleet would reach it at once.
+    active(store, id).await?;
     let mut changed = false;
     let twin = store
         .modify(&store.twins, id.as_str().as_bytes(), |twin, batch| {

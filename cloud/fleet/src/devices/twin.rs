@@ -399,10 +399,16 @@ mod tests {
         let ping = twin.command(CommandKind::Ping, u64::MAX, 1).unwrap();
         let other = twin.command(CommandKind::Ping, u64::MAX, 2).unwrap();
         assert_ne!(ping, other);
-        assert!(twin.finish(&[CommandReport { id: ping, state: CommandState::Done, diagnosis: None }], 3));
+        assert!(twin.finish(
+            &[CommandReport { id: ping, state: CommandState::Done, diagnosis: None, measured: None }],
+            3
+        ));
         assert_eq!(twin.commands.iter().map(|c| c.id).collect::<Vec<_>>(), [other]);
         let version = twin.version;
-        assert!(!twin.finish(&[CommandReport { id: ping, state: CommandState::Done, diagnosis: None }], 4));
+        assert!(!twin.finish(
+            &[CommandReport { id: ping, state: CommandState::Done, diagnosis: None, measured: None }],
+            4
+        ));
         assert_eq!(twin.version, version, "the same report again changes nothing");
         while twin.commands.len() < COMMANDS {
             twin.command(CommandKind::Ping, u64::MAX, 5).unwrap();

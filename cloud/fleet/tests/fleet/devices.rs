@@ -277,7 +277,7 @@ async fn commands_wait_for_the_device_and_end_when_it_reports_them() {
         version: 1,
         desired_version: desired.version,
         models: Default::default(),
-        commands: vec![CommandReport { id, state: CommandState::Done, diagnosis: None }],
+        commands: vec![CommandReport { id, state: CommandState::Done, diagnosis: None, measured: None }],
         agent: None,
         shadows: Default::default(),
     };
@@ -325,7 +325,7 @@ async fn an_examination_is_answered_with_findings_within_their_bounds_or_with_wh
         version,
         desired_version: desired.version,
         models: Default::default(),
-        commands: vec![CommandReport { id, state, diagnosis }],
+        commands: vec![CommandReport { id, state, diagnosis, measured: None }],
         agent: None,
         shadows: Default::default(),
     };

@@ -5,7 +5,7 @@ use flotilla_fleet::{
     ClaimRequest, ConcernReason, DeviceState, GroupSpec, Order, Query, RanOutcome, RolloutRequest, Stage,
 };
 use flotilla_identity::audit;
-use flotilla_protocol::message::{HardExamples, Phase};
+use flotilla_protocol::message::{HardExamples, Phase, Settings};
 use flotilla_protocol::{ErrorCode, GroupName};
 
 async fn roll_out(installation: &Installation, name: &str) -> flotilla_protocol::RolloutId {
@@ -166,6 +166,11 @@ async fn a_device_that_waits_for_approval_is_seen_and_gets_nothing_until_somebod
         fleet.command(admin, &device("gate-7"), &order, None).await.unwrap_err().code(),
         ErrorCode::WrongState
     );
+    let set = |settings: &Settings| Ok(Settings { probation_s: 1, ..settings.clone() });
+    assert_eq!(
+        fleet.configure(admin, &device("gate-7"), set).await.unwrap_err().code(),
+        ErrorCode::WrongState
+    );
     let waiting = Query { filter: Some("state == 'waiting'".into()), ..Query::default() };
     assert_eq!(found(&installation, waiting.clone()).await, ["gate-7", "gate-8"]);
     let summary = fleet.summary().await.unwrap();
@@ -248,7 +253,10 @@ async fn a_device_whose_serial_number_is_registered_gets_its_line_and_nobody_els
     assert_eq!(copy.code(), ErrorCode::AlreadyExists);
     assert!(copy.to_string().contains("gate-1"), "{copy}");
     assert_eq!(fleet.register(admin, b"serial,name\nPF-1,Other\n").await.unwrap().enrolled, 1);
+    let holder = || async { fleet.registrations().await.unwrap().remove(0).device };
+    assert_eq!(holder().await, Some(device("gate-1")));
     fleet.revoke(admin, &device("gate-1"), "stolen").await.unwrap();
+    assert_eq!(holder().await, None, "the number is free again");
     installation.try_enrol(&code, "gate-2", Some("PF-1")).await.unwrap();
     assert_eq!(fleet.device(&device("gate-2")).await.unwrap().tags.name.as_deref(), Some("Till 1"));
     let serial = "PF-2".parse().unwrap();

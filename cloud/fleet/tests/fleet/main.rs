@@ -10,6 +10,7 @@ mod hard_examples;
 mod kills;
 mod lifetime;
 mod logs;
+mod measure;
 mod plans;
 mod rollouts;
 mod shadows;

@@ -479,7 +479,7 @@ fn obedient(desired: &Desired, version: u64) -> Reported {
     }
 }
 
-fn pipeline() -> Pipeline {
+pub(crate) fn pipeline() -> Pipeline {
     Pipeline::new(
         Input::Image(ImageInput {
             width: 2,
@@ -498,7 +498,7 @@ fn pipeline() -> Pipeline {
     )
 }
 
-fn onnx(gain: f32) -> Bytes {
+pub(crate) fn onnx(gain: f32) -> Bytes {
     let shape = [Dim::from("N"), Dim::from(1), Dim::from(2), Dim::from(2)];
     let graph = GraphBuilder::new("brightness")
         .input(Value::f32("x", shape))

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use flotilla_import::{Options, inspect};
-use flotilla_onnx::Model;
+use flotilla_onnx::{GraphBuilder, Model, Node, Value};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::infer::Factoid;
 
@@ -199,4 +199,21 @@ fn a_file_cut_anywhere_is_refused_or_still_whole() {
             Model::read(&import.model).unwrap().check_order().unwrap();
         }
     }
+}
+
+/// A few hundred bytes of which the engine would make a value of terabytes, before it looks at the size.
+#[test]
+fn constants_that_grow_by_each_other_are_not_computed() {
+    let graph = GraphBuilder::new("g")
+        .input(Value::f32("x", [1_usize, 1]))
+        .output(Value::f32("y", [1_usize, 1]))
+        .initializer_i64("tall", &[2], vec![1_000_000, 1])
+        .initializer_i64("wide", &[2], vec![1, 1_000_000])
+        .node(Node::new("ConstantOfShape", ["tall"], ["a"]))
+        .node(Node::new("ConstantOfShape", ["wide"], ["b"]))
+        .node(Node::new("Add", ["a", "b"], ["c"]))
+        .node(Node::new("Mul", ["x", "c"], ["y"]));
+    let report = inspect(&graph.build().unwrap().write(), &Options::default()).unwrap().report;
+    let error = report.engine_error.unwrap();
+    assert!(!report.runs && error.contains("beyond all bounds"), "{error}");
 }

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use flotilla_import::{Import, Options, generated_inputs, inspect};
 use flotilla_onnx::{DataType, Dim, GraphBuilder, Node, Value};
-use flotilla_protocol::pipeline::{Activation, Colour, Input as Takes, Output};
+use flotilla_protocol::pipeline::{Activation, Colour, Input as Takes, Output, TensorKind};
 use flotilla_runtime::{Answer, Input, Model, Prediction};
 
 use crate::support::{file, models, zip};
@@ -94,6 +94,10 @@ fn what_a_scale_tells_of_pixels_is_not_asked() {
         assert!(!asked(&import).contains(&"input.image.mean"), "{:?}", asked(&import));
         assert!(asked(&import).contains(&"input.image.colour"), "{:?}", asked(&import));
         let mut model = load(&import);
+        // Pixels are what the network takes, and its scores are probabilities.
+        assert_eq!(model.outputs()[0].kind, TensorKind::Fp32);
+        let sum: f32 = model.predict(Input::Unsaid(&sample("china.jpg"))).unwrap().scores.iter().sum();
+        assert!((sum - 1.0).abs() < 0.05, "{path}: {sum}");
         let flower = model.predict(Input::Unsaid(&sample("flower.jpg"))).unwrap();
         let face = model.predict(Input::Unsaid(&sample("face_2.jpg"))).unwrap();
         if !expected.is_empty() {
@@ -198,4 +202,24 @@ fn what_a_file_leaves_open_is_asked() {
         assert!(asked(&import).contains(&field), "{field}: {:?}", asked(&import));
     }
     load(&import);
+}
+
+#[test]
+fn an_anomaly_detector_of_integers_compares_real_numbers() {
+    let Some(floats) = brought("mlperf-tiny/ad_autoencoder_float.onnx", None) else { return };
+    let integers = brought("mlperf-tiny/ad_autoencoder_int8.onnx", None).unwrap();
+    let input = generated_inputs(&floats.report.proposal.pipeline).swap_remove(0);
+    // About what one of its recordings has: decibels.
+    let decibels: Vec<u8> = input
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .flat_map(|value| (f32::from_le_bytes(*value) * 10.0 - 30.0).to_le_bytes())
+        .collect();
+    let score = |import: &Import| match load(import).predict(Input::Unsaid(&decibels)).unwrap().answer {
+        Answer::Anomaly(anomaly) => anomaly.score,
+        other => panic!("{other:?}"),
+    };
+    let (float, integer) = (score(&floats), score(&integers));
+    assert!((float - integer).abs() < 0.1 * float, "{float} and {integer}");
 }

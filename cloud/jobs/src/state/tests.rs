@@ -73,8 +73,11 @@ fn a_crash_is_tried_again_once() {
 #[test]
 fn a_failure_is_final_and_a_restart_of_the_server_is_not() {
     let failure = JobFailure::new(ErrorCode::TrainingFailed, "loss is not a number");
-    let failed = after([Event::Start, Event::Fail(failure)]);
-    assert!(failed.state.is_final());
+    let known = failure.clone().with_facts(Some(Value::from("nearest")));
+    let failed = after([Event::Start, Event::Fail(known)]);
+    assert!(failed.state.is_final() && failed.result == Some(Value::from("nearest")));
+    let too_much = failure.with_facts(Some(Value::from("x".repeat(4096))));
+    assert_eq!(after([Event::Start, Event::Fail(too_much)]).result, None);
     let again = after([Event::Start, Event::Lose, Event::Start, Event::Release, Event::Start]);
     assert_eq!((again.state, again.attempt, again.interruptions), (JobState::Running, 3, 1));
 }

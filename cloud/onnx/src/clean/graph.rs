@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 
-use crate::{Model, order};
+use crate::{Model, is_standard_domain, order};
 
 /// Makes names that nothing in a graph has.
 pub(super) struct Names {
@@ -99,7 +99,7 @@ pub(super) fn is(node: &NodeProto, op_type: &str) -> bool {
 
 /// Whether a node's operator is one of the standard domain.
 pub(super) fn is_standard(node: &NodeProto) -> bool {
-    node.domain.is_empty() || node.domain == "ai.onnx"
+    is_standard_domain(&node.domain)
 }
 
 /// What messages call a node.

@@ -84,6 +84,17 @@ fn forward(model: &mut InferenceModel) -> Option<String> {
         let observed = facts(&node.op.observe_outlets(model, node).ok()?)?;
         let mut op = node.op.clone();
         let name = node.name.clone();
+        if inputs.iter().all(|input| input.value.concretize().is_some()) {
+            // The engine computes what such a node gives before it looks at the size of it.
+            let sizes = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let (inputs, outputs) = (inputs.iter().collect(), outputs.iter().collect());
+                op.clone().infer_facts(inputs, outputs, observed.iter().collect()).ok()
+            }));
+            let sizes = sizes.ok().flatten().map(|(_, outputs, _)| outputs).unwrap_or_default();
+            if let Some(problem) = sizes.iter().find_map(senseless) {
+                return Some(format!("the sizes of `{name}` {problem}"));
+            }
+        }
         let inferred = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             op.infer(inputs.iter().collect(), outputs.iter().collect(), observed.iter().collect()).ok()
         }));

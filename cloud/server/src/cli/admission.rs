@@ -7,11 +7,24 @@ use super::groups;
 use crate::http::api::{AdmissionRequest, DeviceView};
 use flotilla_protocol::ErrorCode;
 
-/// Whether these devices wait for approval, or else ask for something else: what holds for the first is meant for all.
+/// Whether these devices wait for approval, or else ask for something else. What is meant for several is the same.
 pub(super) fn wait(client: &Client, ids: &[String]) -> Result<bool, Failure> {
-    let Some(first) = ids.first() else { return Ok(false) };
-    let device: DeviceView = client.get(&format!("/api/v1/devices/{}", encode(first)))?;
-    Ok(device.state == "waiting")
+    let mut waits = Vec::with_capacity(ids.len());
+    for id in ids {
+        let device: DeviceView = client.get(&format!("/api/v1/devices/{}", encode(id)))?;
+        waits.push(device.state == "waiting");
+    }
+    match waits.iter().position(|wait| !wait) {
+        None => Ok(!ids.is_empty()),
+        Some(_) if ids.len() == 1 => Ok(false),
+        Some(place) => {
+            let detail = format!(
+                "device {} does not wait for approval; new certificates are decided on one by one",
+                ids[place]
+            );
+            Err(Failure::new(ErrorCode::InvalidInput, detail))
+        }
+    }
 }
 
 /// Takes them in, or for a reason shuts them out; all that wait, if none is named.
@@ -20,9 +33,7 @@ pub(super) fn decide(client: &Client, ids: Vec<String>, reject: Option<String>, 
     groups::tag(client.post("/api/v1/device-admission", &AdmissionRequest { devices, reject })?, out)
 }
 
-/// Certificates are looked at one by one.
-pub(super) fn one_at_a_time() -> Failure {
-    let detail =
-        "the first of these devices does not wait for approval; new certificates are decided on one by one";
-    Failure::new(ErrorCode::InvalidInput, detail.to_owned())
+/// There is no device that it could be.
+pub(super) fn none_named() -> Failure {
+    Failure::new(ErrorCode::InvalidInput, "name the devices, or give --waiting for all that wait".to_owned())
 }

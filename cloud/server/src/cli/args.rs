@@ -1,5 +1,6 @@
 //! The command line as types.
 
+mod board;
 mod compress;
 mod dataset;
 mod device;
@@ -15,6 +16,7 @@ mod shadow;
 mod simulate;
 mod trust;
 
+pub use board::Board;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use compress::Compress;
 pub use dataset::Dataset;
@@ -89,6 +91,9 @@ pub enum Command {
     /// Devices.
     #[command(subcommand)]
     Device(Device),
+    /// Boards: what devices are, and how long models take there.
+    #[command(subcommand)]
+    Board(Board),
     /// Groups of devices.
     #[command(subcommand)]
     Group(Group),
@@ -223,6 +228,7 @@ impl Command {
             Self::Model(command) => command.output(),
             Self::Dataset(command) => command.output(),
             Self::Device(command) => command.output(),
+            Self::Board(command) => command.output(),
             Self::Group(command) => command.output(),
             Self::Hard(command) => command.output(),
             Self::Shadow(command) => command.output(),

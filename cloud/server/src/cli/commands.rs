@@ -1,17 +1,15 @@
 //! The commands that talk to a running control plane.
 
-use super::args::{
-    Command, Compress, Dataset, Device, DeviceSettings, Job, Model, Order, Release, Target, Train,
-};
+use super::args::{Command, Dataset, Device, DeviceSettings, Job, Model, Order, Release, Target, Train};
 use super::client::Client;
 use super::exit::Failure;
 use super::{
-    admission, card, diagnose, experiment, follow, groups, hard, import, inspect, lifetime, order, pipeline,
-    read_file, registrations, rollout, shadow, table, telemetry, top, trust, twin, upload,
+    admission, board, card, compress, diagnose, experiment, follow, groups, hard, import, inspect, lifetime,
+    order, pipeline, read_file, registrations, rollout, shadow, table, telemetry, top, trust, twin, upload,
 };
 use crate::http::api::{
-    ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, CompressRequest,
-    DatasetView, DeviceTelemetryView, DeviceView, ImportView, JobView, Json, LoginView, ModelVersionView,
+    ApproveRequest, AuditView, ClaimRequest, ClaimView, CommandRequest, CommandView, DatasetView,
+    DeviceTelemetryView, DeviceView, ImportView, JobView, Json, LoginView, MeasureRequest, ModelVersionView,
     RejectRequest, ReleaseRequest, ReleaseTelemetryView, ReleaseView, TagRequest, TrainRequest, TwinView,
 };
 use crate::progress::Progress;
@@ -36,11 +34,12 @@ pub(crate) fn run(command: Command, json: bool) -> Done {
         Command::Audit(target) => audit(&client(&target)?, &out),
         Command::Dataset(command) => dataset(command, &out),
         Command::Train(train) => self::train(train, &out),
-        Command::Compress(compress) => self::compress(compress, &out),
+        Command::Compress(compress) => compress::run(compress, &out),
         Command::Model(command) => model(command, &out),
         Command::Release(command) => release(command, &out),
         Command::Trust(command) => trust::run(command, &out),
         Command::Device(command) => device(command, &out),
+        Command::Board(command) => board::run(command, &out),
         Command::Group(command) => groups::run(command, &out),
         Command::Fleet(command) => top::run(command, &out),
         Command::Hard(command) => hard::run(command, &out),
@@ -197,18 +196,6 @@ fn train(train: Train, out: &Out) -> Done {
     finish_job(&client, job, train.detach, out)
 }
 
-fn compress(compress: Compress, out: &Out) -> Done {
-    let client = client(&compress.target)?;
-    let request = CompressRequest {
-        model: compress.model,
-        version: compress.version,
-        max_drop: compress.max_drop,
-        max_bytes: compress.max_bytes,
-    };
-    let job: JobView = client.post("/api/v1/jobs/compress", &request)?;
-    finish_job(&client, job, compress.detach, out)
-}
-
 fn finish_job(client: &Client, job: JobView, detach: bool, out: &Out) -> Done {
     let job = if detach { job } else { follow::job(client, job)? };
     out.show(&job, print_job)
@@ -281,6 +268,7 @@ fn model(command: Model, out: &Out) -> Done {
             out.show(&told, |told| telemetry::print_releases(told))
         }
         Model::Inspect(command) => inspect::run(command, out),
+        Model::Report { model, version, target } => compress::show(&model, version, &client(&target)?, out),
         Model::Import(command) => import::run(command, out),
         Model::Card(command) => card::run(command, out),
         Model::Licence { model, version, licence, target } => {
@@ -406,6 +394,13 @@ fn device(command: Device, out: &Out) -> Done {
             let view = order::ask(&client, &encode(&asked.id), &asked, &request)?;
             order::show_log(&client, &asked, view, out)
         }
+        Device::Measure { order: asked, model, version } => {
+            let request = MeasureRequest { model, version, deadline_s: asked.deadline };
+            let client = client(asked.target())?;
+            let path = format!("/api/v1/devices/{}/measure", encode(&asked.id));
+            let view = order::follow(&client, &encode(&asked.id), &asked, client.post(&path, &request)?)?;
+            out.show(&view, order::print_measured).and_then(|()| order::verdict(&asked.id, &view))
+        }
         Device::Commands { id, target } => {
             let path = format!("/api/v1/devices/{}/commands", encode(&id));
             let all: Vec<CommandView> = client(&target)?.get(&path)?;
@@ -420,7 +415,7 @@ fn device(command: Device, out: &Out) -> Done {
             if waiting || admission::wait(&client, &ids)? {
                 return admission::decide(&client, ids, None, out);
             }
-            let [id] = ids.as_slice() else { return Err(admission::one_at_a_time()) };
+            let [id] = ids.as_slice() else { return Err(admission::none_named()) };
             let path = format!("/api/v1/devices/{}", encode(id));
             let key = match key {
                 Some(key) => key,
@@ -435,7 +430,7 @@ fn device(command: Device, out: &Out) -> Done {
             if admission::wait(&client, &ids)? {
                 return admission::decide(&client, ids, Some(reason), out);
             }
-            let [id] = ids.as_slice() else { return Err(admission::one_at_a_time()) };
+            let [id] = ids.as_slice() else { return Err(admission::none_named()) };
             let path = format!("/api/v1/devices/{}/renewal/reject", encode(id));
             let device: DeviceView = client.post(&path, &RejectRequest { reason })?;
             out.show(&device, |d| print_devices(std::slice::from_ref(d)))

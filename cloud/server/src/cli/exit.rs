@@ -1,6 +1,6 @@
 //! How commands end: exit codes and the one line that says why.
 
-use crate::http::api::OrderFailure;
+use crate::http::api::{Json, OrderFailure};
 use flotilla_protocol::ErrorCode;
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -39,23 +39,33 @@ pub struct Failure {
     code: ErrorCode,
     stage: Option<&'static str>,
     detail: String,
+    facts: Option<Json>,
 }
 
 impl Failure {
     /// A failure with this code and explanation.
     pub fn new(code: ErrorCode, detail: impl Display) -> Self {
-        Self { code, stage: None, detail: detail.to_string() }
+        Self { code, stage: None, detail: detail.to_string(), facts: None }
     }
 
     /// A failure of one stage of a longer command.
     pub fn stage(stage: &'static str, code: ErrorCode, detail: impl Display) -> Self {
-        Self { code, stage: Some(stage), detail: detail.to_string() }
+        Self { code, stage: Some(stage), detail: detail.to_string(), facts: None }
+    }
+
+    /// The same with what was found out nevertheless, for scripts.
+    #[must_use]
+    pub fn with_facts(self, facts: Json) -> Self {
+        Self { facts: Some(facts), ..self }
     }
 
     /// Prints the reason to stderr, as JSON when asked for, and gives the exit code.
     pub fn report(&self, json: bool) -> ExitCode {
         if json {
-            let object = serde_json::json!({ "error": { "code": self.code, "stage": self.stage, "detail": self.detail } });
+            let mut object = serde_json::json!({ "error": { "code": self.code, "stage": self.stage, "detail": self.detail } });
+            if let Some(facts) = &self.facts {
+                object["error"]["facts"] = facts.clone();
+            }
             eprintln!("{object}");
         } else {
             let stage = self.stage.map(|s| format!("stage {s}: ")).unwrap_or_default();

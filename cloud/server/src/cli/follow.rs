@@ -13,7 +13,12 @@ use std::time::Duration;
 const POLL: Duration = Duration::from_millis(150);
 
 /// Follows a job; its failure is the command's.
-pub(crate) fn job(client: &Client, mut job: JobView) -> Result<JobView, Failure> {
+pub(crate) fn job(client: &Client, job: JobView) -> Result<JobView, Failure> {
+    verdict(to_its_end(client, job)?).map_err(|(_, failure)| failure)
+}
+
+/// Follows a job until it is over, one way or another.
+pub(crate) fn to_its_end(client: &Client, mut job: JobView) -> Result<JobView, Failure> {
     let progress = Progress::new();
     let kind = job.kind.clone();
     progress.stage(&kind, &format!("{} is queued", job.id));
@@ -23,15 +28,21 @@ pub(crate) fn job(client: &Client, mut job: JobView) -> Result<JobView, Failure>
         job_progress(&progress, &kind, &job);
     }
     progress.clear();
-    match &job.failure {
+    Ok(job)
+}
+
+/// A job that has succeeded, or one that has not and why.
+pub(crate) fn verdict(job: JobView) -> Result<JobView, (JobView, Failure)> {
+    let failure = match &job.failure {
         Some(failure) => {
-            Err(Failure::new(ErrorCode::from_text(&failure.code), format!("{}: {}", job.id, failure.detail)))
+            Failure::new(ErrorCode::from_text(&failure.code), format!("{}: {}", job.id, failure.detail))
         }
         None if job.state == "cancelled" => {
-            Err(Failure::new(ErrorCode::Cancelled, format!("{} was cancelled", job.id)))
+            Failure::new(ErrorCode::Cancelled, format!("{} was cancelled", job.id))
         }
-        None => Ok(job),
-    }
+        None => return Ok(job),
+    };
+    Err((job, failure))
 }
 
 /// Shows how far a running job is, with its newest figure on the validation split if it has one.

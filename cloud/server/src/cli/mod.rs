@@ -3,9 +3,11 @@
 
 mod admission;
 pub mod args;
+mod board;
 mod card;
 pub mod client;
 mod commands;
+mod compress;
 mod diagnose;
 pub mod exit;
 mod experiment;

@@ -39,9 +39,19 @@ pub(super) fn ask(
     order: &Order,
     request: &CommandRequest,
 ) -> Result<CommandView, Failure> {
+    let view = client.post(&format!("/api/v1/devices/{id}/commands"), request)?;
+    follow(client, id, order, view)
+}
+
+/// Waits for the end of a command unless it is not to.
+pub(super) fn follow(
+    client: &Client,
+    id: &str,
+    order: &Order,
+    mut view: CommandView,
+) -> Result<CommandView, Failure> {
     let path = format!("/api/v1/devices/{id}/commands");
     let deadline = Instant::now().checked_add(Duration::from_secs(order.wait));
-    let mut view: CommandView = client.post(&path, request)?;
     while !order.detach && !view.is_over() {
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             let detail = format!(
@@ -85,6 +95,22 @@ pub(super) fn print(all: &[CommandView]) {
     };
     let rows: Vec<_> = all.iter().map(row).collect();
     table::print(&["number", "kind", "of", "state", "asked by", "why"], &rows);
+}
+
+/// Prints what a device measured.
+pub(super) fn print_measured(view: &CommandView) {
+    let Some(measured) = &view.measured else { return print(std::slice::from_ref(view)) };
+    println!(
+        "p50 {:.3} ms, p95 {:.3} ms, {:.1} MiB of memory at most, on {} inputs",
+        measured.p50_ms,
+        measured.p95_ms,
+        measured.peak_bytes as f64 / f64::from(1 << 20),
+        measured.vectors
+    );
+    println!(
+        "scores differ from the control plane's by {} at most; their digest is {}",
+        measured.max_error, measured.outputs
+    );
 }
 
 /// What `flotilla device logs -o json` prints.

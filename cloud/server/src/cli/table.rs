@@ -17,6 +17,11 @@ pub(crate) fn print(header: &[&str], rows: &[Vec<String>]) {
     lines(header, rows).iter().for_each(|line| println!("{line}"));
 }
 
+/// The same beside a failure.
+pub(crate) fn print_to_stderr(header: &[&str], rows: &[Vec<String>]) {
+    lines(header, rows).iter().for_each(|line| eprintln!("{line}"));
+}
+
 fn lines(header: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| line(cell)).collect()).collect();
     let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();

@@ -45,6 +45,39 @@ pub(crate) fn open(path: &Path) -> Result<(File, String), Failure> {
     Ok((file, format!("{name}.zip")))
 }
 
+/// Several files and folders as a zip, in the order in which they are named; one as [`open`] does it.
+pub(crate) fn files(paths: &[PathBuf]) -> Result<(File, String), Failure> {
+    if let [path] = paths {
+        return open(path);
+    }
+    let failed = |e: std::io::Error| Failure::new(ErrorCode::StorageIo, format!("packing the samples: {e}"));
+    let mut writer = zip::ZipWriter::new(anonymous_file().map_err(failed)?);
+    let mut left_out = Vec::new();
+    for (index, path) in paths.iter().enumerate() {
+        let missing = |e: std::io::Error| {
+            Failure::new(ErrorCode::NotFound, format!("{} cannot be read: {e}", path.display()))
+        };
+        // Files of different folders may be called alike.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if std::fs::metadata(path).map_err(missing)?.is_dir() {
+            pack(&mut writer, path, &format!("{index:06}/"), 0, &mut left_out).map_err(failed)?;
+            continue;
+        }
+        let mut file = File::open(path).map_err(missing)?;
+        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+        writer
+            .start_file(format!("{index:06}-{name}"), options)
+            .map_err(|e| failed(std::io::Error::other(e)))?;
+        std::io::copy(&mut file, &mut writer).map_err(failed)?;
+    }
+    if let Some(reason) = left_out.first() {
+        return Err(Failure::new(ErrorCode::InvalidInput, format!("{reason}; name the samples without it")));
+    }
+    let mut file = writer.finish().map_err(|e| failed(std::io::Error::other(e)))?;
+    file.seek(SeekFrom::Start(0)).map_err(failed)?;
+    Ok((file, "samples.zip".to_owned()))
+}
+
 /// Programs as a zip, each named by its architecture: what the program says itself, or `arch`.
 pub(crate) fn programs(files: &[PathBuf], arch: Option<String>) -> Result<File, Failure> {
     let failed = |e: std::io::Error| Failure::new(ErrorCode::StorageIo, format!("packing the programs: {e}"));

@@ -1,16 +1,18 @@
 //! The process itself: read, load, try, measure.
 
 use super::{
-    Done, FILE, ImportTask, MEMORY, MODEL, PIPELINE, QUALITY, REPORT, SAMPLES, Said, TASK, Task, sample_name,
+    Done, FILE, ImportTask, MEMORY, MODEL, PIPELINE, QUALITY, REPORT, SAMPLES, Said, TASK, Task,
+    WITHOUT_MEMORY, sample_name,
 };
 use crate::error_text::with_causes;
 use crate::work::Labels;
 use flotilla_data::SampleFile;
 use flotilla_import::{Proposal, Report, generated_inputs, inspect};
 use flotilla_jobs::JobFailure;
+use flotilla_protocol::manifest::Metrics;
 use flotilla_protocol::pipeline::Output;
 use flotilla_protocol::{ErrorCode, Pipeline};
-use flotilla_runtime::{Input, Model, Preprocessor, Quality, judge};
+use flotilla_runtime::{Input, Model, Preprocessor, judge};
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use serde::Serialize;
 use std::path::Path;
@@ -19,6 +21,8 @@ use std::time::{Duration, Instant};
 
 /// How often it says how far it is.
 const TELL: Duration = Duration::from_millis(200);
+/// Exit code of a process that got no memory.
+const NO_MEMORY: i32 = 71;
 /// Points that a refusal names.
 const POINTS: usize = 12;
 
@@ -29,6 +33,7 @@ pub(crate) fn main(input: &Path, output: &Path) -> ExitCode {
     let bounded = set_parent_process_death_signal(Some(Signal::KILL))
         .and_then(|()| setrlimit(Resource::As, limit(MEMORY)))
         .and_then(|()| setrlimit(Resource::Core, limit(0)));
+    end_without_memory();
     let done = match bounded {
         Ok(()) => run(&Place { input, output }),
         Err(error) => {
@@ -40,6 +45,18 @@ pub(crate) fn main(input: &Path, output: &Path) -> ExitCode {
         Err(failure) => Said::Failed { code: failure.code.to_string(), detail: failure.detail },
     });
     ExitCode::SUCCESS
+}
+
+/// The engine panics where it gets no memory, and its panics are caught on the way. What comes after that says nothing about
+/// the model, so the process ends there; its parent reads why.
+fn end_without_memory() {
+    std::panic::set_hook(Box::new(|panic| {
+        let text = panic.to_string();
+        eprintln!("{text}");
+        if WITHOUT_MEMORY.iter().any(|words| text.contains(words)) {
+            std::process::exit(NO_MEMORY);
+        }
+    }));
 }
 
 fn say(said: &Said) {
@@ -130,11 +147,7 @@ fn register(
                 done.notes
                     .push("nothing was measured: what the model says is nothing that a dataset tells".into());
             }
-            _ => {
-                let quality = measure(&mut model, &pipeline, &samples, &task.classes)?;
-                place.write_json(QUALITY, &quality)?;
-                done.metrics = Some(quality.metrics());
-            }
+            _ => done.evaluation = Some(measure(place, &mut model, &pipeline, &samples, &task.classes)?),
         }
     }
     Ok(())
@@ -214,11 +227,12 @@ fn shown(text: &str, most: usize) -> String {
 
 /// How good the model is on samples whose classes have the names of its labels.
 fn measure(
+    place: &Place<'_>,
     model: &mut Model,
     pipeline: &Pipeline,
     samples: &Path,
     classes: &[String],
-) -> Result<Quality, JobFailure> {
+) -> Result<Metrics, JobFailure> {
     let refused = |(code, detail): (ErrorCode, String)| JobFailure::new(code, detail);
     let labels = Labels::of(classes, pipeline).map_err(refused)?;
     let open = || SampleFile::open(samples).map_err(|e| JobFailure::caused(e.code(), &e));
@@ -236,5 +250,9 @@ fn measure(
         told.map_err(|failure| stopped = Some(failure)).ok()
     });
     let quality = judge(model, samples).map_err(|e| JobFailure::new(e.code(), with_causes(&e)))?;
-    stopped.map_or(Ok(quality), Err)
+    if let Some(failure) = stopped {
+        return Err(failure);
+    }
+    place.write_json(QUALITY, &quality)?;
+    Ok(quality.metrics())
 }

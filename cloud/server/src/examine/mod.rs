@@ -33,6 +33,10 @@ const LINE: u64 = 64 * limits::KIB as u64;
 /// Bytes of what it complains about that are looked at.
 const COMPLAINT: u64 = 4 * limits::KIB as u64;
 
+/// What the allocator, the system and the engine say where there is no memory.
+const WITHOUT_MEMORY: [&str; 4] =
+    ["memory allocation of", "Cannot allocate memory", "failed to allocate", "!self.data.is_null()"];
+
 /// The task, in the folder of inputs.
 pub(crate) const TASK: &str = "task.json";
 /// The file that was brought, in the folder of inputs.
@@ -43,10 +47,10 @@ pub(crate) const SAMPLES: &str = "test.samples";
 pub(crate) const REPORT: &str = "report.json";
 /// The model to register, in the folder of outputs.
 pub(crate) const MODEL: &str = "model.onnx";
+/// How good the model is, in the folder of outputs, if that was measured.
+pub(crate) const QUALITY: &str = "quality.json";
 /// The pipeline to register, in the folder of outputs.
 pub(crate) const PIPELINE: &str = "pipeline.json";
-/// What was measured on the samples, in the folder of outputs, if there were any: too much for a line.
-pub(crate) const QUALITY: &str = "quality.json";
 
 /// How a file is read.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -105,8 +109,8 @@ pub(crate) struct Done {
     pub(crate) inputs: usize,
     /// Whether they were made up.
     pub(crate) generated: bool,
-    /// How good it was found on the test split, in short: all of it is a file in the folder of outputs.
-    pub(crate) metrics: Option<Metrics>,
+    /// What was measured on the test split.
+    pub(crate) evaluation: Option<Metrics>,
     /// What whoever asked should know.
     pub(crate) notes: Vec<String>,
 }
@@ -225,8 +229,7 @@ fn follow(
 
 /// Why a process ended without a word.
 fn died(status: ExitStatus, complaint: &str) -> JobFailure {
-    let without_memory = ["memory allocation of", "Cannot allocate memory", "out of memory"];
-    if without_memory.iter().any(|words| complaint.contains(words)) {
+    if WITHOUT_MEMORY.iter().any(|words| complaint.contains(words)) {
         let detail = format!(
             "the model needs more than {} MiB to be loaded and run: give its open dimensions smaller sizes, or use a \
              smaller model",

@@ -1,5 +1,6 @@
 //! The bodies of the HTTP API, shared by its handlers, the command line and the console.
 
+mod boards;
 mod commands;
 mod compress;
 mod datasets;
@@ -20,8 +21,9 @@ mod telemetry;
 mod twin;
 
 pub use crate::examine::ReadOptions;
+pub use boards::{BoardDetailView, BoardView, CorrectionView, MeasureRequest, MeasuredView, PredictionView};
 pub use commands::{CommandRequest, CommandView};
-pub use compress::{CompressRequest, CompressionView, LayerView, default_max_drop};
+pub use compress::{CompressRequest, CompressionView, SampleSetView, default_max_drop};
 pub use datasets::{DatasetView, ImportProgressView, ImportView, SampleView, SkippedView};
 pub use device::{
     AgentUpgradeView, ApproveRequest, ClaimRequest, ClaimView, DeviceEvaluation, DeviceModelView, DeviceView,

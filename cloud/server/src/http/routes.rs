@@ -1,8 +1,9 @@
 //! The ROUTES table: the one place with the method, path, permission and handler of every route.
 
 use super::handlers::{
-    card, commands, console, datasets, diagnosis, experiments, fleet, groups, hard, imports, jobs, lifetime,
-    models, registrations, releases, rollouts, server, settings, shadow, summary, telemetry, trust, twin,
+    boards, card, commands, compress, console, datasets, diagnosis, experiments, fleet, groups, hard,
+    imports, jobs, lifetime, models, registrations, releases, rollouts, server, settings, shadow, summary,
+    telemetry, trust, twin,
 };
 use super::service::{Call, Handling, percent_decode};
 use flotilla_identity::Permission;
@@ -126,7 +127,8 @@ routes! {
 
     GET "/api/v1/jobs" Needs(P::JobRead), NONE => Some("[JobView]"), jobs::list, "Jobs, oldest first";
     POST "/api/v1/jobs/train" Needs(P::TrainCreate), Some("TrainRequest") => Some("JobView"), jobs::train, "Queues a training job";
-    POST "/api/v1/jobs/compress" Needs(P::CompressCreate), Some("CompressRequest") => Some("JobView"), jobs::compress, "Queues a compression job";
+    POST "/api/v1/samples" Needs(P::CompressCreate), NONE => Some("SampleSetView"), compress::samples, "Keeps the body (a file, or a zip of files) as samples without labels, for compressions; query: file";
+    POST "/api/v1/jobs/compress" Needs(P::CompressCreate), Some("CompressRequest") => Some("JobView"), compress::start, "Queues a compression job";
     GET "/api/v1/jobs/{id}" Needs(P::JobRead), NONE => Some("JobView"), jobs::show, "One job";
     GET "/api/v1/jobs/{id}/log" Needs(P::JobRead), NONE => NONE, jobs::log, "The log of a job's newest attempt";
     POST "/api/v1/jobs/{id}/cancel" Needs(P::JobCancel), NONE => Some("JobView"), jobs::cancel, "Cancels a job";
@@ -140,6 +142,7 @@ routes! {
     GET "/api/v1/models/{model}/versions/{version}/pipeline" Needs(P::ModelRead), NONE => Some("Json"), models::pipeline, "What stands before and after a version's network";
     GET "/api/v1/models/{model}/versions/{version}/report" Needs(P::ModelRead), NONE => Some("Json"), models::report, "What training or compression said";
     PATCH "/api/v1/models/{model}/versions/{version}" Needs(P::ModelImport), Some("LicenceRequest") => Some("ModelVersionView"), models::set_licence, "Says under which licence a version comes";
+    GET "/api/v1/models/{model}/versions/{version}/pareto.svg" Needs(P::ModelRead), NONE => NONE, compress::plot, "The candidates of a compression by size and loss, as a picture";
     GET "/api/v1/models/{model}/versions/{version}/card" Needs(P::ModelRead), NONE => Some("Json"), card::json, "A version's model card: figures with intervals, data, lineage, licence, signatures; the version may be `latest`; query: page (the same in words, tables and pictures, too)";
     GET "/api/v1/models/{model}/versions/{version}/card.md" Needs(P::ModelRead), NONE => NONE, card::markdown, "A version's model card as Markdown, headed by metadata as Hugging Face's tools read it";
     GET "/api/v1/models/{model}/versions/{version}/card.html" Needs(P::ModelRead), NONE => NONE, card::html, "A version's model card as one HTML file that needs no other";
@@ -170,6 +173,11 @@ routes! {
     POST "/api/v1/devices/{id}/revoke" Needs(P::DeviceControl), NONE => Some("DeviceView"), fleet::revoke, "Shuts a device out at once";
     POST "/api/v1/devices/{id}/diagnose" Needs(P::DeviceControl), NONE => Some("DiagnosisView"), diagnosis::diagnose, "Tells a device to examine itself";
     POST "/api/v1/devices/{id}/commands" Needs(P::DeviceControl), Some("CommandRequest") => Some("CommandView"), commands::ask, "Gives a device a command: done once, and given up at its deadline";
+    POST "/api/v1/devices/{id}/measure" Needs(P::DeviceControl), Some("MeasureRequest") => Some("CommandView"), boards::measure, "Asks a device to run a model version once and report what that takes; nothing is activated";
+    GET "/api/v1/boards" Needs(P::DeviceRead), NONE => Some("[BoardView]"), boards::list, "Boards, and how well times on them are predicted";
+    GET "/api/v1/boards/{name}" Needs(P::DeviceRead), NONE => Some("BoardDetailView"), boards::show, "A board: profile, what operators cost there, what devices say of that";
+    GET "/api/v1/boards/{name}/prediction" Needs(P::DeviceRead), NONE => Some("PredictionView"), boards::predict, "How long a model version takes on a board; query: model, version";
+    POST "/api/v1/boards/{name}/table" Needs(P::DeviceControl), NONE => Some("BoardView"), boards::keep, "Keeps what operators cost on a board, as `flotilla board measure` writes it (TOML)";
     GET "/api/v1/devices/{id}/commands" Needs(P::DeviceRead), NONE => Some("[CommandView]"), commands::list, "The last commands of a device and what became of each, newest first";
     GET "/api/v1/devices/{id}/commands/{number}/log" Needs(P::DeviceRead), NONE => NONE, commands::log, "The lines of its log that a device sent for a command, as text";
     GET "/api/v1/devices/{id}/diagnosis" Needs(P::DeviceRead), NONE => Some("DiagnosisView"), diagnosis::diagnosis, "What a device found when it last examined itself";

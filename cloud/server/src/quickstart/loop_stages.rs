@@ -7,7 +7,7 @@ use super::{At, NAME, StageError, Stages};
 use crate::cli::follow;
 use crate::http::api::{
     CompressRequest, DatasetView, ImportView, JobView, Json, ModelVersionView, ReleaseRequest, ReleaseView,
-    RolloutRequest, RolloutView, TrainRequest, default_max_drop,
+    RolloutRequest, RolloutView, TrainRequest,
 };
 use flotilla_protocol::ErrorCode;
 use serde_json::json;
@@ -80,12 +80,7 @@ impl Stages {
         let (job, note) = match versions.into_iter().find(|v| v.source == "compressed") {
             Some(version) => (self.job(stage, &version.job)?, " (already compressed)"),
             None => {
-                let request = CompressRequest {
-                    model: NAME.into(),
-                    version: trained,
-                    max_drop: default_max_drop(),
-                    max_bytes: None,
-                };
+                let request = CompressRequest { version: trained, ..CompressRequest::new(NAME) };
                 (self.job_to_its_end(stage, "compress", &json!(request))?, "")
             }
         };
@@ -96,8 +91,12 @@ impl Stages {
             recipe: text(&result, "recipe"),
             bytes_before: result["bytes_before"].as_u64().unwrap_or_default(),
             bytes_after: result["bytes_after"].as_u64().unwrap_or_default(),
-            test_accuracy: result["accuracy_after"].as_f64().unwrap_or_default(),
-            accuracy_drop: result["accuracy_drop"].as_f64().unwrap_or_default(),
+            // Jobs of earlier versions, which a folder may hold, knew accuracy alone.
+            test_accuracy: result["value_after"]
+                .as_f64()
+                .or(result["accuracy_after"].as_f64())
+                .unwrap_or_default(),
+            accuracy_drop: result["drop"].as_f64().or(result["accuracy_drop"].as_f64()).unwrap_or_default(),
         };
         let c = &self.report.compression;
         self.progress.done(

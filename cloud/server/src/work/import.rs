@@ -100,7 +100,7 @@ impl Handler for ImportHandler {
             inputs.push(read(&folder.output(&sample_name(number)))?.into());
         }
         let report: Value = read_json(&folder.output(examine::REPORT))?;
-        let quality: Option<Quality> = match &done.metrics {
+        let quality: Option<Quality> = match done.evaluation {
             Some(_) => Some(read_json(&folder.output(examine::QUALITY))?),
             None => None,
         };
@@ -114,13 +114,13 @@ impl Handler for ImportHandler {
             source: Source::Imported { from: origin(&spec, &done, wanted.note.as_deref()) },
             metrics: quality.as_ref().map(Quality::metrics).unwrap_or_default(),
             lineage: Lineage { dataset, dataset_version, ..Lineage::default() },
+            quality,
             report: Some(json!({
                 "file": { "name": spec.name, "digest": spec.file, "bytes": spec.bytes },
                 "note": wanted.note,
                 "import": report,
                 "notes": done.notes,
             })),
-            quality,
             baseline: None,
             licence: wanted.licence,
             samples: (done.inputs > 0).then_some(NewSamples { generated: done.generated, inputs }),

@@ -2,12 +2,13 @@
 
 use flotilla_protocol::pipeline::Output;
 use flotilla_protocol::{ErrorCode, Pipeline, Truth};
+use serde::{Deserialize, Serialize};
 
 /// Names that an error lists.
 const NAMED: usize = 8;
 
 /// The classes of a dataset as labels of a model, found by their names.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Labels {
     /// The model's label of each class of the dataset, if it has one.
     places: Vec<Option<u32>>,
@@ -38,12 +39,16 @@ impl Labels {
         Ok(Self { places, classes: classes.to_vec(), anomaly })
     }
 
+    /// The model's label of a class of the dataset.
+    pub(crate) fn label(&self, class: u32) -> Option<u32> {
+        self.places.get(class as usize).copied().flatten()
+    }
+
     /// What is true of a sample, with labels of the model. A class that the model does not know cannot be judged; a box of
     /// one is not what it looks for.
     pub(crate) fn truth(&self, truth: Truth) -> Result<Truth, (ErrorCode, String)> {
-        let place = |class: u32| self.places.get(class as usize).copied().flatten();
         let known = |class: u32| {
-            place(class).ok_or_else(|| {
+            self.label(class).ok_or_else(|| {
                 let name = self.classes.get(class as usize).map_or("?", String::as_str);
                 (
                     ErrorCode::InvalidInput,
@@ -56,7 +61,7 @@ impl Labels {
             Truth::Class(class) => Truth::Class(known(class)?),
             Truth::Labels(labels) => Truth::Labels(labels.into_iter().map(known).collect::<Result<_, _>>()?),
             Truth::Boxes(mut boxes) => {
-                boxes.retain_mut(|thing| match place(thing.label) {
+                boxes.retain_mut(|thing| match self.label(thing.label) {
                     Some(label) => {
                         thing.label = label;
                         true

@@ -13,6 +13,7 @@ mod quality;
 mod samples;
 mod train;
 
+use crate::boards::Boards;
 use flotilla_data::Datasets;
 use flotilla_jobs::{JobFailure, Worker, child};
 use flotilla_protocol::ErrorCode;
@@ -22,7 +23,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-pub use compress::{COMPRESS, CompressSpec};
+pub use compress::{COMPRESS, CompressSpec, Method};
 pub(crate) use config::config;
 pub(crate) use import::Wanted;
 pub use import::{IMPORT, ImportSpec};
@@ -35,10 +36,15 @@ pub fn equip(
     datasets: &Arc<Datasets>,
     registry: &Arc<Registry>,
     objects: &Objects,
+    boards: &Arc<Boards>,
 ) -> Worker {
     let (datasets, registry, objects) = (datasets.clone(), registry.clone(), objects.clone());
     let train = train::TrainHandler { datasets: datasets.clone(), registry: registry.clone() };
-    let compress = compress::CompressHandler { datasets: datasets.clone(), registry: registry.clone() };
+    let compress = compress::CompressHandler {
+        datasets: datasets.clone(),
+        registry: registry.clone(),
+        boards: boards.clone(),
+    };
     let import = import::ImportHandler { datasets, registry, objects };
     worker.with(TRAIN, train).with(COMPRESS, compress).with(IMPORT, import)
 }

@@ -1,7 +1,7 @@
 //! How good a model is on the test split, measured on the very file that ships.
 
 use super::samples::each_sample;
-use super::{read_json, runtime_failure, write_json};
+use super::{Labels, read_json, runtime_failure, write_json};
 use flotilla_data::Split;
 use flotilla_jobs::child::ChildContext;
 use flotilla_jobs::{JobFailure, JobFolder};
@@ -12,8 +12,13 @@ use flotilla_runtime::{Model, Quality};
 const TELL_EVERY: u64 = 64;
 const FILE: &str = "quality.json";
 
-/// Judges the model in a job's child and leaves what came out in the job's folder.
-pub(super) fn judge(context: &mut ChildContext, model: &mut Model) -> Result<Quality, JobFailure> {
+/// Judges the model in a job's child and leaves what came out in the job's folder. `labels` are those of a model that is not of
+/// the dataset.
+pub(super) fn judge(
+    context: &mut ChildContext,
+    model: &mut Model,
+    labels: Option<&Labels>,
+) -> Result<Quality, JobFailure> {
     let path = context.input(&format!("{}.samples", Split::Test.as_str()));
     let (mut done, mut stopped) = (0, None);
     let samples = each_sample(&path)?.map_while(|sample| {
@@ -26,13 +31,16 @@ pub(super) fn judge(context: &mut ChildContext, model: &mut Model) -> Result<Qua
         if done % TELL_EVERY == 0 {
             context.progress(done, None, "test samples");
         }
-        match sample {
-            Ok((truth, bytes)) => Some((bytes, truth)),
-            Err(failure) => {
-                stopped = Some(failure);
-                None
-            }
-        }
+        let told = sample.and_then(|(truth, bytes)| {
+            let truth = match labels {
+                Some(labels) => {
+                    labels.truth(truth).map_err(|(code, detail)| JobFailure::new(code, detail))?
+                }
+                None => truth,
+            };
+            Ok((bytes, truth))
+        });
+        told.map_err(|failure| stopped = Some(failure)).ok()
     });
     let quality = flotilla_runtime::judge(model, samples).map_err(runtime_failure)?;
     if let Some(failure) = stopped {

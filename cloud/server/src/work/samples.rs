@@ -8,6 +8,7 @@ use std::path::Path;
 
 /// Bytes of a split that is held in memory at most.
 const SPLIT_BYTES: usize = 1 << 30;
+
 /// The samples of a split, one after another, as they are.
 pub(crate) fn each_sample(
     path: &Path,
@@ -27,8 +28,8 @@ pub(crate) fn class(truth: &Truth) -> Result<u32, JobFailure> {
     }
 }
 
-/// A split in memory: the samples as they are, and their labels. For work that runs through them many times.
-pub(crate) fn read_split(path: &Path) -> Result<(Vec<Vec<u8>>, Vec<u32>), JobFailure> {
+/// A split in memory: the samples as they are, and what is true of them. For work that runs through them many times.
+pub(crate) fn read_split(path: &Path) -> Result<(Vec<Vec<u8>>, Vec<Truth>), JobFailure> {
     let mut samples = (Vec::new(), Vec::new());
     let mut bytes_in_memory = 0;
     for sample in each_sample(path)? {
@@ -42,7 +43,7 @@ pub(crate) fn read_split(path: &Path) -> Result<(Vec<Vec<u8>>, Vec<u32>), JobFai
             return Err(JobFailure::new(ErrorCode::TooLarge, detail));
         }
         samples.0.push(bytes);
-        samples.1.push(class(&truth)?);
+        samples.1.push(truth);
     }
     Ok(samples)
 }

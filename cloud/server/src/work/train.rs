@@ -148,11 +148,11 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
     let trained = if let PipelineInput::Table(_) = &pipeline.input {
         let of = |part| rows(&split(context, part), &pipeline, &preprocessor);
         let (train, validation) = (of(Split::Train)?, of(Split::Validation)?);
-        flotilla_train::train_rows(&task.config, &train, &validation, &mut Watch { context })
+        flotilla_train::train_rows(&task.config, &train, &validation, &mut Watch::new(context))
     } else {
         let of = |part: Split| images(&split(context, part), part, &pipeline, &preprocessor);
         let (train, validation) = (of(Split::Train)?, of(Split::Validation)?);
-        flotilla_train::train(&task.config, &train, &validation, &mut Watch { context })
+        flotilla_train::train(&task.config, &train, &validation, &mut Watch::new(context))
     };
     let trained = trained.map_err(train_failure)?;
     let path = context.output("model.onnx");
@@ -162,7 +162,7 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
 
     // The exported file is what counts, not the trainer's copy.
     let mut model = Model::load(&pipeline, &trained.onnx).map_err(runtime_failure)?;
-    let quality = quality::judge(context, &mut model)?;
+    let quality = quality::judge(context, &mut model, None)?;
     baseline::write(context, &pipeline, &mut model)?;
     let classes = matches!(pipeline.output, Output::Classification(_)).then(|| quality.metrics());
     let result = TrainResult {
@@ -183,6 +183,12 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
 
 fn split(context: &ChildContext, split: Split) -> PathBuf {
     context.input(&format!("{}.samples", split.as_str()))
+}
+
+/// A split of pictures or recordings, with the classes of the dataset.
+pub(super) fn load(context: &ChildContext, pipeline: &Pipeline, part: Split) -> Result<Images, JobFailure> {
+    let preprocessor = Preprocessor::new(pipeline).map_err(runtime_failure)?;
+    images(&split(context, part), part, pipeline, &preprocessor)
 }
 
 /// A split of pictures or recordings as training tensors, through the very pre-processing that devices run.
@@ -248,9 +254,16 @@ fn rows(path: &Path, pipeline: &Pipeline, preprocessor: &Preprocessor) -> Result
     Ok(Rows { width, values, aims })
 }
 
-/// Passes what training shows to the control plane.
-struct Watch<'a> {
+/// Passes what learning shows to the control plane.
+pub(super) struct Watch<'a> {
     context: &'a mut ChildContext,
+    doing: String,
+}
+
+impl<'a> Watch<'a> {
+    pub(super) fn new(context: &'a mut ChildContext) -> Self {
+        Self { context, doing: "epochs".to_owned() }
+    }
 }
 
 impl Observer for Watch<'_> {
@@ -266,7 +279,12 @@ impl Observer for Watch<'_> {
         ];
         let values: Vec<_> = values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         self.context.metric(u64::from(m.epoch), &values);
-        self.context.progress(u64::from(m.epoch), Some(u64::from(m.of)), "epochs");
+        self.context.progress(u64::from(m.epoch), Some(u64::from(m.of)), &self.doing);
+    }
+
+    fn begins(&mut self, what: &str) {
+        what.clone_into(&mut self.doing);
+        self.context.log(what);
     }
 
     fn cancelled(&self) -> bool {

@@ -1,6 +1,7 @@
 //! The wanted state of one device: signed, level-triggered, versioned.
 
 use super::HardExamples;
+use super::measure::Measurement;
 use super::shadow::ShadowRelease;
 use crate::baseline::Shift;
 use crate::{DeviceId, Digest, ErrorCode, ModelName, ProjectId, limits};
@@ -221,6 +222,8 @@ pub enum CommandKind {
     },
     /// Send what the log says. The lines travel as [`super::Upload`]s; it is done when the cloud has all of them.
     LogPull(LogQuery),
+    /// Run a model once as candidates are probed, and report what that took.
+    Measure(Measurement),
     /// A command of a newer control plane, reported back as unsupported.
     #[serde(other)]
     Unknown,

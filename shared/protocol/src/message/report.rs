@@ -1,6 +1,7 @@
 //! What a device says of itself: `hello` once a connection, `reported` on every change.
 
 use super::diagnosis::Diagnosis;
+use super::measure::Measured;
 use super::shadow::ShadowReport;
 use super::telemetry::Epoch;
 use crate::{Digest, ErrorCode, ModelName};
@@ -222,6 +223,9 @@ pub struct CommandReport {
     /// What [`super::CommandKind::Diagnostics`] found. At most one report of a device carries one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnosis: Option<Diagnosis>,
+    /// What [`super::CommandKind::Measure`] measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
 }
 
 /// How a command ended.

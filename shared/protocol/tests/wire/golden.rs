@@ -5,7 +5,7 @@
 
 use crate::messages::{
     agent_report, desired, desired_agent, desired_hard_examples, download_settings, drift_telemetry,
-    examined, hard_example, hello, log_offer, log_query, npu_telemetry, reported, shadow_reports,
+    examined, hard_example, hello, log_offer, log_query, measured, npu_telemetry, reported, shadow_reports,
     shadow_telemetry, shadows, telemetry, upload,
 };
 use crate::models::{
@@ -110,6 +110,9 @@ fn every_format_of_version_1_still_reads() {
         "command-log-pull",
         &Command { id: 6, kind: CommandKind::LogPull(log_query()), deadline_ms: None },
     );
+    let wanted = Measurement { manifest: Digest::of(b"manifest"), envelope_bytes: 1_500 };
+    golden("command-measure", &Command { id: 8, kind: CommandKind::Measure(wanted), deadline_ms: None });
+    golden("reported-measured", &measured());
     golden("reply-stored", &Reply { id: 6, body: ReplyBody::Stored { bytes: 131_072 } });
     golden("desired-hard-examples", &desired_hard_examples());
     golden("manifest", &manifest());

@@ -136,6 +136,7 @@ pub(crate) fn reported() -> Reported {
             id: 2,
             state: CommandState::Failed { code: ErrorCode::NotFound, detail: "no such model".into() },
             diagnosis: None,
+            measured: None,
         }],
         agent: None,
         shadows: BTreeMap::new(),
@@ -267,7 +268,22 @@ pub(crate) fn examined() -> Reported {
         ],
         left_out: 1,
     };
-    let report = CommandReport { id: 3, state: CommandState::Done, diagnosis: Some(diagnosis) };
+    let report =
+        CommandReport { id: 3, state: CommandState::Done, diagnosis: Some(diagnosis), measured: None };
+    Reported { commands: vec![report], models: BTreeMap::new(), ..reported() }
+}
+
+pub(crate) fn measured() -> Reported {
+    let measured = Measured {
+        vectors: 16,
+        p50_us: 1_800,
+        p95_us: 2_100,
+        peak_bytes: 24 << 20,
+        max_error_micro: 3,
+        outputs: Digest::of(b"scores"),
+    };
+    let report =
+        CommandReport { id: 8, state: CommandState::Done, diagnosis: None, measured: Some(measured) };
     Reported { commands: vec![report], models: BTreeMap::new(), ..reported() }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! For calibration and for reports, not for devices: [`Engine`](super::Engine) is what serves.
 
+use super::memory::{self, Memory};
 use super::{Given, flatten, input_names, invalid, match_inputs, parse, typed, unsupported, values};
 use crate::error::no_panic;
 use crate::{Error, Result};
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use tract_onnx::prelude::{
     IntoRunnable, Tensor, TractResult, TypedModel, TypedRunnableModel, TypedSimpleState, tvec,
 };
-use tract_onnx::tract_core::internal::{Cost as OperatorCost, DatumType, TypedFact};
+use tract_onnx::tract_core::internal::{Cost as OperatorCost, DatumType};
 
 /// A loaded model with one f32 input and any number of outputs.
 pub struct Probe {
@@ -81,46 +82,31 @@ pub struct Cost {
 /// What one run of a model takes, without running it.
 pub fn cost(onnx: &[u8], input_shape: &[usize]) -> Result<Cost> {
     let model = load(onnx, input_shape)?;
-    unsupported("count", no_panic(|| count(&model)))
+    let macs = unsupported("count", no_panic(|| multiplications(&model)))?;
+    let Some(Memory { weights, activations, .. }) = memory::of_typed(model)? else {
+        return Err(Error::Interface("the sizes of its inner values are not fixed by its input".to_owned()));
+    };
+    Ok(Cost { macs, peak_bytes: weights.saturating_add(activations) })
 }
 
-fn count(model: &TypedModel) -> TractResult<Cost> {
-    let size = |fact: &TypedFact| fact.mem_size().to_i64().ok().and_then(|bytes| u64::try_from(bytes).ok());
-    let (mut macs, mut constants) = (0_u64, 0_u64);
-    let order = model.eval_order()?;
-    let mut last_use = vec![0; model.nodes().len()];
-    for (step, &id) in order.iter().enumerate() {
-        model.node(id).inputs.iter().for_each(|input| last_use[input.node] = step);
-    }
-    model.outputs.iter().for_each(|output| last_use[output.node] = order.len());
-    let (mut alive, mut peak) = (0_u64, 0_u64);
-    let mut held = vec![0_u64; model.nodes().len()];
-    for (step, &id) in order.iter().enumerate() {
-        let node = model.node(id);
-        let bytes = node.outputs.iter().filter_map(|output| size(&output.fact)).sum::<u64>();
+fn multiplications(model: &TypedModel) -> TractResult<u64> {
+    let mut macs = 0_u64;
+    for node in model.nodes() {
+        // What is constant is computed when the model is loaded.
         if node.outputs.iter().all(|output| output.fact.konst.is_some()) {
-            constants += bytes;
             continue;
         }
-        let facts = model.node_input_facts(id)?;
-        for (kind, times) in node.op.cost(&facts)? {
+        for (kind, times) in node.op.cost(&model.node_input_facts(node.id)?)? {
             if matches!(
                 kind,
                 OperatorCost::FMA(DatumType::F32 | DatumType::F16 | DatumType::I32 | DatumType::I8)
             ) {
-                macs += times.to_i64().ok().and_then(|times| u64::try_from(times).ok()).unwrap_or_default();
+                let times = times.to_i64().ok().and_then(|times| u64::try_from(times).ok());
+                macs = macs.saturating_add(times.unwrap_or_default());
             }
         }
-        (held[id], alive) = (bytes, alive + bytes);
-        peak = peak.max(alive);
-        let mut done: Vec<usize> = node.inputs.iter().map(|input| input.node).collect();
-        done.sort_unstable();
-        done.dedup();
-        for input in done.into_iter().filter(|&input| last_use[input] == step) {
-            alive -= std::mem::take(&mut held[input]);
-        }
     }
-    Ok(Cost { macs, peak_bytes: constants + peak })
+    Ok(macs)
 }
 
 fn load(onnx: &[u8], input_shape: &[usize]) -> Result<TypedModel> {

@@ -15,9 +15,16 @@ use std::io::Cursor;
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 const JPEG: &[u8] = b"\xff\xd8\xff";
 
-/// Whether bytes begin as PNG or JPEG files do, in every build alike.
+/// Whether bytes begin as files of pictures do, in every build alike.
 pub(super) fn is_known(bytes: &[u8]) -> bool {
-    bytes.starts_with(PNG) || bytes.starts_with(JPEG)
+    let starts: [&[u8]; 4] = [PNG, JPEG, b"GIF87a", b"GIF89a"];
+    let webp = bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP");
+    // Two letters say little: the size of the file stands behind them.
+    let bmp = match bytes {
+        [b'B', b'M', a, b, c, d, ..] => u32::from_le_bytes([*a, *b, *c, *d]) as usize == bytes.len(),
+        _ => false,
+    };
+    webp || bmp || starts.iter().any(|start| bytes.starts_with(start))
 }
 
 /// Pixels row by row, the channels of a pixel beside each other, a byte each.
@@ -39,7 +46,8 @@ impl<'a> Picture<'a> {
         Ok(Self { width, height, channels, bytes: Cow::Borrowed(bytes) })
     }
 
-    /// Decodes a PNG or JPEG, with the feature `media` WebP, BMP and the first picture of a GIF too. The size in its header is checked before memory for its pixels is taken.
+    /// Decodes a PNG or JPEG, with the feature `media` WebP, BMP and the first picture of a GIF too. The size in its header is
+    /// checked before memory for its pixels is taken.
     ///
     /// Colour to grey is BT.601 luma in integers, rounded: `(19595 R + 38470 G + 7471 B + 32768) >> 16`.
     /// Transparency is dropped, 16-bit values are scaled to 8 bits. With `orient` a picture stands as the orientation in

@@ -285,6 +285,11 @@ fn other_kinds_of_pictures_are_decoded_within_the_same_bounds() {
         let mut bytes = bytes.into_inner();
         let tensor = preprocess(&pipeline, Input::Encoded(&bytes)).unwrap();
         assert_eq!(tensor, [1.0, 0.0, 0.2, 0.0, 1.0, 0.4], "{format:?}");
+        assert_eq!(
+            preprocess(&pipeline, Input::Unsaid(&bytes)).unwrap(),
+            tensor,
+            "{format:?} is told from pixels"
+        );
         if format == Bmp {
             bytes[18..22].copy_from_slice(&60_000u32.to_le_bytes());
             bytes[22..26].copy_from_slice(&60_000u32.to_le_bytes());

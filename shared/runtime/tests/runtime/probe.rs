@@ -2,7 +2,7 @@
 
 use flotilla_onnx::{Dim, GraphBuilder, Node, Value};
 use flotilla_runtime::Error;
-use flotilla_runtime::engine::{Cost, Probe, cost};
+use flotilla_runtime::engine::{Cost, Memory, Probe, cost, memory};
 
 /// A dense layer of 3 to 2 values and the rectifier behind it, both of them outputs.
 fn two_outputs() -> Vec<u8> {
@@ -42,4 +42,24 @@ fn a_run_costs_what_its_products_and_values_take() {
     assert_eq!(eight.macs, 48);
     assert!(eight.peak_bytes > peak_bytes);
     assert!(cost(b"nothing", &[1, 3]).is_err());
+}
+
+#[test]
+fn memory_is_the_same_whoever_asks_and_unknown_where_sizes_are_open() {
+    assert_eq!(memory(&two_outputs()).unwrap(), None, "the batch is open");
+    let pooled = GraphBuilder::new("pooled")
+        .input(Value::f32("x", [1_usize, 4, 16, 16]))
+        .output(Value::f32("y", [1_usize, 8, 8, 8]))
+        .initializer_f32("w", &[8, 4, 1, 1], vec![0.5; 32])
+        .node(Node::new("Conv", ["x", "w"], ["c"]))
+        .node(Node::new("MaxPool", ["c"], ["y"]).ints("kernel_shape", [2, 2]).ints("strides", [2, 2]))
+        .build()
+        .unwrap()
+        .write();
+    let Memory { weights, activations, .. } = memory(&pooled).unwrap().unwrap();
+    assert_eq!(weights, 4 * 32);
+    // The input of 1,024 floats beside what the convolution makes of it.
+    assert!((4 * 3_072..6 * 3_072).contains(&activations), "{activations}");
+    assert_eq!(cost(&pooled, &[1, 4, 16, 16]).unwrap().peak_bytes, weights + activations);
+    assert!(memory(b"nothing").is_err());
 }

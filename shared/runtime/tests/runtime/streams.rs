@@ -5,7 +5,7 @@ use flotilla_protocol::Pipeline;
 use flotilla_protocol::pipeline::{
     ConstantTensor, Input as Takes, Output, StateTensor, TensorKind, TensorSpec, TensorsInput, TensorsOutput,
 };
-use flotilla_runtime::{Answer, Input, Model, Stream, Values, check_golden, make_golden};
+use flotilla_runtime::{Answer, Error, Input, Model, Stream, Values, check_golden, make_golden};
 
 fn spec(name: &str) -> TensorSpec {
     TensorSpec { name: name.into(), kind: TensorKind::Fp32, shape: vec![1] }
@@ -59,6 +59,17 @@ fn each_stream_goes_on_where_it_was() {
     assert_eq!(sum(&mut model, stream("a"), 1.0), 10.0);
     let (outputs, _) = model.run(stream("b"), vec![Values::Fp32(vec![1.0])]).unwrap();
     assert_eq!(outputs, [Values::Fp32(vec![30.0])], "tensors are of the same stream");
+}
+
+#[test]
+fn a_stream_that_left_the_numbers_begins_anew() {
+    let (pipeline, onnx) = counter();
+    let mut model = Model::load(&pipeline, &onnx).unwrap();
+    let stream = Stream { name: "a", ..Stream::default() };
+    assert!(sum(&mut model, stream, 3e37) > 2e38);
+    let beyond = model.predict_in(stream, Input::Raw(&3e37_f32.to_le_bytes())).unwrap_err();
+    assert!(matches!(beyond, Error::NotFinite { index: 0 }), "{beyond}");
+    assert_eq!(sum(&mut model, stream, 1.0), 10.0);
 }
 
 #[test]

@@ -122,6 +122,16 @@ pub enum Device {
     },
     /// See that a device answers.
     Ping(Order),
+    /// Let a device run a model version once, as candidates are probed, and report what that takes. Nothing is activated.
+    Measure {
+        /// Whom to ask, and how long.
+        #[command(flatten)]
+        order: Order,
+        /// The model.
+        model: String,
+        /// The version; the newest by default.
+        version: Option<u32>,
+    },
     /// Let a device load the confirmed release of a model anew.
     RestartModel {
         /// Whom to ask, and how long.
@@ -305,6 +315,7 @@ impl Device {
             | Self::Settings(DeviceSettings { target, .. })
             | Self::Diagnose { target, .. }
             | Self::Ping(Order { target, .. })
+            | Self::Measure { order: Order { target, .. }, .. }
             | Self::RestartModel { order: Order { target, .. }, .. }
             | Self::RotateCertificate(Order { target, .. })
             | Self::LogLevel { order: Order { target, .. }, .. }

@@ -20,6 +20,16 @@ pub enum Model {
     /// Say what a model of another tool is and costs: inputs, outputs, operators, memory, a guess at its pipeline. Takes an
     /// ONNX file or a ModelArts model package; needs no control plane.
     Inspect(Inspect),
+    /// Show what training or compression said of a version: of a compression the candidates, the layers and the recipe.
+    Report {
+        /// The model.
+        model: String,
+        /// The version.
+        version: u32,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
     /// Register a model of another tool as a new version: an ONNX file or a ModelArts model package. Shows what it is, and
     /// asks for what the file does not tell.
     Import(ModelImport),
@@ -167,6 +177,7 @@ impl Model {
             Self::List(target)
             | Self::Telemetry { target, .. }
             | Self::Licence { target, .. }
+            | Self::Report { target, .. }
             | Self::Export { target, .. } => target.output,
         }
     }

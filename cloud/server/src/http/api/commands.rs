@@ -1,6 +1,6 @@
 //! Commands for a device.
 
-use super::FailureView;
+use super::{FailureView, MeasuredView};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -37,7 +37,7 @@ pub struct CommandRequest {
 pub struct CommandView {
     /// Its number, unique a device.
     pub number: u64,
-    /// `ping`, `restart_model`, `rotate_certificate`, `log_level`, `log_pull` or `diagnostics`.
+    /// `ping`, `restart_model`, `rotate_certificate`, `log_level`, `log_pull`, `diagnostics` or `measure`.
     pub kind: String,
     /// Its model, level or certificate, if it has one.
     pub subject: Option<String>,
@@ -59,6 +59,9 @@ pub struct CommandView {
     /// Older lines that were asked for, too, and found no room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lines_left_out: Option<u64>,
+    /// What it measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<MeasuredView>,
 }
 
 impl CommandView {

@@ -29,7 +29,7 @@ pub struct TrainRequest {
 pub struct JobView {
     /// Id.
     pub id: String,
-    /// `train` or `compress`.
+    /// train, compress or import.
     pub kind: String,
     /// queued, running, succeeded, failed, cancelling or cancelled.
     pub state: String,
@@ -41,7 +41,7 @@ pub struct JobView {
     pub spec: Json,
     /// The newest metrics, oldest first.
     pub metrics: Vec<Json>,
-    /// What came out.
+    /// What came out; of a job that failed what it found out nevertheless, if anything.
     pub result: Option<Json>,
     /// Why it failed.
     pub failure: Option<FailureView>,

@@ -1,10 +1,10 @@
 //! Commands for a device: asked for, and what became of them.
 
-use super::super::api::{CommandRequest, CommandView, FailureView};
+use super::super::api::{CommandRequest, CommandView, FailureView, MeasuredView};
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use flotilla_fleet::{Asked, Order, Stage};
-use flotilla_protocol::message::{CommandKind, CommandState, LogLevel, LogQuery};
+use flotilla_protocol::message::{CommandKind, CommandState, LogLevel, LogQuery, Measured};
 use flotilla_protocol::{DeviceId, ErrorCode, limits};
 use http::StatusCode;
 
@@ -15,10 +15,15 @@ pub(crate) async fn ask(mut call: Call) -> Handled {
     let (order, fleet) = (order(&request)?, &call.app.fleet);
     let patience_ms = request.deadline_s.map(|s| s.saturating_mul(1000));
     let number = fleet.command(call.actor()?, &id, &order, patience_ms).await?;
-    let all = fleet.commands(&id).await?;
+    Answer::json_with(StatusCode::ACCEPTED, &one(&call, &id, number).await?)
+}
+
+/// A command that was just asked for.
+pub(super) async fn one(call: &Call, id: &DeviceId, number: u64) -> Result<CommandView, Problem> {
+    let all = call.app.fleet.commands(id).await?;
     let asked = all.into_iter().find(|(asked, _)| asked.id == number);
     let gone = || Problem::new(ErrorCode::Internal, "the command is not on record");
-    Answer::json_with(StatusCode::ACCEPTED, &asked.map(view).ok_or_else(gone)?)
+    asked.map(view).ok_or_else(gone)
 }
 
 /// `GET /api/v1/devices/{id}/commands`
@@ -70,6 +75,17 @@ fn order(request: &CommandRequest) -> Result<Order, Problem> {
     }
 }
 
+fn measured(measured: Measured) -> MeasuredView {
+    MeasuredView {
+        vectors: measured.vectors,
+        p50_ms: measured.p50_us as f64 / 1e3,
+        p95_ms: measured.p95_us as f64 / 1e3,
+        peak_bytes: measured.peak_bytes,
+        max_error: measured.max_error_micro as f64 / 1e6,
+        outputs: measured.outputs.to_string(),
+    }
+}
+
 fn view((asked, stage): (Asked, Stage)) -> CommandView {
     let (kind, subject) = match asked.kind {
         CommandKind::Ping => ("ping", None),
@@ -78,6 +94,7 @@ fn view((asked, stage): (Asked, Stage)) -> CommandView {
         CommandKind::RotateCertificate { serial } => ("rotate_certificate", Some(serial)),
         CommandKind::LogLevel { level } => ("log_level", Some(level.as_str().to_owned())),
         CommandKind::LogPull(query) => ("log_pull", Some(query.level.as_str().to_owned())),
+        CommandKind::Measure(wanted) => ("measure", Some(wanted.manifest.short().to_string())),
         CommandKind::Unknown => ("unknown", None),
     };
     let failure = match asked.outcome {
@@ -100,5 +117,6 @@ fn view((asked, stage): (Asked, Stage)) -> CommandView {
         ended_at_ms: asked.ended_at_ms,
         log_bytes: asked.log.map(|log| log.bytes),
         lines_left_out: asked.log.map(|log| log.left_out),
+        measured: asked.measured.map(measured),
     }
 }

@@ -1,11 +1,10 @@
 //! Jobs.
 
-use super::super::api::{CompressRequest, FailureView, JobView, Json, ProgressView, TrainRequest};
+use super::super::api::{FailureView, JobView, Json, ProgressView, TrainRequest};
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use crate::app::App;
-use crate::work::{COMPRESS, CompressSpec, TRAIN, TrainSpec, config};
-use flotilla_compress::Budget;
+use crate::work::{TRAIN, TrainSpec, config};
 use flotilla_identity::now_ms;
 use flotilla_jobs::{Job, JobState};
 use flotilla_protocol::{DatasetName, ErrorCode, JobId, ModelName, limits};
@@ -61,7 +60,7 @@ fn view(job: &Job) -> JobView {
     }
 }
 
-fn parse<T: std::str::FromStr>(what: &str, text: &str) -> Result<T, Problem>
+pub(super) fn parse<T: std::str::FromStr>(what: &str, text: &str) -> Result<T, Problem>
 where
     T::Err: std::fmt::Display,
 {
@@ -82,25 +81,6 @@ pub(crate) async fn train(mut call: Call) -> Handled {
     }
     let spec = TrainSpec { dataset, dataset_version: version.version, model, config, leave_out };
     submit(&call, TRAIN, json!(spec), StatusCode::CREATED).await
-}
-
-/// `POST /api/v1/jobs/compress`
-pub(crate) async fn compress(mut call: Call) -> Handled {
-    let request: CompressRequest = call.json().await?;
-    if !(0.0..=1.0).contains(&request.max_drop) {
-        return Err(Problem::new(
-            ErrorCode::InvalidInput,
-            format!("max_drop {} is not between 0 and 1", request.max_drop),
-        ));
-    }
-    let model: ModelName = parse("model", &request.model)?;
-    let version = match request.version {
-        Some(version) => call.app.registry.version(&model, version).await?,
-        None => call.app.registry.latest_version(&model).await?,
-    };
-    let budget = Budget { max_drop: request.max_drop, max_bytes: request.max_bytes, ..Budget::default() };
-    let spec = CompressSpec { model, version: version.version, budget };
-    submit(&call, COMPRESS, json!(spec), StatusCode::CREATED).await
 }
 
 pub(super) async fn submit(call: &Call, kind: &str, spec: Json, status: StatusCode) -> Handled {

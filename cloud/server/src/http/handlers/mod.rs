@@ -1,8 +1,10 @@
 //! What the routes do, a file a noun. Handlers turn requests into calls of the nouns' crates, and their
 //! values into the bodies of [`super::api`].
 
+pub(crate) mod boards;
 pub(crate) mod card;
 pub(crate) mod commands;
+pub(crate) mod compress;
 pub(crate) mod console;
 pub(crate) mod datasets;
 pub(crate) mod diagnosis;
@@ -42,6 +44,7 @@ macro_rules! problems {
 problems! {
     flotilla_storage::Error,
     flotilla_identity::Error,
+    flotilla_compress::Error,
     flotilla_data::Error,
     flotilla_jobs::Error,
     flotilla_registry::Error,

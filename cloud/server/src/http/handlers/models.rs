@@ -1,8 +1,6 @@
 //! Model versions.
 
-use super::super::api::{
-    CompressionView, EvaluateRequest, EvaluationView, LayerView, LicenceRequest, ModelVersionView,
-};
+use super::super::api::{EvaluateRequest, EvaluationView, LicenceRequest, ModelVersionView};
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use super::datasets::parse_split;
@@ -68,37 +66,7 @@ fn view(version: &ModelVersion) -> ModelVersionView {
     }
 }
 
-/// The compression reports of every compressed version, oldest first.
-pub(crate) async fn compression_views(app: &App) -> Result<Vec<CompressionView>, Problem> {
-    let mut views = Vec::new();
-    for version in all(app).await? {
-        let Source::Compressed { recipe, .. } = &version.source else { continue };
-        let Some(report) = app.registry.report(&version).await? else { continue };
-        let report: flotilla_compress::Report =
-            serde_json::from_value(report).map_err(|e| Problem::new(ErrorCode::StorageCorrupt, e))?;
-        let layers = report.layers.iter().map(|layer| LayerView {
-            name: layer.name.clone(),
-            bytes_before: layer.bytes_before,
-            bytes_after: layer.bytes_after,
-            output_error: layer.output_error,
-        });
-        views.push(CompressionView {
-            model: version.model.to_string(),
-            version: version.version,
-            recipe: recipe.clone(),
-            bytes_before: report.bytes_before,
-            bytes_after: report.bytes_after,
-            accuracy_before: report.value_before,
-            accuracy_after: report.value_after,
-            latency_before_ms: report.latency_before.p50_ms,
-            latency_after_ms: report.latency_after.p50_ms,
-            layers: layers.collect(),
-        });
-    }
-    Ok(views)
-}
-
-async fn named(call: &Call) -> Result<ModelVersion, Problem> {
+pub(super) async fn named(call: &Call) -> Result<ModelVersion, Problem> {
     let model: ModelName = call.param("model")?;
     Ok(call.app.registry.version(&model, call.param("version")?).await?)
 }

@@ -66,7 +66,7 @@ async fn wanted(
         Some(version) => app.registry.version(&model, version).await?,
         None => app.registry.latest_version(&model).await?,
     };
-    let (proof, golden) = golden::inputs(app, &version).await?;
+    let (proof, golden) = golden::inputs(&app.registry, &app.datasets, &version).await?;
     let mut wanted = flotilla_registry::ReleaseRequest::newest(model, golden);
     wanted.version = Some(version.version);
     wanted.boards = request.boards;

@@ -4,7 +4,7 @@ use super::super::api::{AuditView, Health, LoginView, Overview, ServerView, WhoA
 use super::super::openapi;
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
-use super::{datasets, fleet, hard, jobs, models, releases, rollouts, shadow};
+use super::{compress, datasets, fleet, hard, jobs, releases, rollouts, shadow};
 use crate::app::App;
 use flotilla_identity::{Permission, audit, now_ms};
 use flotilla_storage::Batch;
@@ -61,7 +61,7 @@ async fn whole(app: &App) -> Result<Overview, Problem> {
         },
         datasets: datasets::views(app).await?,
         jobs: jobs::views(app).await?,
-        compression: models::compression_views(app).await?,
+        compression: compress::views(app).await?,
         releases: releases::views(app).await?,
         fleet: census,
         drifted,

@@ -1,53 +1,41 @@
-//! The model tried in the engine: whether it loads, and what memory a run takes.
+//! What memory a run takes, by the engine's own account of its graph.
 
-use flotilla_onnx::Model;
-use tract_onnx::prelude::{Framework, InferenceModelExt, IntoRunnable, TractResult, TypedModel};
+use super::{invalid, parse, unsupported};
+use crate::Result;
+use crate::error::no_panic;
+use serde::{Deserialize, Serialize};
+use tract_onnx::prelude::{InferenceModelExt, IntoRunnable, TractResult, TypedModel};
 use tract_onnx::tract_core::model::TypedNode;
 
-use crate::Memory;
-
-/// What the engine says of a model.
-#[derive(Debug, Default)]
-pub(crate) struct Tried {
-    /// Why it does not run; none if it does.
-    pub(crate) error: Option<String>,
-    pub(crate) memory: Option<Memory>,
+/// Memory of one run, in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Weights as the engine holds them: 8-bit ones as floats.
+    pub weights: u64,
+    /// The most that inputs, outputs and values between take at once.
+    pub activations: u64,
+    /// The layer at which that is.
+    pub at: String,
 }
 
-/// Loads a model as the runtime does, without running it.
-pub(crate) fn try_model(model: &Model) -> Tried {
-    let proto = model.clone().into_proto();
-    // A few checks of the engine panic.
-    let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let loader = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
-        let parsed = loader.model_for_proto_model(&proto)?;
-        let typed = parsed.into_typed()?.into_decluttered()?;
+/// Loads a model as [`Engine::load`](super::Engine::load) does, with inputs of the sizes that the file says, without
+/// running it: what memory a run takes; none where sizes stay open.
+pub fn memory(onnx: &[u8]) -> Result<Option<Memory>> {
+    let parsed = invalid("read", no_panic(|| parse(onnx)))?;
+    let typed = unsupported("infer shapes", no_panic(|| parsed.into_typed()?.into_decluttered()))?;
+    of_typed(typed)
+}
+
+/// The same of a model whose shapes are inferred.
+pub(super) fn of_typed(typed: TypedModel) -> Result<Option<Memory>> {
+    let counted = no_panic(|| {
         let weights = weights(&typed);
         let optimised = typed.into_optimized()?;
         let activations = activations(&optimised)?;
         optimised.into_runnable()?;
         TractResult::Ok(activations.map(|(activations, at)| Memory { weights, activations, at }))
-    }));
-    match tried {
-        Ok(Ok(memory)) => Tried { error: None, memory },
-        Ok(Err(error)) => Tried { error: Some(chain(&error)), memory: None },
-        Err(_) => Tried { error: Some("the engine panicked while it loaded the model".into()), memory: None },
-    }
-}
-
-/// The causes on one line, each once: the engine repeats itself.
-fn chain(error: &(impl std::ops::Deref<Target = dyn std::error::Error + Send + Sync> + ?Sized)) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    let mut next: Option<&dyn std::error::Error> = Some(&**error);
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if !parts.contains(&text) {
-            parts.push(text);
-        }
-        next = cause.source();
-    }
-    let text = parts.join(": ").replace(['\n', '\r'], " ");
-    text.chars().take(1000).collect()
+    });
+    unsupported("optimise", counted)
 }
 
 /// Bytes of all constants, 8-bit weights as the floats that they are computed with.
