@@ -101,6 +101,7 @@ fn a_card_says_what_anybody_counts_in_every_form_and_in_the_console() {
 
     forms(&plane, &card);
     what_is_not_there(&plane);
+    a_licence_is_said_and_taken_back(&plane);
     let login: Value = plane.cli(&["login"]);
     let Some(mut page) = Browser::open(login["url"].as_str().unwrap()) else { return };
     console(&mut page, &card, &confusion);
@@ -150,6 +151,24 @@ fn alone(file: &Path) {
     assert_eq!(page.eval(width), "960px", "the style is taken");
     let wide = "document.querySelector('#card-none, svg').getBoundingClientRect().width > 100";
     assert!(page.is_true(wide));
+}
+
+fn a_licence_is_said_and_taken_back(plane: &Plane) {
+    let said: Value = plane.cli(&["model", "licence", "digits", "1", "Apache-2.0"]);
+    assert_eq!((&said["version"], &said["licence"]), (&1.into(), &"Apache-2.0".into()));
+    let markdown = || String::from_utf8(plane.get_bytes("/api/v1/models/digits/versions/1/card.md")).unwrap();
+    assert!(markdown().starts_with("---\nlicense: apache-2.0\n"), "{}", markdown());
+    let other: Value = plane.cli(&["model", "card", "digits", "2"]);
+    assert_eq!(other["licence"], Value::Null, "each version says its own");
+    let (_, audit) = plane.get("/api/v1/audit");
+    let entry = audit.as_array().unwrap().iter().find(|entry| entry["action"] == "model:set-licence");
+    assert_eq!(entry.unwrap()["subject"], "model/digits/1", "{audit}");
+    for bad in ["", "two\nlines"] {
+        let output = plane.cli_output(&["model", "licence", "digits", "1", bad]);
+        assert!(!output.status.success(), "{bad:?}");
+    }
+    let _taken: Value = plane.cli(&["model", "licence", "digits", "1"]);
+    assert!(markdown().starts_with("---\nlicense: unknown\n"), "{}", markdown());
 }
 
 fn what_is_not_there(plane: &Plane) {

@@ -201,19 +201,29 @@ impl NewVersion {
             Source::Imported { from } => from.as_str(),
             Source::Trained { .. } => "",
         };
-        let licence = self.licence.as_deref().unwrap_or_default();
-        match texts
-            .into_iter()
-            .map(String::as_str)
-            .chain([recipe, licence])
-            .find(|text| text.len() > limits::TEXT)
-        {
+        check_licence(self.licence.as_deref())?;
+        match texts.into_iter().map(String::as_str).chain([recipe]).find(|text| text.len() > limits::TEXT) {
             Some(text) => Err(Error::TooLarge {
-                what: "a text of the lineage, or the licence,",
+                what: "a text of the lineage",
                 size: text.len() as u64,
                 bound: limits::TEXT as u64,
             }),
             None => Ok(()),
         }
+    }
+}
+
+/// Refuses a licence that is no line of text.
+pub(crate) fn check_licence(licence: Option<&str>) -> Result<()> {
+    match licence {
+        Some(text) if text.len() > limits::TEXT => {
+            let (size, bound) = (text.len() as u64, limits::TEXT as u64);
+            Err(Error::TooLarge { what: "the licence", size, bound })
+        }
+        Some(text) if text.trim().is_empty() || text.chars().any(char::is_control) => Err(Error::Invalid(
+            "the licence is no line of text: give an SPDX expression such as Apache-2.0, or a few words"
+                .into(),
+        )),
+        _ => Ok(()),
     }
 }

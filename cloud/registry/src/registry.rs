@@ -3,7 +3,7 @@
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::keys::Keys;
-use crate::model::{Model, ModelVersion, NewSamples, NewVersion, SampleInputs};
+use crate::model::{Model, ModelVersion, NewSamples, NewVersion, SampleInputs, check_licence};
 use crate::patches::{self, Base};
 use crate::release::{self, BASELINE_FILE, GOLDEN_FILE, MODEL_FILE, Material, Release, ReleaseRequest};
 use crate::trust::{CurrentTrust, Trust};
@@ -199,6 +199,36 @@ impl Registry {
             Some(baseline) => Ok(Some(self.objects.get(baseline).await?)),
             None => Ok(None),
         }
+    }
+
+    /// Says under which licence a version comes, or takes back what was said.
+    pub async fn set_licence(
+        &self,
+        actor: &Actor,
+        model: &ModelName,
+        version: u32,
+        licence: Option<String>,
+        now_ms: u64,
+    ) -> Result<ModelVersion> {
+        check_licence(licence.as_deref())?;
+        for _ in 0..ATTEMPTS {
+            let found = self.versions.get(ModelVersion::id_of(model, version)).await?;
+            let found = found.ok_or(Error::VersionMissing { model: model.clone(), version })?;
+            if found.value.licence == licence {
+                return Ok(found.value);
+            }
+            let changed = ModelVersion { licence: licence.clone(), ..found.value.clone() };
+            let mut batch = Batch::new();
+            self.versions.update(&mut batch, &found, &changed)?;
+            let detail = json!({ "before": found.value.licence, "after": licence });
+            let subject = format!("model/{model}/{version}");
+            audit::record(&mut batch, actor, "model:set-licence", &subject, detail, now_ms)?;
+            match self.commit(batch).await {
+                Err(error) if error.is_conflict() => {}
+                done => return done.map(|()| changed),
+            }
+        }
+        Err(busy(model))
     }
 
     /// How good a version is; none where nothing has measured it.

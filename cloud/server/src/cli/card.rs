@@ -1,8 +1,10 @@
-//! `flotilla model card`.
+//! `flotilla model card` and `flotilla model licence`.
 
 use super::args::{CardFormat, ModelCard};
+use super::client::Client;
 use super::commands::{Done, Out, client, encode, write_new};
 use super::exit::Failure;
+use crate::http::api::{LicenceRequest, ModelVersionView};
 use flotilla_protocol::ErrorCode;
 use serde_json::json;
 use std::io::Write;
@@ -30,5 +32,21 @@ pub(super) fn run(command: ModelCard, out: &Out) -> Done {
     })?;
     out.show(&json!({ "file": file, "bytes": bytes }), |_| {
         println!("{} holds the card of {model}: {bytes} bytes", file.display());
+    })
+}
+
+/// `flotilla model licence`
+pub(super) fn say_licence(
+    client: &Client,
+    model: &str,
+    version: u32,
+    licence: Option<String>,
+    out: &Out,
+) -> Done {
+    let path = format!("/api/v1/models/{}/versions/{version}", encode(model));
+    let changed: ModelVersionView = client.patch(&path, &LicenceRequest { licence })?;
+    out.show(&changed, |changed| {
+        let licence = changed.licence.as_deref().unwrap_or("no licence stated");
+        println!("{} v{}: {licence}", changed.model, changed.version);
     })
 }

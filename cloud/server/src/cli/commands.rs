@@ -271,6 +271,9 @@ fn model(command: Model, out: &Out) -> Done {
         Model::Report { model, version, target } => compress::show(&model, version, &client(&target)?, out),
         Model::Import(command) => import::run(command, out),
         Model::Card(command) => card::run(command, out),
+        Model::Licence { model, version, licence, target } => {
+            card::say_licence(&client(&target)?, &model, version, licence, out)
+        }
         Model::Export { model, version, file, pipeline: beside, target } => {
             let base = format!("/api/v1/models/{}/versions/{version}", encode(&model));
             if let Some(beside) = beside {

@@ -43,7 +43,7 @@ pub use hard::{
 };
 pub use imports::{ModelImportRequest, UploadView};
 pub use jobs::{FailureView, JobView, ProgressView, TrainRequest};
-pub use models::{EvaluateRequest, EvaluationView, ModelVersionView};
+pub use models::{EvaluateRequest, EvaluationView, LicenceRequest, ModelVersionView};
 pub use releases::{ReleaseRequest, ReleaseView, TrustView};
 pub use rollouts::{
     EvidenceView, GateFindingView, ObstacleView, RampView, RolloutDevicePage, RolloutDeviceRequest,

@@ -35,6 +35,7 @@ use utoipa::OpenApi;
     api::ModelImportRequest,
     api::EvaluateRequest,
     api::EvaluationView,
+    api::LicenceRequest,
     api::ReleaseRequest,
     api::ReleaseView,
     api::ClaimRequest,

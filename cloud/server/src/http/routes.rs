@@ -141,6 +141,7 @@ routes! {
     GET "/api/v1/models/{model}/versions/{version}/onnx" Needs(P::ModelRead), NONE => NONE, models::onnx, "The plain ONNX file";
     GET "/api/v1/models/{model}/versions/{version}/pipeline" Needs(P::ModelRead), NONE => Some("Json"), models::pipeline, "What stands before and after a version's network";
     GET "/api/v1/models/{model}/versions/{version}/report" Needs(P::ModelRead), NONE => Some("Json"), models::report, "What training or compression said";
+    PATCH "/api/v1/models/{model}/versions/{version}" Needs(P::ModelImport), Some("LicenceRequest") => Some("ModelVersionView"), models::set_licence, "Says under which licence a version comes";
     GET "/api/v1/models/{model}/versions/{version}/pareto.svg" Needs(P::ModelRead), NONE => NONE, compress::plot, "The candidates of a compression by size and loss, as a picture";
     GET "/api/v1/models/{model}/versions/{version}/card" Needs(P::ModelRead), NONE => Some("Json"), card::json, "A version's model card: figures with intervals, data, lineage, licence, signatures; the version may be `latest`; query: page (the same in words, tables and pictures, too)";
     GET "/api/v1/models/{model}/versions/{version}/card.md" Needs(P::ModelRead), NONE => NONE, card::markdown, "A version's model card as Markdown, headed by metadata as Hugging Face's tools read it";

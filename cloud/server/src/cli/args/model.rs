@@ -35,6 +35,18 @@ pub enum Model {
     Import(ModelImport),
     /// Print the card of a version: how good it is and how sure that is, its data, lineage, licence and signatures.
     Card(ModelCard),
+    /// Say under which licence a version comes; its card says so.
+    Licence {
+        /// The model.
+        model: String,
+        /// The version.
+        version: u32,
+        /// An SPDX expression such as Apache-2.0, or a few words; without it, what was said is taken back.
+        licence: Option<String>,
+        /// The control plane.
+        #[command(flatten)]
+        target: Target,
+    },
     /// Write the plain ONNX file of a version.
     Export {
         /// The model.
@@ -164,6 +176,7 @@ impl Model {
             Self::Card(card) => card.target.output,
             Self::List(target)
             | Self::Telemetry { target, .. }
+            | Self::Licence { target, .. }
             | Self::Report { target, .. }
             | Self::Export { target, .. } => target.output,
         }

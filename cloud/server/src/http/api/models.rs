@@ -37,6 +37,15 @@ pub struct ModelVersionView {
     pub created_at_ms: u64,
 }
 
+/// Says under which licence a model version comes.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LicenceRequest {
+    /// An SPDX expression, or a few words; null takes back what was said.
+    #[schema(required)]
+    pub licence: Option<String>,
+}
+
 /// Asks for the accuracy of a model version on a split.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -1,11 +1,12 @@
 //! Model versions.
 
-use super::super::api::{EvaluateRequest, EvaluationView, ModelVersionView};
+use super::super::api::{EvaluateRequest, EvaluationView, LicenceRequest, ModelVersionView};
 use super::super::problem::Problem;
 use super::super::service::{Answer, Call, Handled};
 use super::datasets::parse_split;
 use crate::app::App;
 use crate::work::Labels;
+use flotilla_identity::now_ms;
 use flotilla_protocol::{DatasetName, ErrorCode, ModelName};
 use flotilla_registry::{ModelVersion, Source};
 use flotilla_runtime::quality::Outcomes;
@@ -68,6 +69,15 @@ fn view(version: &ModelVersion) -> ModelVersionView {
 pub(super) async fn named(call: &Call) -> Result<ModelVersion, Problem> {
     let model: ModelName = call.param("model")?;
     Ok(call.app.registry.version(&model, call.param("version")?).await?)
+}
+
+/// `PATCH /api/v1/models/{model}/versions/{version}`
+pub(crate) async fn set_licence(mut call: Call) -> Handled {
+    let LicenceRequest { licence } = call.json().await?;
+    let (model, version): (ModelName, u32) = (call.param("model")?, call.param("version")?);
+    let changed = call.app.registry.set_licence(call.actor()?, &model, version, licence, now_ms()).await?;
+    call.app.changed();
+    Answer::json(&view(&changed))
 }
 
 /// `GET /api/v1/models/{model}/versions/{version}/onnx`
