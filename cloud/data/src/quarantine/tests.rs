@@ -291,7 +291,7 @@ async fn a_whole_upload_that_a_kill_kept_from_being_taken_in_is_taken_in_by_the_
 
 #[tokio::test]
 async fn recordings_and_rows_are_taken_in_and_stay_with_their_kind() {
-    let mut house = House::new().await;
+    let house = House::new().await;
     house.import().await;
     let row = br#"{"temperature": 71, "make": null}"#;
     let mut recording =
