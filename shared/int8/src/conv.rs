@@ -7,7 +7,7 @@ mod x86;
 
 use crate::error::{Error, Result, equal, within};
 use crate::isa::Isa;
-use crate::requant::Requant;
+use crate::requant::{Requant, Tile};
 use crate::view::View;
 use crate::{MAX_BYTES, MAX_SIDE};
 use pack::{Block, Weights};
@@ -159,9 +159,14 @@ impl Conv {
                 }
             }
             self.weights.sum(self.isa, block, input, &bases[..tile], &mut sums.0);
-            for (place, sums) in places[..tile].iter().zip(sums.0.chunks_exact(block.width)) {
-                self.requant.write(self.isa, sums, block.first, &mut output[*place..][..block.channels]);
-            }
+            let done = Tile {
+                sums: &sums.0,
+                width: block.width,
+                first: block.first,
+                channels: block.channels,
+                places: &places[..tile],
+            };
+            self.requant.write(self.isa, &done, output);
             left -= tile;
         }
     }

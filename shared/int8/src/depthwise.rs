@@ -6,13 +6,13 @@ mod x86;
 use crate::conv::Kernel;
 use crate::error::{Result, equal, within};
 use crate::isa::Isa;
-use crate::requant::Requant;
+use crate::requant::{Requant, Tile};
 use crate::view::View;
 
 /// Channels of a block.
 const BLOCK: usize = 16;
 /// Pixels that are summed at once.
-const TILE: usize = 4;
+const TILE: usize = 8;
 
 /// A convolution with one filter a channel, with everything folded in that does not depend on the input.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct Depthwise {
     weights: Vec<i8>,
     /// What each sum begins with, block by block.
     start: Vec<i32>,
+    /// The largest of `taps`.
+    furthest: usize,
     reach: usize,
 }
 
@@ -83,7 +85,7 @@ impl Depthwise {
         let last = (output.height - 1) * kernel.stride[0] * input.row
             + (output.width - 1) * kernel.stride[1] * input.pixel;
         let reach = input.offset + last + furthest + blocks * BLOCK;
-        Ok(Self { isa, kernel, input, output, requant, taps, weights: packed, start, reach })
+        Ok(Self { isa, kernel, input, output, requant, taps, weights: packed, start, furthest, reach })
     }
 
     /// Bytes that the input's buffer must have at least.
@@ -120,6 +122,7 @@ impl Depthwise {
                         step,
                         pixels,
                         taps: &self.taps,
+                        furthest: self.furthest,
                         weights,
                         start,
                     };
@@ -132,10 +135,11 @@ impl Depthwise {
                         Isa::Avx2 => x86::avx2(&task, &mut sums),
                         _ => scalar(&task, &mut sums),
                     }
-                    for (pixel, sums) in sums.chunks_exact(BLOCK).take(pixels).enumerate() {
-                        let place = to + (x + pixel) * self.output.pixel + first;
-                        self.requant.write(self.isa, sums, first, &mut output[place..][..of_block]);
-                    }
+                    let places: [usize; TILE] =
+                        std::array::from_fn(|pixel| to + (x + pixel) * self.output.pixel + first);
+                    let places = &places[..pixels];
+                    let done = Tile { sums: &sums, width: BLOCK, first, channels: of_block, places };
+                    self.requant.write(self.isa, &done, output);
                 }
             }
         }
@@ -152,6 +156,8 @@ struct Task<'a> {
     step: usize,
     pixels: usize,
     taps: &'a [usize],
+    /// The largest of them.
+    furthest: usize,
     weights: &'a [i8],
     start: &'a [i32],
 }

@@ -57,22 +57,25 @@ impl Requant {
         equal("scales of output channels", self.channels, channels)
     }
 
-    /// Writes the bytes of channels `first..first + out.len()`, whose sums are `sums`; at most [`LANES`] of them.
+    /// Writes the bytes of channels `first..first + channels` of some pixels, which begin at `places`. Their sums are `sums`,
+    /// pixel by pixel; each pixel has whole vectors of 16 of them.
     #[inline]
-    pub(crate) fn write(&self, isa: Isa, sums: &[i32], first: usize, out: &mut [u8]) {
+    pub(crate) fn write(&self, isa: Isa, tile: &Tile<'_>, out: &mut [u8]) {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => x86::avx512(self, sums, first, out),
+            Isa::Avx512Vnni => x86::avx512(self, tile, out),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::AvxVnni => x86::avx2(self, sums, first, out),
-            _ => self.scalar(sums, first, out),
+            Isa::Avx2 | Isa::AvxVnni => x86::avx2(self, tile, out),
+            _ => self.scalar(tile, out),
         }
     }
 
-    fn scalar(&self, sums: &[i32], first: usize, out: &mut [u8]) {
-        let scales = &self.scales[first..][..out.len()];
-        for ((byte, &sum), &scale) in out.iter_mut().zip(sums).zip(scales) {
-            *byte = self.byte(sum, scale);
+    fn scalar(&self, tile: &Tile<'_>, out: &mut [u8]) {
+        let scales = &self.scales[tile.first..][..tile.channels];
+        for (&place, sums) in tile.places.iter().zip(tile.sums.chunks_exact(tile.width)) {
+            for ((byte, &sum), &scale) in out[place..][..tile.channels].iter_mut().zip(sums).zip(scales) {
+                *byte = self.byte(sum, scale);
+            }
         }
     }
 
@@ -83,82 +86,111 @@ impl Requant {
     }
 }
 
+/// Sums of some channels of some pixels, and where their bytes go.
+pub(crate) struct Tile<'a> {
+    /// Sums, pixel by pixel.
+    pub(crate) sums: &'a [i32],
+    /// Sums of a pixel, with what pads them to whole vectors of 16.
+    pub(crate) width: usize,
+    /// The first channel.
+    pub(crate) first: usize,
+    /// Channels that are written.
+    pub(crate) channels: usize,
+    /// Where the bytes of each pixel begin.
+    pub(crate) places: &'a [usize],
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     //! The same on vectors. Sums and scales are whole vectors long, so that only writing minds the tail.
 
-    use super::Requant;
+    use super::{Requant, Tile};
     use std::arch::x86_64::{
-        __m128i, __m256i, _mm_packus_epi16, _mm_storeu_si128, _mm256_add_epi32, _mm256_castsi256_si128,
-        _mm256_cvtepi32_ps, _mm256_cvtps_epi32, _mm256_extracti128_si256, _mm256_loadu_ps,
-        _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_packus_epi32,
-        _mm256_set1_epi32, _mm256_set1_ps, _mm512_add_epi32, _mm512_cvtepi32_ps, _mm512_cvtps_epi32,
-        _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_cvtusepi32_storeu_epi8, _mm512_max_ps,
-        _mm512_min_ps, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps,
+        __m256i, _mm_packus_epi16, _mm_storel_epi64, _mm_unpacklo_epi32, _mm256_add_epi32,
+        _mm256_castsi256_si128, _mm256_cvtepi32_ps, _mm256_cvtps_epi32, _mm256_extracti128_si256,
+        _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps,
+        _mm256_packus_epi32, _mm256_set1_epi32, _mm256_set1_ps, _mm512_add_epi32, _mm512_cvtepi32_ps,
+        _mm512_cvtps_epi32, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_cvtusepi32_storeu_epi8,
+        _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps,
     };
 
-    #[inline]
-    pub(super) fn avx512(requant: &Requant, sums: &[i32], first: usize, out: &mut [u8]) {
-        let vectors = out.len().div_ceil(16);
-        let (sums, scales) = (&sums[..vectors * 16], &requant.scales[first..][..vectors * 16]);
-        // SAFETY: a layer of this instruction set exists only where `Isa::check` found it.
-        unsafe { by_16(requant, sums, scales, out) }
+    /// What both ask before they go on with pointers.
+    fn check(requant: &Requant, tile: &Tile<'_>, out: usize) {
+        assert!(tile.places.iter().all(|place| place + tile.channels <= out));
+        assert!(tile.channels >= 1 && tile.channels <= tile.width && tile.width.is_multiple_of(16));
+        assert!(tile.sums.len() >= tile.places.len() * tile.width);
+        assert!(tile.first + tile.width <= requant.scales.len());
     }
 
+    pub(super) fn avx512(requant: &Requant, tile: &Tile<'_>, out: &mut [u8]) {
+        check(requant, tile, out.len());
+        // SAFETY: `check`; a layer of this instruction set exists only where `Isa::check` found it.
+        unsafe { by_16(requant, tile, out) }
+    }
+
+    /// # Safety
+    /// `check` holds.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    fn by_16(requant: &Requant, sums: &[i32], scales: &[f32], out: &mut [u8]) {
+    unsafe fn by_16(requant: &Requant, tile: &Tile<'_>, out: &mut [u8]) {
         let (low, high) = (_mm512_set1_ps(requant.low), _mm512_set1_ps(requant.high));
         let zero_point = _mm512_set1_epi32(requant.zero_point);
-        for ((sums, scales), out) in
-            sums.chunks_exact(16).zip(scales.chunks_exact(16)).zip(out.chunks_mut(16))
-        {
-            let mask = u16::MAX >> (16 - out.len());
-            // SAFETY: both chunks hold 16 numbers, and the mask writes `out.len()` bytes.
+        for from in (0..tile.channels).step_by(16) {
+            let mask = u16::MAX >> (16 - (tile.channels - from).min(16));
+            // SAFETY: the caller's: scales and sums have 16 numbers from here on, and the mask lets no byte be written behind
+            // the last channel.
             unsafe {
-                let sums = _mm512_cvtepi32_ps(_mm512_loadu_si512(sums.as_ptr().cast()));
-                let product = _mm512_mul_ps(sums, _mm512_loadu_ps(scales.as_ptr()));
-                let rounded = _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(product, low), high));
-                let bytes = _mm512_add_epi32(rounded, zero_point);
-                _mm512_mask_cvtusepi32_storeu_epi8(out.as_mut_ptr().cast(), mask, bytes);
+                let scales = _mm512_loadu_ps(requant.scales.as_ptr().add(tile.first + from));
+                for (pixel, place) in tile.places.iter().enumerate() {
+                    let sums = _mm512_loadu_si512(tile.sums.as_ptr().add(pixel * tile.width + from).cast());
+                    let product = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), scales);
+                    let rounded = _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(product, low), high));
+                    let bytes = _mm512_add_epi32(rounded, zero_point);
+                    _mm512_mask_cvtusepi32_storeu_epi8(
+                        out.as_mut_ptr().add(place + from).cast(),
+                        mask,
+                        bytes,
+                    );
+                }
             }
         }
     }
 
-    #[inline]
-    pub(super) fn avx2(requant: &Requant, sums: &[i32], first: usize, out: &mut [u8]) {
-        let vectors = out.len().div_ceil(8);
-        let (sums, scales) = (&sums[..vectors * 8], &requant.scales[first..][..vectors * 8]);
-        // SAFETY: a layer of this instruction set exists only where `Isa::check` found it.
-        unsafe { by_8(requant, sums, scales, out) }
+    pub(super) fn avx2(requant: &Requant, tile: &Tile<'_>, out: &mut [u8]) {
+        check(requant, tile, out.len());
+        // SAFETY: `check`; a layer of this instruction set exists only where `Isa::check` found it.
+        unsafe { by_8(requant, tile, out) }
     }
 
+    /// # Safety
+    /// `check` holds.
     #[target_feature(enable = "avx2")]
-    fn by_8(requant: &Requant, sums: &[i32], scales: &[f32], out: &mut [u8]) {
+    unsafe fn by_8(requant: &Requant, tile: &Tile<'_>, out: &mut [u8]) {
         let (low, high) = (_mm256_set1_ps(requant.low), _mm256_set1_ps(requant.high));
         let zero_point = _mm256_set1_epi32(requant.zero_point);
-        for ((sums, scales), out) in sums.chunks_exact(8).zip(scales.chunks_exact(8)).zip(out.chunks_mut(8)) {
-            // SAFETY: both chunks hold 8 numbers.
-            let bytes: __m256i = unsafe {
-                let sums = _mm256_cvtepi32_ps(_mm256_loadu_si256(sums.as_ptr().cast()));
-                let product = _mm256_mul_ps(sums, _mm256_loadu_ps(scales.as_ptr()));
-                _mm256_add_epi32(
-                    _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(product, low), high)),
-                    zero_point,
-                )
-            };
-            let words = _mm256_packus_epi32(bytes, bytes);
-            let (left, right) = (_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
-            let packed: __m128i = _mm_packus_epi16(left, right);
-            // Words 0-3 of each half are the sums in order, and repeat: bytes 0-3 and 8-11 are the eight.
-            let mut all = [0_u8; 16];
-            // SAFETY: the array has 16 bytes.
-            unsafe { _mm_storeu_si128(all.as_mut_ptr().cast(), packed) };
-            if out.len() == 8 {
-                out[..4].copy_from_slice(&all[..4]);
-                out[4..].copy_from_slice(&all[8..12]);
-            } else {
-                for (place, byte) in out.iter_mut().enumerate() {
-                    *byte = all[place + 4 * usize::from(place >= 4)];
+        for from in (0..tile.channels).step_by(8) {
+            let count = (tile.channels - from).min(8);
+            // SAFETY: the caller's: scales and sums have 8 numbers from here on.
+            let scales = unsafe { _mm256_loadu_ps(requant.scales.as_ptr().add(tile.first + from)) };
+            for (pixel, place) in tile.places.iter().enumerate() {
+                // SAFETY: as above.
+                let sums: __m256i =
+                    unsafe { _mm256_loadu_si256(tile.sums.as_ptr().add(pixel * tile.width + from).cast()) };
+                let product = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), scales);
+                let rounded = _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(product, low), high));
+                let sums = _mm256_add_epi32(rounded, zero_point);
+                let words = _mm256_packus_epi32(sums, sums);
+                // Words 0 to 3 of each half are four of the sums in order, twice.
+                let (left, right) = (_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+                let bytes = _mm_unpacklo_epi32(_mm_packus_epi16(left, left), _mm_packus_epi16(right, right));
+                let to = &mut out[place + from..][..count];
+                if count == 8 {
+                    // SAFETY: there are eight bytes.
+                    unsafe { _mm_storel_epi64(to.as_mut_ptr().cast(), bytes) };
+                } else {
+                    let mut all = [0_u8; 8];
+                    // SAFETY: there are eight bytes.
+                    unsafe { _mm_storel_epi64(all.as_mut_ptr().cast(), bytes) };
+                    to.copy_from_slice(&all[..count]);
                 }
             }
         }

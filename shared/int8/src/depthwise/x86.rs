@@ -10,9 +10,8 @@ use std::arch::x86_64::{
 
 /// What all kernels ask before they go on with pointers.
 fn check(task: &Task<'_>) {
-    let furthest = task.taps.iter().max().copied().unwrap_or_default();
     assert!(task.pixels >= 1 && task.pixels <= TILE);
-    assert!(task.base + (task.pixels - 1) * task.step + furthest + BLOCK <= task.input.len());
+    assert!(task.base + (task.pixels - 1) * task.step + task.furthest + BLOCK <= task.input.len());
     assert!(task.taps.len().is_multiple_of(4) && task.weights.len() == task.taps.len() * BLOCK);
     assert!(task.start.len() == BLOCK);
 }
@@ -25,6 +24,10 @@ macro_rules! pixels {
         // layer of this instruction set exists only where `Isa::check` found it.
         unsafe {
             match $task.pixels {
+                8 => $kernel::<8>($task, $sums),
+                7 => $kernel::<7>($task, $sums),
+                6 => $kernel::<6>($task, $sums),
+                5 => $kernel::<5>($task, $sums),
                 4 => $kernel::<4>($task, $sums),
                 3 => $kernel::<3>($task, $sums),
                 2 => $kernel::<2>($task, $sums),
