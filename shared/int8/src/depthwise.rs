@@ -1,6 +1,8 @@
 //! Convolutions with one filter a channel.
 
 #[cfg(target_arch = "x86_64")]
+mod slots;
+#[cfg(target_arch = "x86_64")]
 mod x86;
 
 use crate::conv::Kernel;
@@ -31,6 +33,9 @@ pub struct Depthwise {
     /// The largest of `taps`.
     furthest: usize,
     reach: usize,
+    /// The same for instruction sets that have kernels of their own.
+    #[cfg(target_arch = "x86_64")]
+    slots: Option<slots::Slots>,
 }
 
 impl Depthwise {
@@ -84,8 +89,34 @@ impl Depthwise {
         }
         let last = (output.height - 1) * kernel.stride[0] * input.row
             + (output.width - 1) * kernel.stride[1] * input.pixel;
-        let reach = input.offset + last + furthest + blocks * BLOCK;
-        Ok(Self { isa, kernel, input, output, requant, taps, weights: packed, start, furthest, reach })
+        let before = input.offset + last + furthest;
+        let layer = Self {
+            isa,
+            kernel,
+            input,
+            output,
+            requant,
+            taps,
+            weights: packed,
+            start,
+            furthest,
+            reach: before + blocks * BLOCK,
+            #[cfg(target_arch = "x86_64")]
+            slots: None,
+        };
+        #[cfg(target_arch = "x86_64")]
+        if let Some(slots) = slots::Slots::of(&layer) {
+            let reach = before + slots.last_block(channels) + slots.last_bytes();
+            return Ok(Self { reach, slots: Some(slots), ..layer });
+        }
+        Ok(layer)
+    }
+
+    /// A weight out of what is packed.
+    #[cfg(target_arch = "x86_64")]
+    fn weight(&self, tap: usize, channel: usize) -> i8 {
+        let four = (channel / BLOCK * (self.taps.len() / 4) + tap / 4) * 4 * BLOCK;
+        self.weights[four + channel % BLOCK * 4 + tap % 4]
     }
 
     /// Bytes that the input's buffer must have at least.
@@ -104,6 +135,11 @@ impl Depthwise {
     pub fn run(&self, input: &[u8], output: &mut [u8]) -> Result<()> {
         within("the input's buffer", input.len(), self.reach, usize::MAX, "what the layer reads")?;
         within("the output's buffer", output.len(), self.output.end(), usize::MAX, "what the layer writes")?;
+        #[cfg(target_arch = "x86_64")]
+        if let Some(slots) = &self.slots {
+            slots.run(self, input, output);
+            return Ok(());
+        }
         let channels = self.output.channels;
         let mut sums = [0; TILE * BLOCK];
         let step = self.kernel.stride[1] * self.input.pixel;
@@ -127,10 +163,6 @@ impl Depthwise {
                         start,
                     };
                     match self.isa {
-                        #[cfg(target_arch = "x86_64")]
-                        Isa::Avx512Vnni => x86::avx512(&task, &mut sums),
-                        #[cfg(target_arch = "x86_64")]
-                        Isa::AvxVnni => x86::avx_vnni(&task, &mut sums),
                         #[cfg(target_arch = "x86_64")]
                         Isa::Avx2 => x86::avx2(&task, &mut sums),
                         _ => scalar(&task, &mut sums),

@@ -53,6 +53,18 @@ impl Requant {
         self.channels
     }
 
+    /// The scale of a channel.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn scale(&self, channel: usize) -> f32 {
+        self.scales[channel]
+    }
+
+    /// The bounds less the zero point, and the zero point.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) const fn bounds(&self) -> (f32, f32, i32) {
+        (self.low, self.high, self.zero_point)
+    }
+
     pub(crate) fn check(&self, channels: usize) -> Result<()> {
         equal("scales of output channels", self.channels, channels)
     }

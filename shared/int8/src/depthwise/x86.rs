@@ -1,11 +1,10 @@
-//! The same for x86: the bytes of four taps of a channel are put side by side in one lane.
+//! The same for x86 without dot products of bytes: 16-bit numbers, two taps in a lane.
 
 use super::{BLOCK, TILE, Task};
 use std::arch::x86_64::{
-    _mm_loadl_epi64, _mm_loadu_si128, _mm256_add_epi32, _mm256_cvtepi8_epi16, _mm256_cvtepu8_epi32,
-    _mm256_dpbusd_avx_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_or_si256, _mm256_slli_epi32,
-    _mm256_storeu_si256, _mm512_cvtepu8_epi32, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_or_si512,
-    _mm512_slli_epi32, _mm512_storeu_si512,
+    __m256i, _mm_loadl_epi64, _mm_loadu_si128, _mm256_add_epi32, _mm256_castps_si256, _mm256_castsi256_ps,
+    _mm256_cvtepi8_epi16, _mm256_cvtepu8_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_or_si256,
+    _mm256_permute4x64_epi64, _mm256_shuffle_ps, _mm256_slli_epi32, _mm256_storeu_si256,
 };
 
 /// What all kernels ask before they go on with pointers.
@@ -37,74 +36,10 @@ macro_rules! pixels {
     }};
 }
 
-pub(super) fn avx512(task: &Task<'_>, sums: &mut [i32; TILE * BLOCK]) {
-    pixels!(by_512, task, sums);
-}
-
-/// # Safety
-/// `check` holds for the task, and it has `M` pixels.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn by_512<const M: usize>(task: &Task<'_>, sums: &mut [i32; TILE * BLOCK]) {
-    // SAFETY: the caller's.
-    unsafe {
-        let mut found = [_mm512_loadu_si512(task.start.as_ptr().cast()); M];
-        let input = task.input.as_ptr().add(task.base);
-        for (taps, weights) in task.taps.as_chunks::<4>().0.iter().zip(task.weights.chunks_exact(4 * BLOCK)) {
-            let weights = _mm512_loadu_si512(weights.as_ptr().cast());
-            for (m, sum) in found.iter_mut().enumerate() {
-                let pixel = input.add(m * task.step);
-                let [a, b, c, d] =
-                    taps.map(|tap| _mm512_cvtepu8_epi32(_mm_loadu_si128(pixel.add(tap).cast())));
-                let low = _mm512_or_si512(a, _mm512_slli_epi32::<8>(b));
-                let high = _mm512_or_si512(_mm512_slli_epi32::<16>(c), _mm512_slli_epi32::<24>(d));
-                *sum = _mm512_dpbusd_epi32(*sum, _mm512_or_si512(low, high), weights);
-            }
-        }
-        for (m, sum) in found.iter().enumerate() {
-            _mm512_storeu_si512(sums.as_mut_ptr().add(m * BLOCK).cast(), *sum);
-        }
-    }
-}
-
-pub(super) fn avx_vnni(task: &Task<'_>, sums: &mut [i32; TILE * BLOCK]) {
-    pixels!(by_256, task, sums);
-}
-
-/// # Safety
-/// `check` holds for the task, and it has `M` pixels.
-#[target_feature(enable = "avx2,avxvnni")]
-unsafe fn by_256<const M: usize>(task: &Task<'_>, sums: &mut [i32; TILE * BLOCK]) {
-    // SAFETY: the caller's.
-    unsafe {
-        for half in [0, 8] {
-            let mut found = [_mm256_loadu_si256(task.start.as_ptr().add(half).cast()); M];
-            let input = task.input.as_ptr().add(task.base + half);
-            for (taps, weights) in
-                task.taps.as_chunks::<4>().0.iter().zip(task.weights.chunks_exact(4 * BLOCK))
-            {
-                let weights = _mm256_loadu_si256(weights.as_ptr().add(4 * half).cast());
-                for (m, sum) in found.iter_mut().enumerate() {
-                    let pixel = input.add(m * task.step);
-                    let [a, b, c, d] =
-                        taps.map(|tap| _mm256_cvtepu8_epi32(_mm_loadl_epi64(pixel.add(tap).cast())));
-                    let low = _mm256_or_si256(a, _mm256_slli_epi32::<8>(b));
-                    let high = _mm256_or_si256(_mm256_slli_epi32::<16>(c), _mm256_slli_epi32::<24>(d));
-                    *sum = _mm256_dpbusd_avx_epi32(*sum, _mm256_or_si256(low, high), weights);
-                }
-            }
-            for (m, sum) in found.iter().enumerate() {
-                _mm256_storeu_si256(sums.as_mut_ptr().add(m * BLOCK + half).cast(), *sum);
-            }
-        }
-    }
-}
-
 pub(super) fn avx2(task: &Task<'_>, sums: &mut [i32; TILE * BLOCK]) {
     pixels!(by_words, task, sums);
 }
 
-/// Products of 16-bit numbers, two taps a lane.
-///
 /// # Safety
 /// `check` holds for the task, and it has `M` pixels.
 #[target_feature(enable = "avx2")]
@@ -138,10 +73,6 @@ unsafe fn by_words<const M: usize>(task: &Task<'_>, sums: &mut [i32; TILE * BLOC
         }
     }
 }
-
-use std::arch::x86_64::{
-    __m256i, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_permute4x64_epi64, _mm256_shuffle_ps,
-};
 
 /// The even and the odd 32-bit lanes of two vectors, in order.
 #[target_feature(enable = "avx2")]
