@@ -73,3 +73,29 @@ impl fmt::Display for Isa {
         f.write_str(self.name())
     }
 }
+
+/// Does some work with the widest vectors that an instruction set has: compilers make loops over plain numbers into such.
+#[inline]
+pub(crate) fn widest<R>(isa: Isa, work: impl FnOnce() -> R) -> R {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a layer of an instruction set exists only where `Isa::check` found it.
+        Isa::Avx512Vnni => unsafe { by_512(work) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx2 | Isa::AvxVnni => unsafe { by_256(work) },
+        _ => work(),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn by_512<R>(work: impl FnOnce() -> R) -> R {
+    work()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn by_256<R>(work: impl FnOnce() -> R) -> R {
+    work()
+}

@@ -9,21 +9,28 @@
 //! - [`View`]: where the pixels of an activation lie in a buffer.
 //! - [`Conv`]: full and grouped convolutions and dense layers, [`Depthwise`]: one filter a channel.
 //! - [`Requant`]: from sums back to bytes.
+//! - [`Quantise`], [`Dequantise`]: from and to floats; [`Binary`]: sums and products of two activations; [`Table`]: the same
+//!   function of every byte.
+//! - [`Largest`], [`Average`]: pooling; [`Nearest`]: larger or smaller pictures.
 //!
 //! Everything is checked when a layer is made: where a layer may read and write is known then, and each run asks only whether
 //! its buffers are long enough. No run allocates.
 
 mod conv;
 mod depthwise;
+mod elementwise;
 mod error;
 mod isa;
+mod pool;
 mod requant;
 mod view;
 
 pub use conv::{Conv, Kernel};
 pub use depthwise::Depthwise;
+pub use elementwise::{Binary, Dequantise, Layout, Operation, Quantise, Quantised, Table};
 pub use error::{Error, Result};
 pub use isa::Isa;
+pub use pool::{Average, Largest, Nearest, Padding};
 pub use requant::Requant;
 pub use view::View;
 

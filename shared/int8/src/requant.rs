@@ -11,10 +11,49 @@ pub struct Requant {
     /// that a vector may begin at any channel.
     scales: Vec<f32>,
     channels: usize,
+    range: Range,
+}
+
+/// The bytes that may come out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Range {
     /// The bounds less the zero point.
     low: f32,
     high: f32,
     zero_point: i32,
+}
+
+impl Range {
+    /// From the least to the greatest byte.
+    pub(crate) fn new(zero_point: u8, low: u8, high: u8) -> Result<Self> {
+        if low > high {
+            let bounds = "the greatest at most";
+            return Err(Error::Bounds { what: "the least byte", value: low.to_string(), bounds });
+        }
+        let bound = |byte: u8| f32::from(byte) - f32::from(zero_point);
+        Ok(Self { low: bound(low), high: bound(high), zero_point: zero_point.into() })
+    }
+
+    /// The byte of a number of steps; the zero point for what is no number.
+    #[inline(always)]
+    pub(crate) fn byte(self, steps: f32) -> u8 {
+        (steps.clamp(self.low, self.high).round_ties_even() as i32 + self.zero_point) as u8
+    }
+
+    /// The bounds less the zero point, and the zero point.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) const fn numbers(self) -> (f32, f32, i32) {
+        (self.low, self.high, self.zero_point)
+    }
+}
+
+/// Refuses what is no scale: it must be positive and finite, and denormal ones lose their digits.
+pub(crate) fn scale(scale: f32) -> Result<f32> {
+    if scale.is_normal() && scale > 0.0 {
+        return Ok(scale);
+    }
+    let bounds = "a positive number, and none so small that it is denormal";
+    Err(Error::Bounds { what: "a scale", value: scale.to_string(), bounds })
 }
 
 /// Channels to which scales are padded.
@@ -24,27 +63,9 @@ impl Requant {
     /// With a scale an output channel, the zero point of the output, and the least and greatest byte: 0 and 255, or less where
     /// a `Relu` or `Clip` follows.
     pub fn new(scales: &[f32], zero_point: u8, low: u8, high: u8) -> Result<Self> {
-        if let Some(bad) = scales.iter().find(|scale| !scale.is_normal() || **scale < 0.0) {
-            let bounds = "a positive number, and none so small that it is denormal";
-            return Err(Error::Bounds { what: "a scale", value: bad.to_string(), bounds });
-        }
-        if low > high {
-            return Err(Error::Bounds {
-                what: "the least byte",
-                value: low.to_string(),
-                bounds: "the greatest at most",
-            });
-        }
-        let mut padded = scales.to_vec();
+        let mut padded = scales.iter().map(|&number| scale(number)).collect::<Result<Vec<f32>>>()?;
         padded.resize(scales.len() + LANES, 0.0);
-        let bound = |byte: u8| f32::from(byte) - f32::from(zero_point);
-        Ok(Self {
-            scales: padded,
-            channels: scales.len(),
-            low: bound(low),
-            high: bound(high),
-            zero_point: zero_point.into(),
-        })
+        Ok(Self { scales: padded, channels: scales.len(), range: Range::new(zero_point, low, high)? })
     }
 
     /// Output channels.
@@ -59,10 +80,9 @@ impl Requant {
         self.scales[channel]
     }
 
-    /// The bounds less the zero point, and the zero point.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) const fn bounds(&self) -> (f32, f32, i32) {
-        (self.low, self.high, self.zero_point)
+    pub(crate) const fn range(&self) -> Range {
+        self.range
     }
 
     pub(crate) fn check(&self, channels: usize) -> Result<()> {
@@ -86,15 +106,9 @@ impl Requant {
         let scales = &self.scales[tile.first..][..tile.channels];
         for (&place, sums) in tile.places.iter().zip(tile.sums.chunks_exact(tile.width)) {
             for ((byte, &sum), &scale) in out[place..][..tile.channels].iter_mut().zip(sums).zip(scales) {
-                *byte = self.byte(sum, scale);
+                *byte = self.range.byte(sum as f32 * scale);
             }
         }
-    }
-
-    /// What a sum becomes.
-    fn byte(&self, sum: i32, scale: f32) -> u8 {
-        let value = (sum as f32 * scale).clamp(self.low, self.high).round_ties_even();
-        (value as i32 + self.zero_point) as u8
     }
 }
 
@@ -144,8 +158,9 @@ mod x86 {
     /// `check` holds.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn by_16(requant: &Requant, tile: &Tile<'_>, out: &mut [u8]) {
-        let (low, high) = (_mm512_set1_ps(requant.low), _mm512_set1_ps(requant.high));
-        let zero_point = _mm512_set1_epi32(requant.zero_point);
+        let (low, high, zero_point) = requant.range.numbers();
+        let (low, high, zero_point) =
+            (_mm512_set1_ps(low), _mm512_set1_ps(high), _mm512_set1_epi32(zero_point));
         for from in (0..tile.channels).step_by(16) {
             let mask = u16::MAX >> (16 - (tile.channels - from).min(16));
             // SAFETY: the caller's: scales and sums have 16 numbers from here on, and the mask lets no byte be written behind
@@ -177,8 +192,9 @@ mod x86 {
     /// `check` holds.
     #[target_feature(enable = "avx2")]
     unsafe fn by_8(requant: &Requant, tile: &Tile<'_>, out: &mut [u8]) {
-        let (low, high) = (_mm256_set1_ps(requant.low), _mm256_set1_ps(requant.high));
-        let zero_point = _mm256_set1_epi32(requant.zero_point);
+        let (low, high, zero_point) = requant.range.numbers();
+        let (low, high, zero_point) =
+            (_mm256_set1_ps(low), _mm256_set1_ps(high), _mm256_set1_epi32(zero_point));
         for from in (0..tile.channels).step_by(8) {
             let count = (tile.channels - from).min(8);
             // SAFETY: the caller's: scales and sums have 8 numbers from here on.

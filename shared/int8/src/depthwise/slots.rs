@@ -87,7 +87,7 @@ impl Slots {
     pub(super) fn run(&self, layer: &Depthwise, input: &[u8], output: &mut [u8]) {
         assert!(input.len() >= layer.reach && output.len() >= layer.output.end());
         let channels = layer.output.channels;
-        let (low, high, zero_point) = layer.requant.bounds();
+        let (low, high, zero_point) = layer.requant.range().numbers();
         for y in 0..layer.output.height {
             for (index, first) in (0..channels).step_by(self.block).enumerate() {
                 let weights = self.size * layer.taps.len();
