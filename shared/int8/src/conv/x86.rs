@@ -4,6 +4,8 @@
 //! loaded, and four bytes of each pixel are given to all lanes. Sums are written to memory and turned into bytes elsewhere:
 //! where both happen in one function, compilers run out of registers.
 
+#![expect(clippy::needless_range_loop, reason = "tiles are told by their rows and columns")]
+
 use super::pack::Task;
 use std::arch::x86_64::{
     __m256i, __m512i, _mm256_add_epi32, _mm256_dpbusd_avx_epi32, _mm256_hadd_epi32, _mm256_loadu_si256,
