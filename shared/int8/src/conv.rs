@@ -1,5 +1,7 @@
 //! Convolutions and dense layers.
 
+#[cfg(target_arch = "aarch64")]
+mod arm;
 mod pack;
 mod scalar;
 #[cfg(target_arch = "x86_64")]

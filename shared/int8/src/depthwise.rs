@@ -1,5 +1,7 @@
 //! Convolutions with one filter a channel.
 
+#[cfg(target_arch = "aarch64")]
+mod arm;
 #[cfg(target_arch = "x86_64")]
 mod slots;
 #[cfg(target_arch = "x86_64")]
@@ -165,6 +167,8 @@ impl Depthwise {
                     match self.isa {
                         #[cfg(target_arch = "x86_64")]
                         Isa::Avx2 => x86::avx2(&task, &mut sums),
+                        #[cfg(target_arch = "aarch64")]
+                        Isa::Neon | Isa::NeonDot => arm::neon(&task, &mut sums),
                         _ => scalar(&task, &mut sums),
                     }
                     let places: [usize; TILE] =
@@ -192,6 +196,17 @@ struct Task<'a> {
     furthest: usize,
     weights: &'a [i8],
     start: &'a [i32],
+}
+
+impl Task<'_> {
+    /// What all kernels ask before they go on with pointers.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    fn check(&self) {
+        assert!(self.pixels >= 1 && self.pixels <= TILE);
+        assert!(self.base + (self.pixels - 1) * self.step + self.furthest + BLOCK <= self.input.len());
+        assert!(self.taps.len().is_multiple_of(4) && self.weights.len() == self.taps.len() * BLOCK);
+        assert!(self.start.len() == BLOCK);
+    }
 }
 
 /// The reference.

@@ -8,6 +8,10 @@ use std::fmt;
 pub enum Isa {
     /// Plain Rust.
     Scalar,
+    /// 64-bit Arm as every such processor has it.
+    Neon,
+    /// 64-bit Arm with dot products of bytes: from Armv8.2 on, such as Cortex-A55 and A76.
+    NeonDot,
     /// x86 with 256-bit integers. Sums are exact: products of 16-bit numbers, never the saturating ones of bytes.
     Avx2,
     /// x86 with dot products of bytes on 256 bits.
@@ -18,13 +22,16 @@ pub enum Isa {
 
 impl Isa {
     /// All of them, the slowest first.
-    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni];
+    pub const ALL: [Self; 6] =
+        [Self::Scalar, Self::Neon, Self::NeonDot, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni];
 
     /// Its name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
+            Self::Neon => "neon",
+            Self::NeonDot => "neon-dotprod",
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avx-vnni",
             Self::Avx512Vnni => "avx512-vnni",
@@ -47,7 +54,10 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
             _ => false,
         }
     }

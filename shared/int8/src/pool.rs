@@ -131,7 +131,6 @@ pub struct Average {
 
 impl Average {
     /// From one view into another. `count_padding` says whether what lies over the edge counts as zero.
-    #[expect(clippy::too_many_arguments, reason = "each is a part of the operator")]
     pub fn new(
         isa: Isa,
         kernel: Kernel,

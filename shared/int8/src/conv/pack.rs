@@ -32,7 +32,8 @@ impl Block {
     /// Output pixels that are summed at once.
     pub(super) fn tile(&self, isa: Isa) -> usize {
         match (isa, self.width) {
-            (Isa::Scalar, _) => 4,
+            (Isa::Scalar | Isa::NeonDot, _) => 4,
+            (Isa::Neon, _) => 2,
             (Isa::Avx2, _) => 3,
             (Isa::AvxVnni, _) | (Isa::Avx512Vnni, 64) => 6,
             (Isa::Avx512Vnni, 48) => 8,
@@ -60,6 +61,7 @@ pub(super) enum Packed {
     /// As bytes.
     Bytes(Vec<i8>),
     /// As 16-bit numbers, for instructions that multiply such.
+    #[cfg(target_arch = "x86_64")]
     Words(Vec<i16>),
 }
 
@@ -102,8 +104,8 @@ impl Weights {
         };
 
         let (vector, widest) = match isa {
-            Isa::Scalar | Isa::Avx2 | Isa::AvxVnni => (16, 16),
             Isa::Avx512Vnni => (16, WIDTH),
+            _ => (16, 16),
         };
         let of_group = outputs / groups;
         let taps = rows * columns;
@@ -142,13 +144,16 @@ impl Weights {
                     }
                     let own = &weights[(first + lane) * taps * inner..][..taps * inner];
                     let sum: i32 = own.iter().map(|&weight| i32::from(weight)).sum();
-                    bias[first + lane].wrapping_sub(i32::from(zero_point) * sum)
+                    // Where the bytes of the input are taken less 128, the zero point is less as well.
+                    let flip = if matches!(isa, Isa::Neon | Isa::NeonDot) { 128 } else { 0 };
+                    bias[first + lane].wrapping_sub((i32::from(zero_point) - flip) * sum)
                 }));
             }
         }
         let packed = match isa {
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Packed::Words(packed.into_iter().map(i16::from).collect()),
-            Isa::Scalar | Isa::AvxVnni | Isa::Avx512Vnni => Packed::Bytes(packed),
+            _ => Packed::Bytes(packed),
         };
         Ok(Self { blocks, runs, quads, packed, start })
     }
@@ -181,14 +186,58 @@ impl Weights {
                 Isa::Avx512Vnni => super::x86::avx512(task, &all[block.weights..][..count]),
                 #[cfg(target_arch = "x86_64")]
                 Isa::AvxVnni => super::x86::avx_vnni(task, &all[block.weights..][..count]),
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon => super::arm::neon(task, &all[block.weights..][..count]),
+                #[cfg(target_arch = "aarch64")]
+                Isa::NeonDot => super::arm::dot(task, &all[block.weights..][..count]),
                 _ => super::scalar::sum(task, &all[block.weights..][..count]),
             },
             #[cfg(target_arch = "x86_64")]
             Packed::Words(all) => super::x86::avx2(task, &all[block.weights..][..count]),
-            #[cfg(not(target_arch = "x86_64"))]
-            Packed::Words(_) => unreachable!("no instruction set here takes weights as words"),
         }
     }
+}
+
+impl Task<'_> {
+    /// What all kernels ask before they go on with pointers.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    pub(super) fn check(&self, weights: usize) {
+        let last = self.runs.iter().max().copied().unwrap_or_default() + self.quads * 4;
+        assert!(self.bases.iter().all(|base| base + last <= self.input.len()));
+        assert!(weights == self.runs.len() * self.quads * self.width * 4);
+        assert!(self.sums.len() == self.bases.len() * self.width && self.start.len() == self.width);
+    }
+}
+
+/// Calls a kernel for all pixels of a task, with the sizes for which it was made.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! tiles {
+    ($kernel:ident, $vectors:literal, $task:ident, $weights:ident, $($pixels:literal)+) => {{
+        let mut done = 0;
+        while done < $task.bases.len() {
+            let left = $task.bases.len() - done;
+            $(if left >= $pixels {
+                // SAFETY: `Task::check` has found that every read lies within input and weights and every write within the
+                // sums; a layer of this instruction set exists only where `Isa::check` found it.
+                unsafe { $kernel::<$pixels, $vectors>(&mut $task, done, $weights) };
+                done += $pixels;
+                continue;
+            })+
+        }
+    }};
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(super) use tiles;
+
+/// Four bytes of the input as one number.
+///
+/// # Safety
+/// Four bytes can be read at `from`.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[inline(always)]
+pub(super) unsafe fn quad(from: *const u8) -> i32 {
+    // SAFETY: the caller's; any four bytes are a number.
+    unsafe { from.cast::<i32>().read_unaligned() }
 }
 
 /// What one tile is made of.

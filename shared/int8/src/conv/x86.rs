@@ -6,7 +6,7 @@
 
 #![expect(clippy::needless_range_loop, reason = "tiles are told by their rows and columns")]
 
-use super::pack::Task;
+use super::pack::{Task, quad, tiles};
 use std::arch::x86_64::{
     __m256i, __m512i, _mm256_add_epi32, _mm256_dpbusd_avx_epi32, _mm256_hadd_epi32, _mm256_loadu_si256,
     _mm256_madd_epi16, _mm256_permute4x64_epi64, _mm256_set1_epi32, _mm256_setzero_si256,
@@ -14,33 +14,8 @@ use std::arch::x86_64::{
     _mm512_setzero_si512, _mm512_storeu_si512,
 };
 
-/// What all kernels ask before they go on with pointers.
-fn check(task: &Task<'_>, weights: usize) {
-    let last = task.runs.iter().max().copied().unwrap_or_default() + task.quads * 4;
-    assert!(task.bases.iter().all(|base| base + last <= task.input.len()));
-    assert!(weights == task.runs.len() * task.quads * task.width * 4);
-    assert!(task.sums.len() == task.bases.len() * task.width && task.start.len() == task.width);
-}
-
-/// Calls a kernel for all pixels of a task, with the sizes for which it was made.
-macro_rules! tiles {
-    ($kernel:ident, $vectors:literal, $task:ident, $weights:ident, $($pixels:literal)+) => {{
-        let mut done = 0;
-        while done < $task.bases.len() {
-            let left = $task.bases.len() - done;
-            $(if left >= $pixels {
-                // SAFETY: `check` has found that every read lies within input and weights and every write within the sums;
-                // a layer of this instruction set exists only where `Isa::check` found it.
-                unsafe { $kernel::<$pixels, $vectors>(&mut $task, done, $weights) };
-                done += $pixels;
-                continue;
-            })+
-        }
-    }};
-}
-
 pub(super) fn avx512(mut task: Task<'_>, weights: &[i8]) {
-    check(&task, weights.len());
+    task.check(weights.len());
     match task.width {
         64 => tiles!(by_512, 4, task, weights, 6 4 2 1),
         48 => tiles!(by_512, 3, task, weights, 8 4 2 1),
@@ -48,16 +23,6 @@ pub(super) fn avx512(mut task: Task<'_>, weights: &[i8]) {
         16 => tiles!(by_512, 1, task, weights, 12 6 4 2 1),
         width => unreachable!("a block of {width} channels"),
     }
-}
-
-/// Four bytes of the input in every lane.
-///
-/// # Safety
-/// Four bytes can be read at `from`.
-#[inline(always)]
-unsafe fn quad(from: *const u8) -> i32 {
-    // SAFETY: the caller's; any four bytes are a number.
-    unsafe { from.cast::<i32>().read_unaligned() }
 }
 
 /// # Safety
@@ -99,7 +64,7 @@ unsafe fn by_512<const M: usize, const N: usize>(task: &mut Task<'_>, first: usi
 }
 
 pub(super) fn avx_vnni(mut task: Task<'_>, weights: &[i8]) {
-    check(&task, weights.len());
+    task.check(weights.len());
     assert!(task.width == 16);
     tiles!(by_256, 2, task, weights, 6 4 2 1);
 }
@@ -143,7 +108,7 @@ unsafe fn by_256<const M: usize, const N: usize>(task: &mut Task<'_>, first: usi
 }
 
 pub(super) fn avx2(mut task: Task<'_>, weights: &[i16]) {
-    check(&task, weights.len());
+    task.check(weights.len());
     assert!(task.width == 16);
     tiles!(by_words, 4, task, weights, 3 2 1);
 }

@@ -34,7 +34,7 @@ impl Slots {
         let size = match layer.isa {
             Isa::Avx512Vnni => 64,
             Isa::AvxVnni => 32,
-            Isa::Scalar | Isa::Avx2 => return None,
+            _ => return None,
         };
         let channels = layer.input.channels;
         let step = layer.kernel.stride[1] * layer.input.pixel;

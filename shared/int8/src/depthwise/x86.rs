@@ -7,18 +7,10 @@ use std::arch::x86_64::{
     _mm256_permute4x64_epi64, _mm256_shuffle_ps, _mm256_slli_epi32, _mm256_storeu_si256,
 };
 
-/// What all kernels ask before they go on with pointers.
-fn check(task: &Task<'_>) {
-    assert!(task.pixels >= 1 && task.pixels <= TILE);
-    assert!(task.base + (task.pixels - 1) * task.step + task.furthest + BLOCK <= task.input.len());
-    assert!(task.taps.len().is_multiple_of(4) && task.weights.len() == task.taps.len() * BLOCK);
-    assert!(task.start.len() == BLOCK);
-}
-
 /// Calls a kernel with the number of pixels for which it was made.
 macro_rules! pixels {
     ($kernel:ident, $task:ident, $sums:ident) => {{
-        check($task);
+        $task.check();
         // SAFETY: `check` has found that every read lies within the input and the weights; there are sums for `TILE` pixels; a
         // layer of this instruction set exists only where `Isa::check` found it.
         unsafe {
