@@ -343,7 +343,7 @@ fn detector(draw: &mut Draw, side: usize) -> Graph {
     chain.conv(width, 1, 1, false);
     chain.relu();
     let (fine, fine_shape) = (chain.at.clone(), chain.shape.clone());
-    if side % 2 == 0 && chain.shape[3] % 2 == 0 {
+    if side.is_multiple_of(2) && chain.shape[3].is_multiple_of(2) {
         chain.pool("MaxPool", 2, 2);
         chain.conv(0, 3, 1, true);
         chain.conv(width, 1, 1, false);

@@ -114,7 +114,7 @@ fn row(number: usize, columns: &[Column], noise: &mut Noise) -> Vec<u8> {
                 let place = noise.next() as usize % category.values.len().max(1);
                 json!(category.values.get(place))
             }
-            ColumnKind::Boolean(_) => json!(noise.next() % 2 == 0),
+            ColumnKind::Boolean(_) => json!(noise.next().is_multiple_of(2)),
             ColumnKind::Date(_) => {
                 json!(format!("2024-{:02}-{:02}", noise.next() % 12 + 1, noise.next() % 28 + 1))
             }

@@ -93,7 +93,7 @@ fn origin(source: &Source) -> Origin {
 
 /// Settings of a training, or what an import found; the history of a training and what was measured stand elsewhere.
 fn said_of_origin(report: &Value) -> Vec<(String, String)> {
-    let imported = || report.get("import").map(|import| settings(import));
+    let imported = || report.get("import").map(settings);
     report.get("config").map(settings).or_else(imported).unwrap_or_default()
 }
 

@@ -122,7 +122,7 @@ impl Draft<'_> {
             Normalisation::Quantised { scale, zero, most, least } => {
                 let near = |value: f32, other: f32| (value - other).abs() <= 1.5 * scale;
                 let plain = near(least, 0.0) && (near(most, 1.0) || near(most, 255.0));
-                if !plain && !(near(least, -1.0) && near(most, 1.0)) {
+                if !(plain || near(least, -1.0) && near(most, 1.0)) {
                     self.confirm(
                         field,
                         format!(

@@ -67,7 +67,10 @@ pub(super) fn run(command: Compress, out: &Out) -> Done {
         return out.show(&job, |job| println!("{} {} {}", job.id, job.kind, job.state));
     }
     let job = follow::to_its_end(&client, job)?;
-    let job = follow::verdict(job).map_err(|(job, failure)| refused(job.result, failure, out))?;
+    let job = follow::verdict(job).map_err(|failed| {
+        let (job, failure) = *failed;
+        refused(job.result, failure, out)
+    })?;
     let versions: Vec<ModelVersionView> = client.get("/api/v1/models")?;
     let made = versions.into_iter().find(|version| version.job == job.id).ok_or_else(|| {
         Failure::new(ErrorCode::NotFound, format!("{} has made a version that is not there any more", job.id))

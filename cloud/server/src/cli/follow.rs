@@ -14,7 +14,7 @@ const POLL: Duration = Duration::from_millis(150);
 
 /// Follows a job; its failure is the command's.
 pub(crate) fn job(client: &Client, job: JobView) -> Result<JobView, Failure> {
-    verdict(to_its_end(client, job)?).map_err(|(_, failure)| failure)
+    verdict(to_its_end(client, job)?).map_err(|failed| failed.1)
 }
 
 /// Follows a job until it is over, one way or another.
@@ -32,7 +32,7 @@ pub(crate) fn to_its_end(client: &Client, mut job: JobView) -> Result<JobView, F
 }
 
 /// A job that has succeeded, or one that has not and why.
-pub(crate) fn verdict(job: JobView) -> Result<JobView, (JobView, Failure)> {
+pub(crate) fn verdict(job: JobView) -> Result<JobView, Box<(JobView, Failure)>> {
     let failure = match &job.failure {
         Some(failure) => {
             Failure::new(ErrorCode::from_text(&failure.code), format!("{}: {}", job.id, failure.detail))
@@ -42,7 +42,7 @@ pub(crate) fn verdict(job: JobView) -> Result<JobView, (JobView, Failure)> {
         }
         None => return Ok(job),
     };
-    Err((job, failure))
+    Err(Box::new((job, failure)))
 }
 
 /// Shows how far a running job is, with its newest figure on the validation split if it has one.

@@ -12,7 +12,7 @@ use flotilla_import::Proposal;
 use flotilla_protocol::{ErrorCode, Pipeline};
 use serde::Serialize;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What an import comes to.
 #[derive(Serialize)]
@@ -153,7 +153,7 @@ fn dataset(text: &str) -> Result<(String, Option<u32>), Failure> {
 }
 
 /// Sends a file; gives the id of the upload.
-fn upload(client: &Client, path: &PathBuf) -> Result<String, Failure> {
+fn upload(client: &Client, path: &Path) -> Result<String, Failure> {
     let file = read_file(path)?;
     let progress = Progress::new();
     let bytes = file.metadata().ok().map(|facts| facts.len());

@@ -129,13 +129,16 @@ pub(crate) fn sample_name(number: usize) -> String {
     format!("sample-{number}")
 }
 
+/// Hears how far the process is: done, of how many, at what; or nothing new. Says whether it goes on.
+type Watch<'a> = dyn FnMut(Option<(u64, u64, &str)>) -> ControlFlow<()> + 'a;
+
 /// Runs the process on the task in `input` until it ends. `watch` hears of progress, and often enough, with nothing new, to
 /// stop it.
 pub(crate) fn examine(
     program: &Path,
     input: &Path,
     output: &Path,
-    watch: &mut dyn FnMut(Option<(u64, u64, &str)>) -> ControlFlow<()>,
+    watch: &mut Watch<'_>,
 ) -> Result<Done, JobFailure> {
     let internal =
         |what: &str, error: io::Error| JobFailure::new(ErrorCode::Internal, format!("{what}: {error}"));
@@ -195,10 +198,7 @@ fn listen(stdout: Option<BufReader<impl Read>>, lines: &mpsc::Sender<Said>) {
 }
 
 /// What it said last; an error where it is to end now.
-fn follow(
-    heard: &mpsc::Receiver<Said>,
-    watch: &mut dyn FnMut(Option<(u64, u64, &str)>) -> ControlFlow<()>,
-) -> Result<Option<Said>, JobFailure> {
+fn follow(heard: &mpsc::Receiver<Said>, watch: &mut Watch<'_>) -> Result<Option<Said>, JobFailure> {
     let (mut last, mut since) = (None, Instant::now());
     loop {
         let news = match heard.recv_timeout(LOOK) {
