@@ -248,7 +248,9 @@ fn model(command: Model, out: &Out) -> Done {
             out.show(&all, |all| {
                 let row = |v: &ModelVersionView| {
                     let accuracy = v.accuracy.map(|a| format!("{a:.4}")).unwrap_or_default();
-                    let trained_on = format!("{} v{}", v.dataset, v.dataset_version);
+                    let known = !v.dataset.is_empty();
+                    let trained_on =
+                        if known { format!("{} v{}", v.dataset, v.dataset_version) } else { "-".into() };
                     vec![
                         v.model.clone(),
                         v.version.to_string(),
