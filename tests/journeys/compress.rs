@@ -83,8 +83,9 @@ fn each_limit_holds_or_the_nearest_candidates_are_shown() {
     assert!(compress(&plane, &within)["report"]["latency_after"]["p50_ms"].as_f64().unwrap() < 10_000.0);
 
     // A board bounds by its profile; one that nobody knows is no board.
-    let board = compress(&plane, &["--max-drop", "0.05", "--board", "raspberry-pi-5"]);
+    let board = compress(&plane, &["--max-drop", "0.05", "--board", "atlas-200dk"]);
     assert!(board["report"]["budget"]["max_bytes"].as_u64().unwrap() >= 1 << 20, "{board}");
+    assert_eq!(board["report"]["latency_on"], "board atlas-200-dk", "by its name, however it is written");
     let error = refused(&plane, &["--board", "toaster"]);
     assert!(error["code"] == "not_found" && error["detail"].as_str().unwrap().contains("raspberry-pi-5"));
 

@@ -94,8 +94,12 @@ impl Boards {
         Ok(all)
     }
 
-    /// One of them.
+    /// One of them; of those that come with the platform, `atlas-200dk` is `atlas-200-dk`.
     pub(crate) async fn one(&self, name: &str) -> Result<Known, Problem> {
+        let plain = |name: &str| name.replace('-', "").to_ascii_lowercase();
+        let exact = self.tables.get(name).await?.is_some() || built_in(name).is_some();
+        let alike = BUILT_IN.iter().map(|(built_in, _)| *built_in).find(|other| plain(other) == plain(name));
+        let name = if exact { name } else { alike.unwrap_or(name) };
         let table = self.tables.get(name).await?.map(|found| found.value.table);
         if table.is_none() && built_in(name).is_none() {
             let known: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();

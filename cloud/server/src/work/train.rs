@@ -157,7 +157,8 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
     let trained = trained.map_err(train_failure)?;
     let path = context.output("model.onnx");
     std::fs::write(&path, &trained.onnx).map_err(|e| io_failure("writing", &path, &e))?;
-    let report = json!({ "config": task.config, "history": trained.history, "left_out": left_out });
+    let config = used(&task.config)?;
+    let report = json!({ "config": config, "history": trained.history, "left_out": left_out });
     write_json(&context.output("report.json"), &report)?;
 
     // The exported file is what counts, not the trainer's copy.
@@ -179,6 +180,17 @@ pub(crate) fn run(context: &mut ChildContext) -> Result<Value, JobFailure> {
         left_out: left_out.into_iter().map(|left_out| left_out.column).collect(),
     };
     Ok(json!(result))
+}
+
+/// The settings that the algorithm goes by.
+fn used(config: &Config) -> Result<Value, JobFailure> {
+    let mut all =
+        serde_json::to_value(config).map_err(|e| JobFailure::new(ErrorCode::Internal, e.to_string()))?;
+    if let Some(all) = all.as_object_mut() {
+        let others: &[&str] = if config.algorithm.takes_rows() { &["augment"] } else { &["hidden", "loss"] };
+        others.iter().for_each(|setting| drop(all.remove(*setting)));
+    }
+    Ok(all)
 }
 
 fn split(context: &ChildContext, split: Split) -> PathBuf {

@@ -11,7 +11,7 @@ use crate::work::{COMPRESS, CompressSpec, Method};
 use flotilla_compress::{Budget, Recipe, Report};
 use flotilla_data::LOOSE_BYTES;
 use flotilla_identity::now_ms;
-use flotilla_protocol::board::{BUILT_IN, built_in};
+use flotilla_protocol::board::BoardProfile;
 use flotilla_protocol::limits::MIB;
 use flotilla_protocol::{DatasetName, DeviceId, Digest, ErrorCode, ModelName, limits};
 use flotilla_registry::{ModelVersion, Source};
@@ -59,10 +59,13 @@ pub(crate) async fn start(mut call: Call) -> Handled {
         max_peak_bytes: request.max_peak_bytes,
     };
     budget.check_numbers()?;
-    let budget = match &request.board {
-        Some(board) => within(budget, board)?,
-        None => budget,
+    let board = match &request.board {
+        Some(board) => Some(call.app.boards.one(board).await?),
+        None => None,
     };
+    // A board that was measured, and of which no document tells, bounds times alone.
+    let profile = board.as_ref().and_then(|board| board.profile.as_ref());
+    let budget = profile.map_or(budget, |profile| within(budget, profile));
     let dataset = match (&request.dataset, request.dataset_version) {
         (Some(name), number) => {
             let name: DatasetName = parse("dataset", name)?;
@@ -96,7 +99,7 @@ pub(crate) async fn start(mut call: Call) -> Handled {
         recipe,
         dataset,
         samples,
-        board: request.board,
+        board: board.map(|board| board.name),
         measure_on,
         shrink,
     };
@@ -126,21 +129,16 @@ fn object<T: DeserializeOwned>(what: &str, value: Json) -> Result<Option<T>, Pro
 }
 
 /// A budget within what a board leaves a model.
-fn within(budget: Budget, board: &str) -> Result<Budget, Problem> {
-    let profile = built_in(board).ok_or_else(|| {
-        let known: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
-        let detail = format!("there is no board {board}; known are {}", known.join(", "));
-        Problem::new(ErrorCode::NotFound, detail)
-    })?;
+fn within(budget: Budget, profile: &BoardProfile) -> Budget {
     let least = |asked: Option<u64>, mib: u64| {
         let bound = mib.saturating_mul(MIB as u64);
         Some(asked.map_or(bound, |asked| asked.min(bound)))
     };
-    Ok(Budget {
+    Budget {
         max_bytes: least(budget.max_bytes, profile.model.release_mb),
         max_peak_bytes: least(budget.max_peak_bytes, profile.model.memory_mb),
         ..budget
-    })
+    }
 }
 
 /// `POST /api/v1/samples`
